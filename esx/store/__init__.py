@@ -1,0 +1,45 @@
+"""The event store: the only part of esx that speaks SQL."""
+
+from esx.store.errors import (
+    EsxError,
+    InvalidEvent,
+    InvalidQuery,
+    SchemaMissing,
+    StoreFailed,
+    StoreUnavailable,
+    WrongVersion,
+)
+from esx.store.model import (
+    ANY,
+    NO_STREAM,
+    STREAM_EXISTS,
+    AppendResult,
+    Event,
+    Expected,
+    ExpectedVersion,
+    JsonText,
+    NewEvent,
+    StreamSummary,
+)
+from esx.store.store import EventStore
+
+__all__ = [
+    "ANY",
+    "NO_STREAM",
+    "STREAM_EXISTS",
+    "AppendResult",
+    "EsxError",
+    "Event",
+    "EventStore",
+    "Expected",
+    "ExpectedVersion",
+    "InvalidEvent",
+    "InvalidQuery",
+    "JsonText",
+    "NewEvent",
+    "SchemaMissing",
+    "StoreFailed",
+    "StoreUnavailable",
+    "StreamSummary",
+    "WrongVersion",
+]

@@ -1,0 +1,201 @@
+"""The gap barrier: the global order without losing an event.
+
+A sequence number is drawn before its transaction commits, so 43 can become visible before 42, and a reader that
+remembers 43 never sees 42. The barrier delivers what is contiguous, and stops at a gap until it knows what the
+gap is:
+
+1. Read the events after the cursor in one statement. What is contiguous is safe.
+2. At a gap, in a later statement, list who is writing to the table. An INSERT takes its lock on the table
+   before it draws a number, and holds it until after its commit is visible: whoever drew a number that is
+   missing below the highest one read is in that list, or has finished.
+3. When none of them is left in a later list, read again. What is missing still was rolled back or lost a race:
+   the gap is dead, and passed for good.
+
+Writers in other tables or databases never hold it back, as they would with `pg_snapshot_xmin`; a writer that
+stays open does, rightly, and is named.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from esx.store.glob import glob_to_regex
+from esx.store.model import Event
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    import asyncpg
+
+    from esx.store.layout import Layout
+
+
+class Writer(NamedTuple):
+    """A transaction that has written to the events table and is still open.
+
+    `key` identifies the transaction; `pid` is None for a prepared one, and the other fields may be unknown
+    where PostgreSQL does not show them to this user.
+    """
+
+    key: str
+    pid: int | None
+    since: datetime | None
+    state: str | None
+    application: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which events a subscriber wants; evaluated by PostgreSQL.
+
+    `stream` and `event_type` are globs. `where` is a JSONPath over data, with ``$metadata`` for the metadata:
+    an event passes if the first item of the result is neither false nor null.
+    """
+
+    stream: str | None = None
+    event_type: str | None = None
+    where: str | None = None
+
+    def __bool__(self) -> bool:
+        return any(part is not None for part in (self.stream, self.event_type, self.where))
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Missing global sequence numbers `first` to `last` that may still appear, and who may make them appear."""
+
+    first: int
+    last: int
+    writers: tuple[Writer, ...]
+
+
+class Batch(NamedTuple):
+    """The result of one step.
+
+    `events` are safe to deliver, in order. `position` is the global_seq up to which nothing can appear any
+    more. `full` says that there is more to read at once; `gap` is what holds the barrier, if something does.
+    """
+
+    events: list[Event]
+    position: int
+    full: bool
+    gap: Gap | None
+
+
+class Barrier:
+    """Reads the global order after `position`, step by step, over a connection handed to each step.
+
+    The state is small and holds no connection: after losing one, call `forget_writers` and go on with another.
+    Raises InvalidQuery for a filter that PostgreSQL refuses.
+    """
+
+    def __init__(self, layout: Layout, position: int = 0, where: Filter | None = None) -> None:
+        self.position = position
+        self.dead = 0
+        """Numbers passed for good because no event has them."""
+        self._settled = position
+        self._fence: tuple[int, frozenset[str]] | None = None
+        self._writers_sql = writers_sql(layout)
+        where = where or Filter()
+        self._read_sql = _read_sql(layout, where)
+        self._filter_arguments = [
+            *([glob_to_regex(where.stream)] if where.stream is not None else []),
+            *([glob_to_regex(where.event_type)] if where.event_type is not None else []),
+            *([where.where] if where.where is not None else []),
+        ]
+
+    def forget_writers(self) -> None:
+        """Start the wait at the current gap anew: the writers known so far belonged to a lost connection."""
+        self._fence = None
+
+    async def step(self, connection: asyncpg.Connection, limit: int) -> Batch:
+        """Read up to `limit` rows after the position and return those that are safe."""
+        rows = await connection.fetch(self._read_sql, self.position, limit, *self._filter_arguments)
+        taken = self._contiguous(rows)
+        gap: Gap | None = None
+        if taken < len(rows):
+            settled = await self._settle(connection, highest=rows[-1][0])
+            if settled is None:
+                # Nobody can fill what is missing below the fence any more; what was committed before that
+                # became certain may still be missing in `rows`, so only a new read may be believed.
+                rows = await connection.fetch(self._read_sql, self.position, limit, *self._filter_arguments)
+                taken = self._contiguous(rows)
+            else:
+                first_missing = (rows[taken - 1][0] if taken else self.position) + 1
+                gap = Gap(first_missing, rows[taken][0] - 1, settled)
+        more = gap is None and (taken < len(rows) or len(rows) == limit)
+        if taken:
+            self._advance(rows[taken - 1][0], taken)
+        events = [Event._make(row[2:]) for row in rows[:taken] if row[1]]
+        return Batch(events, self.position, more, gap)
+
+    def _contiguous(self, rows: list[asyncpg.Record]) -> int:
+        """Return how many rows from the first on have nothing pending before them."""
+        if rows and rows[-1][0] == self.position + len(rows):
+            return len(rows)
+        last = self.position
+        for index, row in enumerate(rows):
+            number = row[0]
+            if number != last + 1 and number > self._settled:
+                return index
+            last = number
+        return len(rows)
+
+    def _advance(self, position: int, rows: int) -> None:
+        self.dead += position - self.position - rows
+        self.position = position
+
+    async def _settle(self, connection: asyncpg.Connection, highest: int) -> tuple[Writer, ...] | None:
+        """Wait one step for the writers that may fill a gap; None when none of them is left."""
+        writers = [Writer._make(row) for row in await connection.fetch(self._writers_sql)]
+        if self._fence is None:
+            self._fence = (highest, frozenset(writer.key for writer in writers))
+        fence, suspects = self._fence
+        left = tuple(writer for writer in writers if writer.key in suspects)
+        if left:
+            self._fence = (fence, frozenset(writer.key for writer in left))
+            return left
+        self._settled = fence
+        self._fence = None
+        return None
+
+
+def writers_sql(layout: Layout) -> str:
+    """Return the query for the open writers of the table, as rows of `Writer`."""
+    return f"""
+        SELECT l.virtualtransaction, l.pid, a.xact_start, a.state, a.application_name
+        FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid
+        WHERE l.locktype = 'relation' AND l.relation = '{layout.table}'::regclass
+          AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+          AND l.mode = 'RowExclusiveLock' AND l.granted
+    """
+
+
+def _read_sql(layout: Layout, where: Filter) -> str:
+    """One row per event, so that gaps are seen; the columns of those that do not pass stay behind (NULL)."""
+    conditions = []
+    parameter = 3
+    if where.stream is not None:
+        conditions.append(f"e.stream_id ~ ${parameter}::text")
+        parameter += 1
+    if where.event_type is not None:
+        conditions.append(f"e.event_type ~ ${parameter}::text")
+        parameter += 1
+    if where.where is not None:
+        conditions.append(
+            f"coalesce(jsonb_path_query_first(e.data, ${parameter}::jsonpath, jsonb_build_object("
+            "'metadata', e.metadata), true) NOT IN ('false', 'null'), false)"
+        )
+    if not conditions:
+        return (
+            f"SELECT e.global_seq, true, {layout.columns()} FROM {layout.table} e WHERE e.global_seq > $1 "
+            "ORDER BY e.global_seq LIMIT $2"
+        )
+    return f"""
+        SELECT p.global_seq, p.hit, {layout.columns("h")}
+        FROM (SELECT e.*, {" AND ".join(conditions)} AS hit FROM {layout.table} e
+              WHERE e.global_seq > $1 ORDER BY e.global_seq LIMIT $2) p
+        LEFT JOIN LATERAL (SELECT p.*) h ON p.hit
+        ORDER BY p.global_seq
+    """

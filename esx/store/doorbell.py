@@ -1,0 +1,111 @@
+"""Being woken: one listening connection for any number of subscribers of a process.
+
+A notification is a hint that there is something to read, never the event itself, and losing one loses nothing:
+readers poll besides.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING
+
+import asyncpg
+
+from esx.store.connection import first_line, is_connection_loss, server_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+_HEARTBEAT = 15.0
+_HEARTBEAT_TIMEOUT = 5.0
+_FIRST_RETRY = 0.1
+_LAST_RETRY = 5.0
+
+
+class Doorbell:
+    """Listens on a channel and wakes everyone registered, reconnecting with backoff when the connection dies.
+
+    A heartbeat query notices a connection that died silently. After each reconnection everyone is woken, since
+    a notification may have been missed meanwhile.
+    """
+
+    def __init__(self, dsn: str | None, channel: str, application_name: str) -> None:
+        self._dsn = dsn
+        self._channel = channel
+        self._application_name = application_name
+        self._wakers: set[asyncio.Event] = set()
+        self._task: asyncio.Task[None] | None = None
+        self._first_try = asyncio.Event()
+        self.listening = False
+        self.problem: str | None = None
+        """Why it does not listen, in one line; None while it does or has not tried."""
+
+    async def start(self) -> None:
+        """Start listening in the background and return once the first attempt has succeeded or failed."""
+        if self._task is None:
+            self._task = asyncio.create_task(self._run(), name="esx-doorbell")
+        await self._first_try.wait()
+
+    async def close(self) -> None:
+        """Stop listening."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+            self._task = None
+            self._first_try.clear()
+
+    @contextlib.contextmanager
+    def waker(self) -> Iterator[asyncio.Event]:
+        """Register an event that is set whenever there may be something to read; its user clears it."""
+        event = asyncio.Event()
+        self._wakers.add(event)
+        try:
+            yield event
+        finally:
+            self._wakers.discard(event)
+
+    def ring(self) -> None:
+        """Wake everyone."""
+        for event in self._wakers:
+            event.set()
+
+    async def _run(self) -> None:
+        pause = _FIRST_RETRY
+        while True:
+            try:
+                await self._listen()
+                pause = _FIRST_RETRY
+            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, ValueError) as error:
+                self.problem = first_line(error)
+                if not is_connection_loss(error):
+                    pause = _LAST_RETRY
+            finally:
+                self.listening = False
+                self._first_try.set()
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, _LAST_RETRY)
+
+    async def _listen(self) -> None:
+        """Listen until the connection is lost."""
+        connection = await asyncpg.connect(
+            self._dsn, timeout=10, server_settings=server_settings(f"{self._application_name} listener")
+        )
+        lost = asyncio.Event()
+        on_lost: Callable[[object], None] = lambda _connection: lost.set()
+        connection.add_termination_listener(on_lost)
+        try:
+            await connection.add_listener(self._channel, lambda *_: self.ring())
+            self.listening = True
+            self.problem = None
+            self._first_try.set()
+            self.ring()
+            while not lost.is_set():
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(lost.wait(), _HEARTBEAT)
+                if not lost.is_set():
+                    await connection.fetchval("SELECT 1", timeout=_HEARTBEAT_TIMEOUT)
+            self.problem = "the listening connection was lost"
+        finally:
+            connection.terminate()

@@ -1,0 +1,62 @@
+"""Everything that can go wrong, as types. Each message is one line that names the input and the remedy."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from esx.text import visible
+
+if TYPE_CHECKING:
+    from esx.store.model import ExpectedVersion
+
+
+class EsxError(Exception):
+    """The base of every error that esx raises on purpose."""
+
+
+class WrongVersion(EsxError):
+    """The stream was not at the expected version: a conflict. Nothing was appended.
+
+    `actual` is the stream's version when the append was refused, -1 if it has no events.
+    """
+
+    def __init__(self, stream_id: str, expected: ExpectedVersion, actual: int) -> None:
+        self.stream_id = stream_id
+        self.expected = expected
+        self.actual = actual
+        now = "the stream has no events" if actual < 0 else f"its version is {actual}"
+        super().__init__(f"wrong version of stream {visible(stream_id, limit=200)}: expected {expected}, but {now}")
+
+    def __reduce__(self) -> tuple[type[WrongVersion], tuple[str, ExpectedVersion, int]]:
+        return WrongVersion, (self.stream_id, self.expected, self.actual)
+
+
+class InvalidEvent(EsxError):
+    """PostgreSQL cannot store an event of the batch, or it breaks a rule of the store. Nothing was appended.
+
+    `index` is the event's place in the batch, from 0; `reason` says what is wrong with it.
+    """
+
+    def __init__(self, index: int, reason: str) -> None:
+        self.index = index
+        self.reason = reason
+        super().__init__(f"event {index} of the batch cannot be stored: {reason}")
+
+    def __reduce__(self) -> tuple[type[InvalidEvent], tuple[int, str]]:
+        return InvalidEvent, (self.index, self.reason)
+
+
+class InvalidQuery(EsxError):
+    """A filter, pattern or position that PostgreSQL does not accept."""
+
+
+class SchemaMissing(EsxError):
+    """The database has no usable events table."""
+
+
+class StoreUnavailable(EsxError):
+    """The database cannot be reached, refused the connection, or went away."""
+
+
+class StoreFailed(EsxError):
+    """PostgreSQL refused a statement for a reason that is not the caller's input, e.g. missing rights."""

@@ -1,0 +1,146 @@
+"""The ordered feed: catch up, then follow, for ever or up to the safe position."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING
+
+from esx.store.barrier import Barrier, Batch, Filter, Gap, writers_sql
+from esx.store.errors import StoreUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from contextlib import AbstractAsyncContextManager
+
+    import asyncpg
+
+    from esx.store.doorbell import Doorbell
+    from esx.store.layout import Layout
+
+_POLL = 1.0
+_POLL_DEAF = 0.25
+_SHORTEST_PAUSE = 0.002
+_LONGEST_PAUSE = 0.025
+_RETRY_FIRST = 0.1
+_RETRY_LAST = 5.0
+
+
+class Feed:
+    """One subscriber's way through the global order.
+
+    `position` is the global_seq up to which everything that passes the filter has been handed out. `gap` is
+    what holds the feed now; `problem` says in one line why it is not connected, if it is not. Use each feed from
+    one task.
+    """
+
+    def __init__(
+        self,
+        acquire: Callable[[], AbstractAsyncContextManager[asyncpg.Connection]],
+        doorbell: Doorbell,
+        layout: Layout,
+        *,
+        after: int,
+        where: Filter | None = None,
+        page: int = 1000,
+    ) -> None:
+        self._acquire = acquire
+        self._doorbell = doorbell
+        self._barrier = Barrier(layout, after, where)
+        self._writers_sql = writers_sql(layout)
+        self._page = page
+        self.gap: Gap | None = None
+        self.problem: str | None = None
+
+    @property
+    def position(self) -> int:
+        """The safe position reached: nothing can appear at or below it any more."""
+        return self._barrier.position
+
+    @property
+    def dead(self) -> int:
+        """How many numbers have been passed for good because no event has them."""
+        return self._barrier.dead
+
+    @property
+    def listening(self) -> bool:
+        """Whether notifications wake this feed; if not, it polls."""
+        return self._doorbell.listening
+
+    async def to_safe_position(self, *, patience: float = 0.5) -> AsyncIterator[Batch]:
+        """Yield batches up to the safe position and end there.
+
+        A gap whose writer is still open after `patience` seconds ends it too, with that gap in the last batch.
+        Raises StoreUnavailable.
+        """
+        deadline: float | None = None
+        loop = asyncio.get_running_loop()
+        while True:
+            async with self._acquire() as connection:
+                batch = await self._barrier.step(connection, self._page)
+            self.gap = batch.gap
+            if batch.gap is None:
+                deadline = None
+            elif deadline is None:
+                deadline = loop.time() + patience
+            held = deadline is not None and loop.time() >= deadline
+            if batch.events or held:
+                yield batch
+            if held or not (batch.full or batch.gap):
+                return
+            if batch.gap:
+                await asyncio.sleep(_SHORTEST_PAUSE)
+
+    async def follow(self) -> AsyncIterator[Batch]:
+        """Yield batches for ever: what is there, then what comes.
+
+        A batch without events tells that the feed is held by a gap, or that it no longer is. A lost connection is
+        replaced, with backoff, and nothing is lost or repeated.
+        """
+        with self._doorbell.waker() as wake:
+            await self._doorbell.start()
+            pause = _SHORTEST_PAUSE
+            quiet = False
+            retry = _RETRY_FIRST
+            while True:
+                wake.clear()
+                try:
+                    async with self._acquire() as connection:
+                        batch = await self._barrier.step(connection, self._page)
+                        writing = not (batch.full or quiet) and bool(await connection.fetch(self._writers_sql))
+                except StoreUnavailable as error:
+                    self.problem = str(error)
+                    self._barrier.forget_writers()
+                    await asyncio.sleep(retry)
+                    retry = min(retry * 2, _RETRY_LAST)
+                    quiet = False
+                    continue
+                self.problem = None
+                retry = _RETRY_FIRST
+                moved = bool(batch.events) or batch.gap != self.gap
+                self.gap = batch.gap
+                if moved:
+                    yield batch
+                if batch.events:
+                    pause = _SHORTEST_PAUSE
+                if batch.full:
+                    continue
+                if batch.gap or writing:
+                    # Whoever is in flight may have found the doorbell taken: look again without being called.
+                    await _wait(wake, pause)
+                    pause = min(pause * 2, _LONGEST_PAUSE)
+                    quiet = False
+                elif not quiet:
+                    # Nobody was writing a moment ago, so one more read sees all there is.
+                    quiet = True
+                elif batch.events:
+                    quiet = False
+                else:
+                    await _wait(wake, _POLL if self._doorbell.listening else _POLL_DEAF)
+                    pause = _SHORTEST_PAUSE
+                    quiet = False
+
+
+async def _wait(wake: asyncio.Event, seconds: float) -> None:
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(wake.wait(), seconds)

@@ -1,0 +1,32 @@
+"""What a table of events is called and how its columns map onto `Event`.
+
+Everything that the read path knows of names belongs here, so that the tables of other tools can be read later
+by adding a layout instead of touching queries.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Names and capabilities of one events table, all of them SQL identifiers that we chose ourselves.
+
+    `byte_order` says that stream ids sort by bytes (COLLATE "C"), so that a prefix is a range of the unique
+    index; without it a prefix is still found, but by a scan.
+    """
+
+    table: str = "events"
+    unique_constraint: str = "events_stream_id_stream_seq_key"
+    channel: str = "new_events"
+    event_id: str | None = "event_id"
+    byte_order: bool = True
+
+    def columns(self, alias: str = "e") -> str:
+        """Return the select list that makes one `Event` of a row, positions as in `Event`."""
+        event_id = "NULL::uuid" if self.event_id is None else f"{alias}.{self.event_id}"
+        return (
+            f"{alias}.global_seq, {alias}.stream_id, {alias}.stream_seq, {alias}.event_type, "
+            f"{alias}.data, {alias}.metadata, {alias}.created_at, {event_id}"
+        )

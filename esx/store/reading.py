@@ -1,0 +1,239 @@
+"""Reading pages: events of a stream or of all streams, and the list of streams.
+
+Every query here is a keyset query: it starts at a position of an index and touches a number of rows bounded by
+the page, whatever the size of the store.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from esx.store.errors import InvalidQuery
+from esx.store.glob import glob_to_regex
+from esx.store.model import Event, StreamSummary
+
+if TYPE_CHECKING:
+    import asyncpg
+
+    from esx.store.layout import Layout
+
+_LAST_SEQ = 2**63 - 1
+# Unicode's last code point, repeated, sorts after any id that starts with the prefix and is not made to defeat it.
+_AFTER_PREFIX = "\U0010ffff" * 16
+
+
+@dataclass(frozen=True, slots=True)
+class StreamPage:
+    """Streams in the order asked for, and where the next page starts.
+
+    `next_after` is None at the end. A page can be short of `limit`, even empty, with more to come: the rows
+    looked at are bounded, not the rows found.
+    """
+
+    streams: list[StreamSummary]
+    next_after: StreamKey | None
+
+
+class StreamKey(NamedTuple):
+    """A position in a list of streams: `stream_id` by name, `global_seq` by recent activity."""
+
+    stream_id: str
+    global_seq: int
+
+
+class Reader:
+    """Reads pages from one events table. Holds statements only: share it between connections."""
+
+    def __init__(self, layout: Layout) -> None:
+        table = layout.table
+        self._columns = layout.columns()
+        self._stream = {
+            False: f"SELECT {self._columns} FROM {table} e WHERE e.stream_id = $1 AND e.stream_seq >= $2 "
+            "ORDER BY e.stream_seq LIMIT $3",
+            True: f"SELECT {self._columns} FROM {table} e WHERE e.stream_id = $1 AND e.stream_seq <= $2 "
+            "ORDER BY e.stream_seq DESC LIMIT $3",
+        }
+        self._all = {
+            False: f"SELECT {self._columns} FROM {table} e WHERE e.global_seq > $1 ORDER BY e.global_seq LIMIT $2",
+            True: f"SELECT {self._columns} FROM {table} e WHERE e.global_seq < $1 ORDER BY e.global_seq DESC LIMIT $2",
+        }
+        self._event = f"SELECT {self._columns} FROM {table} e WHERE e.global_seq = $1"
+        self._version = f"SELECT coalesce(max(stream_seq), -1) FROM {table} WHERE stream_id = $1"
+        self._by_name = {
+            (backwards, resumed): _by_name(layout, backwards=backwards, resumed=resumed)
+            for backwards in (False, True)
+            for resumed in (False, True)
+        }
+        self._recent = _recent(layout)
+        self._one_stream = _summary_of(layout)
+
+    async def stream_page(
+        self,
+        connection: asyncpg.Connection,
+        stream_id: str,
+        start: int | None,
+        limit: int,
+        *,
+        backwards: bool,
+    ) -> list[Event]:
+        """Return up to `limit` events of the stream from stream_seq `start` on (None: from the near end)."""
+        if start is None:
+            start = _LAST_SEQ if backwards else 0
+        rows = await connection.fetch(self._stream[backwards], stream_id, start, limit)
+        return list(map(Event._make, rows))
+
+    async def all_page(
+        self, connection: asyncpg.Connection, position: int | None, limit: int, *, backwards: bool
+    ) -> list[Event]:
+        """Return up to `limit` events after (backwards: before) global_seq `position`; None: the near end."""
+        if position is None:
+            position = _LAST_SEQ if backwards else 0
+        rows = await connection.fetch(self._all[backwards], position, limit)
+        return list(map(Event._make, rows))
+
+    async def event(self, connection: asyncpg.Connection, global_seq: int) -> Event | None:
+        """Return the event with that global_seq, or None."""
+        row = await connection.fetchrow(self._event, global_seq)
+        return None if row is None else Event._make(row)
+
+    async def version(self, connection: asyncpg.Connection, stream_id: str) -> int:
+        """Return the stream's version, -1 if it has no events."""
+        return int(await connection.fetchval(self._version, stream_id))
+
+    async def summary(self, connection: asyncpg.Connection, stream_id: str) -> StreamSummary | None:
+        """Return the stream at a glance, or None if it has no events."""
+        row = await connection.fetchrow(self._one_stream, stream_id)
+        return None if row is None else StreamSummary._make(row)
+
+    async def streams_by_name(
+        self,
+        connection: asyncpg.Connection,
+        *,
+        after: str | None,
+        prefix: str,
+        match: str | None,
+        limit: int,
+        backwards: bool,
+    ) -> StreamPage:
+        """Return streams whose id starts with `prefix`, in the order of their ids, looking at `limit` of them.
+
+        `match` is a glob; ids that it does not match are passed over, so a page can come out empty.
+        """
+        rows = await connection.fetch(
+            self._by_name[backwards, after is not None],
+            prefix,
+            prefix + _AFTER_PREFIX,
+            limit,
+            None if match is None else glob_to_regex(match),
+            after,
+        )
+        found = [StreamSummary(row[0], *row[2:]) for row in rows if row[1]]
+        more = len(rows) == limit
+        return StreamPage(found, StreamKey(rows[-1][0], 0) if more else None)
+
+    async def streams_by_recent(
+        self,
+        connection: asyncpg.Connection,
+        *,
+        before: int | None,
+        prefix: str,
+        match: str | None,
+        limit: int,
+        scan: int,
+    ) -> StreamPage:
+        """Return streams by their last event, newest first, looking at no more than `scan` events.
+
+        It reads the events backwards and keeps those that are the last of their stream.
+        """
+        rows = await connection.fetch(
+            self._recent,
+            _LAST_SEQ if before is None else before,
+            prefix,
+            None if match is None else glob_to_regex(match),
+            limit,
+            scan,
+        )
+        found = [StreamSummary._make(row[:6]) for row in rows if row[0] is not None]
+        if not rows:
+            return StreamPage([], None)
+        last = rows[-1]
+        if len(found) >= limit:
+            return StreamPage(found, StreamKey(found[-1].stream_id, found[-1].last_global_seq))
+        # The closing row tells how far the scan came; None: it came to the start of the store.
+        scanned_to = last[6]
+        return StreamPage(found, None if scanned_to is None else StreamKey("", scanned_to))
+
+
+def _by_name(layout: Layout, *, backwards: bool, resumed: bool) -> str:
+    """Skip from stream to stream along the unique index: one probe for the next id, and one per end of it.
+
+    $1 prefix, $2 where the prefix's range ends, $3 rows, $4 regular expression, $5 the id to go on from.
+    """
+    table = layout.table
+    order, step = ("DESC", "<") if backwards else ("ASC", ">")
+    # Only where ids sort by bytes are those with a prefix one range.
+    within = "s.stream_id >= $1 AND s.stream_id < $2" if layout.byte_order else "true"
+    first = f"s.stream_id {step} $5" if resumed else "$5::text IS NULL"
+    return f"""
+        WITH RECURSIVE ids (stream_id, n) AS (
+            (SELECT s.stream_id, 1 FROM {table} s WHERE {within} AND {first}
+             ORDER BY s.stream_id {order} LIMIT 1)
+            UNION ALL
+            SELECT (SELECT s.stream_id FROM {table} s WHERE {within} AND s.stream_id {step} ids.stream_id
+                    ORDER BY s.stream_id {order} LIMIT 1), n + 1
+            FROM ids WHERE ids.stream_id IS NOT NULL AND n < $3
+        )
+        SELECT ids.stream_id, found.hit, last.stream_seq, last.stream_seq - first.stream_seq + 1,
+               last.event_type, last.created_at, last.global_seq
+        FROM ids
+        CROSS JOIN LATERAL (SELECT starts_with(ids.stream_id, $1)
+                               AND ($4::text IS NULL OR ids.stream_id ~ $4::text) AS hit) found
+        LEFT JOIN LATERAL (SELECT e.stream_seq, e.event_type, e.created_at, e.global_seq FROM {table} e
+                           WHERE found.hit AND e.stream_id = ids.stream_id
+                           ORDER BY e.stream_seq DESC LIMIT 1) last ON true
+        LEFT JOIN LATERAL (SELECT e.stream_seq FROM {table} e
+                           WHERE found.hit AND e.stream_id = ids.stream_id
+                           ORDER BY e.stream_seq LIMIT 1) first ON true
+        WHERE ids.stream_id IS NOT NULL
+        ORDER BY ids.n
+    """
+
+
+def _recent(layout: Layout) -> str:
+    table = layout.table
+    return f"""
+        WITH scanned AS MATERIALIZED (
+            SELECT e.global_seq, e.stream_id, e.stream_seq, e.event_type, e.created_at
+            FROM {table} e WHERE e.global_seq < $1 ORDER BY e.global_seq DESC LIMIT $5
+        ), found AS (
+            SELECT s.* FROM scanned s
+            WHERE starts_with(s.stream_id, $2) AND ($3::text IS NULL OR s.stream_id ~ $3::text)
+              AND NOT EXISTS (SELECT 1 FROM {table} n
+                              WHERE n.stream_id = s.stream_id AND n.stream_seq > s.stream_seq)
+            ORDER BY s.global_seq DESC LIMIT $4
+        )
+        SELECT f.stream_id, f.stream_seq,
+               f.stream_seq - (SELECT min(e.stream_seq) FROM {table} e WHERE e.stream_id = f.stream_id) + 1,
+               f.event_type, f.created_at, f.global_seq, NULL::bigint
+        FROM found f
+        UNION ALL
+        SELECT NULL, NULL, NULL, NULL, NULL, NULL,
+               (SELECT CASE WHEN count(*) = $5 THEN min(global_seq) END FROM scanned)
+        ORDER BY 6 DESC NULLS LAST
+    """
+
+
+def _summary_of(layout: Layout) -> str:
+    return f"""
+        SELECT e.stream_id, e.stream_seq,
+               e.stream_seq - (SELECT min(f.stream_seq) FROM {layout.table} f WHERE f.stream_id = $1) + 1,
+               e.event_type, e.created_at, e.global_seq
+        FROM {layout.table} e WHERE e.stream_id = $1 ORDER BY e.stream_seq DESC LIMIT 1
+    """
+
+
+def check_limit(limit: int | None) -> None:
+    """Raise InvalidQuery for a limit below zero."""
+    if limit is not None and limit < 0:
+        raise InvalidQuery(f"a limit of {limit} makes no sense: use a number from 0")

@@ -1,0 +1,95 @@
+"""Creating the tables, and finding out what an existing table is like."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from esx.store.errors import SchemaMissing
+from esx.store.layout import Layout
+
+if TYPE_CHECKING:
+    import asyncpg
+
+_INIT_LOCK = 0x65737869  # "esxi": one init at a time in a database
+
+_OBJECTS = """
+    SELECT 'table ' || c.relname AS name,
+           string_agg(a.attname || ' ' || format_type(a.atttypid, a.atttypmod), ', ' ORDER BY a.attnum) AS definition
+    FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+    WHERE c.oid = to_regclass('events') GROUP BY c.relname
+    UNION ALL
+    SELECT 'index ' || indexrelid::regclass::text, pg_get_indexdef(indexrelid)
+    FROM pg_index WHERE indrelid = to_regclass('events')
+    UNION ALL
+    SELECT 'trigger ' || tgname, pg_get_triggerdef(oid)
+    FROM pg_trigger WHERE tgrelid = to_regclass('events') AND NOT tgisinternal
+    UNION ALL
+    SELECT 'function ' || p.oid::regprocedure::text, pg_get_functiondef(p.oid)
+    FROM pg_proc p WHERE p.oid = to_regprocedure('esx_ring_doorbell()')
+    ORDER BY 1
+"""
+
+
+def schema_sql() -> str:
+    """Return the text of schema.sql: from the installed package, or from the source tree beside it."""
+    packaged = resources.files("esx.store") / "schema.sql"
+    if packaged.is_file():
+        return packaged.read_text(encoding="utf-8")
+    return (Path(__file__).parents[2] / "schema.sql").read_text(encoding="utf-8")
+
+
+async def apply_schema(connection: asyncpg.Connection) -> list[str]:
+    """Apply schema.sql in one transaction and return what it changed, e.g. ``created table events``.
+
+    An empty list means that everything was there already. Safe to run from several processes at once.
+    """
+    async with connection.transaction():
+        await connection.execute("SELECT pg_advisory_xact_lock($1)", _INIT_LOCK)
+        before = {row[0]: row[1] for row in await connection.fetch(_OBJECTS)}
+        await connection.execute(schema_sql())
+        after = {row[0]: row[1] for row in await connection.fetch(_OBJECTS)}
+    return [
+        f"{'changed' if name in before else 'created'} {name}"
+        for name, definition in after.items()
+        if before.get(name) != definition
+    ]
+
+
+async def detect_layout(connection: asyncpg.Connection) -> Layout:
+    """Return the layout of the events table.
+
+    Raises SchemaMissing if there is none, or if columns are missing that no event can be read without.
+    """
+    columns = await connection.fetch(
+        """
+        SELECT a.attname, coalesce(co.collname, '') AS collation
+        FROM pg_attribute a LEFT JOIN pg_collation co ON co.oid = a.attcollation
+        WHERE a.attrelid = to_regclass('events') AND a.attnum > 0 AND NOT a.attisdropped
+        """
+    )
+    database = await connection.fetchval("SELECT current_database()")
+    if not columns:
+        raise SchemaMissing(f"database {database} has no table events: run `esx init` to create it")
+    collations = {row["attname"]: row["collation"] for row in columns}
+    needed = ("global_seq", "stream_id", "stream_seq", "event_type", "data", "metadata", "created_at")
+    missing = [name for name in needed if name not in collations]
+    if missing:
+        raise SchemaMissing(
+            f"table events of database {database} has no column {', '.join(missing)}: esx reads tables made by "
+            "schema.sql; `esx init` in a database of its own creates one"
+        )
+    constraint = await connection.fetchval(
+        """
+        SELECT c.conname FROM pg_constraint c
+        WHERE c.conrelid = to_regclass('events') AND c.contype = 'u' AND c.conkey = ARRAY[
+            (SELECT attnum FROM pg_attribute WHERE attrelid = c.conrelid AND attname = 'stream_id'),
+            (SELECT attnum FROM pg_attribute WHERE attrelid = c.conrelid AND attname = 'stream_seq')]
+        """
+    )
+    return Layout(
+        event_id="event_id" if "event_id" in collations else None,
+        byte_order=collations["stream_id"] in ("C", "POSIX", "ucs_basic", "C.UTF-8"),
+        unique_constraint=constraint or Layout().unique_constraint,
+    )

@@ -1,0 +1,347 @@
+"""The store as its users see it: connect, append, read, follow."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, cast
+
+from esx.store import bulk, health, schema
+from esx.store.append import Appender
+from esx.store.barrier import Filter
+from esx.store.connection import describe, open_pool, translated
+from esx.store.doorbell import Doorbell
+from esx.store.errors import InvalidQuery, SchemaMissing
+from esx.store.feed import Feed
+from esx.store.glob import glob_prefix
+from esx.store.model import ANY
+from esx.store.reading import Reader, StreamKey, StreamPage, check_limit
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
+    from types import TracebackType
+
+    import asyncpg
+
+    from esx.store.health import Health
+    from esx.store.layout import Layout
+    from esx.store.model import AppendResult, Event, ExpectedVersion, NewEvent, StreamSummary
+
+_PAGE = 1000
+_STREAM_PAGE = 200
+_RECENT_SCAN = 5000
+
+
+class EventStore:
+    """An event store in PostgreSQL. Make one with `EventStore.connect`, as an async context manager.
+
+    All methods raise StoreUnavailable when the database cannot be reached or goes away, and SchemaMissing when
+    it has no events table.
+    """
+
+    def __init__(self, pool: asyncpg.Pool, dsn: str | None, application_name: str) -> None:
+        self._pool = pool
+        self._dsn = dsn
+        self._where = describe(dsn)
+        self._parts: tuple[Layout, Appender, Reader] | None = None
+        self._doorbell = Doorbell(dsn, "new_events", application_name)
+
+    @classmethod
+    def connect(
+        cls,
+        dsn: str | None = None,
+        *,
+        max_connections: int = 10,
+        application_name: str = "esx",
+        read_only: bool = False,
+        timeout: float = 10.0,
+    ) -> Connecting:
+        """Connect to the database at `dsn` (None: where libpq's ``PG*`` variables point).
+
+        Use it as ``async with EventStore.connect(dsn) as store`` or ``store = await EventStore.connect(dsn)``
+        with ``await store.close()`` later. At most `max_connections` connections are opened, as needed, and one
+        more to listen on once something subscribes. Raises StoreUnavailable within `timeout` seconds.
+        """
+        return Connecting(cls._connect(dsn, max_connections, application_name, read_only, timeout))
+
+    @classmethod
+    async def _connect(
+        cls, dsn: str | None, max_connections: int, application_name: str, read_only: bool, timeout: float
+    ) -> EventStore:
+        pool = await open_pool(
+            dsn,
+            size=max_connections,
+            application_name=application_name,
+            read_only=read_only,
+            timeout=timeout,
+        )
+        return cls(pool, dsn, application_name)
+
+    async def close(self) -> None:
+        """Close all connections. Feeds that are still open end with StoreUnavailable."""
+        await self._doorbell.close()
+        self._pool.terminate()
+
+    async def __aenter__(self) -> EventStore:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    @property
+    def address(self) -> str:
+        """Where the store is, for people: ``user@host:port/database``, never a password."""
+        return self._where
+
+    @property
+    def listening(self) -> bool:
+        """Whether notifications are being received. False until something subscribes."""
+        return self._doorbell.listening
+
+    @contextlib.asynccontextmanager
+    async def _connection(self) -> AsyncIterator[asyncpg.Connection]:
+        with translated(self._where):
+            async with self._pool.acquire() as connection:
+                yield cast("asyncpg.Connection", connection)
+
+    async def _tools(self, connection: asyncpg.Connection) -> tuple[Layout, Appender, Reader]:
+        if self._parts is None:
+            layout = await schema.detect_layout(connection)
+            self._parts = (layout, Appender(layout), Reader(layout))
+        return self._parts
+
+    # -- schema -------------------------------------------------------------------------------------------
+
+    async def init(self) -> list[str]:
+        """Apply schema.sql and return what it changed; an empty list if everything was there."""
+        async with self._connection() as connection:
+            changes = await schema.apply_schema(connection)
+        self._parts = None
+        return changes
+
+    async def has_schema(self) -> bool:
+        """Return whether there is a usable events table."""
+        async with self._connection() as connection:
+            try:
+                await self._tools(connection)
+            except SchemaMissing:
+                return False
+        return True
+
+    # -- appending ----------------------------------------------------------------------------------------
+
+    async def append(
+        self, stream_id: str, events: Sequence[NewEvent], *, expected: ExpectedVersion = ANY
+    ) -> AppendResult:
+        """Append `events` to a stream, all or none, if the stream is at the `expected` version.
+
+        Raises WrongVersion if it is not, InvalidEvent for an event that cannot be stored.
+        """
+        async with self._connection() as connection:
+            _, appender, _ = await self._tools(connection)
+            return await appender.append(connection, stream_id, events, expected)
+
+    async def import_events(self, rows: Iterable[bulk.ImportedEvent]) -> int:
+        """Store events with their own stream_seq and created_at, all or none, and return how many.
+
+        They get new global sequence numbers in the order given. For filling a store; raises StreamTaken if
+        a (stream_id, stream_seq) is taken.
+        """
+        async with self._connection() as connection:
+            layout, _, _ = await self._tools(connection)
+            return await bulk.copy_in(connection, layout, rows)
+
+    # -- reading ------------------------------------------------------------------------------------------
+
+    async def version(self, stream_id: str) -> int:
+        """Return the version of a stream: its highest stream_seq, -1 if it has no events."""
+        async with self._connection() as connection:
+            _, _, reader = await self._tools(connection)
+            return await reader.version(connection, stream_id)
+
+    async def event(self, global_seq: int) -> Event | None:
+        """Return the event with that global_seq, or None."""
+        async with self._connection() as connection:
+            _, _, reader = await self._tools(connection)
+            return await reader.event(connection, global_seq)
+
+    async def summary(self, stream_id: str) -> StreamSummary | None:
+        """Return one stream at a glance, or None if it has no events."""
+        async with self._connection() as connection:
+            _, _, reader = await self._tools(connection)
+            return await reader.summary(connection, stream_id)
+
+    async def read_page(
+        self, stream_id: str, *, start: int | None = None, limit: int = _PAGE, backwards: bool = False
+    ) -> list[Event]:
+        """Return up to `limit` events of a stream, from stream_seq `start` on, included.
+
+        `start` None means from the first event, or backwards from the last.
+        """
+        async with self._connection() as connection:
+            _, _, reader = await self._tools(connection)
+            return await reader.stream_page(connection, stream_id, start, limit, backwards=backwards)
+
+    async def read_all_page(
+        self, *, position: int | None = None, limit: int = _PAGE, backwards: bool = False
+    ) -> list[Event]:
+        """Return up to `limit` events of all streams after global_seq `position`, or before it if backwards.
+
+        This is what is visible now, which is right for looking at the store. To process every event exactly in
+        order use `subscribe` or `feed`: an event with a lower number may become visible later.
+        """
+        async with self._connection() as connection:
+            _, _, reader = await self._tools(connection)
+            return await reader.all_page(connection, position, limit, backwards=backwards)
+
+    async def read(
+        self, stream_id: str, *, start: int | None = None, limit: int | None = None, backwards: bool = False
+    ) -> AsyncIterator[Event]:
+        """Yield the events of a stream from stream_seq `start` on, at most `limit`."""
+        check_limit(limit)
+        while limit is None or limit > 0:
+            size = _PAGE if limit is None else min(_PAGE, limit)
+            page = await self.read_page(stream_id, start=start, limit=size, backwards=backwards)
+            for event in page:
+                yield event
+            if len(page) < size:
+                return
+            start = page[-1].stream_seq + (-1 if backwards else 1)
+            limit = None if limit is None else limit - size
+
+    async def read_all(
+        self, *, after: int = 0, before: int | None = None, limit: int | None = None, backwards: bool = False
+    ) -> AsyncIterator[Event]:
+        """Yield the events of all streams with a global_seq above `after` and, if given, below `before`.
+
+        What it says of order holds for what is visible when it reads; see `read_all_page`.
+        """
+        check_limit(limit)
+        position: int | None = before if backwards else after
+        while limit is None or limit > 0:
+            size = _PAGE if limit is None else min(_PAGE, limit)
+            page = await self.read_all_page(position=position, limit=size, backwards=backwards)
+            for event in page:
+                if event.global_seq <= after or (before is not None and event.global_seq >= before):
+                    return
+                yield event
+            if len(page) < size:
+                return
+            position = page[-1].global_seq
+            limit = None if limit is None else limit - size
+
+    async def streams_page(
+        self,
+        *,
+        after: StreamKey | None = None,
+        prefix: str = "",
+        match: str | None = None,
+        recent: bool = False,
+        limit: int = _STREAM_PAGE,
+        backwards: bool = False,
+    ) -> StreamPage:
+        """Return a page of streams, by name or by `recent` activity, from the key `after` on.
+
+        `prefix` and the glob `match` choose by id. By name, `backwards` reads towards the start. A page costs the
+        same at any size of the store; it may hold fewer streams than `limit` although more follow.
+        """
+        if recent and backwards:
+            raise InvalidQuery("streams by recent activity are listed from the newest only")
+        if match is not None and glob_prefix(match).startswith(prefix):
+            prefix = glob_prefix(match)
+        async with self._connection() as connection:
+            _, _, reader = await self._tools(connection)
+            if recent:
+                return await reader.streams_by_recent(
+                    connection,
+                    before=None if after is None else after.global_seq,
+                    prefix=prefix,
+                    match=match,
+                    limit=limit,
+                    scan=_RECENT_SCAN,
+                )
+            return await reader.streams_by_name(
+                connection,
+                after=None if after is None else after.stream_id,
+                prefix=prefix,
+                match=match,
+                limit=limit,
+                backwards=backwards,
+            )
+
+    async def streams(
+        self, *, prefix: str = "", match: str | None = None, recent: bool = False, limit: int | None = None
+    ) -> AsyncIterator[StreamSummary]:
+        """Yield streams, by name or by `recent` activity, at most `limit`."""
+        check_limit(limit)
+        after: StreamKey | None = None
+        left = limit
+        while left is None or left > 0:
+            size = _STREAM_PAGE if left is None or match is not None else min(_STREAM_PAGE, left)
+            page = await self.streams_page(after=after, prefix=prefix, match=match, recent=recent, limit=size)
+            for stream in page.streams[:left]:
+                yield stream
+            if page.next_after is None:
+                return
+            after = page.next_after
+            left = None if left is None else left - len(page.streams)
+
+    # -- following ----------------------------------------------------------------------------------------
+
+    async def head(self) -> int:
+        """Return the highest global_seq that is visible now, 0 if there are no events."""
+        page = await self.read_all_page(limit=1, backwards=True)
+        return page[0].global_seq if page else 0
+
+    async def feed(self, *, after: int = 0, where: Filter | None = None, page: int = _PAGE) -> Feed:
+        """Return the ordered feed after global_seq `after`, for those who want batches and its state."""
+        async with self._connection() as connection:
+            layout, _, _ = await self._tools(connection)
+        return Feed(self._connection, self._doorbell, layout, after=after, where=where, page=page)
+
+    async def subscribe(
+        self,
+        *,
+        after: int = 0,
+        stream: str | None = None,
+        event_type: str | None = None,
+        where: str | None = None,
+    ) -> AsyncIterator[Event]:
+        """Yield every event after global_seq `after` once and in order: a catch-up subscription that goes on.
+
+        `stream` and `event_type` are globs, `where` is a JSONPath over data (``$metadata`` is the metadata).
+        """
+        feed = await self.feed(after=after, where=Filter(stream, event_type, where))
+        async for batch in feed.follow():
+            for event in batch.events:
+                yield event
+
+    # -- state --------------------------------------------------------------------------------------------
+
+    async def health(self) -> Health:
+        """Return the state of the store in figures; costs the same at any size."""
+        async with self._connection() as connection:
+            layout, _, _ = await self._tools(connection)
+            return await health.read_health(connection, layout)
+
+
+class Connecting:
+    """A connection being made: await it for the store, or use it with ``async with``."""
+
+    def __init__(self, connecting: Awaitable[EventStore]) -> None:
+        self._connecting = connecting
+        self._store: EventStore | None = None
+
+    def __await__(self):  # type: ignore[no-untyped-def]
+        return self._connecting.__await__()
+
+    async def __aenter__(self) -> EventStore:
+        self._store = await self._connecting
+        return self._store
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._store is not None:
+            await self._store.close()

@@ -1,0 +1,64 @@
+"""Showing text that nobody vouches for: ids, types and payloads can hold anything.
+
+What reaches a terminal must neither be obeyed by it (control sequences) nor reorder it (bidirectional
+overrides), and must stay on its own line.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+_PICTURES = {code: chr(0x2400 + code) for code in range(0x20)}
+_PICTURES[0x7F] = "\u2421"
+# C1 controls are obeyed by some terminals; line and paragraph separators break lines; the rest reorder or hide
+# text ("Trojan Source", CVE-2021-42574) or cannot be encoded at all (surrogates).
+_ESCAPED = [
+    *range(0x80, 0xA0),
+    0x061C,
+    *range(0x200B, 0x2010),
+    *range(0x2028, 0x202F),
+    *range(0x2060, 0x2070),
+    0xFEFF,
+    *range(0xFFF9, 0xFFFC),
+    *range(0xD800, 0xE000),
+    *range(0xE0000, 0xE0080),
+]
+_TABLE: dict[int, str] = _PICTURES | {
+    code: (f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}") for code in _ESCAPED
+}
+_TABLE_KEEPING_LINES = {code: shown for code, shown in _TABLE.items() if code not in (0x09, 0x0A)}
+
+
+def visible(text: str, *, limit: int | None = None) -> str:
+    """Return `text` on one line with nothing in it that a terminal would obey.
+
+    Control characters become control pictures (U+2400 block), invisible and reordering characters become
+    ``\\uXXXX`` escapes. With `limit`, at most that many characters of `text` are looked at, and an ellipsis
+    marks the cut, so that a 100 MB value costs no more than a short one.
+    """
+    if limit is not None and len(text) > limit:
+        text = text[: max(limit - 1, 0)] + "…"
+    return text.translate(_TABLE)
+
+
+def visible_lines(text: str) -> str:
+    """Like `visible`, keeping line feeds and tabs: for text already laid out over lines."""
+    return text.translate(_TABLE_KEEPING_LINES)
+
+
+def iso_utc(moment: datetime) -> str:
+    """Return `moment` as ISO 8601 in UTC with microseconds, e.g. ``2026-08-07T14:00:00.123456Z``."""
+    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+
+
+def ago(moment: datetime, now: datetime | None = None) -> str:
+    """Return how long ago `moment` was, in at most four characters: ``now``, ``42s``, ``3m``, ``5h``, ``12d``."""
+    seconds = ((now or datetime.now(UTC)) - moment).total_seconds()
+    sign = "+" if seconds <= -1 else ""
+    seconds = abs(seconds)
+    if seconds < 1:
+        return "now"
+    for size, unit in ((86400 * 365, "y"), (86400, "d"), (3600, "h"), (60, "m")):
+        if seconds >= size:
+            return f"{sign}{int(seconds // size)}{unit}"
+    return f"{sign}{int(seconds)}s"

@@ -1,0 +1,51 @@
+-- The event store: one append-only table, and a doorbell that wakes its readers.
+-- Safe to apply again, with `psql -f schema.sql` or `esx init`.  PostgreSQL 14 or later.
+
+-- One row per event.
+--   global_seq  the order of all events; drawn from a sequence, so numbers can be missing (a rolled-back
+--               append burns its number) and can become visible out of order (see docs/feed.md).
+--   stream_id   COLLATE "C": a prefix search is then a range scan on the unique index, and comparing is cheap.
+--   stream_seq  0, 1, 2, ... within a stream.
+--   event_id    the client's own id of the event, so that a retry after a lost connection can be recognised.
+--               It has a default: a plain INSERT by someone who has never heard of it keeps working.
+-- PRIMARY KEY and UNIQUE already are the two indexes that readers need; further indexes on (global_seq) or
+-- (stream_id, stream_seq) would only slow writing down.  UNIQUE is also the final judge of optimistic
+-- concurrency: of two writers at one version, one gets a unique violation on it.
+CREATE TABLE IF NOT EXISTS events (
+    global_seq  BIGSERIAL   PRIMARY KEY,
+    stream_id   TEXT        COLLATE "C" NOT NULL,
+    stream_seq  BIGINT      NOT NULL,
+    event_type  TEXT        NOT NULL,
+    data        JSONB       NOT NULL,
+    metadata    JSONB,
+    created_at  TIMESTAMPTZ NOT NULL DEFAULT now(),
+    event_id    UUID        NOT NULL DEFAULT gen_random_uuid(),
+    CONSTRAINT events_stream_id_stream_seq_key UNIQUE (stream_id, stream_seq)
+);
+
+-- A classic table made without it gets the column (this rewrites the table once).
+ALTER TABLE events ADD COLUMN IF NOT EXISTS event_id UUID NOT NULL DEFAULT gen_random_uuid();
+
+-- Everything that one request caused, in order.  Partial: events without a correlation id cost nothing.
+CREATE INDEX IF NOT EXISTS events_correlation_id_idx
+    ON events ((metadata ->> 'correlation_id'), global_seq)
+    WHERE (metadata ->> 'correlation_id') IS NOT NULL;
+
+-- The doorbell.  Committing a NOTIFY takes a lock that is shared by the whole cluster, so one NOTIFY per append
+-- would make all appends commit one after the other.  Here only the transaction that gets the advisory lock
+-- notifies; the others, arriving while it is still open, skip it.  That is safe because a reader, once woken,
+-- keeps reading until no writer is left in flight.  The setting, local to the transaction, makes a batch ring once.
+-- The payload is a hint only: read the table for the events.
+CREATE OR REPLACE FUNCTION esx_ring_doorbell() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF pg_try_advisory_xact_lock(1702066232, TG_RELID::int)          -- 1702066232 spells "esx8" in ASCII
+       AND coalesce(current_setting('esx.doorbell_rung', true), '') = '' THEN
+        PERFORM set_config('esx.doorbell_rung', '1', true),
+                pg_notify('new_events', '{"global_seq": ' || NEW.global_seq || '}');
+    END IF;
+    RETURN NULL;
+END
+$$;
+
+CREATE OR REPLACE TRIGGER events_doorbell
+    AFTER INSERT ON events FOR EACH ROW EXECUTE FUNCTION esx_ring_doorbell();
