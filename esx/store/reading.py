@@ -67,6 +67,8 @@ class Reader:
         }
         self._recent = _recent(layout)
         self._one_stream = _summary_of(layout)
+        within = "e.stream_id >= $1 AND e.stream_id < $2 AND " if layout.byte_order else "$2::text IS NOT NULL AND "
+        self._count = f"SELECT count(*) FROM {table} e WHERE {within} starts_with(e.stream_id, $1)"
 
     async def stream_page(
         self,
@@ -105,6 +107,10 @@ class Reader:
         """Return the stream at a glance, or None if it has no events."""
         row = await connection.fetchrow(self._one_stream, stream_id)
         return None if row is None else StreamSummary._make(row)
+
+    async def count_events(self, connection: asyncpg.Connection, prefix: str) -> int:
+        """Return how many events the streams have whose id starts with `prefix`, by counting them."""
+        return int(await connection.fetchval(self._count, prefix, prefix + _AFTER_PREFIX))
 
     async def streams_by_name(
         self,

@@ -287,6 +287,12 @@ class EventStore:
             after = page.next_after
             left = None if left is None else left - len(page.streams)
 
+    async def count_events(self, prefix: str) -> int:
+        """Return how many events the streams whose id starts with `prefix` have, by counting them all."""
+        async with self._connection() as connection:
+            _, _, reader = await self._tools(connection)
+            return await reader.count_events(connection, prefix)
+
     # -- following ----------------------------------------------------------------------------------------
 
     async def head(self) -> int:
