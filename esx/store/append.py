@@ -111,7 +111,7 @@ class Appender:
                     continue
                 raise WrongVersion(stream_id, expected, await self._version(connection, stream_id)) from None
             except (asyncpg.DataError, asyncpg.ProgramLimitExceededError, ValueError) as error:
-                raise await self._explain(connection, events, error) from error
+                raise await self._explain(connection, stream_id, events, error) from error
             assert row is not None
             version, global_seq = row
             if global_seq is None:
@@ -148,20 +148,36 @@ class Appender:
         )
         return int(version)
 
-    async def _explain(self, connection: asyncpg.Connection, events: Sequence[NewEvent], error: Exception) -> Exception:
-        """Return InvalidEvent for the first event of the batch that PostgreSQL refuses by itself, else `error`."""
+    async def _explain(
+        self, connection: asyncpg.Connection, stream_id: str, events: Sequence[NewEvent], error: Exception
+    ) -> Exception:
+        """Return InvalidEvent for what PostgreSQL refuses by itself, the first of the batch, else `error`."""
         if connection.is_in_transaction():
             return InvalidEvent(0, _reason(error)) if len(events) == 1 else error
+        reason = await _refusal(connection, "text", stream_id)
+        if reason:
+            return InvalidEvent(0, f"stream id: {reason}")
         for index, event in enumerate(events):
-            metadata = None if event.metadata is None else encode_json(event.metadata, index=index, name="metadata")
-            data = encode_json(event.data, index=index, name="data")
-            try:
-                await connection.fetchval("SELECT $1::text IS NULL", event.event_type)
-                await connection.fetchval("SELECT $1::jsonb IS NULL", data)
-                await connection.fetchval("SELECT $1::jsonb IS NULL", metadata)
-            except (asyncpg.DataError, asyncpg.ProgramLimitExceededError, ValueError) as refusal:
-                return InvalidEvent(index, _reason(refusal))
+            parts = [("text", "type", event.event_type)]
+            parts += [
+                ("jsonb", name, encode_json(value, index=index, name=name))
+                for name, value in (("data", event.data), ("metadata", event.metadata))
+                if value is not None
+            ]
+            for kind, name, text in parts:
+                reason = await _refusal(connection, kind, text)
+                if reason:
+                    return InvalidEvent(index, f"{name}: {reason}")
         return error
+
+
+async def _refusal(connection: asyncpg.Connection, kind: str, text: str) -> str | None:
+    """Return why PostgreSQL cannot hold `text` as `kind`, None if it can."""
+    try:
+        await connection.fetchval(f"SELECT $1::{kind} IS NULL", text)
+    except (asyncpg.DataError, asyncpg.ProgramLimitExceededError, ValueError) as refusal:
+        return _reason(refusal)
+    return None
 
 
 def _range(expected: ExpectedVersion) -> tuple[int, int]:
@@ -178,8 +194,8 @@ def _range(expected: ExpectedVersion) -> tuple[int, int]:
 
 def _reason(error: Exception) -> str:
     """Return PostgreSQL's words for a refusal on one line, with the detail that names the culprit."""
-    if isinstance(error, UnicodeError):
-        return "text that is not valid Unicode (a lone surrogate)"
+    if isinstance(error, UnicodeError) or isinstance(error.__cause__, UnicodeError):
+        return "it is not valid Unicode (a lone surrogate)"
     message = (str(error).splitlines() or ["refused"])[0]
     detail = getattr(error, "detail", None)
     return f"{message} ({detail.splitlines()[0].rstrip('.')})" if detail else message

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from esx.store.barrier import Barrier, Batch, Filter, Gap, writers_sql
 from esx.store.errors import StoreUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncGenerator, Callable
     from contextlib import AbstractAsyncContextManager
 
     import asyncpg
@@ -24,6 +24,7 @@ _SHORTEST_PAUSE = 0.002
 _LONGEST_PAUSE = 0.025
 _RETRY_FIRST = 0.1
 _RETRY_LAST = 5.0
+_LOOK_BACK = 5000
 
 
 class Feed:
@@ -43,12 +44,14 @@ class Feed:
         after: int,
         where: Filter | None = None,
         page: int = 1000,
+        skip: frozenset[int] = frozenset(),
     ) -> None:
         self._acquire = acquire
         self._doorbell = doorbell
         self._barrier = Barrier(layout, after, where)
         self._writers_sql = writers_sql(layout)
         self._page = page
+        self._skip = skip
         self.gap: Gap | None = None
         self.problem: str | None = None
 
@@ -67,7 +70,15 @@ class Feed:
         """Whether notifications wake this feed; if not, it polls."""
         return self._doorbell.listening
 
-    async def to_safe_position(self, *, patience: float = 0.5) -> AsyncIterator[Batch]:
+    async def _step(self, connection: asyncpg.Connection) -> Batch:
+        batch = await self._barrier.step(connection, self._page)
+        if self._skip:
+            batch = batch._replace(events=[event for event in batch.events if event.global_seq not in self._skip])
+            if batch.position >= max(self._skip):
+                self._skip = frozenset()
+        return batch
+
+    async def to_safe_position(self, *, patience: float = 0.5) -> AsyncGenerator[Batch, None]:
         """Yield batches up to the safe position and end there.
 
         A gap whose writer is still open after `patience` seconds ends it too, with that gap in the last batch.
@@ -77,7 +88,7 @@ class Feed:
         loop = asyncio.get_running_loop()
         while True:
             async with self._acquire() as connection:
-                batch = await self._barrier.step(connection, self._page)
+                batch = await self._step(connection)
             self.gap = batch.gap
             if batch.gap is None:
                 deadline = None
@@ -91,7 +102,7 @@ class Feed:
             if batch.gap:
                 await asyncio.sleep(_SHORTEST_PAUSE)
 
-    async def follow(self) -> AsyncIterator[Batch]:
+    async def follow(self) -> AsyncGenerator[Batch, None]:
         """Yield batches for ever: what is there, then what comes.
 
         A batch without events tells that the feed is held by a gap, or that it no longer is. A lost connection is
@@ -106,7 +117,7 @@ class Feed:
                 wake.clear()
                 try:
                     async with self._acquire() as connection:
-                        batch = await self._barrier.step(connection, self._page)
+                        batch = await self._step(connection)
                         writing = not (batch.full or quiet) and bool(await connection.fetch(self._writers_sql))
                 except StoreUnavailable as error:
                     self.problem = str(error)
@@ -139,6 +150,35 @@ class Feed:
                     await _wait(wake, _POLL if self._doorbell.listening else _POLL_DEAF)
                     pause = _SHORTEST_PAUSE
                     quiet = False
+
+
+class End(NamedTuple):
+    """Where the visible events end: a position, and what is visible already above it."""
+
+    position: int
+    seen: frozenset[int]
+
+
+async def find_end(connection: asyncpg.Connection, layout: Layout) -> End:
+    """Return the position from which a reader sees everything that becomes visible from now on.
+
+    With writers in flight, numbers below the head may still appear: then the position is before the first
+    missing number of the last few thousand, and what is visible above it must be skipped.
+    """
+    visible = [
+        row[0]
+        for row in await connection.fetch(
+            f"SELECT global_seq FROM {layout.table} WHERE global_seq > "
+            f"(SELECT coalesce(max(global_seq), 0) - $1 FROM {layout.table}) ORDER BY global_seq",
+            _LOOK_BACK,
+        )
+    ]
+    head = visible[-1] if visible else 0
+    if not await connection.fetch(writers_sql(layout)):
+        return End(head, frozenset())
+    seen = frozenset(visible)
+    lowest = next((number for number in range(max(head - _LOOK_BACK, 0) + 1, head) if number not in seen), head + 1)
+    return End(lowest - 1, frozenset(number for number in visible if number >= lowest))
 
 
 async def _wait(wake: asyncio.Event, seconds: float) -> None:

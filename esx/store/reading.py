@@ -179,7 +179,7 @@ def _by_name(layout: Layout, *, backwards: bool, resumed: bool) -> str:
     table = layout.table
     order, step = ("DESC", "<") if backwards else ("ASC", ">")
     # Only where ids sort by bytes are those with a prefix one range.
-    within = "s.stream_id >= $1 AND s.stream_id < $2" if layout.byte_order else "true"
+    within = "s.stream_id >= $1 AND s.stream_id < $2" if layout.byte_order else "$2::text IS NOT NULL"
     first = f"s.stream_id {step} $5" if resumed else "$5::text IS NULL"
     return f"""
         WITH RECURSIVE ids (stream_id, n) AS (

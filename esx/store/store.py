@@ -11,7 +11,7 @@ from esx.store.barrier import Filter
 from esx.store.connection import describe, open_pool, translated
 from esx.store.doorbell import Doorbell
 from esx.store.errors import InvalidQuery, SchemaMissing
-from esx.store.feed import Feed
+from esx.store.feed import Feed, find_end
 from esx.store.glob import glob_prefix
 from esx.store.model import ANY
 from esx.store.reading import Reader, StreamKey, StreamPage, check_limit
@@ -305,6 +305,16 @@ class EventStore:
         async with self._connection() as connection:
             layout, _, _ = await self._tools(connection)
         return Feed(self._connection, self._doorbell, layout, after=after, where=where, page=page)
+
+    async def feed_from_end(self, *, where: Filter | None = None, page: int = _PAGE) -> Feed:
+        """Return the ordered feed of everything that becomes visible from now on.
+
+        That includes events whose number is below the current head because their transaction was still open.
+        """
+        async with self._connection() as connection:
+            layout, _, _ = await self._tools(connection)
+            end = await find_end(connection, layout)
+        return Feed(self._connection, self._doorbell, layout, after=end.position, where=where, page=page, skip=end.seen)
 
     async def subscribe(
         self,

@@ -1,0 +1,5 @@
+"""``python -m esx``."""
+
+from esx.cli.main import main
+
+main()

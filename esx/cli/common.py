@@ -1,0 +1,125 @@
+"""What the commands share: the database option, opening the store, and printing."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from esx.text import visible
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
+
+    from esx.database import Database
+    from esx.store import EventStore
+
+T = TypeVar("T")
+Command = TypeVar("Command", bound="Callable[..., Any]")
+
+
+def database_option(command: Command) -> Command:
+    """Add -d/--dsn, which the command receives as `dsn`; the one before the command's name holds as well."""
+
+    def inherit(ctx: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
+        inherited = ctx.find_root().params.get("dsn") if ctx.parent else None
+        return value or inherited
+
+    return click.option(
+        "-d",
+        "--dsn",
+        metavar="URL",
+        callback=inherit,
+        help="The database: a URL, libpq's key=value form, or a database name.",
+    )(command)
+
+
+def json_option(command: Command) -> Command:
+    """Add --json, which the command receives as `as_json`."""
+    return click.option("--json", "as_json", is_flag=True, help="Print NDJSON: one object a line.")(command)
+
+
+def narrate(text: str) -> None:
+    """Say something to the person at the terminal, on stderr: stdout is data."""
+    click.echo(visible(text), err=True)
+
+
+def run(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a command's coroutine; Ctrl-C cancels it and surfaces as KeyboardInterrupt."""
+    return asyncio.run(coroutine)
+
+
+@contextlib.contextmanager
+def database(dsn: str | None) -> Iterator[Database]:
+    """Open the database that is meant, starting the embedded PostgreSQL if none is configured."""
+    from esx.database import open_database
+
+    with open_database(dsn, os.environ, on_progress=progress()) as opened:
+        yield opened
+
+
+def progress() -> Callable[[str], None] | None:
+    """Return where to report progress to: stderr if a person is there, else nowhere."""
+    return narrate if sys.stderr.isatty() else None
+
+
+@contextlib.asynccontextmanager
+async def store_on(opened: Database, **options: Any) -> AsyncIterator[EventStore]:
+    """Connect to the store. The embedded one, which is esx's own, gets its tables by itself."""
+    from esx.store import EventStore
+
+    async with EventStore.connect(opened.dsn, **options) as store:
+        if opened.embedded and not await store.has_schema():
+            await store.init()
+        yield store
+
+
+def with_store(dsn: str | None, work: Callable[[EventStore], Coroutine[Any, Any, T]], **options: Any) -> T:
+    """Run `work` on the store that is meant and return its result."""
+
+    async def inside(opened: Database) -> T:
+        async with store_on(opened, application_name="esx", **options) as store:
+            return await work(store)
+
+    with database(dsn) as opened:
+        return run(inside(opened))
+
+
+class Lines:
+    """Prints lines of data to stdout.
+
+    JSON keeps every character when stdout is a file or a pipe. On a terminal, control and reordering characters
+    inside its strings are escaped (``\\u009b``): the same JSON, and nothing that the terminal would obey.
+    """
+
+    def __init__(self) -> None:
+        self._terminal = sys.stdout.isatty()
+
+    def json(self, line: str) -> None:
+        """Print a line of JSON."""
+        sys.stdout.write((_escape(line) if self._terminal else line) + "\n")
+
+    def text(self, line: str) -> None:
+        """Print a line for people; anything that a terminal would obey is shown instead."""
+        sys.stdout.write(visible(line) + "\n")
+
+    def flush(self) -> None:
+        """Hand over to the reader what has been printed."""
+        sys.stdout.flush()
+
+
+def _escape(line: str) -> str:
+    if line.isascii():
+        return line.replace("\x7f", "\\u007f")
+    return "".join(
+        char if visible(char) == char else "".join(f"\\u{unit:04x}" for unit in _utf16(char)) for char in line
+    )
+
+
+def _utf16(char: str) -> Iterable[int]:
+    data = char.encode("utf-16-be", "surrogatepass")
+    return (int.from_bytes(data[at : at + 2], "big") for at in range(0, len(data), 2))

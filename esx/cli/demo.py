@@ -1,0 +1,53 @@
+"""esx demo."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from esx.cli.common import Lines, database_option, narrate, progress, run, store_on
+
+if TYPE_CHECKING:
+    from esx.database import Database
+
+
+@click.command(name="demo")
+@click.option("--no-tui", is_flag=True, help="Fill the store, print what it made, and end.")
+@database_option
+def command(dsn: str | None, no_tui: bool) -> None:
+    """Open the explorer on the embedded store, filled with a sample history and with live traffic.
+
+    The history (accounts, orders, payments, carts) is made once; running it again adds nothing. It goes to the
+    embedded PostgreSQL whatever $ESX_DSN says; to put it elsewhere, name that database with --dsn.
+    """
+    from esx.cli.explore import need_terminal, open_explorer
+    from esx.database import open_database
+
+    if not no_tui:
+        need_terminal("use `esx demo --no-tui` to fill the store only")
+    with open_database(dsn, {}, on_progress=progress()) as opened:
+        made = run(_fill(opened))
+        if no_tui:
+            Lines().text(f"{made} in {opened.label}")
+        else:
+            narrate(made)
+
+            async def traffic() -> None:
+                from esx.demo.traffic import run_traffic
+
+                async with store_on(opened, application_name="esx demo traffic") as store:
+                    await run_traffic(store)
+
+            open_explorer(opened, background=traffic)
+
+
+async def _fill(opened: Database) -> str:
+    from esx.demo.fill import fill
+
+    async with store_on(opened, application_name="esx demo") as store:
+        if not await store.has_schema():
+            await store.init()
+        made = await fill(store)
+    what = f"{made.events:,} events in {made.streams:,} streams"
+    return f"made {what}" if made.created else f"the sample history is there already: {what}"

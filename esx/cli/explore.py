@@ -1,0 +1,43 @@
+"""Opening the explorer."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from esx.cli.common import database, run, store_on
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from esx.database import Database
+
+
+def explore(dsn: str | None) -> None:
+    """Open the explorer on the database that is meant."""
+    need_terminal("use a command instead: streams, read, tail, ... (see `esx --help`)")
+    with database(dsn) as opened:
+        if opened.embedded:
+            run(_prepare(opened))
+        open_explorer(opened)
+
+
+def need_terminal(remedy: str) -> None:
+    """Raise UsageError unless there is a terminal to draw on."""
+    if not (sys.stdout.isatty() and sys.stdin.isatty()):
+        raise click.UsageError(f"the explorer needs a terminal; {remedy}")
+
+
+def open_explorer(opened: Database, background: Callable[[], Awaitable[None]] | None = None) -> None:
+    """Run the explorer until it is left; `background` runs beside it."""
+    from esx.load.process import run_load
+    from esx.tui.app import Explorer
+
+    Explorer(opened.dsn, label=opened.label, embedded=opened.embedded, background=background, run_load=run_load).run()
+
+
+async def _prepare(opened: Database) -> None:
+    async with store_on(opened):
+        pass

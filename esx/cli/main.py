@@ -1,0 +1,134 @@
+"""The command `esx`: finds the command asked for, and turns every error into one line and an exit code.
+
+Commands are imported when they are used, so that `esx --version` and `esx --help` answer at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING, NoReturn
+
+import click
+
+from esx import __version__
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+DONE, FAILED, WRONG_USAGE, WRONG_VERSION, INTERRUPTED = 0, 1, 2, 3, 130
+
+_COMMANDS = {
+    "demo": "Fill the embedded store with a sample history and open the explorer on it.",
+    "init": "Create the events table (apply schema.sql); safe to repeat.",
+    "streams": "List streams.",
+    "read": "Print the events of a stream, or of $all.",
+    "append": "Append an event, or a batch, with an expected version.",
+    "tail": "Follow the ordered feed of all events.",
+    "load": "Load-test optimistic concurrency with the bundled Locust scenario.",
+}
+
+
+class _Commands(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:  # noqa: ARG002
+        if name not in _COMMANDS:
+            return None
+        module = importlib.import_module(f"esx.cli.{name}")
+        command = module.command
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_COMMANDS.items()))
+
+
+@click.group(
+    cls=_Commands,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(__version__, message="esx %(version)s")
+@click.option("-d", "--dsn", metavar="URL", help="The database: a URL, libpq's key=value form, or a database name.")
+@click.pass_context
+def cli(ctx: click.Context, dsn: str | None) -> None:
+    """Look into event stores kept in PostgreSQL, follow them live, and load-test them.
+
+    Without a command, esx opens the explorer.
+
+    The database is the first of: --dsn, $ESX_DSN, $DATABASE_URL, libpq's PG* variables, and a PostgreSQL that
+    comes with esx. Exit codes: 0 done, 1 failed, 2 wrong usage, 3 wrong version, 130 interrupted.
+    """
+    ctx.obj = dsn
+    if ctx.invoked_subcommand is None:
+        from esx.cli.explore import explore
+
+        explore(dsn)
+
+
+def main() -> NoReturn:
+    """Run the command line and exit."""
+    signal.signal(signal.SIGTERM, _end_orderly)
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(encoding="utf-8", errors="backslashreplace")
+    code = _run()
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _drop_stdout()
+    sys.exit(code)
+
+
+def _run() -> int:
+    try:
+        result = cli.main(standalone_mode=False, prog_name="esx")
+        return result if isinstance(result, int) else DONE
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return WRONG_USAGE
+    except click.UsageError as error:
+        where = f" (see `{error.ctx.command_path} --help`)" if error.ctx else ""
+        return _fail(f"{error.format_message().rstrip('.')}{where}", WRONG_USAGE)
+    except click.ClickException as error:
+        return _fail(error.format_message(), FAILED)
+    except (KeyboardInterrupt, click.Abort):
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read us has had enough, as with `| head`.
+        _drop_stdout()
+        return DONE
+    except Exception as error:
+        from esx.store.errors import EsxError, WrongVersion
+
+        if isinstance(error, WrongVersion):
+            return _fail(str(error), WRONG_VERSION)
+        if isinstance(error, EsxError):
+            return _fail(str(error), FAILED)
+        if isinstance(error, OSError):
+            return _fail(str(error), FAILED)
+        if os.environ.get("ESX_DEBUG"):
+            raise
+        return _fail(f"unexpected {type(error).__name__}: {error} (set ESX_DEBUG=1 to see where)", FAILED)
+
+
+def _fail(message: str, code: int) -> int:
+    from esx.text import visible
+
+    click.echo(f"esx: {visible(message)}", err=True)
+    return code
+
+
+def _drop_stdout() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _end_orderly(_signal: int, _frame: FrameType | None) -> None:
+    # So that finally blocks run, and the embedded server is stopped if nobody else uses it.
+    raise SystemExit(128 + signal.SIGTERM)

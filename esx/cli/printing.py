@@ -1,0 +1,32 @@
+"""How the commands print events."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from esx.text import iso_utc
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from esx.cli.common import Lines
+    from esx.store import Event
+
+
+def print_events(lines: Lines, events: Iterable[Event], *, as_json: bool) -> None:
+    """Print events, as NDJSON or as one line each for people."""
+    if as_json:
+        for event in events:
+            lines.json(event.to_json())
+    else:
+        for event in events:
+            lines.text(event_line(event))
+
+
+def event_line(event: Event) -> str:
+    """Return an event as one line: global_seq, time, stream and stream_seq, type, data, and metadata if any."""
+    metadata = f"  {event.metadata_json}" if event.metadata_json else ""
+    return (
+        f"{event.global_seq:>8}  {iso_utc(event.created_at)}  {event.stream_id}@{event.stream_seq}  "
+        f"{event.event_type}  {event.data_json}{metadata}"
+    )

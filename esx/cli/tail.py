@@ -1,0 +1,124 @@
+"""esx tail."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from esx.cli.common import Lines, database_option, json_option, narrate, with_store
+from esx.cli.printing import print_events
+
+if TYPE_CHECKING:
+    from esx.store import EventStore
+    from esx.store.barrier import Gap
+    from esx.store.feed import Feed
+
+
+def _start(ctx: click.Context, parameter: click.Parameter, value: str) -> str | int:
+    if value in ("start", "end"):
+        return value
+    if value.isascii() and value.isdigit() and int(value) < 2**63:
+        return int(value)
+    raise click.BadParameter(f"{value!r} is not a position: use start, end or a global_seq", ctx, parameter)
+
+
+@click.command(name="tail")
+@click.option(
+    "--from",
+    "start",
+    callback=_start,
+    metavar="start|end|N",
+    default="end",
+    show_default=True,
+    help="From the first event, from now on, or after global_seq N.",
+)
+@click.option("--stream", metavar="GLOB", help="Only events of matching streams.")
+@click.option("--type", "event_type", metavar="GLOB", help="Only events of matching types.")
+@click.option(
+    "--where",
+    metavar="JSONPATH",
+    help="Only events for which the path holds or finds something in data ($metadata is the metadata).",
+)
+@click.option("--follow/--no-follow", default=True, help="Go on for ever, or end at the safe position.")
+@json_option
+@database_option
+def command(
+    dsn: str | None,
+    start: str | int,
+    stream: str | None,
+    event_type: str | None,
+    where: str | None,
+    follow: bool,
+    as_json: bool,
+) -> None:
+    """Print the events of all streams in their global order, each exactly once, and follow as they come.
+
+    An event that commits late is waited for, never skipped: nothing is printed beyond the safe position.
+    """
+
+    async def work(store: EventStore) -> None:
+        from esx.store.barrier import Filter
+
+        chosen = Filter(stream, event_type, where)
+        if start == "end":
+            feed = await store.feed_from_end(where=chosen)
+        else:
+            feed = await store.feed(after=0 if start == "start" else int(start), where=chosen)
+        if follow:
+            await _follow(feed, as_json=as_json)
+        else:
+            await _to_safe_position(feed, as_json=as_json)
+
+    with_store(dsn, work, read_only=True)
+
+
+async def _to_safe_position(feed: Feed, *, as_json: bool) -> None:
+    lines = Lines()
+    async for batch in feed.to_safe_position():
+        print_events(lines, batch.events, as_json=as_json)
+        if batch.gap is not None:
+            narrate(f"ended at the safe position {batch.position}: {_describe(batch.gap)}")
+
+
+async def _follow(feed: Feed, *, as_json: bool) -> None:
+    lines = Lines()
+    narrate(f"following after global_seq {feed.position}; Ctrl-C ends it")
+    held = Held()
+    async for batch in feed.follow():
+        print_events(lines, batch.events, as_json=as_json)
+        lines.flush()
+        held.see(batch.gap)
+
+
+class Held:
+    """Says once when the feed is held by a writer for longer than a moment, and once when it goes on."""
+
+    def __init__(self, *, after: float = 1.0) -> None:
+        self._after = after
+        self._said: int | None = None
+
+    def see(self, gap: Gap | None) -> None:
+        """Take note of what holds the feed now."""
+        from datetime import UTC, datetime
+
+        if gap is None:
+            if self._said is not None:
+                narrate("the feed goes on")
+            self._said = None
+            return
+        oldest = min((writer.since for writer in gap.writers if writer.since), default=None)
+        waiting = 0.0 if oldest is None else (datetime.now(UTC) - oldest).total_seconds()
+        if self._said != gap.first and waiting > self._after:
+            narrate(_describe(gap))
+            self._said = gap.first
+
+
+def _describe(gap: Gap) -> str:
+    numbers = f"{gap.first}" if gap.first == gap.last else f"{gap.first} to {gap.last}"
+    writers = ", ".join(
+        f"pid {writer.pid} ({writer.application or 'no name'}, {writer.state or 'state unknown'}"
+        f"{f', since {writer.since:%H:%M:%S}Z' if writer.since else ''})"
+        for writer in gap.writers
+    )
+    return f"global_seq {numbers} may still appear, held by {writers}"

@@ -1,0 +1,79 @@
+"""Running `esx` as its users do: as a process."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+
+ESX = [sys.executable, "-m", "esx"]
+_TIMEOUT = 60
+_CHOOSING = ("ESX_DSN", "DATABASE_URL", "PGHOST", "PGPORT", "PGDATABASE", "PGUSER", "PGSERVICE")
+
+
+def environment(**extra: str) -> dict[str, str]:
+    """Return the environment without anything that would choose a database."""
+    return {name: value for name, value in os.environ.items() if name not in _CHOOSING} | extra
+
+
+def esx(*arguments: str, stdin: str | bytes = "", **extra: str) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end."""
+    done = subprocess.run(
+        [*ESX, *arguments],
+        input=stdin.encode() if isinstance(stdin, str) else stdin,
+        capture_output=True,
+        timeout=_TIMEOUT,
+        env=environment(**extra),
+        check=False,
+    )
+    return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+def ndjson(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def one_line_error(done: subprocess.CompletedProcess[str], code: int) -> str:
+    """Return the error, having checked that it is one line, with that exit code and nothing on stdout."""
+    assert done.returncode == code, done.stderr
+    assert done.stdout == ""
+    [line] = done.stderr.splitlines()
+    assert line.startswith("esx: ")
+    return line
+
+
+class Running:
+    """A command that goes on, whose output is read line by line."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+
+    @classmethod
+    async def start(cls, *arguments: str, **extra: str) -> Running:
+        return cls(
+            await asyncio.create_subprocess_exec(
+                *ESX,
+                *arguments,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                env=environment(**extra),
+                limit=2**20,
+            )
+        )
+
+    async def line(self) -> str:
+        assert self.process.stdout is not None
+        return (await asyncio.wait_for(self.process.stdout.readline(), _TIMEOUT)).decode()
+
+    async def narration(self) -> str:
+        assert self.process.stderr is not None
+        return (await asyncio.wait_for(self.process.stderr.readline(), _TIMEOUT)).decode()
+
+    async def end(self, signal: int) -> int:
+        self.process.send_signal(signal)
+        await asyncio.wait_for(self.process.communicate(), _TIMEOUT)
+        assert self.process.returncode is not None
+        return self.process.returncode

@@ -1,0 +1,137 @@
+"""A real PostgreSQL for every test: both versions in the wheel, and a database of its own for each test."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+import asyncpg
+import pytest
+import pytest_asyncio
+
+from esx.embedded import EmbeddedServer
+from esx.store import EventStore
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+_TEMPLATE = "esx_template"
+
+
+class Servers:
+    """One server a version, started when a test first needs it."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._running: dict[int, EmbeddedServer] = {}
+
+    async def get(self, version: int) -> EmbeddedServer:
+        if version not in self._running:
+            server = EmbeddedServer.start(self._directory, version=version)
+            self._running[version] = server
+            await self._prepare(server)
+        return self._running[version]
+
+    async def _prepare(self, server: EmbeddedServer) -> None:
+        async with admin(server) as connection:
+            # Nothing here survives the test run, so a crash may lose it.
+            await connection.execute("ALTER SYSTEM SET fsync = off")
+            await connection.execute("SELECT pg_reload_conf()")
+            await connection.execute(f"CREATE DATABASE {_TEMPLATE}")
+        async with EventStore.connect(server.dsn_for(_TEMPLATE)) as store:
+            await store.init()
+
+    def stop(self) -> None:
+        for server in self._running.values():
+            server.stop()
+
+
+@contextlib.asynccontextmanager
+async def admin(server: EmbeddedServer) -> AsyncIterator[asyncpg.Connection]:
+    connection = await asyncpg.connect(server.dsn_for("postgres"))
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+@pytest.fixture(scope="session")
+def servers() -> Iterator[Servers]:
+    # A short path: the name of a socket may have no more than 107 bytes.
+    directory = Path(tempfile.mkdtemp(prefix="esx-test-"))
+    servers = Servers(directory)
+    try:
+        yield servers
+    finally:
+        servers.stop()
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+@contextlib.asynccontextmanager
+async def fresh_database(server: EmbeddedServer, template: str) -> AsyncIterator[str]:
+    name = f"test_{uuid4().hex}"
+    async with admin(server) as connection:
+        await connection.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
+        try:
+            yield server.dsn_for(name)
+        finally:
+            await connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest_asyncio.fixture(params=[16, 18], ids=["pg16", "pg18"])
+async def server(request: pytest.FixtureRequest, servers: Servers) -> EmbeddedServer:
+    """Both servers in turn, for what may differ between versions."""
+    return await servers.get(request.param)
+
+
+@pytest_asyncio.fixture
+async def dsn(server: EmbeddedServer) -> AsyncIterator[str]:
+    """A fresh database with the schema, on both versions."""
+    async with fresh_database(server, _TEMPLATE) as address:
+        yield address
+
+
+@pytest_asyncio.fixture
+async def empty_dsn(server: EmbeddedServer) -> AsyncIterator[str]:
+    """A fresh database without the schema, on both versions."""
+    async with fresh_database(server, "template1") as address:
+        yield address
+
+
+@pytest_asyncio.fixture
+async def store(dsn: str) -> AsyncIterator[EventStore]:
+    async with EventStore.connect(dsn, max_connections=40) as store:
+        yield store
+
+
+@pytest_asyncio.fixture
+async def dsn18(servers: Servers) -> AsyncIterator[str]:
+    """A fresh database with the schema, for what does not depend on the version of PostgreSQL."""
+    async with fresh_database(await servers.get(18), _TEMPLATE) as address:
+        yield address
+
+
+@pytest_asyncio.fixture
+async def empty_dsn18(servers: Servers) -> AsyncIterator[str]:
+    async with fresh_database(await servers.get(18), "template1") as address:
+        yield address
+
+
+@pytest_asyncio.fixture
+async def store18(dsn18: str) -> AsyncIterator[EventStore]:
+    async with EventStore.connect(dsn18, max_connections=40) as store:
+        yield store
+
+
+@pytest_asyncio.fixture
+async def sql(dsn: str) -> AsyncIterator[asyncpg.Connection]:
+    """A bare connection to the database of `dsn`: what anyone else would do to it."""
+    connection = await asyncpg.connect(dsn)
+    try:
+        yield connection
+    finally:
+        await connection.close()

@@ -1,0 +1,229 @@
+"""Appending: which expected versions pass, what a refused append says, and who wins a race."""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+from uuid import uuid4
+
+import asyncpg
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from esx import (
+    ANY,
+    NO_STREAM,
+    STREAM_EXISTS,
+    AppendResult,
+    EventStore,
+    InvalidEvent,
+    JsonText,
+    NewEvent,
+    WrongVersion,
+)
+from esx.store import ExpectedVersion
+from esx.store.model import parse_expected
+
+
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize(
+    ("expected", "on_missing", "on_version_1"),
+    [
+        (ANY, True, True),
+        (NO_STREAM, True, False),
+        (STREAM_EXISTS, False, True),
+        (0, False, False),
+        (1, False, True),
+        (2, False, False),
+    ],
+    ids=["any", "none", "exists", "0", "1", "2"],
+)
+async def test_expected_version_decides(
+    store: EventStore, expected: ExpectedVersion, on_missing: bool, on_version_1: bool, count: int
+) -> None:
+    await store.append("there", [NewEvent("A"), NewEvent("B")], expected=NO_STREAM)
+    for stream, passes, before in (("missing", on_missing, -1), ("there", on_version_1, 1)):
+        events = [NewEvent("C", {"n": n}) for n in range(count)]
+        if passes:
+            done = await store.append(stream, events, expected=expected)
+            assert done.version == before + count
+            assert await store.version(stream) == done.version
+            last = await store.event(done.global_seq)
+            assert last is not None
+            assert (last.stream_id, last.stream_seq) == (stream, done.version)
+        else:
+            with pytest.raises(WrongVersion) as caught:
+                await store.append(stream, events, expected=expected)
+            assert (caught.value.stream_id, caught.value.expected, caught.value.actual) == (stream, expected, before)
+            assert await store.version(stream) == before
+
+
+async def test_an_event_comes_back_as_it_was(store: EventStore) -> None:
+    event = NewEvent("Opened", {"amount": 100, "who": "José"}, {"user": "ann"}, uuid4())
+    done = await store.append("account-1", [event])
+    [stored] = await store.read_page("account-1")
+    assert stored.global_seq == done.global_seq
+    assert (stored.event_type, stored.data, stored.metadata) == ("Opened", event.data, event.metadata)
+    assert stored.event_id == event.event_id
+    assert stored.created_at.utcoffset() is not None
+
+
+async def test_every_digit_of_json_text_is_kept(store: EventStore) -> None:
+    text = '{"price": 1.10, "huge": 12345678901234567890123}'
+    await store.append("s", [NewEvent("T", JsonText(text), JsonText('{"rate": 0.00}'))])
+    [stored] = await store.read_page("s")
+    assert stored.data_json == '{"huge": 12345678901234567890123, "price": 1.10}'
+    assert stored.metadata_json == '{"rate": 0.00}'
+    assert '"price": 1.10' in stored.to_json()
+
+
+async def test_a_batch_keeps_its_order_in_both_sequences(store: EventStore) -> None:
+    await asyncio.gather(
+        *(store.append(f"s-{k}", [NewEvent("T", {"n": n}) for n in range(200)], expected=NO_STREAM) for k in range(8))
+    )
+    for k in range(8):
+        events = [event async for event in store.read(f"s-{k}")]
+        assert [event.data["n"] for event in events] == list(range(200))
+        assert [event.stream_seq for event in events] == list(range(200))
+        assert sorted(event.global_seq for event in events) == [event.global_seq for event in events]
+
+
+async def test_one_of_32_writers_at_one_version_wins(store: EventStore) -> None:
+    await store.append("hot", [NewEvent("Start")], expected=NO_STREAM)
+    for version in range(10):
+        outcomes = await asyncio.gather(
+            *(store.append("hot", [NewEvent("Race", {"writer": w})], expected=version) for w in range(32)),
+            return_exceptions=True,
+        )
+        winners = [outcome for outcome in outcomes if isinstance(outcome, AppendResult)]
+        losers = [outcome for outcome in outcomes if isinstance(outcome, WrongVersion)]
+        assert (len(winners), len(losers)) == (1, 31)
+        assert {loser.actual for loser in losers} == {version + 1}
+        stored = await store.event(winners[0].global_seq)
+        assert stored is not None
+        assert stored.data["writer"] == outcomes.index(winners[0])
+    assert await store.count_events("hot") == 11
+
+
+async def test_racing_batches_are_never_torn(store: EventStore) -> None:
+    async def writer(name: int) -> int:
+        won = 0
+        for _ in range(15):
+            version = await store.version("hot")
+            batch = [NewEvent("T", {"writer": name}) for _ in range(3)]
+            try:
+                await store.append("hot", batch, expected=NO_STREAM if version < 0 else version)
+            except WrongVersion:
+                continue
+            won += 3
+        return won
+
+    acknowledged = sum(await asyncio.gather(*(writer(name) for name in range(16))))
+    events = [event async for event in store.read("hot")]
+    assert len(events) == acknowledged
+    assert [event.stream_seq for event in events] == list(range(acknowledged))
+    writers = [event.data["writer"] for event in events]
+    assert all(len(set(writers[at : at + 3])) == 1 for at in range(0, acknowledged, 3))
+
+
+@pytest.mark.parametrize("expected", [ANY, STREAM_EXISTS])
+async def test_who_accepts_any_version_never_loses_a_race(store: EventStore, expected: ExpectedVersion) -> None:
+    await store.append("hot", [NewEvent("Start")])
+    await asyncio.gather(*(store.append("hot", [NewEvent("T")], expected=expected) for _ in range(200)))
+    assert await store.version("hot") == 200
+    assert await store.count_events("hot") == 201
+
+
+@pytest.mark.parametrize(
+    ("event", "reason"),
+    [
+        (NewEvent("T", {"a": "\0"}), "u0000"),
+        (NewEvent("T", {}, {"a": "\0"}), "u0000"),
+        (NewEvent("T", {"a": "\ud800"}), "surrogate"),
+        (NewEvent("\ud800"), "surrogate"),
+        (NewEvent("T\0"), "0x00"),
+        (NewEvent("T", {"a": float("nan")}), "not JSON"),
+        (NewEvent("T", {"a": object()}), "not JSON"),
+        (NewEvent("T", JsonText("{'a': 1}")), "json"),
+        (NewEvent("T", JsonText("[" * 20000 + "]" * 20000)), "stack depth"),
+        (NewEvent(""), "type is empty"),
+    ],
+    ids=["nul", "nul-metadata", "surrogate", "surrogate-type", "nul-type", "nan", "object", "text", "deep", "no-type"],
+)
+async def test_what_cannot_be_stored_is_named_by_its_place(store: EventStore, event: NewEvent, reason: str) -> None:
+    with pytest.raises(InvalidEvent, match=reason) as caught:
+        await store.append("s", [NewEvent("Fine"), event, NewEvent("Fine")])
+    assert caught.value.index == 1
+    assert "\n" not in str(caught.value)
+    with pytest.raises(InvalidEvent) as alone:
+        await store.append("s", [event])
+    assert alone.value.index == 0
+    assert await store.version("s") == -1
+
+
+async def test_stream_ids_that_cannot_be(store18: EventStore) -> None:
+    for stream in ("", "$all", "a\0b", "a\ud800"):
+        with pytest.raises(InvalidEvent):
+            await store18.append(stream, [NewEvent("T")])
+    with pytest.raises(ValueError, match="at least one"):
+        await store18.append("s", [])
+    with pytest.raises(ValueError, match="NO_STREAM"):
+        await store18.append("s", [NewEvent("T")], expected=-1)
+
+
+async def test_a_plain_insert_by_others_counts(store: EventStore, sql: asyncpg.Connection) -> None:
+    await sql.execute("INSERT INTO events (stream_id, stream_seq, event_type, data) VALUES ('s', 0, 'T', '{}')")
+    with pytest.raises(WrongVersion):
+        await store.append("s", [NewEvent("T")], expected=NO_STREAM)
+    assert (await store.append("s", [NewEvent("T")], expected=0)).version == 1
+
+
+async def test_a_lost_race_inside_a_waiting_transaction(store: EventStore, sql: asyncpg.Connection) -> None:
+    """The second face of wrong version: both pass the check, the second waits on the unique index."""
+    transaction = sql.transaction()
+    await transaction.start()
+    await sql.execute("INSERT INTO events (stream_id, stream_seq, event_type, data) VALUES ('s', 0, 'T', '{}')")
+    waiting = asyncio.create_task(store.append("s", [NewEvent("T")], expected=NO_STREAM))
+    while not await sql.fetchval("SELECT count(*) FROM pg_locks WHERE locktype = 'transactionid' AND NOT granted"):
+        await asyncio.sleep(0)
+    await transaction.commit()
+    with pytest.raises(WrongVersion) as caught:
+        await waiting
+    assert caught.value.actual == 0
+
+
+def test_errors_survive_being_pickled() -> None:
+    error = pickle.loads(pickle.dumps(WrongVersion("s", NO_STREAM, 3)))
+    assert (error.stream_id, error.expected, error.actual) == ("s", NO_STREAM, 3)
+
+
+def test_expected_versions_as_text() -> None:
+    assert [parse_expected(text) for text in ("any", "none", "exists", "7")] == [ANY, NO_STREAM, STREAM_EXISTS, 7]
+    for text in ("", "-1", "ANY", "1.0", "٣"):
+        with pytest.raises(ValueError, match="expected version"):
+            parse_expected(text)
+
+
+_json = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(10**30), 10**30)
+    | st.floats(-(2.0**53), 2.0**53).filter(lambda number: number == 0 or abs(number) > 1e-300)
+    | st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")), inner, max_size=4)
+    ),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=_json, metadata=_json)
+async def test_any_json_comes_back_equal(store18: EventStore, data: object, metadata: object) -> None:
+    done = await store18.append("s", [NewEvent("T", data, metadata)])
+    event = await store18.event(done.global_seq)
+    assert event is not None
+    assert event.data == data
+    assert event.metadata == metadata

@@ -1,0 +1,310 @@
+"""The ordered feed: nothing lost, nothing twice, nothing out of order, whatever the writers do."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import TYPE_CHECKING
+
+import asyncpg
+import pytest
+
+from esx import Event, EventStore, NewEvent
+from esx.store import InvalidQuery
+from esx.store.barrier import Filter, Gap
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from esx.store.feed import Feed
+
+_INSERT = "INSERT INTO events (stream_id, stream_seq, event_type, data) VALUES ($1, $2, 'T', '{}') RETURNING global_seq"
+_DEADLINE = 20.0
+
+
+async def take(feed: Feed, count: int) -> list[Event]:
+    """Follow until `count` events have come."""
+    events: list[Event] = []
+    async with asyncio.timeout(_DEADLINE):
+        async for batch in feed.follow():
+            events.extend(batch.events)
+            if len(events) >= count:
+                break
+    return events
+
+
+async def gaps(feed: Feed) -> AsyncIterator[Gap | None]:
+    async with asyncio.timeout(_DEADLINE):
+        async for batch in feed.follow():
+            yield batch.gap
+
+
+async def moody_writers(dsn: str, *, writers: int = 24, transactions: int = 12) -> set[int]:
+    """Write from transactions that now and then pause before they commit or roll back; return what committed."""
+    committed: set[int] = set()
+
+    async def write(name: int) -> None:
+        mood = random.Random(name)
+        connection = await asyncpg.connect(dsn)
+        try:
+            for turn in range(transactions):
+                transaction = connection.transaction()
+                await transaction.start()
+                numbers = [
+                    await connection.fetchval(_INSERT, f"s-{name}-{turn}", seq) for seq in range(mood.randint(1, 3))
+                ]
+                if mood.random() < 0.4:
+                    await asyncio.sleep(mood.uniform(0, 0.05))
+                if mood.random() < 0.3:
+                    await transaction.rollback()
+                else:
+                    await transaction.commit()
+                    committed.update(numbers)
+        finally:
+            await connection.close()
+
+    await asyncio.gather(*(write(name) for name in range(writers)))
+    return committed
+
+
+async def read_behind_the_barrier(dsn: str, writing: Callable[[], bool]) -> list[int]:
+    async with EventStore.connect(dsn) as store:
+        feed = await store.feed(page=50)
+        seen: list[int] = []
+        while writing():
+            async for batch in feed.to_safe_position(patience=0):
+                seen += [event.global_seq for event in batch.events]
+        async for batch in feed.to_safe_position():
+            seen += [event.global_seq for event in batch.events]
+        return seen
+
+
+async def read_naively(dsn: str, writing: Callable[[], bool]) -> list[int]:
+    """Do what so many do: remember the highest number seen, and ask for what is above it."""
+    connection = await asyncpg.connect(dsn)
+    try:
+        seen: list[int] = []
+        last_round = False
+        while not last_round:
+            last_round = not writing()
+            rows = await connection.fetch(
+                "SELECT global_seq FROM events WHERE global_seq > $1 ORDER BY global_seq LIMIT 50",
+                seen[-1] if seen else 0,
+            )
+            seen += [row[0] for row in rows]
+            last_round = last_round and not rows
+        return seen
+    finally:
+        await connection.close()
+
+
+async def losses(dsn: str, read: Callable[[str, Callable[[], bool]], Awaitable[list[int]]]) -> set[int]:
+    """Return the committed numbers that the reader missed; whatever it read is in order and there once."""
+    writers = asyncio.create_task(moody_writers(dsn))
+    async with asyncio.timeout(_DEADLINE):
+        seen = await read(dsn, lambda: not writers.done())
+        committed = await writers
+    assert seen == sorted(set(seen))
+    assert set(seen) <= committed
+    return committed - set(seen)
+
+
+async def test_nothing_is_lost_under_pausing_and_rolling_back_writers(dsn: str) -> None:
+    assert await losses(dsn, read_behind_the_barrier) == set()
+
+
+async def test_a_naive_reader_loses_events_under_the_same_writers(dsn18: str) -> None:
+    assert await losses(dsn18, read_naively) != set()
+
+
+async def test_following_loses_nothing_either(dsn: str, store: EventStore) -> None:
+    feed = await store.feed(page=50)
+    seen: list[int] = []
+
+    async def follow() -> None:
+        async for batch in feed.follow():
+            seen.extend(event.global_seq for event in batch.events)
+
+    following = asyncio.create_task(follow())
+    committed = await moody_writers(dsn)
+    last = await store.append("last", [NewEvent("Last")])
+    async with asyncio.timeout(_DEADLINE):
+        while last.global_seq not in seen:
+            await asyncio.sleep(0.01)
+    following.cancel()
+    assert seen == [*sorted(committed), last.global_seq]
+    assert feed.dead == feed.position - len(seen)
+
+
+async def test_an_open_writer_holds_the_feed_and_is_named(dsn: str, store: EventStore, sql: asyncpg.Connection) -> None:
+    open_writer = sql.transaction()
+    await open_writer.start()
+    await sql.fetchval(_INSERT, "slow", 0)
+    await store.append("quick", [NewEvent("T")])
+    feed = await store.feed()
+    held = gaps(feed)
+    gap = await anext(held)
+    assert gap is not None
+    assert (gap.first, gap.last) == (1, 1)
+    assert [writer.pid for writer in gap.writers] == [sql.get_server_pid()]
+    assert gap.writers[0].state == "idle in transaction"
+    assert feed.position == 0
+    await open_writer.commit()
+    await held.aclose()  # type: ignore[attr-defined]
+    assert [event.stream_id for event in await take(feed, 2)] == ["slow", "quick"]
+
+
+async def test_a_rollback_frees_the_feed(dsn: str, store: EventStore, sql: asyncpg.Connection) -> None:
+    open_writer = sql.transaction()
+    await open_writer.start()
+    await sql.fetchval(_INSERT, "slow", 0)
+    await store.append("quick", [NewEvent("T")])
+    feed = await store.feed()
+    async for batch in feed.to_safe_position(patience=0):
+        assert batch.events == []
+        assert batch.gap is not None
+    await open_writer.rollback()
+    assert [event.stream_id for event in await take(feed, 1)] == ["quick"]
+    assert feed.dead == 1
+    assert feed.gap is None
+
+
+async def test_a_writer_elsewhere_never_holds_the_feed(dsn: str, store: EventStore, sql: asyncpg.Connection) -> None:
+    await sql.execute("CREATE TABLE other (id bigserial)")
+    await sql.execute("SELECT nextval('events_global_seq_seq')")
+    elsewhere = sql.transaction()
+    await elsewhere.start()
+    await sql.execute("INSERT INTO other DEFAULT VALUES")
+    await store.append("s", [NewEvent("T")])
+    feed = await store.feed()
+    assert len(await take(feed, 1)) == 1
+    assert feed.gap is None
+    await elsewhere.rollback()
+
+
+async def test_from_the_end_means_everything_that_becomes_visible_from_now_on(
+    dsn: str, store: EventStore, sql: asyncpg.Connection
+) -> None:
+    await store.append("old", [NewEvent("T")])
+    open_writer = sql.transaction()
+    await open_writer.start()
+    await sql.fetchval(_INSERT, "late", 0)
+    await store.append("old", [NewEvent("T")])
+    feed = await store.feed_from_end()
+    await open_writer.commit()
+    await store.append("new", [NewEvent("T")])
+    assert [event.stream_id for event in await take(feed, 2)] == ["late", "new"]
+
+
+async def test_the_end_of_an_empty_store(store: EventStore) -> None:
+    feed = await store.feed_from_end()
+    await store.append("first", [NewEvent("T")])
+    assert [event.stream_id for event in await take(feed, 1)] == ["first"]
+
+
+async def test_a_plain_insert_wakes_the_feed(store: EventStore, sql: asyncpg.Connection) -> None:
+    feed = await store.feed()
+    following = feed.follow()
+    waiting = asyncio.ensure_future(anext(following))
+    while not feed.listening:
+        await asyncio.sleep(0)
+    await sql.fetchval(_INSERT, "s", 0)
+    async with asyncio.timeout(_DEADLINE):
+        assert [event.stream_id for event in (await waiting).events] == ["s"]
+    await following.aclose()
+
+
+@pytest.mark.parametrize(
+    ("where", "expected"),
+    [
+        (Filter(stream="account-*"), [0, 2]),
+        (Filter(event_type="[CD]*ed"), [1, 2, 3]),
+        (Filter(stream="order-?", event_type="Created"), [1]),
+        (Filter(where="$.amount > 50"), [1, 2]),
+        (Filter(where="$.items[*] ? (@.qty == 2)"), [3]),
+        (Filter(where="$.flag"), [0]),
+        (Filter(where='$metadata.user == "ann"'), [0, 3]),
+        (Filter(), [0, 1, 2, 3]),
+    ],
+    ids=["stream", "type", "both", "predicate", "exists", "value", "metadata", "none"],
+)
+async def test_filters_are_evaluated_by_postgresql(store: EventStore, where: Filter, expected: list[int]) -> None:
+    await store.append("account-1", [NewEvent("Opened", {"n": 0, "flag": True}, {"user": "ann"})])
+    await store.append("order-1", [NewEvent("Created", {"n": 1, "amount": 60, "flag": False})])
+    await store.append("account-2", [NewEvent("Deposited", {"n": 2, "amount": 100, "flag": None})])
+    await store.append("order-22", [NewEvent("Created", {"n": 3, "items": [{"qty": 2}]}, {"user": "ann"})])
+    feed = await store.feed(where=where)
+    events = [event async for batch in feed.to_safe_position() for event in batch.events]
+    assert [event.data["n"] for event in events] == expected
+    assert feed.position == 4
+
+
+@pytest.mark.parametrize("where", [Filter(stream="[a"), Filter(where="$.a >"), Filter(where="not a path")])
+async def test_a_filter_that_makes_no_sense_is_refused(store18: EventStore, where: Filter) -> None:
+    await store18.append("s", [NewEvent("T")])
+    with pytest.raises(InvalidQuery) as refused:
+        feed = await store18.feed(where=where)
+        async for _ in feed.to_safe_position():
+            pass
+    assert "\n" not in str(refused.value)
+
+
+async def test_a_killed_listener_and_killed_connections_lose_nothing(
+    dsn: str, store: EventStore, sql: asyncpg.Connection
+) -> None:
+    seen: list[int] = []
+
+    async def follow() -> None:
+        async for event in store.subscribe():
+            seen.append(event.data["n"])
+
+    following = asyncio.create_task(follow())
+    async with EventStore.connect(dsn, application_name="writer") as writer:
+        for n in range(60):
+            await writer.append("s", [NewEvent("T", {"n": n})])
+            if n % 20 == 10:
+                await sql.execute(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                    "WHERE datname = current_database() AND application_name LIKE 'esx%'"
+                )
+    async with asyncio.timeout(_DEADLINE):
+        while len(seen) < 60:
+            await asyncio.sleep(0.01)
+    following.cancel()
+    assert seen == list(range(60))
+
+
+async def test_without_the_trigger_the_feed_polls(store: EventStore, sql: asyncpg.Connection) -> None:
+    await sql.execute("DROP TRIGGER events_doorbell ON events")
+    feed = await store.feed()
+    following = asyncio.create_task(take(feed, 1))
+    while not feed.listening:
+        await asyncio.sleep(0)
+    await store.append("s", [NewEvent("T")])
+    assert len(await following) == 1
+
+
+async def test_a_bell_ringer_that_rolls_back_delays_but_loses_nothing(
+    store: EventStore, sql: asyncpg.Connection
+) -> None:
+    feed = await store.feed()
+    following = asyncio.create_task(take(feed, 1))
+    while not feed.listening:
+        await asyncio.sleep(0)
+    ringer = sql.transaction()
+    await ringer.start()
+    await sql.fetchval(_INSERT, "never", 0)
+    await store.append("s", [NewEvent("T")])  # finds the doorbell taken
+    await ringer.rollback()
+    assert [event.stream_id for event in await following] == ["s"]
+
+
+async def test_a_batch_rings_once(store: EventStore, sql: asyncpg.Connection) -> None:
+    rung: list[object] = []
+    await sql.add_listener("new_events", lambda *call: rung.append(call[-1]))
+    await store.append("s", [NewEvent("T") for _ in range(500)])
+    await store.append("s", [NewEvent("T")])
+    async with asyncio.timeout(_DEADLINE):
+        while '{"global_seq": 501}' not in rung:
+            await sql.execute("SELECT 1")
+    assert len(rung) == 2

@@ -1,0 +1,194 @@
+"""Reading events and listing streams, page by page."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from uuid import uuid4
+
+import asyncpg
+import pytest
+
+from esx import EventStore, NewEvent, StoreUnavailable
+from esx.store import InvalidQuery, SchemaMissing
+from esx.store.bulk import ImportedEvent, StreamTaken
+
+
+async def fill(store: EventStore, streams: dict[str, int]) -> None:
+    for stream, count in streams.items():
+        await store.append(stream, [NewEvent(f"T{n}", {"n": n}) for n in range(count)])
+
+
+async def test_a_stream_forwards_backwards_and_from_the_middle(store: EventStore) -> None:
+    await fill(store, {"s": 2500, "other": 3})
+
+    async def numbers(**options: int | bool) -> list[int]:
+        return [event.stream_seq async for event in store.read("s", **options)]  # type: ignore[arg-type]
+
+    assert await numbers() == list(range(2500))
+    assert await numbers(backwards=True) == list(range(2499, -1, -1))
+    assert await numbers(start=2498) == [2498, 2499]
+    assert await numbers(start=2, backwards=True) == [2, 1, 0]
+    assert await numbers(start=10, limit=1500) == list(range(10, 1510))
+    assert await numbers(limit=0) == []
+    assert [event async for event in store.read("missing")] == []
+
+
+async def test_all_streams_in_global_order(store: EventStore) -> None:
+    await fill(store, {"a": 1200, "b": 1200})
+    forwards = [event.global_seq async for event in store.read_all()]
+    assert forwards == list(range(1, 2401))
+    assert [event.global_seq async for event in store.read_all(backwards=True)] == forwards[::-1]
+    assert [event.global_seq async for event in store.read_all(after=2398)] == [2399, 2400]
+    assert [event.global_seq async for event in store.read_all(before=3, backwards=True)] == [2, 1]
+    assert [event.global_seq async for event in store.read_all(after=5, before=8)] == [6, 7]
+    assert len([event async for event in store.read_all(limit=1001)]) == 1001
+
+
+async def test_an_event_as_ndjson(store: EventStore) -> None:
+    done = await store.append("s-1", [NewEvent("T", {"a": 'quote " and \n'}, None)])
+    event = await store.event(done.global_seq)
+    assert event is not None
+    line = event.to_json()
+    assert "\n" not in line
+    fields = json.loads(line)
+    assert list(fields) == [
+        "global_seq", "stream_id", "stream_seq", "event_type", "data", "metadata", "created_at", "event_id",
+    ]  # fmt: skip
+    assert fields["data"] == {"a": 'quote " and \n'}
+    assert fields["created_at"].endswith("Z")
+    assert datetime.fromisoformat(fields["created_at"]) == event.created_at
+    assert await store.event(10**12) is None
+
+
+async def test_streams_by_name_with_their_last_event(store: EventStore) -> None:
+    await fill(store, {"b-1": 3, "a-1": 1, "c-1": 2, "B-1": 1})
+    streams = [stream async for stream in store.streams()]
+    assert [stream.stream_id for stream in streams] == ["B-1", "a-1", "b-1", "c-1"]
+    b = streams[2]
+    assert (b.version, b.events, b.last_event_type) == (2, 3, "T2")
+    last = (await store.read_page("b-1", backwards=True, limit=1))[0]
+    assert (b.last_global_seq, b.last_created_at) == (last.global_seq, last.created_at)
+    assert await store.summary("b-1") == b
+    assert await store.summary("missing") is None
+
+
+async def test_streams_by_prefix_glob_and_page(store: EventStore) -> None:
+    names = [f"account-{n:03}" for n in range(450)] + ["accounting-1", "zebra", "ünï-1", "a%_b", "a\\b", "a'b"]
+    for name in names:
+        await store.append(name, [NewEvent("T")])
+    by_bytes = sorted(names, key=str.encode)
+
+    async def ids(**options: str | int) -> list[str]:
+        return [stream.stream_id async for stream in store.streams(**options)]  # type: ignore[arg-type]
+
+    assert await ids() == by_bytes
+    assert await ids(prefix="account-") == names[:450]
+    assert await ids(prefix="account-", limit=3) == names[:3]
+    assert await ids(match="account-*7") == [name for name in names[:450] if name.endswith("7")]
+    assert await ids(match="*-1") == ["accounting-1", "ünï-1"]
+    assert await ids(match="a%_b") == ["a%_b"]
+    assert await ids(match="a\\\\b") == ["a\\b"]
+    assert await ids(match="account-[!0-3]?[02]", limit=3) == ["account-400", "account-402", "account-410"]
+    assert await ids(prefix="nothing") == []
+
+    middle = await store.streams_page(after=None, prefix="account-", limit=10)
+    assert middle.next_after is not None
+    following = await store.streams_page(after=middle.next_after, prefix="account-", limit=10)
+    assert [stream.stream_id for stream in following.streams] == names[10:20]
+    last = await store.streams_page(prefix="account-", limit=10, backwards=True)
+    assert [stream.stream_id for stream in last.streams] == names[449:439:-1]
+    back = await store.streams_page(after=last.next_after, prefix="account-", limit=10, backwards=True)
+    assert [stream.stream_id for stream in back.streams] == names[439:429:-1]
+
+
+async def test_streams_by_recent_activity(store: EventStore) -> None:
+    await fill(store, {f"s-{n}": 2 for n in range(12)})
+    await store.append("s-3", [NewEvent("Last")])
+
+    async def ids(**options: str | int) -> list[str]:
+        return [stream.stream_id async for stream in store.streams(recent=True, **options)]  # type: ignore[arg-type]
+
+    assert await ids() == ["s-3", *(f"s-{n}" for n in range(11, -1, -1) if n != 3)]
+    assert await ids(limit=2) == ["s-3", "s-11"]
+    assert await ids(match="s-1?") == ["s-11", "s-10"]
+    assert await ids(prefix="s-0") == ["s-0"]
+
+
+async def test_recent_streams_behind_a_hot_one_are_found_in_steps(store: EventStore) -> None:
+    await store.append("cold", [NewEvent("T")])
+    for _ in range(6):
+        await store.append("hot", [NewEvent("T") for _ in range(1000)])
+    assert [stream.stream_id async for stream in store.streams(recent=True)] == ["hot", "cold"]
+
+
+async def test_the_summary_counts_from_the_first_event_there(store: EventStore, sql: asyncpg.Connection) -> None:
+    await fill(store, {"s": 10})
+    await sql.execute("DELETE FROM events WHERE stream_seq < 4")
+    [stream] = [stream async for stream in store.streams()]
+    assert (stream.version, stream.events) == (9, 6)
+
+
+async def test_a_table_that_does_not_promise_byte_order_is_read_right(empty_dsn: str) -> None:
+    """A classic table in the database's own collation, that knows no event ids."""
+    connection = await asyncpg.connect(empty_dsn)
+    await connection.execute(
+        "CREATE TABLE events (global_seq BIGSERIAL PRIMARY KEY, stream_id TEXT NOT NULL, stream_seq BIGINT NOT NULL, "
+        "event_type TEXT NOT NULL, data JSONB NOT NULL, metadata JSONB, created_at TIMESTAMPTZ DEFAULT now(), "
+        "CONSTRAINT one_version UNIQUE (stream_id, stream_seq))"
+    )
+    await connection.close()
+    async with EventStore.connect(empty_dsn) as store:
+        await fill(store, {"b-1": 2, "a-1": 1, "B-1": 1, "a-2": 1})
+        assert {stream.stream_id async for stream in store.streams()} == {"b-1", "a-1", "B-1", "a-2"}
+        assert [stream.stream_id async for stream in store.streams(prefix="a-")] == ["a-1", "a-2"]
+        assert [event.event_id async for event in store.read("a-1")] == [None]
+        assert await store.count_events("a-") == 2
+
+
+async def test_import_keeps_places_and_times(store: EventStore) -> None:
+    when = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
+    rows = [
+        ImportedEvent("s", n, "T", '{"x": 1.10}', None if n else '{"u": 1}', when + timedelta(n), uuid4())
+        for n in range(3)
+    ]
+    assert await store.import_events(rows) == 3
+    events = [event async for event in store.read("s")]
+    assert [event.created_at for event in events] == [row.created_at for row in rows]
+    assert [event.event_id for event in events] == [row.event_id for row in rows]
+    assert events[0].data_json == '{"x": 1.10}'
+    with pytest.raises(StreamTaken):
+        await store.import_events([rows[0]._replace(stream_id="new"), rows[1]])
+    assert await store.version("new") == -1
+
+
+async def test_bad_questions_are_refused_in_one_line(store18: EventStore) -> None:
+    with pytest.raises(InvalidQuery, match="limit"):
+        _ = [event async for event in store18.read("s", limit=-1)]
+    with pytest.raises(InvalidQuery, match="newest"):
+        await store18.streams_page(recent=True, backwards=True)
+
+
+async def test_no_table_and_no_server_are_told_apart(empty_dsn: str) -> None:
+    async with EventStore.connect(empty_dsn) as store:
+        assert not await store.has_schema()
+        with pytest.raises(SchemaMissing, match="esx init"):
+            await store.version("s")
+    with pytest.raises(StoreUnavailable, match=r"someone@127\.0\.0\.1:1/none"):
+        await EventStore.connect("postgresql://someone:secret@127.0.0.1:1/none")
+
+
+async def test_health_in_figures(store: EventStore, sql: asyncpg.Connection) -> None:
+    await fill(store, {"s": 5})
+    await sql.execute("SELECT nextval('events_global_seq_seq')")
+    health = await store.health()
+    assert (health.last, health.head) == (5, 6)
+    assert health.doorbell
+    assert health.writers == ()
+    assert health.table_bytes > 0
+    await sql.execute("DROP TRIGGER events_doorbell ON events")
+    async with sql.transaction():
+        await sql.execute("DELETE FROM events WHERE false")
+        health = await store.health()
+    assert not health.doorbell
+    assert [writer.pid for writer in health.writers] == [sql.get_server_pid()]
