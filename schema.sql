@@ -49,3 +49,22 @@ $$;
 
 CREATE OR REPLACE TRIGGER events_doorbell
     AFTER INSERT ON events FOR EACH ROW EXECUTE FUNCTION esx_ring_doorbell();
+
+-- Row-level locking, the other strategy of appending: a row per stream to queue on, made when first needed.
+-- (Locking the newest event of a stream would not do: who waited for it goes on with the row first found.)
+CREATE TABLE IF NOT EXISTS stream_locks (
+    stream_id TEXT COLLATE "C" PRIMARY KEY
+);
+
+-- Locks the stream until the end of the transaction and returns its version, -1 if it has no events.  A function,
+-- because each of its queries sees what was committed before it began, and so also while the lock was waited for.
+CREATE OR REPLACE FUNCTION esx_lock_stream(id TEXT) RETURNS BIGINT LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM 1 FROM stream_locks WHERE stream_id = id FOR UPDATE;
+    IF NOT FOUND THEN
+        INSERT INTO stream_locks VALUES (id) ON CONFLICT DO NOTHING;
+        PERFORM 1 FROM stream_locks WHERE stream_id = id FOR UPDATE;
+    END IF;
+    RETURN (SELECT coalesce(max(stream_seq), -1) FROM events WHERE stream_id = id);
+END
+$$;

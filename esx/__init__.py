@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from esx.store.errors import (
         EsxError,
+        EventIdsReused,
         InvalidEvent,
         SchemaMissing,
         StoreUnavailable,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
         Expected,
         JsonText,
         NewEvent,
+        Strategy,
         StreamSummary,
     )
     from esx.store.store import EventStore
@@ -37,6 +39,7 @@ __all__ = [
     "AppendResult",
     "EsxError",
     "Event",
+    "EventIdsReused",
     "EventStore",
     "Expected",
     "InvalidEvent",
@@ -44,6 +47,7 @@ __all__ = [
     "NewEvent",
     "SchemaMissing",
     "StoreUnavailable",
+    "Strategy",
     "StreamSummary",
     "WrongVersion",
     "__version__",

@@ -2,6 +2,7 @@
 
 from esx.store.errors import (
     EsxError,
+    EventIdsReused,
     InvalidEvent,
     InvalidQuery,
     SchemaMissing,
@@ -19,6 +20,7 @@ from esx.store.model import (
     ExpectedVersion,
     JsonText,
     NewEvent,
+    Strategy,
     StreamSummary,
 )
 from esx.store.store import EventStore
@@ -30,6 +32,7 @@ __all__ = [
     "AppendResult",
     "EsxError",
     "Event",
+    "EventIdsReused",
     "EventStore",
     "Expected",
     "ExpectedVersion",
@@ -40,6 +43,7 @@ __all__ = [
     "SchemaMissing",
     "StoreFailed",
     "StoreUnavailable",
+    "Strategy",
     "StreamSummary",
     "WrongVersion",
 ]

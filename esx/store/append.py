@@ -3,6 +3,10 @@
 The check and the insert are one statement. Under READ COMMITTED two writers can both pass the check; the second
 then waits on the unique index and gets a unique violation. So a wrong version has two faces, a statement that
 inserted nothing and a violation of that one constraint, and both become `WrongVersion`.
+
+With row-level locking, the second strategy, the statement first locks a row that stands for the stream and then
+reads the version in a snapshot of its own, so that writers queue instead of failing. The unique constraint stays
+the final judge, which keeps both strategies correct when mixed.
 """
 
 from __future__ import annotations
@@ -13,12 +17,14 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 
-from esx.store.errors import InvalidEvent, WrongVersion
+from esx.store.errors import EventIdsReused, InvalidEvent, StoreFailed, WrongVersion
 from esx.store.model import (
     ANY,
     NO_STREAM,
     STREAM_EXISTS,
     AppendResult,
+    Expected,
+    Strategy,
     check_expected,
     encode_json,
 )
@@ -31,21 +37,31 @@ if TYPE_CHECKING:
     from esx.store.model import ExpectedVersion, NewEvent
 
 # $1 stream, $2 the lowest and $3 the highest version that is acceptable; the new events follow the actual one.
+_VERSION = {
+    Strategy.CONDITIONAL: "SELECT coalesce(max(stream_seq), -1) AS version FROM {table} WHERE stream_id = $1",
+    # A function sees what was committed while it waited for the lock; a subquery would not.
+    Strategy.ROW_LOCK: "SELECT esx_lock_stream($1) AS version",
+}
 _HEAD = """
-WITH stream AS (
-    SELECT coalesce(max(stream_seq), -1) AS version FROM {table} WHERE stream_id = $1
+WITH stream AS MATERIALIZED (
+    {version}
 ), appended AS (
     INSERT INTO {table} (stream_id, stream_seq, event_type, data, metadata{event_id_column})
+"""
+# Of a refused append, the event at the place of the batch's first one tells whether this is a retry.
+_TAIL = """
+    RETURNING global_seq
+)
+SELECT stream.version, appended.global_seq, CASE WHEN appended.global_seq IS NULL THEN {id_at} END
+FROM stream LEFT JOIN (SELECT max(global_seq) AS global_seq FROM appended) appended ON true
 """
 _ONE = (
     _HEAD
     + """
     SELECT $1, stream.version + 1, $4, $5::jsonb, $6::jsonb{event_id_one}
     FROM stream WHERE stream.version BETWEEN $2 AND $3
-    RETURNING global_seq
-)
-SELECT (SELECT version FROM stream), (SELECT global_seq FROM appended)
 """
+    + _TAIL
 )
 # ORDER BY keeps global_seq in step with stream_seq: the sequence is drawn from after the sort.
 _MANY = (
@@ -56,10 +72,8 @@ _MANY = (
          WITH ORDINALITY AS new (event_type, data, metadata, event_id, ord)
     WHERE stream.version BETWEEN $2 AND $3
     ORDER BY new.ord
-    RETURNING global_seq
-)
-SELECT (SELECT version FROM stream), (SELECT max(global_seq) FROM appended)
 """
+    + _TAIL
 )
 _ANY_VERSION = (-1, 2**62)
 _ANY_RETRIES = 1000
@@ -70,18 +84,26 @@ class Appender:
     """Appends to one events table. Stateless but for its statements: share it between connections."""
 
     def __init__(self, layout: Layout) -> None:
-        self._constraint = layout.unique_constraint
-        self._table = layout.table
+        self._layout = layout
         has_id = layout.event_id is not None
-        names = {
-            "table": layout.table,
-            "event_id_column": f", {layout.event_id}" if has_id else "",
-            "event_id_one": ", $7::uuid" if has_id else "",
-            "event_id_many": ", new.event_id" if has_id else "",
-        }
+        id_at = (
+            f"(SELECT e.{layout.event_id} FROM {layout.table} e WHERE e.stream_id = $1 AND e.stream_seq = $2 + 1)"
+            if has_id
+            else "NULL::uuid"
+        )
         self._has_id = has_id
-        self._one = _ONE.format(**names)
-        self._many = _MANY.format(**names)
+        self._statements = {
+            (strategy, many): template.format(
+                version=version.format(table=layout.table),
+                table=layout.table,
+                id_at=id_at,
+                event_id_column=f", {layout.event_id}" if has_id else "",
+                event_id_one=", $7::uuid" if has_id else "",
+                event_id_many=", new.event_id" if has_id else "",
+            )
+            for strategy, version in _VERSION.items()
+            for many, template in ((False, _ONE), (True, _MANY))
+        }
 
     async def append(
         self,
@@ -89,34 +111,65 @@ class Appender:
         stream_id: str,
         events: Sequence[NewEvent],
         expected: ExpectedVersion,
+        strategy: Strategy = Strategy.CONDITIONAL,
     ) -> AppendResult:
         """Append `events` to the stream, all or none, in one statement.
 
-        With ANY and STREAM_EXISTS a writer that lost the race tries again, since any version suits it; that
-        needs a connection that is not inside a transaction. Raises WrongVersion and InvalidEvent.
+        With ANY and STREAM_EXISTS a writer that lost the race tries again, since any version suits it; that needs
+        a connection that is not inside a transaction. An append that repeats the event ids of one that had
+        succeeded returns that one's result. Raises WrongVersion, InvalidEvent and EventIdsReused.
         """
+        self._check_strategy(strategy)
         lowest, highest = _range(expected)
         arguments = self._arguments(stream_id, events)
-        statement = self._one if len(events) == 1 else self._many
-        retries = _ANY_RETRIES if expected in (ANY, STREAM_EXISTS) else 0
+        many = len(events) > 1
+        retries = _ANY_RETRIES if expected in (ANY, STREAM_EXISTS) and not connection.is_in_transaction() else 0
         while True:
             try:
-                row = await connection.fetchrow(statement, stream_id, lowest, highest, *arguments)
+                row = await connection.fetchrow(
+                    self._statements[strategy, many], stream_id, lowest, highest, *arguments
+                )
             except asyncpg.UniqueViolationError as error:
-                if error.constraint_name != self._constraint:
-                    raise
+                if error.constraint_name != self._layout.unique_constraint:
+                    return await self._recognise_anywhere(connection, stream_id, events, error)
                 if retries:
                     retries -= 1
-                    await asyncio.sleep(random.uniform(0, _PAUSE))  # noqa: S311 - jitter, not a secret
+                    if self._layout.lockable:
+                        # Any version suits it: better to queue than to lose again.
+                        strategy = Strategy.ROW_LOCK
+                    else:
+                        await asyncio.sleep(random.uniform(0, _PAUSE))  # noqa: S311 - jitter, not a secret
                     continue
-                raise WrongVersion(stream_id, expected, await self._version(connection, stream_id)) from None
+                if connection.is_in_transaction():
+                    raise
+                return await self._lost(connection, stream_id, events, expected)
             except (asyncpg.DataError, asyncpg.ProgramLimitExceededError, ValueError) as error:
                 raise await self._explain(connection, stream_id, events, error) from error
             assert row is not None
-            version, global_seq = row
-            if global_seq is None:
-                raise WrongVersion(stream_id, expected, version)
-            return AppendResult(stream_id, version + len(events), global_seq)
+            version, global_seq, id_there = row
+            if global_seq is not None:
+                return AppendResult(stream_id, version + len(events), global_seq)
+            if id_there == events[0].event_id and (expected is NO_STREAM or isinstance(expected, int)):
+                return await self._recognise(connection, stream_id, events, lowest)
+            raise WrongVersion(stream_id, expected, version)
+
+    async def lock(self, connection: asyncpg.Connection, stream_ids: Sequence[str]) -> None:
+        """Lock streams until the end of the transaction, in an order that cannot deadlock with others."""
+        self._check_strategy(Strategy.ROW_LOCK)
+        for stream_id in sorted(set(stream_ids)):
+            await connection.execute("SELECT esx_lock_stream($1)", stream_id)
+
+    async def version(self, connection: asyncpg.Connection, stream_id: str) -> int:
+        """Return the stream's version, -1 if it has no events."""
+        return int(
+            await connection.fetchval(
+                f"SELECT coalesce(max(stream_seq), -1) FROM {self._layout.table} WHERE stream_id = $1", stream_id
+            )
+        )
+
+    def _check_strategy(self, strategy: Strategy) -> None:
+        if strategy is Strategy.ROW_LOCK and not self._layout.lockable:
+            raise StoreFailed("row-level locking needs the function esx_lock_stream: run `esx init` to create it")
 
     def _arguments(self, stream_id: str, events: Sequence[NewEvent]) -> list[object]:
         if not events:
@@ -142,11 +195,54 @@ class Appender:
             return [types[0], datas[0], metadatas[0], *(ids if self._has_id else ())]
         return [types, datas, metadatas, ids]
 
-    async def _version(self, connection: asyncpg.Connection, stream_id: str) -> int:
-        version = await connection.fetchval(
-            f"SELECT coalesce(max(stream_seq), -1) FROM {self._table} WHERE stream_id = $1", stream_id
+    async def _lost(
+        self, connection: asyncpg.Connection, stream_id: str, events: Sequence[NewEvent], expected: ExpectedVersion
+    ) -> AppendResult:
+        """Tell a lost race from a retry of an append that was still being committed."""
+        lowest = -1 if isinstance(expected, Expected) else expected
+        if self._has_id:
+            first = await connection.fetchval(
+                f"SELECT {self._layout.event_id} FROM {self._layout.table} WHERE stream_id = $1 AND stream_seq = $2",
+                stream_id,
+                lowest + 1,
+            )
+            if first == events[0].event_id:
+                return await self._recognise(connection, stream_id, events, lowest)
+        raise WrongVersion(stream_id, expected, await self.version(connection, stream_id))
+
+    async def _recognise(
+        self, connection: asyncpg.Connection, stream_id: str, events: Sequence[NewEvent], version: int
+    ) -> AppendResult:
+        """Return the result of the append that had stored these events after `version`."""
+        rows = await connection.fetch(
+            f"SELECT {self._layout.event_id}, global_seq FROM {self._layout.table} "
+            "WHERE stream_id = $1 AND stream_seq > $2 AND stream_seq <= $3 ORDER BY stream_seq",
+            stream_id,
+            version,
+            version + len(events),
         )
-        return int(version)
+        if [row[0] for row in rows] != [event.event_id for event in events]:
+            raise EventIdsReused(stream_id)
+        return AppendResult(stream_id, version + len(events), rows[-1][1])
+
+    async def _recognise_anywhere(
+        self,
+        connection: asyncpg.Connection,
+        stream_id: str,
+        events: Sequence[NewEvent],
+        error: asyncpg.UniqueViolationError,
+    ) -> AppendResult:
+        """Return the result of the append that had stored these events, in a table whose event ids are unique."""
+        if not self._layout.unique_event_id or connection.is_in_transaction():
+            raise error
+        rows = await connection.fetch(
+            f"SELECT {self._layout.event_id}, stream_id, stream_seq, global_seq FROM {self._layout.table} "
+            f"WHERE {self._layout.event_id} = ANY($1::uuid[]) ORDER BY stream_seq",
+            [event.event_id for event in events],
+        )
+        if [row[0] for row in rows] != [event.event_id for event in events] or {row[1] for row in rows} != {stream_id}:
+            raise EventIdsReused(stream_id) from error
+        return AppendResult(stream_id, rows[-1][2], rows[-1][3])
 
     async def _explain(
         self, connection: asyncpg.Connection, stream_id: str, events: Sequence[NewEvent], error: Exception

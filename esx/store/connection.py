@@ -28,6 +28,7 @@ _GONE = (
     TimeoutError,
     asyncio.IncompleteReadError,
 )
+DRIVER_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 _BAD_QUERY = (
     asyncpg.InvalidRegularExpressionError,
     asyncpg.SyntaxOrAccessError,
@@ -37,6 +38,10 @@ _BAD_QUERY = (
 
 def is_connection_loss(error: BaseException) -> bool:
     """Return whether `error` means that the connection is gone, so that the outcome may be unknown."""
+    if isinstance(error, asyncpg.InternalClientError):
+        # What asyncpg says when the server ends a connection between two of its steps
+        # (https://github.com/MagicStack/asyncpg/issues/1069).
+        return True
     if isinstance(error, asyncpg.InterfaceError):
         return "closed" in str(error) or "closing" in str(error)
     return isinstance(error, _GONE)
@@ -55,7 +60,7 @@ def as_store_error(error: BaseException, where: str) -> EsxError | None:
         return StoreFailed(f"{where} does not allow it: {text}")
     if isinstance(error, _BAD_QUERY):
         return InvalidQuery(f"PostgreSQL does not accept this query: {text}")
-    if isinstance(error, asyncpg.PostgresError | asyncpg.InterfaceError):
+    if isinstance(error, DRIVER_ERRORS):
         return StoreFailed(f"{where}: {text}")
     return None
 
@@ -67,7 +72,7 @@ def translated(where: str) -> Iterator[None]:
         yield
     except EsxError:
         raise
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, asyncio.IncompleteReadError) as error:
+    except (*DRIVER_ERRORS, OSError, asyncio.IncompleteReadError) as error:
         known = as_store_error(error, where)
         if known is None:
             raise

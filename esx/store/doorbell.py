@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 
-from esx.store.connection import first_line, is_connection_loss, server_settings
+from esx.store.connection import DRIVER_ERRORS, first_line, is_connection_loss, server_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -77,7 +77,7 @@ class Doorbell:
             try:
                 await self._listen()
                 pause = _FIRST_RETRY
-            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, ValueError) as error:
+            except (*DRIVER_ERRORS, OSError, ValueError) as error:
                 self.problem = first_line(error)
                 if not is_connection_loss(error):
                     pause = _LAST_RETRY

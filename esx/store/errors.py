@@ -46,6 +46,23 @@ class InvalidEvent(EsxError):
         return InvalidEvent, (self.index, self.reason)
 
 
+class EventIdsReused(EsxError):
+    """Some event ids of the batch are stored already, but not as this batch. Nothing was appended.
+
+    A retry must repeat the batch exactly; other events need ids of their own.
+    """
+
+    def __init__(self, stream_id: str) -> None:
+        self.stream_id = stream_id
+        super().__init__(
+            f"event ids of this append to stream {visible(stream_id, limit=200)} are stored already, with other events "
+            "or in another place: repeat a batch exactly, or give its events new ids"
+        )
+
+    def __reduce__(self) -> tuple[type[EventIdsReused], tuple[str]]:
+        return EventIdsReused, (self.stream_id,)
+
+
 class InvalidQuery(EsxError):
     """A filter, pattern or position that PostgreSQL does not accept."""
 

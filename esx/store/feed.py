@@ -70,13 +70,24 @@ class Feed:
         """Whether notifications wake this feed; if not, it polls."""
         return self._doorbell.listening
 
-    async def _step(self, connection: asyncpg.Connection) -> Batch:
-        batch = await self._barrier.step(connection, self._page)
+    async def _step(self) -> Batch:
+        batch: Batch | None = None
+        try:
+            async with self._acquire() as connection:
+                batch = await self._barrier.step(connection, self._page)
+        except StoreUnavailable:
+            # Lost while being given back: what had been read before that counts, for the position has moved.
+            if batch is None:
+                raise
         if self._skip:
             batch = batch._replace(events=[event for event in batch.events if event.global_seq not in self._skip])
             if batch.position >= max(self._skip):
                 self._skip = frozenset()
         return batch
+
+    async def _anyone_writing(self) -> bool:
+        async with self._acquire() as connection:
+            return bool(await connection.fetch(self._writers_sql))
 
     async def to_safe_position(self, *, patience: float = 0.5) -> AsyncGenerator[Batch, None]:
         """Yield batches up to the safe position and end there.
@@ -87,8 +98,7 @@ class Feed:
         deadline: float | None = None
         loop = asyncio.get_running_loop()
         while True:
-            async with self._acquire() as connection:
-                batch = await self._step(connection)
+            batch = await self._step()
             self.gap = batch.gap
             if batch.gap is None:
                 deadline = None
@@ -116,9 +126,7 @@ class Feed:
             while True:
                 wake.clear()
                 try:
-                    async with self._acquire() as connection:
-                        batch = await self._step(connection)
-                        writing = not (batch.full or quiet) and bool(await connection.fetch(self._writers_sql))
+                    batch = await self._step()
                 except StoreUnavailable as error:
                     self.problem = str(error)
                     self._barrier.forget_writers()
@@ -134,22 +142,25 @@ class Feed:
                     yield batch
                 if batch.events:
                     pause = _SHORTEST_PAUSE
+                    quiet = False
                 if batch.full:
                     continue
-                if batch.gap or writing:
-                    # Whoever is in flight may have found the doorbell taken: look again without being called.
-                    await _wait(wake, pause)
-                    pause = min(pause * 2, _LONGEST_PAUSE)
-                    quiet = False
-                elif not quiet:
-                    # Nobody was writing a moment ago, so one more read sees all there is.
-                    quiet = True
-                elif batch.events:
-                    quiet = False
-                else:
+                if quiet:
                     await _wait(wake, _POLL if self._doorbell.listening else _POLL_DEAF)
                     pause = _SHORTEST_PAUSE
                     quiet = False
+                    continue
+                try:
+                    # Whoever is in flight may have found the doorbell taken: look again without being called.
+                    writing = batch.gap is not None or await self._anyone_writing()
+                except StoreUnavailable:
+                    continue
+                if writing:
+                    await _wait(wake, pause)
+                    pause = min(pause * 2, _LONGEST_PAUSE)
+                else:
+                    # Nobody was writing a moment ago, so one more read sees all there is.
+                    quiet = True
 
 
 class End(NamedTuple):

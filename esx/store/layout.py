@@ -14,7 +14,8 @@ class Layout:
     """Names and capabilities of one events table, all of them SQL identifiers that we chose ourselves.
 
     `byte_order` says that stream ids sort by bytes (COLLATE "C"), so that a prefix is a range of the unique
-    index; without it a prefix is still found, but by a scan.
+    index; without it a prefix is still found, but by a scan. `lockable` says that streams can be locked by
+    ``esx_lock_stream``, `unique_event_id` that an index keeps event ids unique.
     """
 
     table: str = "events"
@@ -22,6 +23,8 @@ class Layout:
     channel: str = "new_events"
     event_id: str | None = "event_id"
     byte_order: bool = True
+    lockable: bool = True
+    unique_event_id: bool = False
 
     def columns(self, alias: str = "e") -> str:
         """Return the select list that makes one `Event` of a row, positions as in `Event`."""

@@ -40,6 +40,20 @@ ExpectedVersion = Expected | int
 """`ANY`, `NO_STREAM`, `STREAM_EXISTS` or the exact version: the stream's highest stream_seq, from 0."""
 
 
+class Strategy(Enum):
+    """How concurrent writers of one stream meet.
+
+    CONDITIONAL: the first wins, the others get WrongVersion. ROW_LOCK: they queue on a row that stands for the
+    stream, which pays where streams are hot and any version suits the writer. Both can be mixed.
+    """
+
+    CONDITIONAL = "conditional"
+    ROW_LOCK = "row-lock"
+
+    def __str__(self) -> str:
+        return self.value
+
+
 def parse_expected(text: str) -> ExpectedVersion:
     """Return the expected version written as ``any``, ``none``, ``exists`` or a number.
 

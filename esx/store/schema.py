@@ -18,16 +18,16 @@ _OBJECTS = """
     SELECT 'table ' || c.relname AS name,
            string_agg(a.attname || ' ' || format_type(a.atttypid, a.atttypmod), ', ' ORDER BY a.attnum) AS definition
     FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-    WHERE c.oid = to_regclass('events') GROUP BY c.relname
+    WHERE c.oid IN (to_regclass('events'), to_regclass('stream_locks')) GROUP BY c.relname
     UNION ALL
     SELECT 'index ' || indexrelid::regclass::text, pg_get_indexdef(indexrelid)
-    FROM pg_index WHERE indrelid = to_regclass('events')
+    FROM pg_index WHERE indrelid IN (to_regclass('events'), to_regclass('stream_locks'))
     UNION ALL
     SELECT 'trigger ' || tgname, pg_get_triggerdef(oid)
     FROM pg_trigger WHERE tgrelid = to_regclass('events') AND NOT tgisinternal
     UNION ALL
     SELECT 'function ' || p.oid::regprocedure::text, pg_get_functiondef(p.oid)
-    FROM pg_proc p WHERE p.oid = to_regprocedure('esx_ring_doorbell()')
+    FROM pg_proc p WHERE p.oid IN (to_regprocedure('esx_ring_doorbell()'), to_regprocedure('esx_lock_stream(text)'))
     ORDER BY 1
 """
 
@@ -88,8 +88,19 @@ async def detect_layout(connection: asyncpg.Connection) -> Layout:
             (SELECT attnum FROM pg_attribute WHERE attrelid = c.conrelid AND attname = 'stream_seq')]
         """
     )
+    lockable = await connection.fetchval("SELECT to_regprocedure('esx_lock_stream(text)') IS NOT NULL")
+    unique_event_id = await connection.fetchval(
+        """
+        SELECT EXISTS (SELECT 1 FROM pg_index i
+                       JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attname = 'event_id'
+                       WHERE i.indrelid = to_regclass('events') AND i.indisunique AND i.indisvalid
+                         AND i.indpred IS NULL AND i.indnatts = 1 AND i.indkey[0] = a.attnum)
+        """
+    )
     return Layout(
         event_id="event_id" if "event_id" in collations else None,
         byte_order=collations["stream_id"] in ("C", "POSIX", "ucs_basic", "C.UTF-8"),
         unique_constraint=constraint or Layout().unique_constraint,
+        lockable=lockable,
+        unique_event_id=unique_event_id,
     )

@@ -5,22 +5,22 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, cast
 
+import asyncpg
+
 from esx.store import bulk, health, schema
 from esx.store.append import Appender
 from esx.store.barrier import Filter
-from esx.store.connection import describe, open_pool, translated
+from esx.store.connection import describe, is_connection_loss, open_pool, translated
 from esx.store.doorbell import Doorbell
 from esx.store.errors import InvalidQuery, SchemaMissing
 from esx.store.feed import Feed, find_end
 from esx.store.glob import glob_prefix
-from esx.store.model import ANY
+from esx.store.model import ANY, Strategy
 from esx.store.reading import Reader, StreamKey, StreamPage, check_limit
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
     from types import TracebackType
-
-    import asyncpg
 
     from esx.store.health import Health
     from esx.store.layout import Layout
@@ -103,7 +103,14 @@ class EventStore:
     async def _connection(self) -> AsyncIterator[asyncpg.Connection]:
         with translated(self._where):
             async with self._pool.acquire() as connection:
-                yield cast("asyncpg.Connection", connection)
+                try:
+                    yield cast("asyncpg.Connection", connection)
+                except Exception as error:
+                    if is_connection_loss(error):
+                        # asyncpg may still take it for usable; then the next one to get it would wait for ever.
+                        with contextlib.suppress(asyncpg.InterfaceError):  # it has noticed by itself
+                            connection.terminate()
+                    raise
 
     async def _tools(self, connection: asyncpg.Connection) -> tuple[Layout, Appender, Reader]:
         if self._parts is None:
@@ -132,15 +139,23 @@ class EventStore:
     # -- appending ----------------------------------------------------------------------------------------
 
     async def append(
-        self, stream_id: str, events: Sequence[NewEvent], *, expected: ExpectedVersion = ANY
+        self,
+        stream_id: str,
+        events: Sequence[NewEvent],
+        *,
+        expected: ExpectedVersion = ANY,
+        strategy: Strategy = Strategy.CONDITIONAL,
     ) -> AppendResult:
         """Append `events` to a stream, all or none, if the stream is at the `expected` version.
 
-        Raises WrongVersion if it is not, InvalidEvent for an event that cannot be stored.
+        Repeating an append with the same event ids is safe for NO_STREAM and exact versions: it returns the first
+        one's result. For ANY and STREAM_EXISTS that holds where a unique index keeps event ids unique; without one
+        they are appended again. Raises WrongVersion, InvalidEvent for an event that cannot be stored, and
+        EventIdsReused.
         """
         async with self._connection() as connection:
             _, appender, _ = await self._tools(connection)
-            return await appender.append(connection, stream_id, events, expected)
+            return await appender.append(connection, stream_id, events, expected, strategy)
 
     async def import_events(self, rows: Iterable[bulk.ImportedEvent]) -> int:
         """Store events with their own stream_seq and created_at, all or none, and return how many.

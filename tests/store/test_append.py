@@ -22,7 +22,7 @@ from esx import (
     NewEvent,
     WrongVersion,
 )
-from esx.store import ExpectedVersion
+from esx.store import EventIdsReused, ExpectedVersion, Strategy
 from esx.store.model import parse_expected
 
 
@@ -170,6 +170,79 @@ async def test_stream_ids_that_cannot_be(store18: EventStore) -> None:
         await store18.append("s", [])
     with pytest.raises(ValueError, match="NO_STREAM"):
         await store18.append("s", [NewEvent("T")], expected=-1)
+
+
+@pytest.mark.parametrize("strategy", list(Strategy))
+@pytest.mark.parametrize("count", [1, 3])
+async def test_a_repeated_append_is_recognised_by_its_event_ids(
+    store: EventStore, strategy: Strategy, count: int
+) -> None:
+    first = [NewEvent("A", {"n": n}) for n in range(count)]
+    second = [NewEvent("B", {"n": n}) for n in range(count)]
+    one = await store.append("s", first, expected=NO_STREAM, strategy=strategy)
+    two = await store.append("s", second, expected=one.version, strategy=strategy)
+    assert await store.append("s", first, expected=NO_STREAM, strategy=strategy) == one
+    assert await store.append("s", second, expected=one.version, strategy=strategy) == two
+    assert await store.count_events("s") == 2 * count
+    with pytest.raises(WrongVersion):
+        await store.append("s", [NewEvent("A")], expected=NO_STREAM, strategy=strategy)
+
+
+async def test_a_retry_that_is_not_the_same_batch_is_refused(store18: EventStore) -> None:
+    events = [NewEvent("A"), NewEvent("B")]
+    await store18.append("s", events, expected=NO_STREAM)
+    with pytest.raises(EventIdsReused, match="new ids"):
+        await store18.append("s", [events[0], NewEvent("C")], expected=NO_STREAM)
+    with pytest.raises(EventIdsReused):
+        await store18.append("s", [*events, NewEvent("C")], expected=NO_STREAM)
+
+
+async def test_unique_event_ids_make_any_repeatable_too(store: EventStore, sql: asyncpg.Connection) -> None:
+    await sql.execute("CREATE UNIQUE INDEX ids ON events (event_id)")
+    events = [NewEvent("A"), NewEvent("B")]
+    one = await store.append("s", events)
+    await store.append("s", [NewEvent("C")])
+    assert await store.append("s", events) == one
+    assert await store.append("s", events[:1]) == one._replace(version=0, global_seq=one.global_seq - 1)
+    assert await store.count_events("s") == 3
+    with pytest.raises(EventIdsReused):
+        await store.append("other", events)
+
+
+async def test_writers_of_both_strategies_lose_nothing_together(store: EventStore) -> None:
+    async def writer(name: int) -> int:
+        strategy = Strategy.ROW_LOCK if name % 2 else Strategy.CONDITIONAL
+        won = 0
+        for turn in range(10):
+            try:
+                if turn % 2:
+                    await store.append("hot", [NewEvent("T")], strategy=strategy)
+                else:
+                    version = await store.version("hot")
+                    expected = NO_STREAM if version < 0 else version
+                    await store.append("hot", [NewEvent("T")], expected=expected, strategy=strategy)
+            except WrongVersion:
+                continue
+            won += 1
+        return won
+
+    acknowledged = sum(await asyncio.gather(*(writer(name) for name in range(24))))
+    assert [event.stream_seq async for event in store.read("hot")] == list(range(acknowledged))
+
+
+async def test_who_queues_on_the_row_sees_what_was_committed_meanwhile(
+    store: EventStore, sql: asyncpg.Connection
+) -> None:
+    await store.append("s", [NewEvent("T")], strategy=Strategy.ROW_LOCK)
+    first = sql.transaction()
+    await first.start()
+    assert await sql.fetchval("SELECT esx_lock_stream('s')") == 0
+    waiting = asyncio.create_task(store.append("s", [NewEvent("T")], expected=1, strategy=Strategy.ROW_LOCK))
+    while not await sql.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+        await asyncio.sleep(0)
+    await sql.execute("INSERT INTO events (stream_id, stream_seq, event_type, data) VALUES ('s', 1, 'T', '{}')")
+    await first.commit()
+    assert (await waiting).version == 2
 
 
 async def test_a_plain_insert_by_others_counts(store: EventStore, sql: asyncpg.Connection) -> None:

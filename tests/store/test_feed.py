@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from typing import TYPE_CHECKING
 
 import asyncpg
 import pytest
 
-from esx import Event, EventStore, NewEvent
+from esx import Event, EventStore, NewEvent, StoreUnavailable
 from esx.store import InvalidQuery
 from esx.store.barrier import Filter, Gap
+from esx.store.feed import Feed
+from esx.store.layout import Layout
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
-
-    from esx.store.feed import Feed
-
 _INSERT = "INSERT INTO events (stream_id, stream_seq, event_type, data) VALUES ($1, $2, 'T', '{}') RETURNING global_seq"
 _DEADLINE = 20.0
 
@@ -268,10 +268,33 @@ async def test_a_killed_listener_and_killed_connections_lose_nothing(
                     "WHERE datname = current_database() AND application_name LIKE 'esx%'"
                 )
     async with asyncio.timeout(_DEADLINE):
-        while len(seen) < 60:
+        while len(seen) < 60 and not following.done():
             await asyncio.sleep(0.01)
+    if following.done():
+        await following
     following.cancel()
     assert seen == list(range(60))
+
+
+@pytest.mark.parametrize("uses", [1, 2])
+async def test_a_connection_lost_while_given_back_loses_no_batch(store: EventStore, uses: int) -> None:
+    """The position has moved by then: what was read must still be delivered."""
+    await store.append("s", [NewEvent("T")])
+    used = 0
+
+    @contextlib.asynccontextmanager
+    async def acquire() -> AsyncIterator[asyncpg.Connection]:
+        nonlocal used
+        async with store._connection() as connection:
+            used += 1
+            yield connection
+        if used == uses:
+            raise StoreUnavailable("lost while being given back")
+
+    feed = Feed(acquire, store._doorbell, Layout(), after=0)
+    assert [event.stream_id for event in await take(feed, 1)] == ["s"]
+    await store.append("t", [NewEvent("T")])
+    assert [event.stream_id for event in await take(feed, 1)] == ["t"]
 
 
 async def test_without_the_trigger_the_feed_polls(store: EventStore, sql: asyncpg.Connection) -> None:
