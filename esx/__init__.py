@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         EsxError,
         EventIdsReused,
         InvalidEvent,
+        OutcomeUnknown,
         SchemaMissing,
         StoreUnavailable,
         WrongVersion,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
         JsonText,
         NewEvent,
         Strategy,
+        StreamAppend,
         StreamSummary,
     )
     from esx.store.store import EventStore
@@ -45,9 +47,11 @@ __all__ = [
     "InvalidEvent",
     "JsonText",
     "NewEvent",
+    "OutcomeUnknown",
     "SchemaMissing",
     "StoreUnavailable",
     "Strategy",
+    "StreamAppend",
     "StreamSummary",
     "WrongVersion",
     "__version__",

@@ -26,7 +26,8 @@ def explore(dsn: str | None) -> None:
 
 def need_terminal(remedy: str) -> None:
     """Raise UsageError unless there is a terminal to draw on."""
-    if not (sys.stdout.isatty() and sys.stdin.isatty()):
+    # Textual reads keys from stdin and draws on stderr.
+    if not all(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr)):
         raise click.UsageError(f"the explorer needs a terminal; {remedy}")
 
 

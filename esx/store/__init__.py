@@ -5,6 +5,7 @@ from esx.store.errors import (
     EventIdsReused,
     InvalidEvent,
     InvalidQuery,
+    OutcomeUnknown,
     SchemaMissing,
     StoreFailed,
     StoreUnavailable,
@@ -21,6 +22,7 @@ from esx.store.model import (
     JsonText,
     NewEvent,
     Strategy,
+    StreamAppend,
     StreamSummary,
 )
 from esx.store.store import EventStore
@@ -40,10 +42,12 @@ __all__ = [
     "InvalidQuery",
     "JsonText",
     "NewEvent",
+    "OutcomeUnknown",
     "SchemaMissing",
     "StoreFailed",
     "StoreUnavailable",
     "Strategy",
+    "StreamAppend",
     "StreamSummary",
     "WrongVersion",
 ]

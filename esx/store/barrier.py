@@ -161,6 +161,40 @@ class Barrier:
         return None
 
 
+class Survey(NamedTuple):
+    """What lies ahead of a position.
+
+    `head` is the highest global_seq handed out, `safe` the highest one below which nothing can appear any more;
+    `gaps` are the missing numbers in between that may still appear, as far as looked at.
+    """
+
+    head: int
+    safe: int
+    gaps: tuple[Gap, ...]
+
+
+async def survey(connection: asyncpg.Connection, layout: Layout, position: int, *, limit: int = 10_000) -> Survey:
+    """Look ahead of a safe `position`, at no more than `limit` numbers that are visible."""
+    head = int(await connection.fetchval(f"SELECT {layout.head()}"))
+    # In this order: whoever drew a number up to the head is a writer now, or what it wrote is visible below.
+    writers = tuple(Writer._make(row) for row in await connection.fetch(writers_sql(layout)))
+    if not writers:
+        return Survey(head, max(head, position), ())
+    visible = [
+        row[0]
+        for row in await connection.fetch(
+            f"SELECT global_seq FROM {layout.table} WHERE global_seq > $1 ORDER BY global_seq LIMIT $2", position, limit
+        )
+    ]
+    gaps = []
+    last = position
+    for number in [*visible, head + 1] if len(visible) < limit else visible:
+        if number > last + 1:
+            gaps.append(Gap(last + 1, number - 1, writers))
+        last = max(last, number)
+    return Survey(head, gaps[0].first - 1 if gaps else max(last, position), tuple(gaps))
+
+
 def writers_sql(layout: Layout) -> str:
     """Return the query for the open writers of the table, as rows of `Writer`."""
     return f"""

@@ -75,5 +75,12 @@ class StoreUnavailable(EsxError):
     """The database cannot be reached, refused the connection, or went away."""
 
 
+class OutcomeUnknown(StoreUnavailable):
+    """The connection was lost during an append, and whether it was stored could not be found out.
+
+    With NO_STREAM or an exact version, repeating the append with the same events is safe.
+    """
+
+
 class StoreFailed(EsxError):
     """PostgreSQL refused a statement for a reason that is not the caller's input, e.g. missing rights."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from esx.store.barrier import Barrier, Batch, Filter, Gap, writers_sql
+from esx.store.barrier import Barrier, Batch, Filter, Gap, survey, writers_sql
 from esx.store.errors import StoreUnavailable
 
 if TYPE_CHECKING:
@@ -20,11 +21,29 @@ if TYPE_CHECKING:
 
 _POLL = 1.0
 _POLL_DEAF = 0.25
-_SHORTEST_PAUSE = 0.002
+_SHORTEST_PAUSE = 0.005
 _LONGEST_PAUSE = 0.025
 _RETRY_FIRST = 0.1
 _RETRY_LAST = 5.0
 _LOOK_BACK = 5000
+
+
+@dataclass(frozen=True, slots=True)
+class FeedState:
+    """Where a feed stands.
+
+    `cursor` is what has been handed out; `safe` is the position below which nothing can appear any more, `head` the
+    highest global_seq handed out to a writer. `gaps` may still be filled by the writers they name; `dead` numbers
+    were passed for good. `listening` tells notification from polling, `problem` why it is not connected, if so.
+    """
+
+    cursor: int
+    safe: int
+    head: int
+    gaps: tuple[Gap, ...]
+    dead: int
+    listening: bool
+    problem: str | None
 
 
 class Feed:
@@ -48,6 +67,7 @@ class Feed:
     ) -> None:
         self._acquire = acquire
         self._doorbell = doorbell
+        self._layout = layout
         self._barrier = Barrier(layout, after, where)
         self._writers_sql = writers_sql(layout)
         self._page = page
@@ -69,6 +89,12 @@ class Feed:
     def listening(self) -> bool:
         """Whether notifications wake this feed; if not, it polls."""
         return self._doorbell.listening
+
+    async def state(self) -> FeedState:
+        """Return where the feed stands, asking the database. Raises StoreUnavailable."""
+        async with self._acquire() as connection:
+            ahead = await survey(connection, self._layout, self.position)
+        return FeedState(self.position, ahead.safe, ahead.head, ahead.gaps, self.dead, self.listening, self.problem)
 
     async def _step(self) -> Batch:
         batch: Batch | None = None
@@ -156,7 +182,9 @@ class Feed:
                 except StoreUnavailable:
                     continue
                 if writing:
-                    await _wait(wake, pause)
+                    # Not cut short by a notification: under load there is always one, and reading in batches costs
+                    # the writers less.
+                    await asyncio.sleep(pause)
                     pause = min(pause * 2, _LONGEST_PAUSE)
                 else:
                     # Nobody was writing a moment ago, so one more read sees all there is.

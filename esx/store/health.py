@@ -50,7 +50,7 @@ async def read_health(connection: asyncpg.Connection, layout: Layout) -> Health:
         f"""
         SELECT clock_timestamp(), current_setting('server_version'), current_database(), current_user::text,
                pg_is_in_recovery(),
-               coalesce(pg_sequence_last_value(pg_get_serial_sequence('{layout.table}', 'global_seq')::regclass), 0),
+               {layout.head()},
                coalesce(last.global_seq, 0), last.created_at,
                (SELECT reltuples::bigint FROM pg_class WHERE oid = '{layout.table}'::regclass),
                pg_table_size('{layout.table}'), pg_indexes_size('{layout.table}'),

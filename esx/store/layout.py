@@ -33,3 +33,7 @@ class Layout:
             f"{alias}.global_seq, {alias}.stream_id, {alias}.stream_seq, {alias}.event_type, "
             f"{alias}.data, {alias}.metadata, {alias}.created_at, {event_id}"
         )
+
+    def head(self) -> str:
+        """Return the expression for the highest global_seq handed out, 0 before the first."""
+        return f"coalesce(pg_sequence_last_value(pg_get_serial_sequence('{self.table}', 'global_seq')::regclass), 0)"

@@ -12,6 +12,7 @@ from esx.store.errors import InvalidEvent
 from esx.text import iso_utc
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import datetime
 
 
@@ -128,6 +129,15 @@ class Event(NamedTuple):
             f'"data": {self.data_json}, "metadata": {self.metadata_json or "null"}, '
             f'"created_at": "{iso_utc(self.created_at)}", "event_id": {event_id}}}'
         )
+
+
+@dataclass(frozen=True, slots=True)
+class StreamAppend:
+    """One stream's part of an append to several streams."""
+
+    stream_id: str
+    events: Sequence[NewEvent]
+    expected: ExpectedVersion = Expected.ANY
 
 
 class AppendResult(NamedTuple):

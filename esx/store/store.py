@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, cast
 
 import asyncpg
 
-from esx.store import bulk, health, schema
+from esx.store import bulk, health, schema, writing
 from esx.store.append import Appender
 from esx.store.barrier import Filter
 from esx.store.connection import describe, is_connection_loss, open_pool, translated
@@ -15,16 +15,16 @@ from esx.store.doorbell import Doorbell
 from esx.store.errors import InvalidQuery, SchemaMissing
 from esx.store.feed import Feed, find_end
 from esx.store.glob import glob_prefix
-from esx.store.model import ANY, Strategy
+from esx.store.model import ANY, NO_STREAM, Strategy
 from esx.store.reading import Reader, StreamKey, StreamPage, check_limit
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
     from types import TracebackType
 
     from esx.store.health import Health
     from esx.store.layout import Layout
-    from esx.store.model import AppendResult, Event, ExpectedVersion, NewEvent, StreamSummary
+    from esx.store.model import AppendResult, Event, ExpectedVersion, NewEvent, StreamAppend, StreamSummary
 
 _PAGE = 1000
 _STREAM_PAGE = 200
@@ -38,10 +38,11 @@ class EventStore:
     it has no events table.
     """
 
-    def __init__(self, pool: asyncpg.Pool, dsn: str | None, application_name: str) -> None:
+    def __init__(self, pool: asyncpg.Pool, dsn: str | None, application_name: str, retry_for: float) -> None:
         self._pool = pool
         self._dsn = dsn
         self._where = describe(dsn)
+        self._patience = retry_for
         self._parts: tuple[Layout, Appender, Reader] | None = None
         self._doorbell = Doorbell(dsn, "new_events", application_name)
 
@@ -54,27 +55,28 @@ class EventStore:
         application_name: str = "esx",
         read_only: bool = False,
         timeout: float = 10.0,
+        retry_for: float = 10.0,
     ) -> Connecting:
         """Connect to the database at `dsn` (None: where libpq's ``PG*`` variables point).
 
         Use it as ``async with EventStore.connect(dsn) as store`` or ``store = await EventStore.connect(dsn)``
         with ``await store.close()`` later. At most `max_connections` connections are opened, as needed, and one
         more to listen on once something subscribes. Raises StoreUnavailable within `timeout` seconds.
-        """
-        return Connecting(cls._connect(dsn, max_connections, application_name, read_only, timeout))
 
-    @classmethod
-    async def _connect(
-        cls, dsn: str | None, max_connections: int, application_name: str, read_only: bool, timeout: float
-    ) -> EventStore:
-        pool = await open_pool(
-            dsn,
-            size=max_connections,
-            application_name=application_name,
-            read_only=read_only,
-            timeout=timeout,
-        )
-        return cls(pool, dsn, application_name)
+        An append whose connection is lost is tried again for up to `retry_for` seconds where that is safe.
+        """
+
+        async def connect() -> EventStore:
+            pool = await open_pool(
+                dsn,
+                size=max_connections,
+                application_name=application_name,
+                read_only=read_only,
+                timeout=timeout,
+            )
+            return cls(pool, dsn, application_name, retry_for)
+
+        return Connecting(connect())
 
     async def close(self) -> None:
         """Close all connections. Feeds that are still open end with StoreUnavailable."""
@@ -118,6 +120,10 @@ class EventStore:
             self._parts = (layout, Appender(layout), Reader(layout))
         return self._parts
 
+    async def _load(self) -> tuple[Layout, Appender, Reader]:
+        async with self._connection() as connection:
+            return await self._tools(connection)
+
     # -- schema -------------------------------------------------------------------------------------------
 
     async def init(self) -> list[str]:
@@ -149,13 +155,55 @@ class EventStore:
         """Append `events` to a stream, all or none, if the stream is at the `expected` version.
 
         Repeating an append with the same event ids is safe for NO_STREAM and exact versions: it returns the first
-        one's result. For ANY and STREAM_EXISTS that holds where a unique index keeps event ids unique; without one
-        they are appended again. Raises WrongVersion, InvalidEvent for an event that cannot be stored, and
-        EventIdsReused.
+        one's result, and that is what happens by itself when the connection is lost. For ANY and STREAM_EXISTS that
+        holds where a unique index keeps event ids unique; without one the loss of the connection raises
+        OutcomeUnknown, and repeating may store the events twice. Raises WrongVersion, InvalidEvent for an event that
+        cannot be stored, and EventIdsReused.
         """
-        async with self._connection() as connection:
-            _, appender, _ = await self._tools(connection)
-            return await appender.append(connection, stream_id, events, expected, strategy)
+        layout, appender, _ = self._parts or await self._load()
+        return await writing.surviving_loss(
+            self._connection,
+            lambda connection: appender.append(connection, stream_id, events, expected, strategy),
+            may_repeat=writing.repeatable(layout, expected),
+            patience=self._patience,
+        )
+
+    async def append_to_streams(self, appends: Sequence[StreamAppend]) -> list[AppendResult]:
+        """Append to several streams in one transaction, all or nothing, in the order given.
+
+        They get their global sequence numbers in that order. Safe to repeat, and repeated after a lost connection,
+        as with `append`. Raises WrongVersion for the first stream that is not at its expected version.
+        """
+        _, appender, _ = self._parts or await self._load()
+        return await writing.surviving_loss(
+            self._connection,
+            lambda connection: writing.append_to_streams(connection, appender, appends),
+            # A repeated event id would abort the transaction before it can be recognised.
+            may_repeat=all(isinstance(part.expected, int) or part.expected is NO_STREAM for part in appends),
+            patience=self._patience,
+        )
+
+    async def decide(
+        self,
+        stream_id: str,
+        decision: Callable[[list[Event]], Sequence[NewEvent] | Awaitable[Sequence[NewEvent]]],
+        *,
+        attempts: int = 10,
+        strategy: Strategy = Strategy.CONDITIONAL,
+    ) -> AppendResult | None:
+        """Read a stream, let `decision` say from its events what to append, and append that at the version read.
+
+        After a conflict it reads what is new, waits a little (jittered, growing), and asks again, up to `attempts`
+        times; then WrongVersion is raised. `decision` may be a coroutine function; with nothing to append the
+        result is None.
+        """
+
+        async def append(events: Sequence[NewEvent], expected: ExpectedVersion) -> AppendResult:
+            return await self.append(stream_id, events, expected=expected, strategy=strategy)
+
+        return await writing.decide(
+            lambda start: self.read(stream_id, start=start), append, decision, attempts=attempts
+        )
 
     async def import_events(self, rows: Iterable[bulk.ImportedEvent]) -> int:
         """Store events with their own stream_seq and created_at, all or none, and return how many.

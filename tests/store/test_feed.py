@@ -154,6 +154,27 @@ async def test_an_open_writer_holds_the_feed_and_is_named(dsn: str, store: Event
     assert [event.stream_id for event in await take(feed, 2)] == ["slow", "quick"]
 
 
+async def test_the_state_tells_gaps_from_dead_numbers(dsn: str, store: EventStore, sql: asyncpg.Connection) -> None:
+    await store.append("a", [NewEvent("T")])  # 1
+    open_writer = sql.transaction()
+    await open_writer.start()
+    await sql.fetchval(_INSERT, "slow", 0)  # 2, pending
+    await store.append("b", [NewEvent("T")])  # 3
+    await sql.fetchval(_INSERT, "slow", 1)  # 4, pending
+    feed = await store.feed()
+    async for _ in feed.to_safe_position(patience=0):
+        pass
+    state = await feed.state()
+    assert (state.cursor, state.safe, state.head, state.dead) == (1, 1, 4, 0)
+    assert [(gap.first, gap.last) for gap in state.gaps] == [(2, 2), (4, 4)]
+    assert {writer.pid for gap in state.gaps for writer in gap.writers} == {sql.get_server_pid()}
+    await open_writer.rollback()
+    async for _ in feed.to_safe_position():
+        pass
+    state = await feed.state()
+    assert (state.cursor, state.safe, state.head, state.dead, state.gaps) == (3, 4, 4, 1, ())
+
+
 async def test_a_rollback_frees_the_feed(dsn: str, store: EventStore, sql: asyncpg.Connection) -> None:
     open_writer = sql.transaction()
     await open_writer.start()

@@ -1,0 +1,125 @@
+"""Appending as callers need it: surviving a lost connection, to several streams at once, and deciding again.
+
+One attempt on one connection is `esx.store.append`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import random
+from typing import TYPE_CHECKING, TypeVar
+
+import asyncpg
+
+from esx.store.errors import OutcomeUnknown, StoreUnavailable, WrongVersion
+from esx.store.model import NO_STREAM
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+    from contextlib import AbstractAsyncContextManager
+
+    from esx.store.append import Appender
+    from esx.store.layout import Layout
+    from esx.store.model import AppendResult, Event, ExpectedVersion, NewEvent, StreamAppend
+
+    Acquire = Callable[[], AbstractAsyncContextManager[asyncpg.Connection]]
+
+T = TypeVar("T")
+
+_RETRY_FIRST = 0.05
+_RETRY_LAST = 2.0
+_CONFLICT_FIRST = 0.002
+_CONFLICT_LAST = 0.25
+_RACES = 10
+
+
+def backoff(attempt: int, first: float, last: float) -> float:
+    """Return how many seconds to wait after failure number `attempt` (from 0): growing, and jittered in full.
+
+    Full jitter, because writers that failed together would otherwise meet again
+    (https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/).
+    """
+    return random.uniform(0, min(last, first * 2.0**attempt))  # noqa: S311 - jitter, not a secret
+
+
+def repeatable(layout: Layout, expected: ExpectedVersion) -> bool:
+    """Return whether repeating an append is recognised by its event ids."""
+    return layout.event_id is not None and (
+        layout.unique_event_id or expected is NO_STREAM or isinstance(expected, int)
+    )
+
+
+async def surviving_loss(
+    acquire: Acquire, attempt: Callable[[asyncpg.Connection], Awaitable[T]], *, may_repeat: bool, patience: float
+) -> T:
+    """Run `attempt` on a connection; when that is lost, again on another, for up to `patience` seconds.
+
+    The lost attempt may have committed, so it is repeated only if it `may_repeat`. Raises OutcomeUnknown if that
+    could not be found out, StoreUnavailable if no attempt ever began.
+    """
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + patience
+    began = False
+    failures = 0
+    while True:
+        try:
+            async with acquire() as connection:
+                began = True
+                return await attempt(connection)
+        except StoreUnavailable as error:
+            pause = backoff(failures, _RETRY_FIRST, _RETRY_LAST)
+            if (began and not may_repeat) or loop.time() + pause > deadline:
+                if began:
+                    raise OutcomeUnknown(f"{error}; whether the append was stored is not known") from error
+                raise
+            failures += 1
+            await asyncio.sleep(pause)
+
+
+async def append_to_streams(
+    connection: asyncpg.Connection, appender: Appender, parts: Sequence[StreamAppend]
+) -> list[AppendResult]:
+    """Append to several streams in one transaction, all or nothing, in the order given.
+
+    The streams are locked first, in one order for everybody, so that such appends queue instead of deadlocking.
+    Raises WrongVersion for the first stream that is elsewhere.
+    """
+    for race in range(_RACES):
+        try:
+            async with connection.transaction():
+                await appender.lock(connection, [part.stream_id for part in parts])
+                return [await appender.append(connection, part.stream_id, part.events, part.expected) for part in parts]
+        except (asyncpg.UniqueViolationError, asyncpg.DeadlockDetectedError):
+            # Somebody who takes no locks was faster; the next attempt sees what they stored.
+            if race == _RACES - 1:
+                raise
+            await asyncio.sleep(backoff(race, _CONFLICT_FIRST, _CONFLICT_LAST))
+    raise AssertionError("unreachable")
+
+
+async def decide(
+    read: Callable[[int], AsyncIterator[Event]],
+    append: Callable[[Sequence[NewEvent], ExpectedVersion], Awaitable[AppendResult]],
+    decision: Callable[[list[Event]], Sequence[NewEvent] | Awaitable[Sequence[NewEvent]]],
+    *,
+    attempts: int,
+) -> AppendResult | None:
+    """Read, decide, append; after a conflict read what is new, wait a little, and decide again.
+
+    Returns None if there is nothing to append. Raises WrongVersion after `attempts` conflicts.
+    """
+    history: list[Event] = []
+    for attempt in range(attempts):
+        history += [event async for event in read(history[-1].stream_seq + 1 if history else 0)]
+        decided = decision(history)
+        events = await decided if inspect.isawaitable(decided) else decided
+        if not events:
+            return None
+        try:
+            return await append(events, history[-1].stream_seq if history else NO_STREAM)
+        except WrongVersion:
+            if attempt == attempts - 1:
+                raise
+        await asyncio.sleep(backoff(attempt, _CONFLICT_FIRST, _CONFLICT_LAST))
+    raise ValueError("attempts must be at least 1")

@@ -1,0 +1,77 @@
+"""A proxy in front of PostgreSQL's socket that loses a connection at the worst moment."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Literal
+from urllib.parse import parse_qs, urlsplit
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+Moment = Literal["before the request", "in flight", "before the reply"]
+
+
+class Proxy:
+    """Forwards everything until `cut` is set; then it loses the first connection that says anything, once.
+
+    "before the request": PostgreSQL never sees it. "in flight": PostgreSQL has it, and nobody waits for what comes
+    of it. "before the reply": PostgreSQL has done it, and the answer is lost.
+    """
+
+    def __init__(self, target: str) -> None:
+        self._target = target
+        self.cut: Moment | None = None
+        self.losses = 0
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        upstream_reader, upstream_writer = await asyncio.open_unix_connection(self._target)
+        lost, answered = asyncio.Event(), asyncio.Event()
+
+        async def forward() -> None:
+            while data := await reader.read(65536):
+                moment = self.cut
+                if moment:
+                    self.cut = None
+                    self.losses += 1
+                    lost.set()
+                if moment != "before the request":
+                    upstream_writer.write(data)
+                    await upstream_writer.drain()
+                if moment == "before the reply":
+                    await answered.wait()
+                if moment:
+                    return
+
+        async def back() -> None:
+            while data := await upstream_reader.read(65536):
+                if lost.is_set():
+                    answered.set()
+                else:
+                    writer.write(data)
+                    await writer.drain()
+
+        tasks = [asyncio.create_task(forward()), asyncio.create_task(back())]
+        with contextlib.suppress(ConnectionError):
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for side in (writer, upstream_writer):
+            side.transport.abort()
+
+
+@contextlib.asynccontextmanager
+async def proxied(dsn: str, directory: Path) -> AsyncIterator[tuple[Proxy, str]]:
+    """Yield a proxy for the server of `dsn`, and the DSN that leads through it."""
+    parts = urlsplit(dsn)
+    query = parse_qs(parts.query)
+    host, port = query["host"][0], query["port"][0]
+    proxy = Proxy(f"{host}/.s.PGSQL.{port}")
+    server = await asyncio.start_unix_server(proxy.serve, directory / f".s.PGSQL.{port}")
+    try:
+        yield proxy, dsn.replace(parts.query, f"host={directory}&port={port}&sslmode=disable")
+    finally:
+        server.close()

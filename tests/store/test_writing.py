@@ -1,0 +1,179 @@
+"""Appending through a lost connection, to several streams at once, and deciding again after a conflict."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import asyncpg
+import pytest
+
+from esx import (
+    ANY,
+    NO_STREAM,
+    AppendResult,
+    Event,
+    EventStore,
+    NewEvent,
+    OutcomeUnknown,
+    StreamAppend,
+    WrongVersion,
+)
+from esx.store import ExpectedVersion, StoreUnavailable
+from tests.store.proxy import Moment, Proxy, proxied
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+MOMENTS: list[Moment] = ["before the request", "in flight", "before the reply"]
+
+
+@pytest.fixture
+async def through_proxy(dsn: str) -> AsyncIterator[tuple[Proxy, EventStore]]:
+    with tempfile.TemporaryDirectory() as directory:
+        async with proxied(dsn, Path(directory)) as (proxy, address), EventStore.connect(address) as store:
+            # So that the statements are prepared, and the message to be lost is the one that executes.
+            await store.append("warm", [NewEvent("T")], expected=NO_STREAM)
+            await store.append("other", [NewEvent("T"), NewEvent("T")], expected=NO_STREAM)
+            yield proxy, store
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize("expected", [NO_STREAM, 0], ids=["none", "exact"])
+@pytest.mark.parametrize("count", [1, 3])
+async def test_a_lost_connection_neither_loses_nor_doubles_an_append(
+    through_proxy: tuple[Proxy, EventStore], moment: Moment, expected: ExpectedVersion, count: int
+) -> None:
+    proxy, store = through_proxy
+    stream = "new" if expected is NO_STREAM else "warm"
+    proxy.cut = moment
+    done = await store.append(stream, [NewEvent("T", {"n": n}) for n in range(count)], expected=expected)
+    assert proxy.losses == 1
+    before = -1 if expected is NO_STREAM else 0
+    assert done.version == before + count
+    events = [event async for event in store.read(stream, start=before + 1)]
+    assert [event.data["n"] for event in events] == list(range(count))
+    assert events[-1].global_seq == done.global_seq
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+async def test_any_is_not_repeated_blindly(through_proxy: tuple[Proxy, EventStore], moment: Moment) -> None:
+    proxy, store = through_proxy
+    proxy.cut = moment
+    with pytest.raises(OutcomeUnknown, match="not known"):
+        await store.append("new", [NewEvent("T")], expected=ANY)
+    assert proxy.losses == 1
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+async def test_any_survives_where_event_ids_are_unique(
+    through_proxy: tuple[Proxy, EventStore], sql: asyncpg.Connection, moment: Moment
+) -> None:
+    proxy, first = through_proxy
+    await sql.execute("CREATE UNIQUE INDEX ids ON events (event_id)")
+    async with EventStore.connect(first._dsn) as store:
+        await store.version("warm")
+        proxy.cut = moment
+        done = await store.append("warm", [NewEvent("A"), NewEvent("B")], expected=ANY)
+        assert (proxy.losses, done.version) == (1, 2)
+        assert await store.count_events("warm") == 3
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+async def test_a_conflict_after_a_lost_connection_is_still_a_conflict(
+    through_proxy: tuple[Proxy, EventStore], moment: Moment
+) -> None:
+    proxy, store = through_proxy
+    proxy.cut = moment
+    with pytest.raises(WrongVersion) as caught:
+        await store.append("warm", [NewEvent("T")], expected=NO_STREAM)
+    assert (proxy.losses, caught.value.actual) == (1, 0)
+
+
+async def test_patience_ends(dsn18: str) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        async with (
+            proxied(dsn18, Path(directory)) as (proxy, address),
+            EventStore.connect(address, retry_for=0) as store,
+        ):
+            await store.append("warm", [NewEvent("T")], expected=NO_STREAM)
+            proxy.cut = "before the reply"
+            with pytest.raises(OutcomeUnknown) as lost:
+                await store.append("s", [NewEvent("T")], expected=NO_STREAM)
+            assert isinstance(lost.value, StoreUnavailable)
+            assert await store.version("s") == 0
+
+
+async def test_several_streams_at_once_or_none(store: EventStore) -> None:
+    await store.append("from", [NewEvent("Opened")], expected=NO_STREAM)
+    transfer = [
+        StreamAppend("to", [NewEvent("Opened"), NewEvent("Received")], NO_STREAM),
+        StreamAppend("from", [NewEvent("Sent")], 0),
+    ]
+    to, sender = await store.append_to_streams(transfer)
+    assert (to, sender) == (AppendResult("to", 1, 3), AppendResult("from", 1, 4))
+    assert await store.append_to_streams(transfer) == [to, sender]  # the same event ids: a repetition
+    with pytest.raises(WrongVersion) as conflict:
+        await store.append_to_streams(
+            [StreamAppend("third", [NewEvent("Opened")], NO_STREAM), StreamAppend("from", [NewEvent("Sent")], 0)]
+        )
+    assert (conflict.value.stream_id, conflict.value.actual) == ("from", 1)
+    assert await store.version("third") == -1
+
+
+async def test_crossing_appends_to_two_streams_neither_deadlock_nor_tear(store: EventStore) -> None:
+    async def transfers(name: int) -> int:
+        done = 0
+        for _ in range(10):
+            versions = {stream: await store.version(stream) for stream in "ab"}
+            parts = [
+                StreamAppend(stream, [NewEvent("T", {"by": name})], NO_STREAM if version < 0 else version)
+                for stream, version in versions.items()
+            ]
+            try:
+                await store.append_to_streams(parts if name % 2 else parts[::-1])
+            except WrongVersion:
+                continue
+            done += 1
+        return done
+
+    async def loner() -> int:
+        done = 0
+        for _ in range(20):
+            await store.append("a", [NewEvent("T", {"by": None})])
+            done += 1
+        return done
+
+    together, alone = sum(await asyncio.gather(*(transfers(name) for name in range(12)))), await loner()
+    a = [event.data["by"] async for event in store.read("a")]
+    b = [event.data["by"] async for event in store.read("b")]
+    assert len(b) == together
+    assert len(a) == together + alone
+    assert [by for by in a if by is not None] == b
+
+
+async def test_deciding_again_after_conflicts_counts_everybody(store: EventStore) -> None:
+    def withdraw(history: list[Event]) -> Sequence[NewEvent]:
+        balance = 20 - len(history)
+        return [NewEvent("Withdrawn", {"left": balance - 1})] if balance > 0 else []
+
+    results = await asyncio.gather(*(store.decide("account", withdraw, attempts=100) for _ in range(25)))
+    assert sum(result is None for result in results) == 5
+    assert [event.data["left"] async for event in store.read("account")] == list(range(19, -1, -1))
+
+
+async def test_deciding_gives_up_with_the_conflict(store18: EventStore) -> None:
+    asked = 0
+
+    async def always_late(history: list[Event]) -> Sequence[NewEvent]:
+        nonlocal asked
+        asked += 1
+        assert len(history) == asked - 1  # only what is new is read again
+        await store18.append("s", [NewEvent("Faster")])
+        return [NewEvent("T")]
+
+    with pytest.raises(WrongVersion):
+        await store18.decide("s", always_late, attempts=3)
+    assert asked == 3
