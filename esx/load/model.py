@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +44,10 @@ class LoadCounts:
 
 @dataclass(frozen=True, slots=True)
 class LoadProgress:
-    """One line a second. `elapsed` in seconds; `goodput` (successful appends a second), `conflict_rate` (conflicts
-    per attempt, 0 to 1) and the latencies of all attempts, in milliseconds, are those of the last second.
+    """One line a second.
+
+    `elapsed` is in seconds. `goodput` (successful appends a second), `conflict_rate` (conflicts per attempt, 0 to
+    1) and the latencies of all attempts, in milliseconds, are those of the last second.
     """
 
     elapsed: float
@@ -85,3 +90,22 @@ def to_dict(line: LoadProgress | LoadSummary) -> dict[str, Any]:
     counts = fields.pop("total")
     kind = "summary" if isinstance(line, LoadSummary) else "progress"
     return {"kind": kind, **counts, **fields}
+
+
+def from_dict(line: Mapping[str, Any]) -> LoadProgress | LoadSummary:
+    """Return the line that `to_dict` made; raises ValueError if it is not one."""
+    kinds: dict[Any, type[LoadProgress] | type[LoadSummary]] = {"progress": LoadProgress, "summary": LoadSummary}
+    try:
+        kind = kinds[line["kind"]]
+        counts = LoadCounts(**{field.name: line[field.name] for field in fields(LoadCounts)})
+        own = {field.name: line[field.name] for field in fields(kind) if field.name in line}
+        if "evidence" in own:
+            own["evidence"] = tuple(own["evidence"])
+        return kind(total=counts, **own)
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"not a line of a load test: {error!r}") from None
+
+
+def run_prefix(run: str) -> str:
+    """Return what the ids of all streams of a run start with."""
+    return f"load-{run}-"

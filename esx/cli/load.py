@@ -1,0 +1,112 @@
+"""esx load."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import re
+import signal
+from typing import TYPE_CHECKING
+
+import click
+
+from esx.cli.common import Lines, database, database_option, json_option, narrate, run, store_on
+
+if TYPE_CHECKING:
+    from esx.database import Database
+    from esx.load.model import LoadOptions, LoadSummary
+
+_DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?")
+
+
+def _seconds(ctx: click.Context, parameter: click.Parameter, value: str) -> float:
+    match = _DURATION.fullmatch(value.strip())
+    if not value.strip() or match is None:
+        raise click.BadParameter(f"{value!r} is not a duration: use e.g. 20s, 5m or 1h30m", ctx, parameter)
+    hours, minutes, seconds = (float(part or 0) for part in match.groups())
+    return hours * 3600 + minutes * 60 + seconds
+
+
+@click.command(name="load")
+@click.option("--users", type=int, default=10, show_default=True, metavar="N", help="Concurrent writers.")
+@click.option(
+    "--duration", callback=_seconds, default="30s", show_default=True, metavar="T", help="How long: 20s, 5m, 1h."
+)
+@click.option("--spawn-rate", type=float, metavar="R", help="Writers started a second (default: all at once).")
+@click.option("--streams", type=int, default=100, show_default=True, metavar="K", help="Streams to append to.")
+@click.option("--hot-streams", type=int, default=0, show_default=True, metavar="H", help="How many of them are hot.")
+@click.option(
+    "--hot-share",
+    type=float,
+    default=0.0,
+    show_default=True,
+    metavar="X",
+    help="The hot ones' share of appends, 0 to 1.",
+)
+@click.option("--seed", type=int, metavar="N", help="Make two runs draw the same streams.")
+@json_option
+@database_option
+def command(
+    dsn: str | None,
+    users: int,
+    duration: float,
+    spawn_rate: float | None,
+    streams: int,
+    hot_streams: int,
+    hot_share: float,
+    seed: int | None,
+    as_json: bool,
+) -> None:
+    """Load-test optimistic concurrency: writers read a stream's version and append at it, all at once.
+
+    Runs the bundled Locust scenario in a process of its own, shows its progress, and ends with a summary and a
+    verdict: whether the store kept exactly what it acknowledged. The events go to streams named load-RUN-N. Ctrl-C
+    ends it early, with the summary of what ran. Exits with 1 if the verdict is "fail".
+    """
+    from esx.load.errors import InvalidOptions
+    from esx.load.model import LoadOptions
+    from esx.load.options import validate
+
+    options = LoadOptions(users, duration, spawn_rate, streams, hot_streams, hot_share, seed)
+    try:
+        validate(options)
+    except InvalidOptions as error:
+        raise click.UsageError(str(error)) from None
+    with database(dsn) as opened:
+        summary = run(_run(opened, options, as_json=as_json))
+    if summary.interrupted:
+        raise KeyboardInterrupt
+    if summary.verdict == "fail":
+        raise click.ClickException(f"the verdict on run {summary.run} is fail: {'; '.join(summary.evidence)}")
+
+
+async def _run(opened: Database, options: LoadOptions, *, as_json: bool) -> LoadSummary:
+    from esx.load.model import LoadSummary, to_dict
+    from esx.load.process import LoadRun
+    from esx.load.report import render_progress, render_summary
+
+    async with store_on(opened, application_name="esx load") as store:
+        await store.head()  # says now, and in one line, what is wrong with the database
+    lines = Lines()
+    load = LoadRun(opened.dsn, options)
+    with contextlib.suppress(NotImplementedError):  # Windows: Ctrl-C then ends it without a summary
+        asyncio.get_running_loop().add_signal_handler(signal.SIGINT, load.stop)
+    narrate(f"{options.users} writers on {options.streams} streams for {options.duration:g} s in {opened.label}")
+    summary: LoadSummary | None = None
+    try:
+        async for line in load:
+            if isinstance(line, LoadSummary):
+                summary = line
+            elif not as_json:
+                narrate(render_progress(line))
+            if as_json:
+                lines.json(json.dumps(to_dict(line), ensure_ascii=False))
+                lines.flush()
+    finally:
+        await load.aclose()
+    assert summary is not None
+    if not as_json:
+        for text in render_summary(summary).splitlines():
+            lines.text(text)
+    return summary

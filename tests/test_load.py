@@ -1,0 +1,354 @@
+"""Load tests, short but real: Locust in a child process against PostgreSQL, and the judge over what it left."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+import pytest
+
+from esx.load.errors import InvalidOptions, LoadFailed
+from esx.load.model import LoadCounts, LoadOptions, LoadProgress, LoadSummary, from_dict, run_prefix, to_dict
+from esx.load.options import validate
+from esx.load.process import LoadRun, run_load
+from esx.load.report import render_progress, render_summary
+from esx.load.verdict import judge
+from esx.store import EventStore, NewEvent
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+_ROOT = Path(__file__).parents[1]
+_NOBODY = "postgresql://somebody:secret@127.0.0.1:1/nothing"
+
+
+async def finish(run: LoadRun) -> tuple[list[LoadProgress], LoadSummary]:
+    progress: list[LoadProgress] = []
+    summary: LoadSummary | None = None
+    async for line in run:
+        assert summary is None, "the summary is the last line"
+        if isinstance(line, LoadSummary):
+            summary = line
+        else:
+            progress.append(line)
+    assert summary is not None
+    return progress, summary
+
+
+async def until(condition: Callable[[], Coroutine[Any, Any, bool]], seconds: float = 15.0) -> None:
+    async with asyncio.timeout(seconds):
+        while not await condition():
+            await asyncio.sleep(0.05)
+
+
+def is_running(pid: int) -> bool:
+    found = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False)
+    return found.returncode == 0 and not found.stdout.strip().startswith("Z")
+
+
+async def test_a_run_stores_what_it_acknowledges_and_counts_conflicts_apart(dsn: str) -> None:
+    options = LoadOptions(users=8, duration=2.2, streams=20, hot_streams=1, hot_share=0.5, seed=7)
+    progress, summary = await finish(LoadRun(dsn, options))
+
+    total = summary.total
+    assert total.successes > 0
+    assert total.conflicts > 0, "eight writers on one hot stream must meet"
+    assert (total.errors, total.unknown) == (0, 0)
+    assert total.attempts == total.successes + total.conflicts
+    assert summary.verdict == "pass"
+    assert summary.stored == total.successes
+    assert not summary.interrupted
+    assert 2.2 <= summary.elapsed < 10
+    assert summary.users == 8
+    assert summary.goodput == pytest.approx(total.successes / summary.elapsed)
+    assert 0 < summary.percentiles["p50"] <= summary.percentiles["p99"] <= summary.percentiles["max"]
+    assert len(progress) >= 2
+    assert progress[0].users == 8
+    assert progress[-1].total.attempts <= total.attempts
+    assert progress[0].total.successes < progress[-1].total.successes
+
+    async with EventStore.connect(dsn) as store:
+        assert await store.count_events(run_prefix(summary.run)) == total.successes
+        event = (await store.read_all_page(limit=1))[0]
+        assert event.metadata["run_id"] == summary.run
+        hot = await store.version(f"{run_prefix(summary.run)}0") + 1
+        assert hot > total.successes / 20 * 2, "the hot stream gets more than an equal share"
+
+
+async def test_stopping_early_still_gives_the_summary(dsn18: str) -> None:
+    run = LoadRun(dsn18, LoadOptions(users=4, duration=600))
+    lines: list[LoadProgress | LoadSummary] = []
+    async for line in run:
+        lines.append(line)
+        run.stop()
+    assert len(lines) <= 3
+    summary = lines[-1]
+    assert isinstance(summary, LoadSummary)
+    assert summary.interrupted
+    assert summary.total.unknown == 0, "writers finish the append in progress"
+    assert summary.verdict == "pass"
+    assert summary.stored == summary.total.successes > 0
+
+
+async def test_closing_the_generator_ends_the_child(dsn18: str) -> None:
+    run = LoadRun(dsn18, LoadOptions(users=2, duration=600))
+    async for _ in run:
+        break
+    assert run.pid is not None
+    assert is_running(run.pid)
+    await run.aclose()
+    assert not is_running(run.pid)
+
+
+async def test_cancelling_the_reader_ends_the_child(dsn18: str) -> None:
+    run = LoadRun(dsn18, LoadOptions(users=2, duration=600))
+    reader = asyncio.create_task(finish(run))
+
+    async def started() -> bool:
+        return run.pid is not None
+
+    await until(started)
+    reader.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reader
+    assert run.pid is not None
+    assert not is_running(run.pid)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
+async def test_the_child_ends_when_its_parent_is_killed(dsn18: str) -> None:
+    script = """
+        import asyncio, sys
+        from esx.load.model import LoadOptions
+        from esx.load.process import LoadRun
+
+        async def main():
+            run = LoadRun(sys.argv[1], LoadOptions(users=2, duration=600))
+            async for _ in run:
+                print(run.pid, flush=True)
+        asyncio.run(main())
+    """
+    parent = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", textwrap.dedent(script), dsn18, stdout=asyncio.subprocess.PIPE
+    )
+    assert parent.stdout is not None
+    pid = int(await asyncio.wait_for(parent.stdout.readline(), 30))
+    assert is_running(pid)
+    parent.kill()
+    await parent.wait()
+
+    async def ended() -> bool:
+        return not is_running(pid)
+
+    await until(ended)
+
+
+async def test_a_database_that_cannot_be_reached_is_one_line(empty_dsn18: str) -> None:
+    with pytest.raises(LoadFailed) as unreachable:
+        [line async for line in run_load(_NOBODY, LoadOptions(users=1, duration=1))]
+    message = str(unreachable.value)
+    assert message.startswith("cannot reach somebody@127.0.0.1:1/nothing: ")
+    assert "\n" not in message
+    assert "secret" not in message
+    with pytest.raises(LoadFailed, match="has no table events: run `esx init`"):
+        [line async for line in run_load(empty_dsn18, LoadOptions(users=1, duration=1))]
+
+
+async def test_a_database_that_goes_away_is_survived(dsn18: str) -> None:
+    """Connections cut in mid-run: users pause and go on, and the sums still fit."""
+    run = LoadRun(dsn18, LoadOptions(users=4, duration=600, streams=10))
+    cut = False
+    after: LoadCounts | None = None
+    async for line in run:
+        if isinstance(line, LoadSummary):
+            break
+        if not cut:
+            connection = await asyncpg.connect(dsn18)
+            killed = await connection.fetch(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE application_name = 'esx load' AND datname = current_database()"
+            )
+            await connection.close()
+            assert len(killed) >= 4
+            cut, after = True, line.total
+        elif after is not None and line.goodput > 0 and line.total.unknown + line.total.errors > 0:
+            run.stop()
+    assert isinstance(line, LoadSummary)
+    assert after is not None
+    assert line.total.successes > after.successes
+    assert 1 <= line.total.unknown + line.total.errors <= 40, "no spinning"
+    assert line.last_error is not None
+    assert "cannot reach" in line.last_error
+    assert line.verdict == "pass"
+    assert line.stored is not None
+    assert line.total.successes <= line.stored <= line.total.successes + line.total.unknown
+
+
+def locust(dsn: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "ESX_DSN": dsn}
+    return subprocess.run(
+        [sys.executable, "-m", "locust", "-f", "loadtest/locustfile.py", "--headless", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=_ROOT,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        check=False,
+    )
+
+
+def locust_counts(table: str) -> dict[str, list[str]]:
+    """Return the numbers of requests that Locust's console tables show, by name."""
+    rows = re.findall(r"^esx +(append(?: \(conflict\))?) +(\d+) +(\d+)\(", table, re.MULTILINE)
+    return {name: [requests, failures] for name, requests, failures in rows}
+
+
+async def test_plain_locust_runs_the_scenario(dsn18: str) -> None:
+    done = await asyncio.to_thread(
+        locust, dsn18, "-u", "4", "-r", "4", "-t", "2s", "--run-id", "plain", "--hot-streams", "1", "--hot-share", "1"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    shown = locust_counts(done.stderr)
+    assert int(shown["append (conflict)"][0]) > 0
+    async with EventStore.connect(dsn18) as store:
+        stored = await store.count_events(run_prefix("plain"))
+    assert stored > 0
+    assert shown["append"] == [str(stored), "0"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+async def test_master_and_workers_add_up_exactly(dsn18: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    done = await asyncio.to_thread(
+        locust, dsn18, "-u", "4", "-r", "4", "-t", "2s", "--run-id", "spread", "--processes", "2",
+        "--master-bind-port", port, "--master-port", port, "--only-summary",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    async with EventStore.connect(dsn18) as store:
+        stored = await store.count_events(run_prefix("spread"))
+    assert stored > 0
+    assert locust_counts(done.stderr)["append"] == [str(stored), "0"]
+
+
+async def test_plain_locust_says_in_one_line_what_is_wrong() -> None:
+    for arguments, message in (
+        ((), "esx: cannot reach somebody@127.0.0.1:1/nothing: "),
+        (("--hot-share", "0.5"), "esx: --hot-share is 0.5 but no stream is hot"),
+        (("--run-id", "a-b"), "esx: --run-id is 'a-b'"),
+    ):
+        done = await asyncio.to_thread(locust, _NOBODY, "-t", "1s", *arguments)
+        assert done.returncode == 1
+        assert "Traceback" not in done.stderr
+        assert done.stderr.splitlines()[-1].startswith(message)
+
+
+async def test_the_verdict_fails_when_it_should(dsn18: str) -> None:
+    counts = LoadCounts(attempts=9, successes=9)
+    async with EventStore.connect(dsn18) as store:
+        for number in range(3):
+            await store.append(f"load-x-{number}", [NewEvent("T"), NewEvent("T"), NewEvent("T")])
+        await store.append("load-xy-0", [NewEvent("T")])  # another run
+        connection = await asyncpg.connect(dsn18)
+
+        async def verdict(total: LoadCounts = counts) -> tuple[str, str]:
+            found = await judge(store, "x", total)
+            return str(found), "; ".join(found.evidence)
+
+        assert await verdict() == (
+            "pass",
+            "9 appends acknowledged, 9 events stored; versions are contiguous from 0 in all 3 streams",
+        )
+        lost = await verdict(replace(counts, successes=10))
+        assert lost[0] == "fail"
+        assert "10 appends acknowledged, 9 events stored: 1 lost" in lost[1]
+        extra = await verdict(replace(counts, successes=8))
+        assert extra[0] == "fail"
+        assert "1 stored that no writer was told of" in extra[1]
+        resolved = await verdict(replace(counts, successes=8, unknown=2))
+        assert resolved[0] == "pass"
+        assert "of 2 unknown outcomes 1 had been stored" in resolved[1]
+
+        # A hole within a stream: the sums of what is left would fit eight acknowledged appends.
+        await connection.execute("DELETE FROM events WHERE stream_id = 'load-x-1' AND stream_seq = 1")
+        hole = await verdict(replace(counts, successes=8))
+        assert hole[0] == "fail"
+        assert "events are missing in load-x-1" in hole[1]
+        # At its start.
+        await connection.execute("DELETE FROM events WHERE stream_id = 'load-x-1' AND stream_seq = 0")
+        start = await verdict(replace(counts, successes=7))
+        assert start[0] == "fail"
+        assert "events are missing in load-x-1" in start[1]
+        # At the end of a stream only the count can tell.
+        await connection.execute("DELETE FROM events WHERE stream_id = 'load-x-1'")
+        assert (await verdict(replace(counts, successes=6)))[0] == "pass"
+        assert (await verdict(replace(counts, successes=7)))[0] == "fail"
+        # An event stored twice.
+        await connection.execute("ALTER TABLE events DROP CONSTRAINT events_stream_id_stream_seq_key")
+        await connection.execute(
+            "INSERT INTO events (stream_id, stream_seq, event_type, data) VALUES ('load-x-0', 1, 'T', '{}')"
+        )
+        assert (await verdict(replace(counts, successes=6)))[0] == "fail"
+        assert (await verdict(replace(counts, successes=7)))[0] == "fail"
+        await connection.close()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (LoadOptions(users=0), "--users is 0: use a number from 1"),
+        (LoadOptions(duration=0), "--duration is 0 s: use more than 0"),
+        (LoadOptions(duration=float("nan")), "--duration is nan s"),
+        (LoadOptions(spawn_rate=0), "--spawn-rate is 0: use"),
+        (LoadOptions(streams=0), "--streams is 0: use a number from 1"),
+        (LoadOptions(streams=3, hot_streams=4, hot_share=1), "--hot-streams is 4, more than the --streams of 3"),
+        (LoadOptions(hot_streams=-1), "--hot-streams is -1: use 0"),
+        (LoadOptions(hot_streams=1, hot_share=80), "--hot-share is 80: use a share from 0 to 1, e.g. 0.8"),
+        (LoadOptions(hot_share=0.5), "--hot-share is 0.5 but no stream is hot: add --hot-streams"),
+        (LoadOptions(hot_streams=2), "--hot-streams is 2 but they have no share: add --hot-share"),
+    ],
+)
+def test_options_that_make_no_sense_are_named_with_the_remedy(options: LoadOptions, message: str) -> None:
+    with pytest.raises(InvalidOptions) as refusal:
+        validate(options)
+    assert str(refusal.value).startswith(message)
+    assert "\n" not in str(refusal.value)
+    with pytest.raises(InvalidOptions):
+        LoadRun(None, options)
+
+
+def test_lines_survive_the_way_between_processes_and_read_well() -> None:
+    counts = LoadCounts(attempts=12_345, successes=12_000, conflicts=300, errors=44, unknown=1)
+    progress = LoadProgress(3.0, 20, counts, 4000.4, 0.025, 0.412, 1.5, 20.25)
+    percentiles = {"p50": 0.412, "p90": 0.8, "p95": 1.0, "p99": 2.5, "p99.9": 12.345, "max": 1234.5}
+    summary = LoadSummary(
+        "r1", 20.04, 20, counts, 598.8, 0.0243, percentiles, 12_001, "pass", ("as it should be",), "gone\nfor good"
+    )
+    for line in (progress, summary):
+        assert from_dict(json.loads(json.dumps(to_dict(line)))) == line
+    with pytest.raises(ValueError, match="not a line of a load test"):
+        from_dict({"kind": "other"})
+
+    text = render_progress(progress)
+    assert "4,000 appends/s" in text
+    assert "2.5% conflicts" in text
+    assert "44 errors" in text
+    assert "\n" not in text
+    text = render_summary(replace(summary, interrupted=True))
+    for part in ("run r1: 20 users, 20.0 s, interrupted", "598.8", "12,345", "p99.9", "0.412", "PASS", "gone␊for good"):
+        assert part in text
+    assert all(len(line) <= 80 for line in text.splitlines())
+    assert "not known" in render_summary(replace(summary, stored=None, verdict=None, evidence=()))
