@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         InvalidEvent,
         OutcomeUnknown,
         SchemaMissing,
+        StoreFailed,
         StoreUnavailable,
         WrongVersion,
     )
@@ -49,6 +50,7 @@ __all__ = [
     "NewEvent",
     "OutcomeUnknown",
     "SchemaMissing",
+    "StoreFailed",
     "StoreUnavailable",
     "Strategy",
     "StreamAppend",

@@ -13,10 +13,15 @@ gap is:
 
 Writers in other tables or databases never hold it back, as they would with `pg_snapshot_xmin`; a writer that
 stays open does, rightly, and is named.
+
+On a hot standby the primary's locks are not visible. There a gap is passed when every transaction of the whole
+cluster that was open, or could have begun, when the gap was seen has ended, and a moment besides, since a number is
+drawn shortly before its transaction gets the id by which it is known.
 """
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -29,6 +34,8 @@ if TYPE_CHECKING:
     import asyncpg
 
     from esx.store.layout import Layout
+
+_STANDBY_MOMENT = 1.0
 
 
 class Writer(NamedTuple):
@@ -95,8 +102,8 @@ class Barrier:
         self.dead = 0
         """Numbers passed for good because no event has them."""
         self._settled = position
-        self._fence: tuple[int, frozenset[str]] | None = None
-        self._writers_sql = writers_sql(layout)
+        self._fence: int | None = None
+        self._watch: _LockWatch | _SnapshotWatch = _SnapshotWatch() if layout.standby else _LockWatch(layout)
         where = where or Filter()
         self._read_sql = _read_sql(layout, where)
         self._filter_arguments = [
@@ -148,17 +155,58 @@ class Barrier:
 
     async def _settle(self, connection: asyncpg.Connection, highest: int) -> tuple[Writer, ...] | None:
         """Wait one step for the writers that may fill a gap; None when none of them is left."""
-        writers = [Writer._make(row) for row in await connection.fetch(self._writers_sql)]
         if self._fence is None:
-            self._fence = (highest, frozenset(writer.key for writer in writers))
-        fence, suspects = self._fence
-        left = tuple(writer for writer in writers if writer.key in suspects)
+            await self._watch.begin(connection)
+            self._fence = highest
+        left = await self._watch.left(connection)
         if left:
-            self._fence = (fence, frozenset(writer.key for writer in left))
             return left
-        self._settled = fence
+        self._settled = self._fence
         self._fence = None
         return None
+
+
+class _LockWatch:
+    """Waits for those who were writing, told by their locks on the table."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._sql = writers_sql(layout)
+        self._suspects: frozenset[str] = frozenset()
+
+    async def begin(self, connection: asyncpg.Connection) -> None:
+        self._suspects = frozenset(row[0] for row in await connection.fetch(self._sql))
+
+    async def left(self, connection: asyncpg.Connection) -> tuple[Writer, ...]:
+        if not self._suspects:
+            return ()
+        writers = (Writer._make(row) for row in await connection.fetch(self._sql))
+        return tuple(writer for writer in writers if writer.key in self._suspects)
+
+
+class _SnapshotWatch:
+    """Waits until every transaction that may have begun by then has ended, told by snapshots."""
+
+    _SQL = "SELECT pg_snapshot_xmin(s)::text, pg_snapshot_xmax(s)::text FROM pg_current_snapshot() s"
+
+    def __init__(self) -> None:
+        self._next_id = 0
+        self._not_before = 0.0
+
+    async def begin(self, connection: asyncpg.Connection) -> None:
+        row = await connection.fetchrow(self._SQL)
+        assert row is not None
+        self._next_id = int(row[1])
+        self._not_before = time.monotonic() + _STANDBY_MOMENT
+
+    async def left(self, connection: asyncpg.Connection) -> tuple[Writer, ...]:
+        row = await connection.fetchrow(self._SQL)
+        assert row is not None
+        if int(row[0]) >= self._next_id and time.monotonic() >= self._not_before:
+            return ()
+        return _ON_PRIMARY
+
+
+_ON_PRIMARY = (Writer("primary", None, None, "open on the primary", None),)
 
 
 class Survey(NamedTuple):
@@ -176,8 +224,15 @@ class Survey(NamedTuple):
 async def survey(connection: asyncpg.Connection, layout: Layout, position: int, *, limit: int = 10_000) -> Survey:
     """Look ahead of a safe `position`, at no more than `limit` numbers that are visible."""
     head = int(await connection.fetchval(f"SELECT {layout.head()}"))
+    if layout.standby:
+        # Its sequence runs ahead by what the primary has logged in advance, and who writes there is not visible.
+        head = int(await connection.fetchval(f"SELECT coalesce(max(global_seq), 0) FROM {layout.table}"))
     # In this order: whoever drew a number up to the head is a writer now, or what it wrote is visible below.
-    writers = tuple(Writer._make(row) for row in await connection.fetch(writers_sql(layout)))
+    writers = (
+        _ON_PRIMARY
+        if layout.standby
+        else tuple(Writer._make(row) for row in await connection.fetch(writers_sql(layout)))
+    )
     if not writers:
         return Survey(head, max(head, position), ())
     visible = [

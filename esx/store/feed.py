@@ -34,7 +34,7 @@ class FeedState:
 
     `cursor` is what has been handed out; `safe` is the position below which nothing can appear any more, `head` the
     highest global_seq handed out to a writer. `gaps` may still be filled by the writers they name; `dead` numbers
-    were passed for good. `listening` tells notification from polling, `problem` why it is not connected, if so.
+    were passed for good. `listening` tells notification from polling, `problem` why it polls or is not connected.
     """
 
     cursor: int
@@ -50,8 +50,7 @@ class Feed:
     """One subscriber's way through the global order.
 
     `position` is the global_seq up to which everything that passes the filter has been handed out. `gap` is
-    what holds the feed now; `problem` says in one line why it is not connected, if it is not. Use each feed from
-    one task.
+    what holds the feed now. Use each feed from one task.
     """
 
     def __init__(
@@ -73,7 +72,12 @@ class Feed:
         self._page = page
         self._skip = skip
         self.gap: Gap | None = None
-        self.problem: str | None = None
+        self._lost: str | None = None
+
+    @property
+    def problem(self) -> str | None:
+        """Why the feed is not connected, or why it polls instead of being notified; None if all is well."""
+        return self._lost or self._doorbell.problem
 
     @property
     def position(self) -> int:
@@ -154,13 +158,13 @@ class Feed:
                 try:
                     batch = await self._step()
                 except StoreUnavailable as error:
-                    self.problem = str(error)
+                    self._lost = str(error)
                     self._barrier.forget_writers()
                     await asyncio.sleep(retry)
                     retry = min(retry * 2, _RETRY_LAST)
                     quiet = False
                     continue
-                self.problem = None
+                self._lost = None
                 retry = _RETRY_FIRST
                 moved = bool(batch.events) or batch.gap != self.gap
                 self.gap = batch.gap

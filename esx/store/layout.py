@@ -13,9 +13,10 @@ from dataclasses import dataclass
 class Layout:
     """Names and capabilities of one events table, all of them SQL identifiers that we chose ourselves.
 
-    `byte_order` says that stream ids sort by bytes (COLLATE "C"), so that a prefix is a range of the unique
-    index; without it a prefix is still found, but by a scan. `lockable` says that streams can be locked by
-    ``esx_lock_stream``, `unique_event_id` that an index keeps event ids unique.
+    `byte_order` says that stream ids sort by bytes (COLLATE "C"), so that a prefix is a range of the unique index;
+    without it a prefix is still found, but by a scan. `lockable` says that streams can be locked by
+    ``esx_lock_stream``, `unique_event_id` that an index keeps event ids unique. `standby` says that the server is a
+    hot standby: it can only be read, and the primary's locks are not visible.
     """
 
     table: str = "events"
@@ -25,6 +26,7 @@ class Layout:
     byte_order: bool = True
     lockable: bool = True
     unique_event_id: bool = False
+    standby: bool = False
 
     def columns(self, alias: str = "e") -> str:
         """Return the select list that makes one `Event` of a row, positions as in `Event`."""

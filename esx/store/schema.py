@@ -103,4 +103,5 @@ async def detect_layout(connection: asyncpg.Connection) -> Layout:
         unique_constraint=constraint or Layout().unique_constraint,
         lockable=lockable,
         unique_event_id=unique_event_id,
+        standby=await connection.fetchval("SELECT pg_is_in_recovery()"),
     )

@@ -1,0 +1,75 @@
+"""Reading from a hot standby: nothing is lost there either, and the feed says that it polls."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import asyncpg
+import pytest
+
+from esx import EventStore, NewEvent, StoreFailed
+from esx.embedded import EmbeddedServer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_DEADLINE = 20.0
+
+
+@pytest.fixture
+def standby(server: EmbeddedServer) -> Iterator[EmbeddedServer]:
+    directory = Path(tempfile.mkdtemp(prefix="esx-standby-"))
+    directory.chmod(0o777)
+    data = directory / f"postgresql-{server.version}" / "data"
+    try:
+        copied = server._run(
+            [
+                *(server.bin_dir / "pg_basebackup", "-h", str(server.socket_dir), "-U", "postgres"),
+                *("-D", data, "--write-recovery-conf", "--checkpoint=fast", "--wal-method=stream"),
+            ],
+            as_server=True,
+        )
+        assert copied.returncode == 0, copied.stderr
+        for of_the_primary in data.glob(".s.PGSQL.*"):
+            of_the_primary.unlink()
+        with EmbeddedServer.start(directory, version=server.version) as running:
+            yield running
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+async def test_a_feed_on_a_standby_waits_for_gaps_and_polls(
+    dsn: str, store: EventStore, sql: asyncpg.Connection, standby: EmbeddedServer
+) -> None:
+    name = await sql.fetchval("SELECT current_database()")
+    insert = "INSERT INTO events (stream_id, stream_seq, event_type, data) VALUES ($1, 0, 'T', '{}')"
+    open_writer = sql.transaction()
+    await open_writer.start()
+    await sql.execute(insert, "slow")
+    await store.append("quick", [NewEvent("T")])
+    async with asyncio.timeout(_DEADLINE), EventStore.connect(standby.dsn_for(name)) as replica:
+        while not await replica.head():
+            await asyncio.sleep(0)
+        feed = await replica.feed()
+        async for batch in feed.to_safe_position(patience=1.5):
+            assert batch.events == []
+            assert batch.gap is not None
+            assert batch.gap.writers[0].state == "open on the primary"
+        state = await feed.state()
+        assert (state.cursor, state.head, len(state.gaps)) == (0, 2, 1)
+        await open_writer.commit()
+        seen: list[str] = []
+        async for batch in feed.follow():
+            seen += [event.stream_id for event in batch.events]
+            if len(seen) == 2:
+                break
+        assert seen == ["slow", "quick"]
+        assert not feed.listening
+        assert feed.problem is not None
+        assert "recovery" in feed.problem
+        with pytest.raises(StoreFailed):
+            await replica.append("s", [NewEvent("T")])
