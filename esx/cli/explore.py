@@ -33,10 +33,10 @@ def need_terminal(remedy: str) -> None:
 
 def open_explorer(opened: Database, background: Callable[[], Awaitable[None]] | None = None) -> None:
     """Run the explorer until it is left; `background` runs beside it."""
-    from esx.load.process import run_load
+    from esx.load.process import LoadRun
     from esx.tui.app import Explorer
 
-    Explorer(opened.dsn, label=opened.label, embedded=opened.embedded, background=background, run_load=run_load).run()
+    Explorer(opened.dsn, label=opened.label, embedded=opened.embedded, background=background, run_load=LoadRun).run()
 
 
 async def _prepare(opened: Database) -> None:

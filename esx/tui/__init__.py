@@ -1,0 +1,1 @@
+"""The terminal explorer: screens and widgets over the store's own queries."""

@@ -1,0 +1,75 @@
+"""Text in cells of the terminal: cutting, padding, and the steady colour of a type."""
+
+from __future__ import annotations
+
+import zlib
+from functools import lru_cache
+from typing import NamedTuple
+
+from rich.cells import cell_len, set_cell_size
+from rich.color import Color as RichColor
+from rich.style import Style
+
+_HUES = 14
+
+MUTED = "$foreground 60%"
+"""The style of what matters less, for `Content`."""
+
+
+class Cell(NamedTuple):
+    """A cell of a list: text that is safe to show, its role, and what decides its colour, if anything does.
+
+    Roles: empty (plain), ``muted``, ``strong``, ``number``.
+    """
+
+    text: str
+    role: str = ""
+    tint: str | None = None
+
+
+def fit(text: str, width: int, *, right: bool = False) -> str:
+    """Return `text` in exactly `width` cells: padded, or cut with an ellipsis."""
+    if width <= 0:
+        return ""
+    # What cannot be seen need not be measured.
+    if len(text) > width * 8 + 64:
+        text = text[: width * 8 + 64]
+    size = cell_len(text)
+    if size == width:
+        return text
+    if size > width:
+        return set_cell_size(text, width - 1) + "…"
+    padding = " " * (width - size)
+    return padding + text if right else text + padding
+
+
+@lru_cache(maxsize=1024)
+def tint_style(name: str, dark: bool) -> Style:
+    """Return the colour that belongs to `name`: the same in every run, readable on dark or light backgrounds."""
+    from textual.color import Color
+
+    hue = zlib.crc32(name.encode("utf-8", "replace")) % _HUES / _HUES
+    red, green, blue = Color.from_hsl(hue, 0.55 if dark else 0.65, 0.70 if dark else 0.33).rgb
+    return Style.from_color(RichColor.from_rgb(red, green, blue))
+
+
+def size_of(count: float) -> str:
+    """Return a number of bytes for people: ``812 B``, ``4.2 MB``."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def wrap(text: str, width: int) -> list[str]:
+    """Return `text` in pieces of at most `width` cells, at least one piece."""
+    pieces = []
+    start = used = 0
+    for at, char in enumerate(text):
+        cells = cell_len(char)
+        if used + cells > width and used:
+            pieces.append(text[start:at])
+            start, used = at, 0
+        used += cells
+    return [*pieces, text[start:]]

@@ -1,0 +1,53 @@
+"""What the lists show, as plain rows made from the store's values: small, whatever the size of a payload."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from esx.text import visible
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from esx.store.model import Event, StreamSummary
+
+PREVIEW = 400
+"""How many characters of an event's data a row keeps."""
+
+
+class EventRow(NamedTuple):
+    """An event in a list. The rest of it is read when it is looked at."""
+
+    global_seq: int
+    stream: str
+    stream_seq: int
+    event_type: str
+    created_at: datetime
+    preview: str
+
+    @classmethod
+    def of(cls, event: Event) -> EventRow:
+        """Return the row for `event`, its texts safe to show and cut to what a line can hold."""
+        return cls(
+            event.global_seq,
+            visible(event.stream_id, limit=PREVIEW),
+            event.stream_seq,
+            visible(event.event_type, limit=PREVIEW),
+            event.created_at,
+            visible(event.data_json, limit=PREVIEW),
+        )
+
+
+class StreamRow(NamedTuple):
+    """A stream in a list; `summary` is None for the row that stands for all of them."""
+
+    label: str
+    summary: StreamSummary | None
+
+    @classmethod
+    def of(cls, summary: StreamSummary) -> StreamRow:
+        """Return the row for a stream."""
+        return cls(visible(summary.stream_id, limit=PREVIEW), summary)
+
+
+ALL_STREAMS = StreamRow("$all", None)

@@ -1,0 +1,304 @@
+"""Screen Feed: the ordered feed as it comes, with what holds it and what was not shown."""
+
+from __future__ import annotations
+
+from functools import partial
+from time import monotonic
+from typing import TYPE_CHECKING, ClassVar
+
+from textual import on
+from textual.binding import Binding, BindingType
+from textual.containers import Container
+from textual.content import Content
+from textual.widgets import Sparkline, Static
+
+from esx.store.errors import EsxError
+from esx.text import ago, visible
+from esx.tui.cells import MUTED
+from esx.tui.screens.pane import Pane
+from esx.tui.screens.streams import copy_event, event_columns
+from esx.tui.widgets.eventdetail import EventDetail
+from esx.tui.widgets.rowtable import RowTable
+from esx.tui.work import start
+
+if TYPE_CHECKING:
+    from textual.app import ComposeResult
+    from textual.timer import Timer
+
+    from esx.store.barrier import Gap, Writer
+    from esx.tui.follower import Follower
+    from esx.tui.link import Link
+    from esx.tui.rows import EventRow
+
+FLUSHES = 15
+"""Repaints a second while events come in."""
+
+
+class FeedList(RowTable["EventRow"]):
+    """The latest events; it follows the end until one moves away from it."""
+
+    following = True
+
+    def take(self, rows: list[EventRow], gone: int) -> None:
+        """Show `rows`, of which `gone` went from the top since the last time."""
+        if self.following:
+            self.set_rows(rows, cursor=len(rows) - 1, offset=len(rows))
+        else:
+            self.set_rows(rows, cursor=self.cursor - gone, offset=max(self.scroll_offset.y - gone, 0))
+
+    @property
+    def behind(self) -> int:
+        """How many rows are below the screen."""
+        return max(len(self.rows) - self.scroll_offset.y - self.body_height, 0)
+
+    def move_to(self, index: int) -> None:
+        """Put the cursor on a row; on the last one, follow again."""
+        super().move_to(index)
+        self.following = self.cursor >= len(self.rows) - 1
+
+    def on_resize(self) -> None:
+        """Keep what was in view in view: the end, while it is followed."""
+        if self.following:
+            self.scroll_to(y=len(self.rows), animate=False, force=True)
+
+    def watch_scroll_y(self, old_value: float, new_value: float) -> None:
+        """Stop following when the wheel goes up, follow again at the end."""
+        super().watch_scroll_y(old_value, new_value)
+        if new_value < old_value and self.max_scroll_y - new_value >= 1:
+            self.following = False
+        elif new_value >= self.max_scroll_y and new_value > old_value:
+            self.following = True
+
+
+class FeedPane(Pane):
+    """Follows live. Space pauses the view, never the counting."""
+
+    FIRST_FOCUS = "#feed"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("space", "pause", "Pause", tooltip="Stop the view and keep counting; again to go on"),
+        Binding("y", "copy", "Copy", tooltip="Copy the event as JSON"),
+        Binding("d", "detail", "Detail", tooltip="Show or hide the event in full"),
+        Binding("right,l", "focus_detail", "To the event in full", show=False),
+        Binding("left,h", "focus_list", "To the list", show=False),
+        Binding("escape", "close_detail", "Close the event in full", show=False),
+        Binding("r", "retry", "Retry the connection", show=False),
+    ]
+    DEFAULT_CSS = """
+    FeedPane {
+        layout: vertical;
+        #feed-figures {
+            height: 4;
+            layout: horizontal;
+            border: round $foreground 25%;
+            border-title-color: $text-muted;
+            border-subtitle-color: $text-muted;
+            background: $surface;
+            padding: 0 1;
+        }
+        #feed-numbers { width: 2fr; text-wrap: nowrap; text-overflow: ellipsis; }
+        #feed-spark { width: 1fr; height: 2; margin-left: 2; }
+        #feed-body { height: 1fr; layout: horizontal; }
+        .part {
+            border: round $foreground 25%;
+            border-title-color: $text-muted;
+            border-subtitle-color: $text-muted;
+            background: $surface;
+            height: 1fr;
+        }
+        .part:focus-within { border: round $primary; border-title-color: $text-primary; border-title-style: bold; }
+        #feed-part { width: 3fr; }
+        #feed-detail-part { width: 2fr; display: none; }
+        &.-detail #feed-detail-part { display: block; }
+        &.-paused #feed-part { border: round $warning; border-title-color: $text-warning; }
+    }
+    FeedPane.-narrow {
+        #feed-body { layout: vertical; }
+        #feed-part { width: 1fr; }
+        #feed-detail-part { width: 1fr; }
+    }
+    """
+
+    def __init__(self, link: Link, follower: Follower, *, id: str) -> None:
+        super().__init__(link, id=id)
+        self.follower = follower
+        self._written_at = 0.0
+        self._event_timer: Timer | None = None
+
+    def compose(self) -> ComposeResult:
+        """Lay out the figures above the list and the event."""
+        with Container(id="feed-figures") as figures:
+            figures.border_title = "feed"
+            yield Static(id="feed-numbers")
+            yield Sparkline([], id="feed-spark")
+        with Container(id="feed-body"):
+            with Container(id="feed-part", classes="part"):
+                yield FeedList(event_columns(in_all=True), id="feed", empty="waiting for events …")
+            with Container(id="feed-detail-part", classes="part") as detail:
+                detail.border_title = "event"
+                yield EventDetail(id="feed-detail")
+
+    @property
+    def table(self) -> FeedList:
+        """The list of events."""
+        return self.query_one("#feed", FeedList)
+
+    @property
+    def detail(self) -> EventDetail:
+        """The event in full."""
+        return self.query_one("#feed-detail", EventDetail)
+
+    def on_mount(self) -> None:
+        """Start the clock that repaints."""
+        self.set_interval(1 / FLUSHES, self._flush)
+        self.set_interval(5, self.table.refresh)
+
+    # -- drawing --------------------------------------------------------------------------------------------
+
+    def _flush(self) -> None:
+        # While another screen is shown, what comes waits in the log, counted.
+        if not self.display:
+            return
+        log = self.follower.log
+        gone = log.flush()
+        if gone is not None:
+            self.table.take(log.rows, gone)
+        now = monotonic()
+        if gone is not None or now - self._written_at >= 0.25:
+            self._written_at = now
+            self._write(now)
+
+    def _write(self, now: float) -> None:
+        log = self.follower.log
+        self.query_one("#feed-numbers", Static).update(self._figures(now))
+        spark = self.query_one("#feed-spark", Sparkline)
+        width = max(spark.size.width, 1)
+        series = log.rate.series(now)[-width:]
+        spark.data = [0] * (width - len(series)) + series
+        self.set_class(log.paused, "-paused")
+        if log.paused:
+            title = f"paused · {log.waiting:,} new"
+        elif self.table.following:
+            title = "following"
+        else:
+            title = f"not following · {self.table.behind:,} below · end follows again"
+        part = self.query_one("#feed-part")
+        part.border_title = Content(title)
+        gone = f" · {log.gone:,} earlier no longer kept" if log.gone else ""
+        part.border_subtitle = Content(f"{len(log.rows):,} shown{gone}")
+
+    def _figures(self, now: float) -> Content:
+        follower = self.follower
+        log = follower.log
+        first: list[tuple[str, str] | str] = [
+            (f"{log.rate.current(now):,.1f}", "bold"),
+            " events/s   ",
+            (f"{log.received:,}", "bold"),
+            " received   safe position ",
+            (f"{follower.position:,}", "bold"),
+        ]
+        if follower.dead:
+            first.append((f"   {follower.dead:,} numbers never used", MUTED))
+        return Content.assemble(*first, "\n", gap_line(follower.gap, started=follower.started))
+
+    # -- keys and the event in full -----------------------------------------------------------------------------
+
+    def action_pause(self) -> None:
+        """Stop the view, or go on."""
+        log = self.follower.log
+        log.paused = not log.paused
+        self._written_at = 0.0
+        self._flush()
+
+    @on(RowTable.Highlighted, "#feed")
+    def _highlighted(self, message: RowTable.Highlighted) -> None:
+        message.stop()
+        # Reading along with a feed that runs would be reading every event one by one.
+        if self.has_class("-detail") and not self.table.following:
+            self._read_soon()
+
+    @on(RowTable.Chosen, "#feed")
+    def _chosen(self, message: RowTable.Chosen) -> None:
+        message.stop()
+        self.table.following = False
+        self.add_class("-detail")
+        self._read_soon()
+
+    def _read_soon(self) -> None:
+        if self._event_timer is not None:
+            self._event_timer.stop()
+        self._event_timer = self.set_timer(0.04, self._open_event)
+
+    def _open_event(self) -> None:
+        row = self.table.row
+        if row is not None:
+            start(self, partial(self._read_event, row.global_seq), "event")
+
+    async def _read_event(self, global_seq: int) -> None:
+        store = self.link.store
+        if store is None:
+            return
+        try:
+            event = await store.event(global_seq)
+        except EsxError as error:
+            self.link.report(error)
+            self.detail.show(None, "the event could not be read")
+            return
+        self.detail.show(event)
+        self.query_one("#feed-detail-part").border_title = Content(
+            "event" if event is None else visible(event.event_type, limit=60)
+        )
+
+    def action_detail(self) -> None:
+        """Show or hide the event in full."""
+        if self.has_class("-detail"):
+            self.action_close_detail()
+        else:
+            self.table.action_choose()
+
+    def action_focus_detail(self) -> None:
+        """Go to the event in full."""
+        if not self.has_class("-detail"):
+            self.table.action_choose()
+        self.detail.focus()
+
+    def action_focus_list(self) -> None:
+        """Go to the list."""
+        self.table.focus()
+
+    def action_close_detail(self) -> None:
+        """Close the event in full."""
+        self.remove_class("-detail")
+        self.table.focus()
+
+    def action_copy(self) -> None:
+        """Copy the event as JSON."""
+        event = self.detail.event
+        if event is None or not self.has_class("-detail"):
+            self.notify("choose an event with enter first", severity="warning")
+        else:
+            copy_event(self, event)
+
+    def action_retry(self) -> None:
+        """Try to reach the database now."""
+        self.link.retry()
+
+
+def gap_line(gap: Gap | None, *, started: bool) -> tuple[str, str]:
+    """Return what says whether the feed is held, by what and by whom, and its style."""
+    if not started:
+        return "starting …", MUTED
+    if gap is None:
+        return "complete and in order up to there", "$text-success"
+    numbers = f"{gap.first:,}" if gap.first == gap.last else f"{gap.first:,}–{gap.last:,}"
+    held = ", ".join(writer_text(writer) for writer in gap.writers[:3])
+    more = f" and {len(gap.writers) - 3} more" if len(gap.writers) > 3 else ""
+    return f"held: {numbers} may still be committed by {held}{more}", "$text-warning"
+
+
+def writer_text(writer: Writer) -> str:
+    """Return who a writer is: its process, for how long, what it does."""
+    who = "a prepared transaction" if writer.pid is None else f"pid {writer.pid}"
+    since = "" if writer.since is None else f" open {ago(writer.since)}"
+    state = f", {visible(writer.state, limit=40)}" if writer.state else ""
+    application = f", {visible(writer.application, limit=40)}" if writer.application else ""
+    return f"{who}{since}{state}{application}"

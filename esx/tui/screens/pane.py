@@ -1,0 +1,55 @@
+"""What the four screens have in common."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from textual.containers import Container
+
+if TYPE_CHECKING:
+    from textual.events import DescendantFocus, Resize
+    from textual.widget import Widget
+
+    from esx.tui.link import Link
+
+
+_NARROW = 150
+"""Below this width parts stand above each other, not all side by side."""
+
+
+class Pane(Container):
+    """One of the explorer's screens. It is made when it is first looked at, and stays."""
+
+    FIRST_FOCUS: ClassVar[str] = ""
+    """What has the focus at first."""
+
+    DEFAULT_CSS = """
+    Pane { height: 1fr; width: 1fr; }
+    """
+
+    def __init__(self, link: Link, *, id: str) -> None:
+        super().__init__(id=id)
+        self.link = link
+        self.last_focused: Widget | None = None
+        self.ready = False
+        """Whether everything in it is in place."""
+
+    def on_mount(self) -> None:
+        """Begin, if there is a connection. Textual calls this after the `on_mount` of the screen itself."""
+        self.ready = True
+        if self.link.store is not None:
+            self.connected()
+
+    def on_resize(self, event: Resize) -> None:
+        """Lay the parts out by the room there is."""
+        self.set_class(event.size.width < _NARROW, "-narrow")
+
+    def on_descendant_focus(self, event: DescendantFocus) -> None:
+        """Remember where the focus is, for coming back."""
+        self.last_focused = event.widget
+
+    def connected(self) -> None:
+        """Take note that the store answers, for the first time or again."""
+
+    def entered(self) -> None:
+        """Take note of having become the visible screen."""

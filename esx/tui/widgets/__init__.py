@@ -1,0 +1,1 @@
+"""Widgets of the explorer. None of them talks to a database."""

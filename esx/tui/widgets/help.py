@@ -1,0 +1,82 @@
+"""The keys of where one is, by part."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from textual.app import App
+from textual.binding import Binding, BindingType
+from textual.containers import VerticalScroll
+from textual.content import Content
+from textual.screen import ModalScreen, Screen
+from textual.widgets import Static
+
+if TYPE_CHECKING:
+    from textual.app import ComposeResult
+
+
+class Help(ModalScreen[None]):
+    """Lists the keys that work in the focused part, then those of its screen, then those everywhere."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape,question_mark,enter", "dismiss", "Close"),
+        Binding("q", "app.quit", "Quit", show=False),
+    ]
+    DEFAULT_CSS = """
+    Help {
+        align: center middle;
+        & > VerticalScroll {
+            width: auto; min-width: 50; max-width: 90%; height: auto; max-height: 90%;
+            border: round $primary; background: $surface; padding: 1 2;
+        }
+        Static { width: auto; }
+    }
+    """
+
+    def __init__(self, groups: list[tuple[str, list[tuple[str, str]]]]) -> None:
+        super().__init__()
+        self._groups = groups
+
+    def compose(self) -> ComposeResult:
+        """Lay out the groups one below the other."""
+        parts: list[str | tuple[str, str]] = []
+        for title, keys in self._groups:
+            parts.append((f"{title}\n", "bold $text-primary"))
+            for key, what in keys:
+                parts += [(f"  {key:<18}", "bold"), f"{what}\n"]
+            parts.append("\n")
+        with VerticalScroll() as scroll:
+            scroll.border_title = "keys"
+            scroll.border_subtitle = "esc closes"
+            yield Static(Content.assemble(*parts[:-1]))
+
+    @classmethod
+    def of(cls, screen: Screen[object]) -> Help:
+        """Return the help for what is focused on `screen`."""
+        groups: dict[str, dict[str, list[str]]] = {}
+        for active in screen.active_bindings.values():
+            binding = active.binding
+            if binding.system or not binding.description or not active.enabled:
+                continue
+            if isinstance(active.node, App | Screen):
+                title = "everywhere"
+            else:
+                title = _TITLES.get(type(active.node).__name__, "the focused part")
+            what = binding.tooltip or binding.description
+            keys = groups.setdefault(title, {}).setdefault(what, [])
+            keys.append(screen.app.get_key_display(binding))
+        order = sorted(groups, key=lambda title: title == "everywhere")
+        return cls([(title, [(" ".join(keys), what) for what, keys in groups[title].items()]) for title in order])
+
+
+_TITLES = {
+    "PagedList": "this list",
+    "RowTable": "this list",
+    "FeedList": "this list",
+    "EventDetail": "the event",
+    "StreamsPane": "screen Streams",
+    "FeedPane": "screen Feed",
+    "LoadPane": "screen Load",
+    "HealthPane": "screen Health",
+    "Input": "this field",
+}

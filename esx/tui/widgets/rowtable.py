@@ -1,0 +1,315 @@
+"""A list of rows in columns that draws only the lines on screen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+
+from rich.segment import Segment
+from rich.style import Style
+from textual.binding import Binding, BindingType
+from textual.geometry import Size
+from textual.message import Message
+from textual.scroll_view import ScrollView
+from textual.strip import Strip
+
+from esx.text import visible
+from esx.tui.cells import Cell, fit, tint_style
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from textual import events
+
+Row = TypeVar("Row")
+
+_LINE_ROLES = frozenset({"cursor", "cursor-blurred", "hover"})
+
+
+@dataclass(frozen=True)
+class Column(Generic[Row]):
+    """A column: its title, what it shows of a row, and its width.
+
+    `width` cells, or, where it is 0, a `share` of what the others leave. A column is left out where the list is
+    narrower than `needs` cells.
+    """
+
+    title: str
+    cell: Callable[[Row], Cell]
+    width: int = 0
+    share: int = 1
+    right: bool = False
+    needs: int = 0
+
+
+class RowTable(ScrollView, Generic[Row], can_focus=True):
+    """Rows under a line of titles, with a cursor. The rows are set from outside; nothing is loaded here.
+
+    Texts of cells must be safe to show already.
+    """
+
+    ALLOW_SELECT = False
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("up,k", "move(-1)", "Up", show=False),
+        Binding("down,j", "move(1)", "Down", show=False),
+        Binding("pageup,ctrl+b", "page(-1)", "Page up", show=False),
+        Binding("pagedown,ctrl+f", "page(1)", "Page down", show=False),
+        Binding("home,g", "first", "First", show=False),
+        Binding("end,G", "last", "Last", show=False),
+        Binding("enter", "choose", "Open", show=False),
+    ]
+    COMPONENT_CLASSES: ClassVar[set[str]] = {
+        "row-table--title",
+        "row-table--cursor",
+        "row-table--cursor-blurred",
+        "row-table--hover",
+        "row-table--muted",
+        "row-table--strong",
+        "row-table--number",
+        "row-table--problem",
+    }
+    DEFAULT_CSS = """
+    RowTable {
+        scrollbar-size-vertical: 1;
+        scrollbar-gutter: stable;
+        overflow-x: hidden;
+        overflow-y: auto;
+        scrollbar-background: $surface;
+        scrollbar-background-hover: $surface;
+        scrollbar-color: $foreground 25%;
+        background: $surface;
+        color: $foreground;
+        & > .row-table--title { color: $text-muted; text-style: bold; }
+        & > .row-table--cursor { background: $block-cursor-background; color: $block-cursor-foreground; }
+        & > .row-table--cursor-blurred { background: $primary 25%; }
+        & > .row-table--hover { background: $boost; }
+        & > .row-table--muted { color: $text-muted; }
+        & > .row-table--strong { text-style: bold; }
+        & > .row-table--number { color: $text-muted; }
+        & > .row-table--problem { color: $text-error; }
+    }
+    """
+
+    class Highlighted(Message):
+        """The cursor is on another row."""
+
+        def __init__(self, table: RowTable[Any], row: Any) -> None:
+            super().__init__()
+            self.table = table
+            self.row = row
+
+        @property
+        def control(self) -> RowTable[Any]:
+            """The list."""
+            return self.table
+
+    class Chosen(Message):
+        """A row was chosen, with enter or a double click."""
+
+        def __init__(self, table: RowTable[Any], row: Any) -> None:
+            super().__init__()
+            self.table = table
+            self.row = row
+
+        @property
+        def control(self) -> RowTable[Any]:
+            """The list."""
+            return self.table
+
+    def __init__(self, columns: Sequence[Column[Row]], *, id: str | None = None, empty: str = "nothing here") -> None:
+        super().__init__(id=id)
+        self.columns = list(columns)
+        self.rows: list[Row] = []
+        self.cursor = 0
+        self.empty = empty
+        self.problem = ""
+        """Why there is nothing to see, shown in place of rows."""
+        self._hover: int | None = None
+        self._last_row: Row | None = None
+        self._widths: tuple[int, list[int]] = (-1, [])
+        self._body_height = 1
+
+    def forget_widths(self) -> None:
+        """Lay the columns out anew: they are others now."""
+        self._widths = (-1, [])
+
+    # -- rows -----------------------------------------------------------------------------------------------
+
+    @property
+    def row(self) -> Row | None:
+        """The row under the cursor."""
+        return self.rows[self.cursor] if 0 <= self.cursor < len(self.rows) else None
+
+    @property
+    def body_height(self) -> int:
+        """How many rows fit on screen."""
+        return max(self.scrollable_content_region.height - 1, 1)
+
+    def set_rows(self, rows: list[Row], *, cursor: int, offset: int) -> None:
+        """Show `rows`, the cursor and the first line on screen where they are said to be, all at once."""
+        self.rows = rows
+        self.cursor = max(0, min(cursor, len(rows) - 1))
+        self.virtual_size = Size(0, len(rows) + 1)
+        self.scroll_to(y=offset, animate=False, force=True)
+        self.refresh()
+        self._tell()
+
+    def move_to(self, index: int) -> None:
+        """Put the cursor on a row and show it."""
+        self.cursor = max(0, min(index, len(self.rows) - 1))
+        self._show_cursor()
+        self.refresh()
+        self._tell()
+
+    def _show_cursor(self) -> None:
+        top = self.scroll_offset.y
+        if self.cursor < top:
+            self.scroll_to(y=self.cursor, animate=False, force=True)
+        elif self.cursor >= top + self.body_height:
+            self.scroll_to(y=self.cursor - self.body_height + 1, animate=False, force=True)
+
+    def on_resize(self) -> None:
+        """Keep the row under the cursor on screen, if it was."""
+        top = self.scroll_offset.y
+        was_shown = top <= self.cursor < top + self._body_height
+        self._body_height = self.body_height
+        if was_shown:
+            self._show_cursor()
+
+    def _tell(self) -> None:
+        if self.row != self._last_row:
+            self._last_row = self.row
+            self.post_message(self.Highlighted(self, self.row))
+
+    # -- keys and mouse ---------------------------------------------------------------------------------------
+
+    def action_move(self, by: int) -> None:
+        """Move the cursor by rows."""
+        self.move_to(self.cursor + by)
+
+    def action_page(self, by: int) -> None:
+        """Move the cursor by screens."""
+        self.move_to(self.cursor + by * max(self.body_height - 1, 1))
+
+    def action_first(self) -> None:
+        """Go to the first row."""
+        self.move_to(0)
+
+    def action_last(self) -> None:
+        """Go to the last row."""
+        self.move_to(len(self.rows) - 1)
+
+    def action_choose(self) -> None:
+        """Choose the row under the cursor."""
+        if self.row is not None:
+            self.post_message(self.Chosen(self, self.row))
+
+    def _row_at(self, event: events.MouseEvent) -> int | None:
+        offset = event.get_content_offset(self)
+        if offset is None or offset.y == 0:
+            return None
+        index = self.scroll_offset.y + offset.y - 1
+        return index if 0 <= index < len(self.rows) else None
+
+    def on_click(self, event: events.Click) -> None:
+        """Move to the row; choose it on a second click."""
+        index = self._row_at(event)
+        if index is not None:
+            self.move_to(index)
+            if event.chain == 2:
+                self.action_choose()
+
+    def on_mouse_move(self, event: events.MouseMove) -> None:
+        """Mark the row under the mouse."""
+        self._set_hover(self._row_at(event))
+
+    def on_leave(self) -> None:
+        """Forget the row under the mouse."""
+        self._set_hover(None)
+
+    def _set_hover(self, index: int | None) -> None:
+        if index != self._hover:
+            self._hover = index
+            self.refresh()
+
+    # -- drawing --------------------------------------------------------------------------------------------
+
+    def column_widths(self, width: int) -> list[int]:
+        """Return the width of each column in a list `width` cells wide; 0 for one that is left out."""
+        if self._widths[0] == width:
+            return self._widths[1]
+        shown = [column.needs <= width for column in self.columns]
+        gaps = max(sum(shown) - 1, 0)
+        fixed = sum(column.width for column, is_shown in zip(self.columns, shown, strict=True) if is_shown)
+        shares = sum(
+            column.share for column, is_shown in zip(self.columns, shown, strict=True) if is_shown and not column.width
+        )
+        left = max(width - fixed - gaps, 0)
+        widths = []
+        for column, is_shown in zip(self.columns, shown, strict=True):
+            if not is_shown:
+                widths.append(0)
+            elif column.width:
+                widths.append(column.width)
+            else:
+                taken = left * column.share // shares
+                left -= taken
+                shares -= column.share
+                widths.append(taken)
+        self._widths = (width, widths)
+        return widths
+
+    def render_line(self, y: int) -> Strip:
+        """Draw one line of the screen: the titles, a row, or nothing."""
+        width = self.scrollable_content_region.width
+        base = self.rich_style
+        if y == 0:
+            return self._titles(width, base)
+        index = self.scroll_offset.y + y - 1
+        if index < len(self.rows):
+            return self._row_line(index, width, base)
+        if not self.rows and y == 2:
+            text, role = (self.problem, "problem") if self.problem else (self.empty, "muted")
+            style = base + self._role(role)
+            return Strip([Segment(fit(" " + visible(text, limit=1000), width), style)], width)
+        return Strip.blank(width, base)
+
+    def _titles(self, width: int, base: Style) -> Strip:
+        style = base + self._role("title")
+        segments = []
+        for column, size in zip(self.columns, self.column_widths(width), strict=True):
+            if size:
+                segments += [Segment(fit(column.title, size, right=column.right), style), Segment(" ", style)]
+        return Strip(segments[:-1]).adjust_cell_length(width, base)
+
+    def _row_line(self, index: int, width: int, base: Style) -> Strip:
+        on_cursor = index == self.cursor
+        if on_cursor and self.has_focus:
+            line, plain = base + self._role("cursor"), True
+        elif on_cursor:
+            line, plain = base + self._role("cursor-blurred"), False
+        else:
+            line, plain = (base + self._role("hover") if index == self._hover else base), False
+        dark = self.app.current_theme.dark
+        row = self.rows[index]
+        segments = []
+        gap = Segment(" ", line)
+        for column, size in zip(self.columns, self.column_widths(width), strict=True):
+            if not size:
+                continue
+            cell = column.cell(row)
+            style = line
+            if not plain:
+                if cell.tint is not None:
+                    style = line + tint_style(cell.tint, dark)
+                elif cell.role:
+                    style = line + self._role(cell.role)
+            segments += [Segment(fit(cell.text, size, right=column.right), style), gap]
+        return Strip(segments[:-1]).adjust_cell_length(width, line)
+
+    def _role(self, role: str) -> Style:
+        style = self.get_component_rich_style(f"row-table--{role}")
+        if role in _LINE_ROLES:
+            return style
+        # Without its background, which belongs to the line.
+        return Style(color=style.color, bold=style.bold)

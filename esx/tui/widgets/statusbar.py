@@ -1,0 +1,100 @@
+"""The line at the top: where we are, on which database, and whether it answers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from rich.cells import cell_len
+from textual.containers import Horizontal
+from textual.content import Content
+from textual.message import Message
+from textual.widgets import Static
+
+from esx.text import visible
+from esx.tui.cells import MUTED, fit
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from textual import events
+    from textual.app import ComposeResult
+
+
+class ScreenTab(Static):
+    """The name of a screen with its key; a click goes there."""
+
+    class Clicked(Message):
+        """The tab was clicked."""
+
+        def __init__(self, screen_id: str) -> None:
+            super().__init__()
+            self.screen_id = screen_id
+
+    def __init__(self, key: str, name: str, screen_id: str) -> None:
+        super().__init__(Content.assemble((key, MUTED), " ", name), id=f"tab-{screen_id}")
+        self._screen_id = screen_id
+
+    def on_click(self) -> None:
+        """Ask for the screen."""
+        self.post_message(self.Clicked(self._screen_id))
+
+
+class StatusBar(Horizontal):
+    """Program, screens, database and connection, in one line."""
+
+    ALLOW_SELECT = False
+    DEFAULT_CSS: ClassVar[str] = """
+    StatusBar {
+        dock: top;
+        height: 1;
+        background: $panel;
+        color: $foreground;
+        #brand { width: 5; background: $primary; color: $text; text-style: bold; content-align: center middle; }
+        ScreenTab { width: auto; padding: 0 1; }
+        ScreenTab:hover { background: $block-hover-background; }
+        ScreenTab.-current {
+            background: $block-cursor-background; color: $block-cursor-foreground; text-style: bold;
+        }
+        #where { width: 1fr; text-align: right; padding: 0 1; text-wrap: nowrap; text-overflow: ellipsis; }
+    }
+    """
+
+    def __init__(self, screens: Sequence[tuple[str, str, str]]) -> None:
+        super().__init__()
+        self._screens = screens
+        self._names: list[str] = [""]
+        self._state: tuple[str, str] = ("", "")
+
+    def compose(self) -> ComposeResult:
+        """Lay out the line."""
+        yield Static("esx", id="brand")
+        for key, name, screen_id in self._screens:
+            yield ScreenTab(key, name, screen_id)
+        yield Static(id="where")
+
+    def mark(self, current: str) -> None:
+        """Mark the current screen."""
+        for tab in self.query(ScreenTab):
+            tab.set_class(tab.id == f"tab-{current}", "-current")
+
+    def say(self, names: Sequence[str], state: str, colour: str) -> None:
+        """Say what database this is, by the first of its names that fits, and how it is connected."""
+        self._names = [visible(name, limit=200) for name in names]
+        self._state = (state, colour)
+        self._write()
+
+    def on_resize(self, _event: events.Resize) -> None:
+        """Say more or less, by the room there is."""
+        self._write()
+
+    def _write(self) -> None:
+        where = self.query_one("#where", Static)
+        state, colour = self._state
+        if where.size.width < 50:
+            # Live or polling says that it is connected.
+            state = state.removeprefix("connected, ")
+        room = where.size.width - len(state) - 4
+        database = next((name for name in self._names if cell_len(name) <= room), None)
+        if database is None:
+            database = fit(self._names[-1], room) if room > 4 else ""
+        where.update(Content.assemble((database, MUTED), "  ", (f"● {state}", colour)))

@@ -1,0 +1,81 @@
+"""What the tests of the explorer share: opening it, waiting for it, and reading what it shows."""
+
+from __future__ import annotations
+
+import contextlib
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from textual.css.query import NoMatches
+
+from esx.store import NewEvent
+from esx.tui.app import Explorer
+from esx.tui.link import LinkState
+from esx.tui.screens.feed import FeedPane
+from esx.tui.screens.streams import StreamsPane
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from textual.pilot import Pilot
+
+    from esx.store import EventStore
+
+PATIENCE = 20.0
+
+
+async def until(pilot: Pilot[None], condition: Callable[[], object], what: str = "") -> None:
+    """Wait for a condition; fail, saying what the screen shows, if it does not come."""
+    deadline = monotonic() + PATIENCE
+    while True:
+        with contextlib.suppress(LookupError, NoMatches):
+            if condition():
+                return
+        if monotonic() > deadline:
+            raise AssertionError(f"waited in vain {what}; the screen shows:\n" + "\n".join(lines_of(pilot.app)))
+        await pilot.pause(0.02)
+
+
+def lines_of(app: Any) -> list[str]:
+    """Return the lines on screen as text."""
+    return [strip.text for strip in app.screen._compositor.render_strips()]
+
+
+def text_of(app: Any) -> str:
+    """Return the screen as text."""
+    return "\n".join(lines_of(app))
+
+
+@contextlib.asynccontextmanager
+async def explorer(
+    dsn: str, *, size: tuple[int, int] = (160, 40), connected: bool = True, **options: Any
+) -> AsyncIterator[tuple[Explorer, Pilot[None]]]:
+    """Open the explorer without a terminal; with `connected`, wait until streams are listed."""
+    app = Explorer(dsn, label=options.pop("label", "test database"), embedded=False, **options)
+    async with app.run_test(size=size, notifications=True) as pilot:
+        if connected:
+            await until(pilot, lambda: app.link.state is LinkState.CONNECTED, "for a connection")
+            await until(pilot, lambda: browse(app).streams.rows and browse(app).streams.has_focus, "for the streams")
+        yield app, pilot
+
+
+def browse(app: Explorer) -> StreamsPane:
+    """Return the screen Streams."""
+    return app.query(StreamsPane).first()
+
+
+def feed_of(app: Explorer) -> FeedPane:
+    """Return the screen Feed."""
+    return app.query(FeedPane).first()
+
+
+def ids(app: Explorer) -> list[str]:
+    """Return the streams that are listed."""
+    return [row.summary.stream_id for row in browse(app).streams.rows if row.summary is not None]
+
+
+async def fill(store: EventStore, streams: int, events: int) -> None:
+    """Append to streams named s-000, s-001, ..."""
+    for number in range(streams):
+        batch = [NewEvent(f"Type{at % 3}", {"at": at, "of": number}, {"user": "ann"}) for at in range(events)]
+        await store.append(f"s-{number:03d}", batch)

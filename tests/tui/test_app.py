@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import asyncpg
+import pytest
+
+from esx.store import EventStore, NewEvent
+from esx.tui.app import Explorer
+from esx.tui.link import LinkState
+from esx.tui.widgets.help import Help
+from tests.tui.helpers import browse, explorer, fill, ids, text_of, until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+UNREACHABLE = "postgresql://nobody:secret@127.0.0.1:1/nowhere"
+KEYS = {"1": "streams by name", "2": "safe position", "3": "goodput", "4": "writers in flight"}
+
+
+def shows(app: Explorer, piece: str) -> Callable[[], bool]:
+    return lambda: piece in text_of(app)
+
+
+async def test_each_screen_has_its_key(dsn18: str, store18: EventStore) -> None:
+    await fill(store18, 2, 2)
+    async with explorer(dsn18, size=(80, 24)) as (app, pilot):
+        for key in "2341":
+            await pilot.press(key)
+            await until(pilot, shows(app, KEYS[key]), f"for screen {key}")
+        await pilot.click("#tab-health-screen")
+        await until(pilot, lambda: KEYS["4"] in text_of(app))
+        await pilot.press("1")
+        await until(pilot, lambda: browse(app).streams.has_focus)
+
+
+@pytest.mark.parametrize("quit_key", ["q", "ctrl+q", "ctrl+c"])
+async def test_quitting_from_each_screen(dsn18: str, store18: EventStore, quit_key: str) -> None:
+    await fill(store18, 1, 1)
+    for key, piece in KEYS.items() if quit_key == "q" else [("2", KEYS["2"])]:
+        async with explorer(dsn18) as (app, pilot):
+            await pilot.press(key)
+            await until(pilot, shows(app, piece))
+            await pilot.press(quit_key)
+            await until(pilot, lambda: not app.is_running or app._exit)
+        assert app.return_code == 0
+    # The connections have gone with it: one is left, of the store that this test uses.
+    async with store18._connection() as connection:
+        for _ in range(100):
+            names = await connection.fetch(
+                "SELECT application_name FROM pg_stat_activity "
+                "WHERE datname = current_database() AND application_name LIKE 'esx explorer%'"
+            )
+            if not names:
+                break
+            await asyncio.sleep(0.05)
+        assert not names
+
+
+async def test_quitting_from_fields_and_modals(dsn18: str, store18: EventStore) -> None:
+    await fill(store18, 1, 1)
+    for keys in (["slash", "a", "ctrl+q"], ["question_mark", "ctrl+q"], ["question_mark", "q"], ["ctrl+p", "ctrl+q"]):
+        async with explorer(dsn18) as (app, pilot):
+            await pilot.press(*keys)
+            await until(pilot, lambda: app._exit)
+        assert app.return_code == 0
+
+
+async def test_help_lists_the_keys_of_where_one_is(dsn18: str, store18: EventStore) -> None:
+    await fill(store18, 1, 1)
+    async with explorer(dsn18, size=(120, 50)) as (app, pilot):
+        await pilot.press("question_mark")
+        await until(pilot, lambda: isinstance(app.screen, Help) and "this list" in text_of(app))
+        for piece in ("screen Streams", "everywhere", "Page down", "Copy the event as JSON", "Leave"):
+            assert piece in text_of(app), piece
+        await pilot.press("escape")
+        await until(pilot, lambda: not isinstance(app.screen, Help))
+
+
+async def test_the_palette_has_every_action(dsn18: str, store18: EventStore) -> None:
+    await fill(store18, 1, 1)
+    async with explorer(dsn18) as (app, pilot):
+        titles = {command.title for command in app.get_system_commands(app.screen)}
+        assert {"Screen Feed", "Copy the event as JSON", "Leave", "Theme", "The keys that work here"} <= titles
+        await pilot.press("ctrl+p", *"screen health", "enter")
+        await until(pilot, lambda: KEYS["4"] in text_of(app))
+
+
+async def test_an_unreachable_database_is_an_error_with_a_remedy() -> None:
+    async with explorer(UNREACHABLE, connected=False) as (app, pilot):
+        await until(pilot, lambda: app.link.state is LinkState.UNREACHABLE)
+        await until(pilot, lambda: "No connection" in text_of(app) and "--dsn" in text_of(app))
+        shown = text_of(app)
+        assert "127.0.0.1:1" in shown
+        assert "secret" not in shown
+        assert "Traceback" not in shown
+        for key in "2r41":
+            await pilot.press(key)
+        await pilot.press("q")
+        await until(pilot, lambda: app._exit)
+    assert app.return_code == 0
+
+
+async def test_a_database_without_the_schema_goes_on_once_it_is_there(empty_dsn: str) -> None:
+    async with explorer(empty_dsn, connected=False) as (app, pilot):
+        await until(pilot, lambda: "esx init" in text_of(app), "for the remedy")
+        async with EventStore.connect(empty_dsn) as store:
+            await store.init()
+            await store.append("first-1", [NewEvent("T")])
+        await pilot.press("r")
+        await until(pilot, lambda: ids(app) == ["first-1"])
+
+
+async def test_an_empty_store(dsn18: str) -> None:
+    async with explorer(dsn18) as (app, pilot):
+        await until(pilot, lambda: "no events" in text_of(app))
+        for key in "2341":
+            await pilot.press(key)
+            await until(pilot, shows(app, KEYS[key]))
+
+
+async def test_a_lost_connection_is_shown_and_found_again(dsn: str, store: EventStore) -> None:
+    await fill(store, 2, 2)
+    admin = await asyncpg.connect(dsn, database="postgres")
+    async with store._connection() as connection:
+        database = await connection.fetchval("SELECT current_database()")
+    async with explorer(dsn) as (app, pilot):
+        await until(pilot, lambda: app.follower.listening)
+        await admin.execute(f"ALTER DATABASE {database} ALLOW_CONNECTIONS false")
+        await admin.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'esx explorer%'"
+        )
+        await pilot.press("r")
+        await until(pilot, lambda: app.link.state is LinkState.LOST and "reconnecting · r tries now" in text_of(app))
+        assert ids(app) == ["s-000", "s-001"]
+        await admin.execute(f"ALTER DATABASE {database} ALLOW_CONNECTIONS true")
+        await store.append("s-001", [NewEvent("Again")])
+        await pilot.press("r")
+        await until(pilot, lambda: app.link.state is LinkState.CONNECTED and "Again" in text_of(app))
+        await until(pilot, lambda: app.follower.log.received == 5)
+    await admin.close()
+
+
+async def test_background_work_runs_and_may_fail(dsn18: str, store18: EventStore) -> None:
+    await fill(store18, 1, 1)
+
+    async def background() -> None:
+        await store18.append("traffic-1", [NewEvent("T")])
+        raise RuntimeError("[b]no more\x1b[31m")
+
+    async with explorer(dsn18, background=background) as (app, pilot):
+        await until(pilot, lambda: "[b]no more␛[31m" in text_of(app), "for the notification")
+        await pilot.press("r")
+        await until(pilot, lambda: ids(app) == ["s-000", "traffic-1"])
+
+
+async def test_the_embedded_database_is_named() -> None:
+    app = Explorer(UNREACHABLE, label="demo", embedded=True)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: "embedded PostgreSQL 18" in text_of(app).splitlines()[0])
+
+
+async def test_themes_and_narrow_terminals(dsn18: str, store18: EventStore) -> None:
+    await fill(store18, 3, 3)
+    async with explorer(dsn18, size=(40, 12)) as (app, pilot):
+        for theme in ("textual-light", "nord", "textual-ansi", "gruvbox"):
+            if theme in app.available_themes:
+                app.theme = theme
+                await pilot.pause()
+                assert "s-000" in text_of(app)

@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from esx.store import NewEvent
+from tests.tui.helpers import explorer, feed_of, fill, text_of, until
+
+if TYPE_CHECKING:
+    import asyncpg
+
+    from esx.store import EventStore
+
+
+async def test_starts_with_what_was_there_and_shows_what_comes(dsn: str, store: EventStore) -> None:
+    await fill(store, 4, 50)
+    async with explorer(dsn) as (app, pilot):
+        await pilot.press("2")
+        await until(pilot, lambda: len(feed_of(app).table.rows) == 100, "for the last hundred")
+        assert [row.global_seq for row in feed_of(app).table.rows] == list(range(101, 201))
+        await store.append("new-1", [NewEvent("JustHappened", {"hello": 1})])
+        await until(pilot, lambda: "JustHappened" in text_of(app), "for the event")
+        assert "safe position 201" in text_of(app)
+        assert feed_of(app).table.row == feed_of(app).table.rows[-1]
+
+
+async def test_a_pause_counts_and_goes_on(dsn18: str, store18: EventStore) -> None:
+    await fill(store18, 1, 3)
+    async with explorer(dsn18) as (app, pilot):
+        await pilot.press("2")
+        await until(pilot, lambda: len(feed_of(app).table.rows) == 3)
+        await pilot.press("space")
+        await fill(store18, 2, 66)
+        await until(pilot, lambda: "132 new" in text_of(app), "for the count")
+        assert len(feed_of(app).table.rows) == 3
+        await pilot.press("space")
+        await until(pilot, lambda: len(feed_of(app).table.rows) == 135)
+        assert "135 received" in text_of(app)
+
+
+async def test_moving_up_stops_following_and_end_follows_again(dsn18: str, store18: EventStore) -> None:
+    await fill(store18, 1, 60)
+    async with explorer(dsn18) as (app, pilot):
+        await pilot.press("2")
+        await until(pilot, lambda: len(feed_of(app).table.rows) == 60)
+        await pilot.press("up", "up")
+        row, top = feed_of(app).table.row, feed_of(app).table.scroll_offset.y
+        await fill(store18, 2, 5)
+        await until(pilot, lambda: len(feed_of(app).table.rows) == 70)
+        assert (feed_of(app).table.row, feed_of(app).table.scroll_offset.y) == (row, top)
+        assert "not following" in text_of(app)
+        await pilot.press("end")
+        await store18.append("x", [NewEvent("T")])
+        await until(pilot, lambda: len(feed_of(app).table.rows) == 71)
+        assert feed_of(app).table.row == feed_of(app).table.rows[-1]
+
+
+async def test_an_event_in_full(dsn18: str, store18: EventStore) -> None:
+    await store18.append("s", [NewEvent("T", {"some": "payload"})])
+    async with explorer(dsn18) as (app, pilot):
+        await pilot.press("2")
+        await until(pilot, lambda: feed_of(app).table.rows)
+        await pilot.press("enter")
+        await until(pilot, lambda: '"some": "payload"' in text_of(app) and "global_seq" in text_of(app))
+        await pilot.press("escape")
+        await pilot.pause()
+        assert "global_seq" not in text_of(app)
+
+
+async def test_what_comes_while_another_screen_is_shown_is_there(dsn18: str, store18: EventStore) -> None:
+    await fill(store18, 1, 3)
+    async with explorer(dsn18) as (app, pilot):
+        await until(pilot, lambda: app.follower.log.received == 3)
+        await fill(store18, 2, 10)
+        await until(pilot, lambda: app.follower.log.received == 23)
+        await pilot.press("2")
+        await until(pilot, lambda: len(feed_of(app).table.rows) == 23)
+
+
+async def test_a_gap_names_the_writer_that_holds_it(dsn: str, store: EventStore, sql: asyncpg.Connection) -> None:
+    await fill(store, 1, 3)
+    pid = await sql.fetchval("SELECT pg_backend_pid()")
+    async with explorer(dsn) as (app, pilot):
+        await pilot.press("2")
+        await until(pilot, lambda: len(feed_of(app).table.rows) == 3)
+        transaction = sql.transaction()
+        await transaction.start()
+        await sql.execute("INSERT INTO events (stream_id, stream_seq, event_type, data) VALUES ('held', 0, 'T', '{}')")
+        await store.append("s-001", [NewEvent("T")])
+        await until(pilot, lambda: f"held: 4 may still be committed by pid {pid}" in text_of(app), "for the gap")
+        assert len(feed_of(app).table.rows) == 3
+        await transaction.commit()
+        await until(pilot, lambda: len(feed_of(app).table.rows) == 5)
+        assert "complete and in order" in text_of(app)

@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from esx.tui.feedlog import FeedLog, Rate
+from esx.tui.rows import EventRow
+
+
+def rows(first: int, count: int) -> list[EventRow]:
+    return [EventRow(number, "s", number, "T", datetime.now(UTC), "{}") for number in range(first, first + count)]
+
+
+def test_counts_add_up_whatever_is_dropped() -> None:
+    log = FeedLog(kept=10)
+    log.add(rows(1, 8), 0.0)
+    assert log.flush() == 0
+    log.add(rows(9, 7), 0.1)
+    assert log.flush() == 5
+    assert [row.global_seq for row in log.rows] == list(range(6, 16))
+    log.add(rows(16, 35), 0.2)
+    log.flush()
+    assert log.received == 50 == len(log.rows) + log.gone
+
+
+def test_a_pause_keeps_counting() -> None:
+    log = FeedLog(kept=10)
+    log.add(rows(1, 3), 0.0)
+    log.flush()
+    log.paused = True
+    log.add(rows(4, 132), 0.1)
+    assert log.flush() is None
+    assert log.waiting == 132
+    assert [row.global_seq for row in log.rows] == [1, 2, 3]
+    log.paused = False
+    log.flush()
+    assert [row.global_seq for row in log.rows] == list(range(126, 136))
+    assert log.received == 135 == len(log.rows) + log.gone
+
+
+def test_rate_by_the_second() -> None:
+    rate = Rate(seconds=5)
+    rate.add(10, 100.2)
+    rate.add(20, 101.9)
+    assert rate.series(102.0) == [10, 20]
+    assert rate.current(104.0) == 20 / 3
+    assert rate.series(200.0) == [0, 0, 0, 0]

@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from esx.store import NewEvent
+from esx.tui.sources import AllEvents, Page, StreamEvents, StreamsByActivity, StreamsByName
+from esx.tui.window import Window
+
+if TYPE_CHECKING:
+    from esx.store import EventStore
+
+from tests.tui.helpers import fill
+
+
+async def walk(window: Window[Any, Any], *, up: bool) -> None:
+    for _ in range(1000):
+        if window.top if up else window.bottom:
+            return
+        await window.grow(up=up)
+    raise AssertionError("the list never ends")
+
+
+async def test_events_from_either_end(store18: EventStore) -> None:
+    await store18.append("s", [NewEvent("T", {"n": n}) for n in range(95)])
+    for source in (
+        StreamEvents(store18, "s"),
+        StreamEvents(store18, "s", newest_first=True),
+        AllEvents(store18),
+        AllEvents(store18, newest_first=False),
+    ):
+        down: Window[Any, int] = Window(source, page=10)
+        await down.home()
+        assert down.top
+        await walk(down, up=False)
+        up: Window[Any, int] = Window(source, page=10)
+        await up.end()
+        assert up.bottom
+        await walk(up, up=True)
+        assert up.rows == down.rows
+        numbers = [row.stream_seq for row in down.rows]
+        assert numbers == (list(range(94, -1, -1)) if source.newest_first else list(range(95)))
+
+
+async def test_the_window_is_bounded_and_forgets_nothing_for_good(store18: EventStore) -> None:
+    await store18.append("s", [NewEvent("T", {}) for _ in range(300)])
+    window: Window[Any, int] = Window(StreamEvents(store18, "s"), page=20, most=50)
+    await window.home()
+    above = 0
+    while not window.bottom:
+        shift = await window.grow(up=False)
+        assert shift is not None
+        above -= shift.above
+        assert len(window.rows) <= 50
+    assert (window.rows[0].stream_seq, window.rows[-1].stream_seq) == (above, 299)
+    assert not window.top
+    await walk(window, up=True)
+    assert window.rows[0].stream_seq == 0
+    assert len(window.rows) == 50
+    await walk(window, up=False)
+    assert window.rows[-1].stream_seq == 299
+
+
+async def test_streams_by_name_from_either_end_with_all_on_top(store18: EventStore) -> None:
+    await fill(store18, 35, 1)
+    down: Window[Any, Any] = Window(StreamsByName(store18), page=10)
+    await down.home()
+    await walk(down, up=False)
+    up: Window[Any, Any] = Window(StreamsByName(store18), page=10)
+    await up.end()
+    await walk(up, up=True)
+    assert [row.label for row in down.rows] == ["$all", *(f"s-{n:03d}" for n in range(35))]
+    assert up.rows == down.rows
+    for row in (down.rows[0], down.rows[1], down.rows[17], down.rows[-1]):
+        around: Window[Any, Any] = Window(StreamsByName(store18), page=10)
+        await around.around(around.source.key(row))
+        assert row in around.rows
+        await walk(around, up=True)
+        await walk(around, up=False)
+        assert around.rows == down.rows
+
+
+async def test_filters(store18: EventStore) -> None:
+    await fill(store18, 30, 1)
+    await store18.append("other-1", [NewEvent("T")])
+
+    async def found(text: str) -> list[str]:
+        window: Window[Any, Any] = Window(StreamsByName(store18, text), page=7)
+        await window.home()
+        await walk(window, up=False)
+        return [row.label for row in window.rows]
+
+    assert await found("s-02") == [f"s-{n:03d}" for n in range(20, 30)]
+    assert await found("*-??1") == ["s-001", "s-011", "s-021"]
+    assert await found("*-1") == ["other-1"]
+    assert await found("none") == []
+
+
+async def test_streams_by_activity_in_both_directions(store18: EventStore) -> None:
+    await fill(store18, 40, 2)
+    await store18.append("s-005", [NewEvent("Late")])
+    source = StreamsByActivity(store18)
+    window: Window[Any, Any] = Window(source, page=8, most=20)
+    await window.home()
+    assert [row.label for row in window.rows[:3]] == ["$all", "s-005", "s-039"]
+    await walk(window, up=False)
+    assert window.rows[-1].label == "s-000"
+    assert not window.top
+    await walk(window, up=True)
+    assert [row.label for row in window.rows[:3]] == ["$all", "s-005", "s-039"]
+    assert len({row.label for row in window.rows}) == len(window.rows)
+
+
+class SlowSource:
+    """Answers when it is told to."""
+
+    ends_anywhere = True
+
+    def __init__(self) -> None:
+        self.gates: list[asyncio.Event] = []
+
+    async def page(self, after: int | None, *, backwards: bool, limit: int) -> Page[int, int]:
+        gate = asyncio.Event()
+        self.gates.append(gate)
+        await gate.wait()
+        start = 0 if after is None else after + 1
+        return Page(list(range(start, start + limit)) if not backwards else list(range(-limit, 0)), start + limit - 1)
+
+    def key(self, row: int) -> int:
+        return row
+
+
+async def test_a_jump_overtakes_what_is_being_loaded() -> None:
+    source = SlowSource()
+    window: Window[int, int] = Window(source, page=3)
+
+    async def start(load: Any) -> asyncio.Task[Any]:
+        task = asyncio.create_task(load)
+        await asyncio.sleep(0)
+        return task
+
+    home = await start(window.home())
+    source.gates[0].set()
+    assert await home
+    grow = await start(window.grow(up=False))
+    end = await start(window.end())
+    source.gates[2].set()
+    assert await end
+    source.gates[1].set()
+    assert await grow is None
+    assert window.rows == [-3, -2, -1]

@@ -1,0 +1,194 @@
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from esx.store import JsonText, NewEvent
+from tests.tui.helpers import browse, explorer, fill, ids, lines_of, text_of, until
+
+if TYPE_CHECKING:
+    from esx.store import EventStore
+
+
+async def test_streams_events_and_json(dsn: str, store: EventStore) -> None:
+    await fill(store, 3, 4)
+    async with explorer(dsn) as (app, pilot):
+        assert ids(app) == ["s-000", "s-001", "s-002"]
+        await pilot.press("down", "down", "enter")
+        await until(pilot, lambda: browse(app).stream_id == "s-001" and len(browse(app).events.rows) == 4)
+        assert browse(app).events.has_focus
+        await pilot.press("down", "down")
+        await until(pilot, lambda: (event := browse(app).detail.event) and event.stream_seq == 2, "for the event")
+        event = browse(app).detail.event
+        assert event is not None
+        shown = text_of(app)
+        assert str(event.event_id) in shown
+        for piece in (
+            "global_seq 7",
+            "stream_id  s-001",
+            '"at": 2',
+            '"user": "ann"',
+            "Type2",
+            "s-001 · oldest first",
+        ):
+            assert piece in shown, piece
+        await pilot.press("b")
+        await until(pilot, lambda: [row.stream_seq for row in browse(app).events.rows] == [3, 2, 1, 0])
+        await pilot.press("a")
+        await until(pilot, lambda: browse(app).stream_id is None and len(browse(app).events.rows) == 12)
+        await pilot.press("y")
+        await until(pilot, lambda: app.clipboard)
+        assert json.loads(app.clipboard)["stream_id"] == "s-002"
+
+
+async def test_all_is_the_first_row_and_shows_the_newest_event(dsn18: str, store18: EventStore) -> None:
+    await fill(store18, 2, 3)
+    async with explorer(dsn18) as (app, pilot):
+        await until(pilot, lambda: len(browse(app).events.rows) == 6)
+        assert [row.global_seq for row in browse(app).events.rows] == [6, 5, 4, 3, 2, 1]
+        assert "$all · newest first" in text_of(app)
+
+
+async def test_ends_of_a_long_stream_are_one_key_away(dsn18: str, store18: EventStore) -> None:
+    await store18.append("long", [NewEvent("T", {"n": n}) for n in range(5000)])
+    async with explorer(dsn18) as (app, pilot):
+        await pilot.press("down", "enter")
+        events = browse(app).events
+        await until(pilot, lambda: browse(app).stream_id == "long" and events.row and events.row.stream_seq == 0)
+        await pilot.press("end")
+        await until(pilot, lambda: events.row and events.row.stream_seq == 4999, "for the last event")
+        assert len(events.rows) < 1000
+        await until(pilot, lambda: "seq 4,999 of 4,999" in text_of(app))
+        for _ in range(5):
+            await pilot.press("pageup")
+        await until(pilot, lambda: events.row and events.row.stream_seq == 4999 - 5 * (events.body_height - 1))
+        await pilot.press("home")
+        await until(pilot, lambda: events.row and events.row.stream_seq == 0, "for the first event")
+        assert events.scroll_offset.y == 0
+
+
+async def test_rows_that_are_let_go_do_not_move_the_cursor(dsn18: str, store18: EventStore) -> None:
+    await store18.append("long", [NewEvent("T", {"n": n}) for n in range(1000)])
+    async with explorer(dsn18) as (app, pilot):
+        await pilot.press("down", "enter")
+        events = browse(app).events
+        await until(pilot, lambda: browse(app).stream_id == "long" and events.row and events.row.stream_seq == 0)
+        assert events.window is not None
+        events.window._most = 450
+        page = events.body_height - 1
+        for key, by in (("pagedown", page), ("pageup", -page)):
+            for _ in range(14):
+                before = events.row
+                assert before is not None
+                await pilot.press(key)
+                await until(pilot, lambda: not events.busy)
+                assert events.row is not None
+                assert events.row.stream_seq == max(before.stream_seq + by, 0)
+                assert len(events.rows) <= 450
+                assert events.scroll_offset.y <= events.cursor < events.scroll_offset.y + events.body_height
+
+
+async def test_a_refresh_and_a_resize_stay_where_they_are(dsn18: str, store18: EventStore) -> None:
+    await store18.append("long", [NewEvent("T", {"n": n}) for n in range(1000)])
+    async with explorer(dsn18) as (app, pilot):
+        await pilot.press("down", "enter")
+        events = browse(app).events
+        await until(pilot, lambda: browse(app).stream_id == "long" and len(events.rows) >= 200)
+        for _ in range(5):
+            await pilot.press("pagedown")
+        await until(pilot, lambda: not events.busy)
+        row, line = events.row, events.cursor - events.scroll_offset.y
+        await pilot.press("r")
+        await until(pilot, lambda: not events.busy)
+        assert (events.row, events.cursor - events.scroll_offset.y) == (row, line)
+        await pilot.resize_terminal(80, 24)
+        await pilot.pause()
+        assert events.row == row
+        assert events.scroll_offset.y <= events.cursor < events.scroll_offset.y + events.body_height
+
+
+async def test_filter_by_prefix_and_glob(dsn18: str, store18: EventStore) -> None:
+    await fill(store18, 30, 1)
+    await store18.append("order-1", [NewEvent("T")])
+    async with explorer(dsn18) as (app, pilot):
+        await pilot.press("slash", *"ord")
+        await until(pilot, lambda: ids(app) == ["order-1"])
+        await pilot.press("enter")
+        assert browse(app).streams.has_focus
+        await until(pilot, lambda: browse(app).stream_id == "order-1")
+        await pilot.press("escape")
+        await until(pilot, lambda: len(ids(app)) == 31)
+        await pilot.press("slash", *"*-0?1")
+        await until(pilot, lambda: ids(app) == ["s-001", "s-011", "s-021"])
+        await pilot.press("escape", "slash", "[")
+        await until(pilot, lambda: "without its" in text_of(app), "for the reason")
+        await pilot.press("escape", "slash", *"zzz")
+        await until(pilot, lambda: "no streams" in text_of(app))
+
+
+async def test_streams_by_activity(dsn18: str, store18: EventStore) -> None:
+    await fill(store18, 5, 1)
+    await store18.append("s-002", [NewEvent("Late")])
+    async with explorer(dsn18) as (app, pilot):
+        await pilot.press("s")
+        await until(pilot, lambda: ids(app) == ["s-002", "s-004", "s-003", "s-001", "s-000"])
+        assert "streams by activity" in text_of(app)
+
+
+async def test_focus_moves_between_parts(dsn18: str, store18: EventStore) -> None:
+    await fill(store18, 2, 2)
+    async with explorer(dsn18) as (app, pilot):
+        pane = browse(app)
+        for key, part in (("l", pane.events), ("right", pane.detail), ("h", pane.events), ("left", pane.streams)):
+            await pilot.press(key)
+            assert part.has_focus, key
+        await pilot.press("tab")
+        assert pane.events.has_focus
+        await pilot.press("shift+tab", "l", "l", "z")
+        await pilot.pause()
+        assert not pane.streams.region
+        assert pane.detail.size.width > 100
+        await pilot.press("z")
+        await pilot.pause()
+        assert pane.streams.region
+
+
+async def test_mouse(dsn18: str, store18: EventStore) -> None:
+    await store18.append("long", [NewEvent("T", {"n": n}) for n in range(300)])
+    async with explorer(dsn18) as (app, pilot):
+        await pilot.click("#streams", offset=(3, 2))
+        await until(pilot, lambda: browse(app).stream_id == "long" and len(browse(app).events.rows) >= 200)
+        await pilot.click("#events", offset=(3, 5))
+        assert browse(app).events.cursor == 4
+        await pilot.click("#streams", offset=(3, 2), times=2)
+        assert browse(app).events.has_focus
+
+
+async def test_large_payloads(dsn18: str, store18: EventStore) -> None:
+    rows = ", ".join(f'{{"i": {n}, "price": {n}.10}}' for n in range(30_000))
+    await store18.append("big", [NewEvent("Huge", JsonText(f'{{"rows": [{rows}]}}'), {"after": "data"})])
+    async with explorer(dsn18) as (app, pilot):
+        detail = browse(app).detail
+        await until(pilot, lambda: detail.event is not None, "for the event")
+        assert '"price": 0.10' in text_of(app)
+        await until(pilot, lambda: detail.laid_out, "for the layout")
+        detail.focus()
+        await pilot.press("end")
+        await until(pilot, lambda: '"after": "data"' in text_of(app))
+
+
+@pytest.mark.parametrize("size", [(80, 24), (240, 70)])
+async def test_all_parts_are_there_at_any_size(dsn18: str, store18: EventStore, size: tuple[int, int]) -> None:
+    await fill(store18, 40, 3)
+    async with explorer(dsn18, size=size) as (app, pilot):
+        await pilot.press("down")
+        await until(pilot, lambda: browse(app).stream_id == "s-000" and browse(app).detail.event is not None)
+        await until(pilot, lambda: '"of": 0' in text_of(app))
+        lines = lines_of(app)
+        assert len(lines) == size[1]
+        shown = "\n".join(lines)
+        for piece in ("1 Streams", "2 Feed", "3 Load", "4 Health", "s-003", "Type1", '"at": 0', "/ Filter", "q Quit"):
+            assert piece in shown, piece
+        assert "live" in lines[0] or "connected" in lines[0]
