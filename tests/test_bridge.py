@@ -115,7 +115,9 @@ def test_coroutines_run_in_a_patched_process(loop: str) -> None:
         async def post():
             bridge.post(lambda: posted.append(gevent.getcurrent()))
         bridge.run(post())
-        gevent.sleep(0.01)
+        with gevent.Timeout(20):
+            while not posted:
+                gevent.sleep(0.001)
         assert len(posted) == 1 and isinstance(posted[0], gevent.Greenlet)
 
         # Many at once, none mixed up.
@@ -132,19 +134,25 @@ def test_coroutines_run_in_a_patched_process(loop: str) -> None:
 def test_killing_the_greenlet_cancels_the_coroutine_and_stop_frees_who_waits() -> None:
     run_script(
         """
-        ended = []
+        began, ended = [], []
         async def forever():
+            began.append(True)
             try:
                 await asyncio.Event().wait()
             finally:
                 ended.append(True)
 
+        def until_begun(count):
+            with gevent.Timeout(20):
+                while len(began) < count:
+                    gevent.sleep(0.001)
+
         waiting = gevent.spawn(bridge.run, forever())
-        gevent.sleep(0.02)
+        until_begun(1)
         waiting.kill()
         assert ended == [True]
         try:
-            with gevent.Timeout(0.02):
+            with gevent.Timeout(1):
                 bridge.run(forever())
         except gevent.Timeout:
             pass
@@ -157,7 +165,7 @@ def test_killing_the_greenlet_cancels_the_coroutine_and_stop_frees_who_waits() -
             except BridgeStopped as error:
                 outcome.append(str(error))
         waiting = gevent.spawn(wait)
-        gevent.sleep(0.02)
+        until_begun(3)
         assert bridge.stop()
         waiting.join()
         assert outcome == ["the bridge stopped before the coroutine ended"] and len(ended) == 3
