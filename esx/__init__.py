@@ -15,9 +15,11 @@ if TYPE_CHECKING:
         EventIdsReused,
         InvalidEvent,
         OutcomeUnknown,
+        ProjectionFailed,
         SchemaMissing,
         StoreFailed,
         StoreUnavailable,
+        UnknownProjection,
         WrongVersion,
     )
     from esx.store.model import (
@@ -29,10 +31,12 @@ if TYPE_CHECKING:
         Expected,
         JsonText,
         NewEvent,
+        Notification,
         Strategy,
         StreamAppend,
         StreamSummary,
     )
+    from esx.store.projection_table import ProjectionStatus
     from esx.store.store import EventStore
 
 __all__ = [
@@ -48,13 +52,17 @@ __all__ = [
     "InvalidEvent",
     "JsonText",
     "NewEvent",
+    "Notification",
     "OutcomeUnknown",
+    "ProjectionFailed",
+    "ProjectionStatus",
     "SchemaMissing",
     "StoreFailed",
     "StoreUnavailable",
     "Strategy",
     "StreamAppend",
     "StreamSummary",
+    "UnknownProjection",
     "WrongVersion",
     "__version__",
 ]

@@ -46,13 +46,17 @@ def visible_lines(text: str) -> str:
     return text.translate(_TABLE_KEEPING_LINES)
 
 
-def iso_utc(moment: datetime) -> str:
-    """Return `moment` as ISO 8601 in UTC with microseconds, e.g. ``2026-08-07T14:00:00.123456Z``."""
+def iso_utc(moment: datetime | None) -> str:
+    """Return `moment` as ISO 8601 in UTC with microseconds, e.g. ``2026-08-07T14:00:00.123456Z``; ``-`` for none."""
+    if moment is None:
+        return "-"
     return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
 
 
-def ago(moment: datetime, now: datetime | None = None) -> str:
-    """Return how long ago `moment` was, in at most four characters: ``now``, ``42s``, ``3m``, ``5h``, ``12d``."""
+def ago(moment: datetime | None, now: datetime | None = None) -> str:
+    """Return how long ago `moment` was in at most four characters, e.g. ``now``, ``42s``, ``3m``; ``-`` for none."""
+    if moment is None:
+        return "-"
     seconds = ((now or datetime.now(UTC)) - moment).total_seconds()
     sign = "+" if seconds <= -1 else ""
     seconds = abs(seconds)

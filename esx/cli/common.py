@@ -74,7 +74,9 @@ async def store_on(opened: Database, **options: Any) -> AsyncIterator[EventStore
 
     async with EventStore.connect(opened.dsn, **options) as store:
         if opened.embedded and not await store.has_schema():
-            await store.init()
+            # The session at hand may be one that only reads.
+            async with EventStore.connect(opened.dsn) as writable:
+                await writable.init()
         yield store
 
 
@@ -102,6 +104,14 @@ class Lines:
     def json(self, line: str) -> None:
         """Print a line of JSON."""
         sys.stdout.write((_escape(line) if self._terminal else line) + "\n")
+
+    def ndjson(self, piece: bytes) -> None:
+        """Print whole lines of JSON that are bytes already."""
+        if self._terminal:
+            for line in piece.decode().removesuffix("\n").split("\n"):
+                self.json(line)
+        else:
+            sys.stdout.buffer.write(piece)
 
     def text(self, line: str) -> None:
         """Print a line for people; anything that a terminal would obey is shown instead."""

@@ -27,8 +27,13 @@ _COMMANDS = {
     "read": "Print the events of a stream, or of $all.",
     "append": "Append an event, or a batch, with an expected version.",
     "tail": "Follow the ordered feed of all events.",
+    "export": "Write all events, or a slice, as NDJSON.",
+    "import": "Store events from NDJSON; safe to repeat.",
+    "doctor": "Look for what is wrong with the store, with remedies.",
     "load": "Load-test optimistic concurrency with the bundled Locust scenario.",
 }
+# A module cannot be named like a keyword.
+_MODULES = {"import": "import_"}
 
 
 class _Commands(click.Group):
@@ -38,7 +43,7 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:  # noqa: ARG002
         if name not in _COMMANDS:
             return None
-        module = importlib.import_module(f"esx.cli.{name}")
+        module = importlib.import_module(f"esx.cli.{_MODULES.get(name, name)}")
         command = module.command
         assert isinstance(command, click.Command)
         return command

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from esx.cli.common import Lines
     from esx.store import Event
+    from esx.store.barrier import Gap
 
 
 def print_events(lines: Lines, events: Iterable[Event], *, as_json: bool) -> None:
@@ -30,3 +31,14 @@ def event_line(event: Event) -> str:
         f"{event.global_seq:>8}  {iso_utc(event.created_at)}  {event.stream_id}@{event.stream_seq}  "
         f"{event.event_type}  {event.data_json}{metadata}"
     )
+
+
+def describe_gap(gap: Gap) -> str:
+    """Return which numbers a gap misses and who holds it."""
+    numbers = f"{gap.first}" if gap.first == gap.last else f"{gap.first} to {gap.last}"
+    writers = ", ".join(
+        f"pid {writer.pid} ({writer.application or 'no name'}, {writer.state or 'state unknown'}"
+        f"{f', since {writer.since:%H:%M:%S}Z' if writer.since else ''})"
+        for writer in gap.writers
+    )
+    return f"global_seq {numbers} may still appear, held by {writers}"

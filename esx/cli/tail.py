@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import click
 
 from esx.cli.common import Lines, database_option, json_option, narrate, with_store
-from esx.cli.printing import print_events
+from esx.cli.printing import describe_gap, print_events
 
 if TYPE_CHECKING:
     from esx.store import EventStore
-    from esx.store.barrier import Gap
+    from esx.store.barrier import Filter, Gap
     from esx.store.feed import Feed
 
 
@@ -61,6 +61,9 @@ def command(
         from esx.store.barrier import Filter
 
         chosen = Filter(stream, event_type, where)
+        if as_json and not follow and start != "end":
+            await _export(store, 0 if start == "start" else int(start), chosen)
+            return
         if start == "end":
             feed = await store.feed_from_end(where=chosen)
         else:
@@ -73,12 +76,22 @@ def command(
     with_store(dsn, work, read_only=True)
 
 
+async def _export(store: EventStore, after: int, chosen: Filter) -> None:
+    """Print what the feed would, several times as fast: PostgreSQL makes the lines."""
+    lines = Lines()
+    export = await store.export(after=after, where=chosen)
+    async for piece in export:
+        lines.ndjson(piece)
+    if export.gap is not None:
+        narrate(f"ended at the safe position {export.until}: {describe_gap(export.gap)}")
+
+
 async def _to_safe_position(feed: Feed, *, as_json: bool) -> None:
     lines = Lines()
     async for batch in feed.to_safe_position():
         print_events(lines, batch.events, as_json=as_json)
         if batch.gap is not None:
-            narrate(f"ended at the safe position {batch.position}: {_describe(batch.gap)}")
+            narrate(f"ended at the safe position {batch.position}: {describe_gap(batch.gap)}")
 
 
 async def _follow(feed: Feed, *, as_json: bool) -> None:
@@ -110,15 +123,5 @@ class Held:
         oldest = min((writer.since for writer in gap.writers if writer.since), default=None)
         waiting = 0.0 if oldest is None else (datetime.now(UTC) - oldest).total_seconds()
         if self._said != gap.first and waiting > self._after:
-            narrate(_describe(gap))
+            narrate(describe_gap(gap))
             self._said = gap.first
-
-
-def _describe(gap: Gap) -> str:
-    numbers = f"{gap.first}" if gap.first == gap.last else f"{gap.first} to {gap.last}"
-    writers = ", ".join(
-        f"pid {writer.pid} ({writer.application or 'no name'}, {writer.state or 'state unknown'}"
-        f"{f', since {writer.since:%H:%M:%S}Z' if writer.since else ''})"
-        for writer in gap.writers
-    )
-    return f"global_seq {numbers} may still appear, held by {writers}"

@@ -1,14 +1,18 @@
 """The event store: the only part of esx that speaks SQL."""
 
+from esx.store.bulk_import import Imported, ImportFailed
+from esx.store.doctor.finding import Finding, Severity
 from esx.store.errors import (
     EsxError,
     EventIdsReused,
     InvalidEvent,
     InvalidQuery,
     OutcomeUnknown,
+    ProjectionFailed,
     SchemaMissing,
     StoreFailed,
     StoreUnavailable,
+    UnknownProjection,
     WrongVersion,
 )
 from esx.store.model import (
@@ -21,10 +25,12 @@ from esx.store.model import (
     ExpectedVersion,
     JsonText,
     NewEvent,
+    Notification,
     Strategy,
     StreamAppend,
     StreamSummary,
 )
+from esx.store.projection_table import ProjectionStatus
 from esx.store.store import EventStore
 
 __all__ = [
@@ -38,16 +44,24 @@ __all__ = [
     "EventStore",
     "Expected",
     "ExpectedVersion",
+    "Finding",
+    "ImportFailed",
+    "Imported",
     "InvalidEvent",
     "InvalidQuery",
     "JsonText",
     "NewEvent",
+    "Notification",
     "OutcomeUnknown",
+    "ProjectionFailed",
+    "ProjectionStatus",
     "SchemaMissing",
+    "Severity",
     "StoreFailed",
     "StoreUnavailable",
     "Strategy",
     "StreamAppend",
     "StreamSummary",
+    "UnknownProjection",
     "WrongVersion",
 ]

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 
-from esx.store.connection import DRIVER_ERRORS, first_line, is_connection_loss, server_settings
+from esx.store.connection import server_settings
+from esx.store.driver import DRIVER_ERRORS, first_line, is_connection_loss
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

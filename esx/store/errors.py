@@ -67,12 +67,45 @@ class InvalidQuery(EsxError):
     """A filter, pattern or position that PostgreSQL does not accept."""
 
 
+class ProjectionFailed(EsxError):
+    """A projection stopped: its handler raised, which is the cause, or somebody deleted it.
+
+    `name` is the projection, `global_seq` the event it could not handle, None if it was none. What the handler wrote
+    for that event is undone, what it wrote for the events before is kept, and the checkpoint stands between the two.
+    """
+
+    def __init__(self, name: str, global_seq: int | None, reason: str) -> None:
+        self.name = name
+        self.global_seq = global_seq
+        self.reason = reason
+        at = "" if global_seq is None else f" at event {global_seq}"
+        super().__init__(f"projection {visible(name, limit=200)} stopped{at}: {visible(reason, limit=1000)}")
+
+    def __reduce__(self) -> tuple[type[ProjectionFailed], tuple[str, int | None, str]]:
+        return ProjectionFailed, (self.name, self.global_seq, self.reason)
+
+
+class UnknownProjection(EsxError):
+    """No projection has that name: each is known from the moment it is first run."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        super().__init__(f"there is no projection {visible(name, limit=200)}: `store.projections()` lists them")
+
+    def __reduce__(self) -> tuple[type[UnknownProjection], tuple[str]]:
+        return UnknownProjection, (self.name,)
+
+
 class SchemaMissing(EsxError):
     """The database has no usable events table."""
 
 
 class StoreUnavailable(EsxError):
     """The database cannot be reached, refused the connection, or went away."""
+
+
+class StoreClosed(StoreUnavailable):
+    """The store was used after, or while, it was closed."""
 
 
 class OutcomeUnknown(StoreUnavailable):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from esx.store.barrier import Barrier, Batch, Filter, Gap, survey, writers_sql
-from esx.store.errors import StoreUnavailable
+from esx.store.errors import StoreClosed, StoreUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
@@ -146,7 +146,7 @@ class Feed:
         """Yield batches for ever: what is there, then what comes.
 
         A batch without events tells that the feed is held by a gap, or that it no longer is. A lost connection is
-        replaced, with backoff, and nothing is lost or repeated.
+        replaced, with backoff, and nothing is lost or repeated. Raises StoreClosed when the store is closed.
         """
         with self._doorbell.waker() as wake:
             await self._doorbell.start()
@@ -157,6 +157,8 @@ class Feed:
                 wake.clear()
                 try:
                     batch = await self._step()
+                except StoreClosed:
+                    raise
                 except StoreUnavailable as error:
                     self._lost = str(error)
                     self._barrier.forget_writers()

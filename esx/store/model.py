@@ -55,6 +55,17 @@ class Strategy(Enum):
         return self.value
 
 
+class Notification(Enum):
+    """How a session's appends wake subscribers: see docs/feed.md. EVERY and OFF are there to be compared with."""
+
+    DOORBELL = "doorbell"
+    EVERY = "every"
+    OFF = "off"
+
+    def __str__(self) -> str:
+        return self.value
+
+
 def parse_expected(text: str) -> ExpectedVersion:
     """Return the expected version written as ``any``, ``none``, ``exists`` or a number.
 
@@ -97,8 +108,8 @@ class Event(NamedTuple):
     """A stored event: one row of the table, in the order of its columns.
 
     `data_json` and `metadata_json` are PostgreSQL's own text, with every digit; `data` and `metadata` decode
-    them on each access (numbers with a fraction become floats). `created_at` is in UTC. `event_id` is None only
-    in a table that has no such column.
+    them on each access (numbers with a fraction become floats). `created_at` is in UTC. It and `event_id` can be None
+    only in a table that esx did not make.
     """
 
     global_seq: int
@@ -107,7 +118,7 @@ class Event(NamedTuple):
     event_type: str
     data_json: str
     metadata_json: str | None
-    created_at: datetime
+    created_at: datetime | None
     event_id: UUID | None
 
     @property
@@ -122,12 +133,13 @@ class Event(NamedTuple):
 
     def to_json(self) -> str:
         """Return the event as one line of NDJSON, data and metadata verbatim."""
+        created_at = "null" if self.created_at is None else f'"{iso_utc(self.created_at)}"'
         event_id = "null" if self.event_id is None else f'"{self.event_id}"'
         return (
             f'{{"global_seq": {self.global_seq}, "stream_id": {_quote(self.stream_id)}, '
             f'"stream_seq": {self.stream_seq}, "event_type": {_quote(self.event_type)}, '
             f'"data": {self.data_json}, "metadata": {self.metadata_json or "null"}, '
-            f'"created_at": "{iso_utc(self.created_at)}", "event_id": {event_id}}}'
+            f'"created_at": {created_at}, "event_id": {event_id}}}'
         )
 
 
@@ -155,12 +167,13 @@ class StreamSummary(NamedTuple):
     version: int
     events: int
     last_event_type: str
-    last_created_at: datetime
+    last_created_at: datetime | None
     last_global_seq: int
 
     def to_json(self) -> str:
         """Return the summary as one line of NDJSON."""
-        return json.dumps({**self._asdict(), "last_created_at": iso_utc(self.last_created_at)}, ensure_ascii=False)
+        at = None if self.last_created_at is None else iso_utc(self.last_created_at)
+        return json.dumps({**self._asdict(), "last_created_at": at}, ensure_ascii=False)
 
 
 _quote = json.encoder.encode_basestring

@@ -18,10 +18,12 @@ _OBJECTS = """
     SELECT 'table ' || c.relname AS name,
            string_agg(a.attname || ' ' || format_type(a.atttypid, a.atttypmod), ', ' ORDER BY a.attnum) AS definition
     FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-    WHERE c.oid IN (to_regclass('events'), to_regclass('stream_locks')) GROUP BY c.relname
+    WHERE c.oid IN (to_regclass('events'), to_regclass('stream_locks'), to_regclass('projections'))
+    GROUP BY c.relname
     UNION ALL
     SELECT 'index ' || indexrelid::regclass::text, pg_get_indexdef(indexrelid)
-    FROM pg_index WHERE indrelid IN (to_regclass('events'), to_regclass('stream_locks'))
+    FROM pg_index
+    WHERE indrelid IN (to_regclass('events'), to_regclass('stream_locks'), to_regclass('projections'))
     UNION ALL
     SELECT 'trigger ' || tgname, pg_get_triggerdef(oid)
     FROM pg_trigger WHERE tgrelid = to_regclass('events') AND NOT tgisinternal

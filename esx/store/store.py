@@ -2,32 +2,39 @@
 
 from __future__ import annotations
 
-import contextlib
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any
 
-import asyncpg
-
-from esx.store import bulk, health, schema, writing
+from esx.store import bulk, health, projection_table, schema, writing
 from esx.store.append import Appender
 from esx.store.barrier import Filter
-from esx.store.connection import describe, is_connection_loss, open_pool, translated
+from esx.store.bulk_export import Export, settle
+from esx.store.bulk_import import Imported, Importer
+from esx.store.connection import describe, open_pool
 from esx.store.doorbell import Doorbell
 from esx.store.errors import InvalidQuery, SchemaMissing
 from esx.store.feed import Feed, find_end
 from esx.store.glob import glob_prefix
-from esx.store.model import ANY, NO_STREAM, Strategy
+from esx.store.model import ANY, NO_STREAM, Notification, Strategy
+from esx.store.projection import Projection
 from esx.store.reading import Reader, StreamKey, StreamPage, check_limit
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+    from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Generator, Iterable, Sequence
     from types import TracebackType
 
+    import asyncpg
+
+    from esx.store.doctor import Finding
     from esx.store.health import Health
     from esx.store.layout import Layout
     from esx.store.model import AppendResult, Event, ExpectedVersion, NewEvent, StreamAppend, StreamSummary
+    from esx.store.pool import Loan, Pool
+    from esx.store.projection import BatchHandler, EventHandler
+    from esx.store.projection_table import ProjectionStatus
 
 _PAGE = 1000
 _STREAM_PAGE = 200
+_BATCH = 500
 _RECENT_SCAN = 5000
 
 
@@ -38,12 +45,14 @@ class EventStore:
     it has no events table.
     """
 
-    def __init__(self, pool: asyncpg.Pool, dsn: str | None, application_name: str, retry_for: float) -> None:
+    def __init__(self, pool: Pool, dsn: str | None, application_name: str, retry_for: float) -> None:
         self._pool = pool
         self._dsn = dsn
         self._where = describe(dsn)
         self._patience = retry_for
         self._parts: tuple[Layout, Appender, Reader] | None = None
+        self._application_name = application_name
+        self._closed = False
         self._doorbell = Doorbell(dsn, "new_events", application_name)
 
     @classmethod
@@ -56,6 +65,7 @@ class EventStore:
         read_only: bool = False,
         timeout: float = 10.0,
         retry_for: float = 10.0,
+        notification: Notification = Notification.DOORBELL,
     ) -> Connecting:
         """Connect to the database at `dsn` (None: where libpq's ``PG*`` variables point).
 
@@ -64,6 +74,7 @@ class EventStore:
         more to listen on once something subscribes. Raises StoreUnavailable within `timeout` seconds.
 
         An append whose connection is lost is tried again for up to `retry_for` seconds where that is safe.
+        `notification` says how this store's appends wake subscribers.
         """
 
         async def connect() -> EventStore:
@@ -72,6 +83,7 @@ class EventStore:
                 size=max_connections,
                 application_name=application_name,
                 read_only=read_only,
+                notification=notification,
                 timeout=timeout,
             )
             return cls(pool, dsn, application_name, retry_for)
@@ -79,7 +91,8 @@ class EventStore:
         return Connecting(connect())
 
     async def close(self) -> None:
-        """Close all connections. Feeds that are still open end with StoreUnavailable."""
+        """Close all connections. Feeds that are still open end with StoreClosed."""
+        self._closed = True
         await self._doorbell.close()
         self._pool.terminate()
 
@@ -101,18 +114,8 @@ class EventStore:
         """Whether notifications are being received. False until something subscribes."""
         return self._doorbell.listening
 
-    @contextlib.asynccontextmanager
-    async def _connection(self) -> AsyncIterator[asyncpg.Connection]:
-        with translated(self._where):
-            async with self._pool.acquire() as connection:
-                try:
-                    yield cast("asyncpg.Connection", connection)
-                except Exception as error:
-                    if is_connection_loss(error):
-                        # asyncpg may still take it for usable; then the next one to get it would wait for ever.
-                        with contextlib.suppress(asyncpg.InterfaceError):  # it has noticed by itself
-                            connection.terminate()
-                    raise
+    def _connection(self) -> Loan:
+        return self._pool.lend()
 
     async def _tools(self, connection: asyncpg.Connection) -> tuple[Layout, Appender, Reader]:
         if self._parts is None:
@@ -214,6 +217,45 @@ class EventStore:
         async with self._connection() as connection:
             layout, _, _ = await self._tools(connection)
             return await bulk.copy_in(connection, layout, rows)
+
+    async def import_ndjson(
+        self,
+        pieces: Iterable[bytes] | AsyncIterable[bytes],
+        *,
+        keep_global_seq: bool = False,
+        renumber: bool = False,
+        on_progress: Callable[[Imported], None] | None = None,
+    ) -> Imported:
+        """Store events given as NDJSON, in chunks of one transaction each, and return how many.
+
+        `pieces` make up the lines and may be cut anywhere: an open binary file, or an `export`. A line holds
+        stream_id, event_type and data, and if wanted metadata, stream_seq (else counted per stream from 0, for all
+        lines or for none), created_at (else now) and event_id (else made from the rest, the same every time).
+        The order of the lines becomes the global order, with new numbers; `keep_global_seq` keeps those given, which
+        must ascend and be above all that the store has. `renumber` counts stream_seq anew.
+
+        Lines whose event is stored already are skipped, so an import that was cut short is simply run again.
+        Raises ImportFailed for a line that cannot be stored, whose place in its stream is taken by another event,
+        or that would leave a hole in its stream.
+        """
+        async with self._connection() as connection:
+            layout, _, _ = await self._tools(connection)
+        importer = Importer(
+            self._connection, layout, keep_global_seq=keep_global_seq, renumber=renumber, on_progress=on_progress
+        )
+        return await importer.run(pieces)
+
+    async def export(self, *, after: int = 0, where: Filter | None = None, patience: float = 0.5) -> Export:
+        """Return the events after global_seq `after` as NDJSON in global order, up to the safe position.
+
+        Nothing can appear any more at or below that position: writers that are open now are waited for, up to
+        `patience` seconds, and after that the export ends before the first gap that they may fill. Iterate over
+        the result for pieces of bytes; memory stays the same at any size.
+        """
+        async with self._connection() as connection:
+            layout, _, _ = await self._tools(connection)
+            until, gap = await settle(connection, layout, after, patience)
+        return Export(self._connection, layout, after=after, until=until, gap=gap, where=where)
 
     # -- reading ------------------------------------------------------------------------------------------
 
@@ -396,6 +438,113 @@ class EventStore:
             for event in batch.events:
                 yield event
 
+    # -- projections --------------------------------------------------------------------------------------
+
+    async def project(
+        self,
+        name: str,
+        handler: EventHandler,
+        *,
+        stream: str | None = None,
+        event_type: str | None = None,
+        where: str | None = None,
+        batch: int = _BATCH,
+    ) -> None:
+        """Keep a read model up to date with ``await handler(connection, event)``, until cancelled.
+
+        What the handler writes through `connection` happens exactly once per event, in order: it is committed together
+        with the projection's checkpoint, up to `batch` events in one transaction, which is the projection's to end.
+        One instance per name is active, in all processes; others wait and take over when it ends. A lost connection is
+        replaced, and nothing is lost or repeated. Deadlocks, serialization failures and lock timeouts are tried again.
+        At any other error the batch is rolled back and handled event by event; the event that fails then stops the
+        projection. The filter is that of `subscribe`.
+
+        Raises ProjectionFailed, InvalidQuery for a filter that makes no sense, and StoreUnavailable if the store is
+        closed or cannot be reached at the start.
+        """
+
+        async def each(connection: asyncpg.Connection, events: Sequence[Event]) -> None:
+            for event in events:
+                await handler(connection, event)
+
+        await self.project_batches(name, each, stream=stream, event_type=event_type, where=where, batch=batch)
+
+    async def project_batches(
+        self,
+        name: str,
+        handler: BatchHandler,
+        *,
+        stream: str | None = None,
+        event_type: str | None = None,
+        where: str | None = None,
+        batch: int = _BATCH,
+    ) -> None:
+        """Do as `project` does, with ``await handler(connection, events)`` once for each batch.
+
+        That is faster where one statement can take many events, e.g. ``connection.executemany``. After an error the
+        handler gets the events of the batch again, one at a time.
+        """
+        if not name:
+            raise InvalidQuery("a projection needs a name")
+        if batch < 1:
+            raise InvalidQuery(f"a batch of {batch} events makes no sense: use a number from 1")
+        chosen = Filter(stream, event_type, where)
+        async with self._connection() as connection:
+            layout, _, _ = await self._tools(connection)
+            await projection_table.register(connection, name)
+        await Projection(
+            name,
+            handler,
+            dsn=self._dsn,
+            application_name=self._application_name,
+            make_feed=lambda lend, after: Feed(lend, self._doorbell, layout, after=after, where=chosen, page=batch),
+            lend=self._connection,
+            closed=lambda: self._closed,
+        ).run()
+
+    async def projections(self) -> list[ProjectionStatus]:
+        """Return how far each projection has come, by name; costs the same at any size of the store."""
+        async with self._connection() as connection:
+            layout, _, _ = await self._tools(connection)
+            return await projection_table.read_status(connection, layout)
+
+    async def pause_projection(self, name: str) -> None:
+        """Pause a projection, wherever it runs: once this returns, it commits nothing until it is resumed.
+
+        Waits for the batch that is being handled. Raises UnknownProjection.
+        """
+        async with self._connection() as connection:
+            await projection_table.set_paused(connection, name, True)
+
+    async def resume_projection(self, name: str) -> None:
+        """Let a paused projection go on. Raises UnknownProjection."""
+        async with self._connection() as connection:
+            await projection_table.set_paused(connection, name, False)
+
+    async def reset_projection(
+        self,
+        name: str,
+        *,
+        to: int = 0,
+        clear: Callable[[asyncpg.Connection], Awaitable[object]] | None = None,
+    ) -> None:
+        """Make a projection start again after global_seq `to`, wherever it runs; 0 is the start of the store.
+
+        `clear(connection)` is called in the same transaction, to empty the read model. Waits for the batch that is
+        being handled. A position above 0 should be a safe one, e.g. that of a feed: events that become visible below
+        it later are not handled. Raises UnknownProjection, and ProjectionFailed if `clear` raises.
+        """
+        async with self._connection() as connection:
+            await projection_table.reset(connection, name, to, clear)
+
+    async def delete_projection(self, name: str) -> None:
+        """Forget a projection that is no longer run; its read model stays. A running instance ends in ProjectionFailed.
+
+        Raises UnknownProjection.
+        """
+        async with self._connection() as connection:
+            await projection_table.delete(connection, name)
+
     # -- state --------------------------------------------------------------------------------------------
 
     async def health(self) -> Health:
@@ -403,6 +552,17 @@ class EventStore:
         async with self._connection() as connection:
             layout, _, _ = await self._tools(connection)
             return await health.read_health(connection, layout)
+
+    async def doctor(self, *, full: bool = False, on_progress: Callable[[str], None] | None = None) -> list[Finding]:
+        """Look for what is wrong with the store, and return what each check found, with its remedy.
+
+        Quick at any size, unless `full` asks to look at every event too; `on_progress` is told how far that has
+        come. It only reads, and does not need the tables to be there.
+        """
+        from esx.store.doctor.diagnosis import diagnose
+
+        async with self._connection() as connection:
+            return await diagnose(connection, full=full, on_progress=on_progress)
 
 
 class Connecting:
@@ -412,7 +572,7 @@ class Connecting:
         self._connecting = connecting
         self._store: EventStore | None = None
 
-    def __await__(self):  # type: ignore[no-untyped-def]
+    def __await__(self) -> Generator[Any, Any, EventStore]:
         return self._connecting.__await__()
 
     async def __aenter__(self) -> EventStore:

@@ -22,7 +22,7 @@ class EventRow(NamedTuple):
     stream: str
     stream_seq: int
     event_type: str
-    created_at: datetime
+    created_at: datetime | None
     preview: str
 
     @classmethod

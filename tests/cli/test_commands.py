@@ -243,7 +243,7 @@ def test_without_a_terminal_the_explorer_points_to_the_commands() -> None:
 def test_version_and_help() -> None:
     assert esx("--version").stdout == f"esx {__version__}\n"
     text = esx("--help").stdout
-    for command in ("demo", "init", "streams", "read", "append", "tail", "load"):
+    for command in ("demo", "init", "streams", "read", "append", "tail", "load", "doctor"):
         assert command in text
         assert esx(command, "--help").returncode == 0
 

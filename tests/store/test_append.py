@@ -66,6 +66,7 @@ async def test_an_event_comes_back_as_it_was(store: EventStore) -> None:
     assert stored.global_seq == done.global_seq
     assert (stored.event_type, stored.data, stored.metadata) == ("Opened", event.data, event.metadata)
     assert stored.event_id == event.event_id
+    assert stored.created_at is not None
     assert stored.created_at.utcoffset() is not None
 
 

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 import asyncpg
 import pytest
 
-from esx import Event, EventStore, NewEvent, StoreUnavailable
+from esx import Event, EventStore, NewEvent, Notification, StoreUnavailable
 from esx.store import InvalidQuery
 from esx.store.barrier import Filter, Gap
+from esx.store.errors import StoreClosed
 from esx.store.feed import Feed
 from esx.store.layout import Layout
 
@@ -352,3 +353,32 @@ async def test_a_batch_rings_once(store: EventStore, sql: asyncpg.Connection) ->
         while '{"global_seq": 501}' not in rung:
             await sql.execute("SELECT 1")
     assert len(rung) == 2
+
+
+@pytest.mark.parametrize(
+    ("notification", "rings"), [(Notification.DOORBELL, 2), (Notification.EVERY, 5), (Notification.OFF, 0)]
+)
+async def test_notification_can_be_chosen_for_comparison(
+    dsn: str, sql: asyncpg.Connection, notification: Notification, rings: int
+) -> None:
+    rung: list[object] = []
+    await sql.add_listener("new_events", lambda *call: rung.append(call[-1]))
+    async with EventStore.connect(dsn, notification=notification) as store:
+        await store.append("s", [NewEvent("T") for _ in range(4)])
+        await store.append("s", [NewEvent("T")])
+    await sql.execute("SELECT pg_notify('new_events', 'end')")
+    async with asyncio.timeout(_DEADLINE):
+        while "end" not in rung:
+            await sql.execute("SELECT 1")
+    assert len(rung) == rings + 1
+
+
+async def test_closing_the_store_ends_its_feeds(dsn18: str) -> None:
+    store = await EventStore.connect(dsn18)
+    feed = await store.feed()
+    following = asyncio.create_task(take(feed, 1))
+    while not feed.listening:
+        await asyncio.sleep(0)
+    await store.close()
+    with pytest.raises(StoreClosed):
+        await following

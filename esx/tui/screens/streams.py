@@ -12,7 +12,7 @@ from textual.content import Content
 from textual.widgets import Input
 
 from esx.store.errors import EsxError
-from esx.text import ago, visible
+from esx.text import ago, iso_utc, visible
 from esx.tui.cells import Cell, size_of
 from esx.tui.rows import ALL_STREAMS, EventRow, StreamRow
 from esx.tui.screens.pane import Pane
@@ -87,7 +87,10 @@ def _typed(name: str) -> Cell:
 
 
 def _clock(row: EventRow) -> str:
-    return row.created_at.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    try:
+        return "-" if row.created_at is None else row.created_at.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    except (OverflowError, ValueError):  # infinity has no local time
+        return iso_utc(row.created_at)[:19]
 
 
 class StreamsPane(Pane):

@@ -1,0 +1,99 @@
+"""esx export."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from esx.cli.common import Lines, database_option, narrate, progress, with_store
+from esx.cli.meter import Meter
+from esx.cli.printing import describe_gap
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from esx.store import EventStore
+
+
+@click.command(name="export")
+@click.option(
+    "--from",
+    "start",
+    type=click.IntRange(0, 2**63 - 1),
+    metavar="N",
+    default=0,
+    help="Only events after global_seq N.",
+)
+@click.option("--stream", metavar="GLOB", help="Only events of matching streams.")
+@click.option("--type", "event_type", metavar="GLOB", help="Only events of matching types.")
+@click.option(
+    "--where",
+    metavar="JSONPATH",
+    help="Only events for which the path holds or finds something in data ($metadata is the metadata).",
+)
+@click.option(
+    "-o", "--output", metavar="FILE", help="Write to FILE, which appears once it is complete (default: stdout)."
+)
+@database_option
+def command(
+    dsn: str | None, start: int, stream: str | None, event_type: str | None, where: str | None, output: str | None
+) -> None:
+    """Write all events, or a slice, as NDJSON in global order: one event a line, every digit kept.
+
+    It ends at the safe position, below which no event can appear any more, and says so if a writer that is still
+    open holds that back. To back up what is new, go on --from the last global_seq written. esx import reads it.
+    """
+
+    async def work(store: EventStore) -> None:
+        from esx.store.barrier import Filter
+
+        export = await store.export(after=start, where=Filter(stream, event_type, where))
+        async for piece in export:
+            write(piece)
+            meter.update(export.events, (export.position - start) / max(export.until - start, 1))
+        if export.gap is not None:
+            narrate(f"ended at the safe position {export.until}: {describe_gap(export.gap)}")
+        if output is not None and progress() is not None:
+            rate = meter.rate(export.events)
+            done.append(f"exported {export.events:,} events up to global_seq {export.until}, {rate:,.0f}/s")
+
+    done: list[str] = []
+    with _target(output) as write, Meter(quiet=output is None and sys.stdout.isatty()) as meter:
+        with_store(dsn, work, read_only=True)
+    for line in done:
+        narrate(line)
+
+
+@contextlib.contextmanager
+def _target(output: str | None) -> Iterator[Callable[[bytes], object]]:
+    """Give a function that writes; a regular file takes its name only when all is written."""
+    if output is None or output == "-":
+        yield Lines().ndjson
+        return
+    path = Path(os.path.realpath(output))
+    try:
+        replaced = not path.exists() or stat.S_ISREG(path.stat().st_mode)
+        if path.exists() and not os.access(path, os.W_OK):
+            raise PermissionError(13, "it may not be written")
+        written = path.with_name(f"{path.name}.part") if replaced else path
+        file = written.open("wb")
+    except OSError as error:
+        raise click.FileError(output, error.strerror or str(error)) from None
+    try:
+        with file:
+            yield file.write
+            file.flush()
+            if replaced:
+                os.fsync(file.fileno())
+        if replaced:
+            written.replace(path)
+    except BaseException:
+        if replaced:
+            written.unlink(missing_ok=True)
+        raise

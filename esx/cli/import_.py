@@ -1,0 +1,129 @@
+"""esx import."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import stat
+import sys
+import threading
+from typing import TYPE_CHECKING
+
+import click
+
+from esx.cli.common import Lines, database_option, json_option, narrate, with_store
+from esx.cli.meter import Meter
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from esx.store import EventStore, Imported
+
+_PIECE = 2**20
+_PIECES_AHEAD = 4
+
+
+@click.command(name="import")
+@click.argument("file", metavar="FILE|-")
+@click.option(
+    "--keep-global-seq",
+    is_flag=True,
+    help="Keep the global_seq of the lines, which must ascend and be above all that the store has.",
+)
+@click.option("--renumber", is_flag=True, help="Count stream_seq anew in each stream, for slices that have holes.")
+@json_option
+@database_option
+def command(dsn: str | None, file: str, keep_global_seq: bool, renumber: bool, as_json: bool) -> None:
+    """Store the events of FILE (- is stdin), NDJSON as esx export writes it, every digit kept.
+
+    A line needs stream_id, event_type and data. Optional are metadata; created_at (default: now); stream_seq, in all
+    lines or in none (default: counted per stream from 0 on); and event_id (default: made from the rest of the line,
+    the same every time). The order of the lines becomes the global order; global_seq is assigned anew unless it is to
+    be kept. Within a stream, stream_seq must go on without a hole from what is stored.
+
+    Chunks of lines are stored one after the other, each all or nothing. What is stored already is skipped, so after
+    any interruption run the same import again: it goes on where it was. Of a chunk with a bad line nothing is stored.
+    """
+    reader = _Reader(file)
+    last: list[Imported] = []
+
+    def on_progress(done: Imported) -> None:
+        last[:] = [done]
+        meter.update(done.stored + done.skipped, done.bytes / reader.size if reader.size else None)
+
+    async def work(store: EventStore) -> Imported:
+        async with contextlib.aclosing(reader.pieces()) as pieces:
+            return await store.import_ndjson(
+                pieces, keep_global_seq=keep_global_seq, renumber=renumber, on_progress=on_progress
+            )
+
+    try:
+        with Meter() as meter:
+            done = with_store(dsn, work)
+    except BaseException as error:
+        _say_how_far(error, last)
+        raise
+    if as_json:
+        Lines().json(f'{{"stored": {done.stored}, "skipped": {done.skipped}}}')
+    else:
+        skipped = f", {done.skipped:,} were there already" if done.skipped else ""
+        Lines().text(f"imported {done.stored:,} events{skipped}")
+
+
+def _say_how_far(error: BaseException, last: list[Imported]) -> None:
+    """Say what an import that was cut short has stored, unless the error says it itself."""
+    from esx.store.bulk_import import ImportFailed, stored_before
+
+    if last and not isinstance(error, ImportFailed):
+        narrate(stored_before(last[0]))
+
+
+class _Reader:
+    """Reads a file or stdin in a thread, so that a silent pipe holds up neither the import nor its Ctrl-C.
+
+    `size` is the length in bytes, None if unknown.
+    """
+
+    def __init__(self, file: str) -> None:
+        try:
+            # A descriptor of its own: the thread may still be reading when the interpreter closes stdin.
+            self._descriptor = os.dup(sys.stdin.fileno()) if file == "-" else os.open(file, os.O_RDONLY)
+            status = os.fstat(self._descriptor)
+            if stat.S_ISDIR(status.st_mode):
+                os.close(self._descriptor)
+                raise IsADirectoryError(21, "Is a directory")
+        except (OSError, ValueError) as error:
+            raise click.FileError(file, getattr(error, "strerror", None) or str(error)) from None
+        self.size = status.st_size if stat.S_ISREG(status.st_mode) else None
+
+    async def pieces(self) -> AsyncGenerator[bytes, None]:
+        loop = asyncio.get_running_loop()
+        queue: asyncio.Queue[bytes | OSError] = asyncio.Queue()
+        room = threading.Semaphore(_PIECES_AHEAD)
+        stopped = threading.Event()
+
+        def read() -> None:
+            # The loop may have ended while this waited for data.
+            with contextlib.suppress(RuntimeError):
+                while not stopped.is_set():
+                    try:
+                        piece: bytes | OSError = os.read(self._descriptor, _PIECE)
+                    except OSError as error:
+                        piece = error
+                    loop.call_soon_threadsafe(queue.put_nowait, piece)
+                    if not piece or isinstance(piece, OSError):
+                        break
+                    room.acquire()
+            os.close(self._descriptor)
+
+        threading.Thread(target=read, name="esx-import-reader", daemon=True).start()
+        try:
+            while piece := await queue.get():
+                if isinstance(piece, OSError):
+                    raise piece
+                room.release()
+                yield piece
+        finally:
+            stopped.set()
+            room.release()

@@ -1,0 +1,176 @@
+"""Exporting: the global order as NDJSON, made by PostgreSQL and streamed through one COPY.
+
+What may be exported is settled first, as the gap barrier does it (see `esx.store.barrier`): read the head, then list
+who is writing, in a later statement. A number up to the head was drawn by one of these or by someone who has
+finished, so once they are gone nothing can appear at or below that head, and a later snapshot sees all there is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from esx.store.barrier import _STANDBY_MOMENT, Filter, Gap, Writer, _LockWatch, _SnapshotWatch
+from esx.store.glob import glob_to_regex
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable
+    from contextlib import AbstractAsyncContextManager
+
+    import asyncpg
+
+    from esx.store.layout import Layout
+
+_PAUSE = 0.002
+_PIECE = 2**18
+# One being written while the next is received.
+_PIECES_AHEAD = 2
+_PREFIX = b'{"global_seq": '
+
+
+class Export:
+    """An export that has been settled: iterate over it, once, for pieces of NDJSON that end at the end of a line.
+
+    `until` is the safe position it goes up to; `gap` is what it ends before if a writer is open, else None. While
+    it is read, `events` counts what has been handed out, and `position` is the global_seq of the last of it. A
+    piece has some 256 kB, or one event if that is larger; no more than a few of them are held at a time.
+
+    Reading raises StoreUnavailable, and InvalidQuery for a filter that PostgreSQL refuses.
+    """
+
+    def __init__(
+        self,
+        acquire: Callable[[], AbstractAsyncContextManager[asyncpg.Connection]],
+        layout: Layout,
+        *,
+        after: int,
+        until: int,
+        gap: Gap | None,
+        where: Filter | None,
+    ) -> None:
+        self._acquire = acquire
+        self._query, self._arguments = _query(layout, where or Filter())
+        self._after = after
+        self.until = until
+        self.gap = gap
+        self.events = 0
+        self.position = after
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self._pieces()
+
+    async def _pieces(self) -> AsyncGenerator[bytes, None]:
+        queue: asyncio.Queue[bytes | Exception | None] = asyncio.Queue(_PIECES_AHEAD)
+        copying = asyncio.create_task(self._copy(queue))
+        try:
+            while (piece := await queue.get()) is not None:
+                if isinstance(piece, Exception):
+                    raise piece
+                self.events += piece.count(b"\n")
+                start = piece.rfind(b"\n", 0, -1) + 1 + len(_PREFIX)
+                self.position = int(piece[start : piece.index(b",", start)])
+                yield piece
+        finally:
+            # Whoever stops reading stops the query as well.
+            copying.cancel()
+            await asyncio.gather(copying, return_exceptions=True)
+
+    async def _copy(self, queue: asyncio.Queue[bytes | Exception | None]) -> None:
+        held = bytearray()
+
+        async def take(data: bytes) -> None:
+            held.extend(data)
+            end = held.rfind(b"\n", len(held) - len(data)) + 1 if len(held) >= _PIECE else 0
+            if end:
+                await queue.put(_unescaped(held[:end]))
+                del held[:end]
+
+        try:
+            async with self._acquire() as connection:
+                # asyncpg reads no further from its socket until `take` returns, which holds PostgreSQL back.
+                await connection.copy_from_query(self._query, self._after, self.until, *self._arguments, output=take)
+            if held:
+                await queue.put(_unescaped(held))
+        except Exception as error:
+            await queue.put(error)
+        else:
+            await queue.put(None)
+
+
+async def settle(connection: asyncpg.Connection, layout: Layout, after: int, patience: float) -> tuple[int, Gap | None]:
+    """Return the safe position, from `after` on, and the gap that it is before, if it is not the head.
+
+    Waits up to `patience` seconds for the writers that are open now. On a hot standby the barrier's own second is
+    added, without which nothing is certain there.
+    """
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + patience + (_STANDBY_MOMENT if layout.standby else 0)
+    head: int = await connection.fetchval(f"SELECT coalesce(max(global_seq), 0) FROM {layout.table}")
+    if head <= after:
+        return after, None
+    watch = _SnapshotWatch() if layout.standby else _LockWatch(layout)
+    await watch.begin(connection)
+    while left := await watch.left(connection):
+        if loop.time() >= deadline:
+            return await _before_first_gap(connection, layout, after, head, left)
+        await asyncio.sleep(_PAUSE)
+    return head, None
+
+
+async def _before_first_gap(
+    connection: asyncpg.Connection, layout: Layout, after: int, head: int, writers: tuple[Writer, ...]
+) -> tuple[int, Gap | None]:
+    """Return the end of what is contiguous: that is safe, whoever is writing."""
+    row = await connection.fetchrow(
+        f"""
+        SELECT before, next FROM (
+            SELECT lag(global_seq, 1, $1) OVER (ORDER BY global_seq) AS before, global_seq AS next
+            FROM {layout.table} WHERE global_seq > $1 AND global_seq <= $2
+        ) pairs WHERE next <> before + 1 ORDER BY next LIMIT 1
+        """,
+        after,
+        head,
+    )
+    if row is None:
+        return head, None
+    return row[0], Gap(row[0] + 1, row[1] - 1, writers)
+
+
+def _unescaped(copied: bytes | bytearray) -> bytes:
+    # JSON has its control characters escaped, so of all that COPY escapes only the backslash is in it.
+    return bytes(copied.replace(b"\\\\", b"\\"))
+
+
+def _query(layout: Layout, where: Filter) -> tuple[str, list[str]]:
+    """Return the query for the lines, as `Event.to_json` writes them, and its arguments after $1 and $2."""
+    event_id = "NULL" if layout.event_id is None else f"e.{layout.event_id}"
+    line = f"""
+        '{_PREFIX.decode()}' || e.global_seq
+        || ', "stream_id": ' || to_json(e.stream_id)::text
+        || ', "stream_seq": ' || e.stream_seq
+        || ', "event_type": ' || to_json(e.event_type)::text
+        || ', "data": ' || coalesce(e.data::jsonb::text, 'null')
+        || ', "metadata": ' || coalesce(e.metadata::jsonb::text, 'null')
+        || ', "created_at": ' || coalesce(
+            CASE WHEN e.created_at >= '0001-01-01Z'::timestamptz
+                 THEN to_char(e.created_at AT TIME ZONE 'UTC', '"\\""YYYY-MM-DD"T"HH24:MI:SS.US"Z\\""') END,
+            to_json(e.created_at)::text, 'null')
+        || ', "event_id": ' || coalesce('"' || {event_id} || '"}}', 'null}}')
+    """
+    conditions = ["e.global_seq > $1", "e.global_seq <= $2"]
+    arguments: list[str] = []
+    for column, pattern in (("stream_id", where.stream), ("event_type", where.event_type)):
+        if pattern is not None:
+            arguments.append(glob_to_regex(pattern))
+            conditions.append(f"e.{column} ~ ${len(arguments) + 2}::text")
+    if where.where is not None:
+        arguments.append(where.where)
+        # The same condition as the feed's: an export and `tail` with one filter give the same events.
+        conditions.append(
+            f"coalesce(jsonb_path_query_first(e.data, ${len(arguments) + 2}::jsonpath, jsonb_build_object("
+            "'metadata', e.metadata), true) NOT IN ('false', 'null'), false)"
+        )
+    return (
+        f"SELECT {line} FROM {layout.table} e WHERE {' AND '.join(conditions)} ORDER BY e.global_seq",
+        arguments,
+    )

@@ -1,0 +1,329 @@
+"""Importing NDJSON through COPY, in chunks of one transaction each.
+
+A line's place is (stream_id, stream_seq), and that is what makes an import resumable: what is at its place already,
+with the same event id, is passed over. So nothing needs to be remembered about an import that was cut short.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import re
+from collections.abc import AsyncGenerator, AsyncIterable
+from typing import TYPE_CHECKING, NamedTuple
+
+import asyncpg
+
+from esx.store.bulk import StreamTaken
+from esx.store.bulk_lines import BadLine, Lines, Parser
+from esx.store.driver import first_line
+from esx.store.errors import EsxError
+from esx.text import visible
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from contextlib import AbstractAsyncContextManager
+
+    from esx.store.layout import Layout
+
+_CHUNK_LINES = 10_000
+_CHUNK_BYTES = 2**23
+_COLUMNS = ("stream_id", "stream_seq", "event_type", "data", "metadata", "created_at")
+# Versions of streams that are remembered from one chunk to the next.
+_KNOWN = 50_000
+# How often a chunk is tried when others append to its streams meanwhile.
+_ATTEMPTS = 5
+# PostgreSQL's "COPY events, line 12, column data: ...", in the language of the server.
+_COPY_LINE = re.compile(r"^COPY \w+, \D*(\d+)(?:, \w+ (data|metadata|created_at|event_type|stream_id)\b)?", re.M)
+_REFUSED = (asyncpg.DataError, asyncpg.ProgramLimitExceededError, asyncpg.IntegrityConstraintViolationError)
+_BOM = b"\xef\xbb\xbf"
+
+
+class Imported(NamedTuple):
+    """How far an import has come: events stored by it, events that were there already, and bytes read."""
+
+    stored: int
+    skipped: int
+    bytes: int
+
+
+class ImportFailed(EsxError):
+    """A line cannot be imported. The chunk that it is in was not stored, what came before it was.
+
+    `line` counts from 1; `reason` says what is wrong with it; `done` is what had been stored and skipped. The same
+    import, run again, goes on from there.
+    """
+
+    def __init__(self, line: int, reason: str, done: Imported) -> None:
+        self.line = line
+        self.reason = reason
+        self.done = done
+        super().__init__(f"line {line}: {reason}; {stored_before(done)}")
+
+    def __reduce__(self) -> tuple[type[ImportFailed], tuple[int, str, Imported]]:
+        return ImportFailed, (self.line, self.reason, self.done)
+
+
+def stored_before(done: Imported) -> str:
+    """Return what an import that ended early has stored, and what to do about it."""
+    if not done.stored and not done.skipped:
+        return "nothing was stored"
+    skipped = f" and {done.skipped:,} were there already" if done.skipped else ""
+    return f"{done.stored:,} events were stored before{skipped}: run the same import again to go on from there"
+
+
+class Importer:
+    """One import: feed it with `run`, once."""
+
+    def __init__(
+        self,
+        acquire: Callable[[], AbstractAsyncContextManager[asyncpg.Connection]],
+        layout: Layout,
+        *,
+        keep_global_seq: bool,
+        renumber: bool,
+        on_progress: Callable[[Imported], None] | None,
+    ) -> None:
+        if layout.event_id is None:
+            raise EsxError("the events table has no event_id: run `esx init` to add it")
+        self._acquire = acquire
+        self._layout = layout
+        self._keep = keep_global_seq
+        self._parser = Parser(keep_global_seq=keep_global_seq, renumber=renumber)
+        self._on_progress = on_progress
+        self._columns = [*(["global_seq"] if keep_global_seq else []), *_COLUMNS, layout.event_id]
+        self._versions = (
+            f"SELECT (SELECT max(e.stream_seq) FROM {layout.table} e WHERE e.stream_id = s.id) "
+            "FROM unnest($1::text[]) WITH ORDINALITY s (id, n) ORDER BY s.n"
+        )
+        # The LIMIT keeps it a probe of the index per row, whatever the planner believes of a table that just grew.
+        self._places = (
+            "SELECT e.event_id::text, e.global_seq "
+            "FROM unnest($1::text[], $2::bigint[]) WITH ORDINALITY p (stream_id, stream_seq, n) "
+            f"LEFT JOIN LATERAL (SELECT f.{layout.event_id} AS event_id, f.global_seq FROM {layout.table} f "
+            "WHERE f.stream_id = p.stream_id AND f.stream_seq = p.stream_seq LIMIT 1) e ON true ORDER BY p.n"
+        )
+        self._known: dict[bytes, int] = {}
+        self.done = Imported(0, 0, 0)
+
+    async def run(self, pieces: Iterable[bytes] | AsyncIterable[bytes]) -> Imported:
+        """Import the lines that `pieces` make up. Raises ImportFailed."""
+        storing: asyncio.Task[None] | None = None
+        number = 1
+        try:
+            async with contextlib.aclosing(_chunks(pieces)) as chunks:
+                async for lines in chunks:
+                    # One chunk is parsed while the one before it is being stored.
+                    bad: BadLine | None = None
+                    try:
+                        parsed = await asyncio.to_thread(self._parser.parse, lines, number)
+                    except BadLine as error:
+                        bad = error
+                    if storing is not None:
+                        await storing
+                    if bad is not None:
+                        raise bad
+                    number += len(lines)
+                    storing = asyncio.create_task(self._store(parsed, sum(map(len, lines)) + len(lines)))
+            if storing is not None:
+                await storing
+        except BadLine as error:
+            raise ImportFailed(error.number, error.reason, self.done) from None
+        finally:
+            if storing is not None:
+                # Interrupted: nothing goes on behind the caller's back.
+                storing.cancel()
+                await asyncio.gather(storing, return_exceptions=True)
+        return self.done
+
+    async def _store(self, lines: Lines, size: int) -> None:
+        stored = 0
+        for attempt in range(_ATTEMPTS):
+            async with self._acquire() as connection:
+                try:
+                    stored = await self._try(connection, lines)
+                    break
+                except asyncpg.UniqueViolationError as error:
+                    # Somebody appended to one of the streams since we looked: look again.
+                    self._known.clear()
+                    if not self._is_race(error) or attempt == _ATTEMPTS - 1:
+                        raise StreamTaken(f"an event is there already: {error.detail or first_line(error)}") from error
+        self.done = Imported(
+            self.done.stored + stored, self.done.skipped + len(lines.rows) - stored, self.done.bytes + size
+        )
+        if self._on_progress is not None:
+            self._on_progress(self.done)
+
+    def _is_race(self, error: asyncpg.PostgresError) -> bool:
+        return isinstance(error, asyncpg.UniqueViolationError) and (
+            error.constraint_name == self._layout.unique_constraint
+        )
+
+    async def _try(self, connection: asyncpg.Connection, lines: Lines) -> int:
+        async with connection.transaction():
+            head = 0
+            if self._keep:
+                # No number may be drawn by anybody else until the sequence is past those that are kept.
+                await connection.execute(f"LOCK TABLE {self._layout.table} IN SHARE ROW EXCLUSIVE MODE")
+                head = await connection.fetchval(f"SELECT coalesce(max(global_seq), 0) FROM {self._layout.table}")
+            new = await self._new(connection, lines)
+            if new:
+                if self._keep:
+                    self._check_above(lines, new[0], head)
+                await self._copy(connection, lines, new)
+                if self._keep:
+                    await connection.execute(
+                        f"SELECT setval(pg_get_serial_sequence('{self._layout.table}', 'global_seq'), $1) "
+                        f"WHERE {self._layout.head()} < $1",
+                        lines.global_seqs[new[-1]],
+                    )
+        return len(new)
+
+    async def _new(self, connection: asyncpg.Connection, lines: Lines) -> list[int] | range:
+        """Return which lines are not stored yet. Raises BadLine for what is at the wrong place or leaves a hole."""
+        remembered = bool(self._known)
+        versions = await self._look_up(connection, lines)
+        if lines.contiguous and all(versions[stream] + 1 == first for stream, first in lines.first.items()):
+            versions.update(lines.last)
+            return range(len(lines.rows))
+        new: list[int] = []
+        seen: list[int] = []
+        made: dict[tuple[bytes, int], int] = {}
+        hole: BadLine | None = None
+        for index, (stream, seq) in enumerate(zip(lines.streams, lines.seqs, strict=True)):
+            version = versions[stream]
+            if seq <= version:
+                seen.append(index)
+            elif seq == version + 1:
+                versions[stream] = seq
+                made[stream, seq] = index
+                new.append(index)
+            else:
+                ends = f"ends at {version}" if version >= 0 else "has no events"
+                hole = BadLine(
+                    lines.numbers[index],
+                    f"stream {_shown(stream)} {ends}, so its next stream_seq is {version + 1}, not {seq}",
+                )
+                break
+        missing = await self._check_seen(connection, lines, seen, made)
+        if hole is not None and remembered:
+            # Perhaps the stream has moved since it was looked up.
+            self._known.clear()
+            return await self._new(connection, lines)
+        if hole is not None:
+            raise hole
+        return sorted(new + missing) if missing else new
+
+    async def _look_up(self, connection: asyncpg.Connection, lines: Lines) -> dict[bytes, int]:
+        """Return the versions of streams, at least of those of `lines`: mostly known from the chunk before.
+
+        That one of them has moved since shows when the rows are stored, at the unique constraint.
+        """
+        if len(self._known) > _KNOWN:
+            self._known.clear()
+        unknown = [stream for stream in lines.first if stream not in self._known]
+        if unknown:
+            rows = await connection.fetch(self._versions, [stream.decode() for stream in unknown])
+            for stream, (version,) in zip(unknown, rows, strict=True):
+                self._known[stream] = -1 if version is None else version
+        return self._known
+
+    async def _check_seen(
+        self, connection: asyncpg.Connection, lines: Lines, seen: list[int], made: dict[tuple[bytes, int], int]
+    ) -> list[int]:
+        """Check that what is at the places of `seen` are these very events; return those of them that are gone."""
+        missing = []
+        rows = await connection.fetch(
+            self._places, [lines.streams[index].decode() for index in seen], [lines.seqs[index] for index in seen]
+        )
+        for index, (event_id, global_seq) in zip(seen, rows, strict=True):
+            place = lines.streams[index], lines.seqs[index]
+            if event_id is None and place not in made:
+                # Below the stream's version and yet not there: deleted since. It gets its place back.
+                made[place] = index
+                missing.append(index)
+                continue
+            there = lines.event_ids[made[place]] if event_id is None else event_id.encode()
+            if there != lines.event_ids[index]:
+                reason = (
+                    f"place {place[1]} of stream {_shown(place[0])} is taken by another event, {there.decode()}; "
+                    f"this one is {lines.event_ids[index].decode()}"
+                )
+                raise BadLine(lines.numbers[index], reason)
+            if self._keep and event_id is not None and global_seq != lines.global_seqs[index]:
+                reason = f"the event is there already, but as global_seq {global_seq}, not {lines.global_seqs[index]}"
+                raise BadLine(lines.numbers[index], reason)
+        return missing
+
+    def _check_above(self, lines: Lines, index: int, head: int) -> None:
+        if lines.global_seqs[index] <= head:
+            raise BadLine(
+                lines.numbers[index],
+                f"global_seq {lines.global_seqs[index]} cannot be kept: the store is at {head} already",
+            )
+
+    async def _copy(self, connection: asyncpg.Connection, lines: Lines, new: list[int] | range) -> None:
+        rows = lines.rows if len(new) == len(lines.rows) else [lines.rows[index] for index in new]
+        source = io.BytesIO(b"\n".join(rows) + b"\n")
+        try:
+            await connection.copy_to_table(self._layout.table, source=source, columns=self._columns)
+        except _REFUSED as error:
+            if self._is_race(error):
+                raise
+            where = _COPY_LINE.search(getattr(error, "context", None) or "")
+            if where is None:
+                raise
+            column = f"{where[2]}: " if where[2] else ""
+            raise BadLine(lines.numbers[new[int(where[1]) - 1]], column + _reason(error)) from error
+
+
+async def _chunks(pieces: Iterable[bytes] | AsyncIterable[bytes]) -> AsyncGenerator[list[bytes], None]:
+    """Yield the lines of `pieces`, which may be cut anywhere, in bounded lists."""
+    lines: list[bytes] = []
+    size = 0
+    torn: list[bytes] = []
+    started = False
+    source = aiter(pieces if isinstance(pieces, AsyncIterable) else _async(pieces))
+    try:
+        async for piece in source:
+            whole = piece.split(b"\n")
+            if not started and piece:
+                whole[0] = whole[0].removeprefix(_BOM)
+                started = True
+            rest = whole.pop()
+            if whole:
+                whole[0] = b"".join((*torn, whole[0]))
+                torn = []
+                lines += whole
+                size += len(piece) + len(whole[0])
+            if rest:
+                torn.append(rest)
+            while len(lines) >= _CHUNK_LINES or (lines and size >= _CHUNK_BYTES):
+                yield lines[:_CHUNK_LINES]
+                del lines[:_CHUNK_LINES]
+                size = 0
+    finally:
+        # An export that is read no further lets go of its connection.
+        if isinstance(source, AsyncGenerator):
+            await source.aclose()
+    if torn:
+        lines.append(b"".join(torn))
+    while lines:
+        yield lines[:_CHUNK_LINES]
+        del lines[:_CHUNK_LINES]
+
+
+async def _async(pieces: Iterable[bytes]) -> AsyncGenerator[bytes, None]:
+    for piece in pieces:
+        yield piece
+
+
+def _shown(stream: bytes) -> str:
+    return visible(stream.decode(), limit=200)
+
+
+def _reason(error: asyncpg.PostgresError) -> str:
+    """Return PostgreSQL's words for a refusal on one line, with the detail that names the culprit."""
+    detail = getattr(error, "detail", None)
+    return f"{first_line(error)} ({detail.splitlines()[0].rstrip('.')})" if detail else first_line(error)

@@ -1,0 +1,351 @@
+"""NDJSON lines into rows for COPY, without decoding any payload.
+
+A line as `esx export` writes it is cut apart at its fixed parts; any other is taken apart member by member. Either
+way data and metadata reach PostgreSQL as the bytes they are, which keeps every digit, and PostgreSQL is the one to
+say whether they are JSON. That also makes the quick cut safe: if both pieces are JSON values, then the line is the
+object that it was cut as, for JSON can be read in one way only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import sqlite3
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NoReturn
+from uuid import UUID
+
+from esx.text import visible
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+FIELDS = ("global_seq", "stream_id", "stream_seq", "event_type", "data", "metadata", "created_at", "event_id")
+_HIGHEST = 2**63 - 1
+_TEXT = rb'"([^"\\\x00-\x1f]+)"'
+_NUMBER = rb"(0|[1-9][0-9]{0,17})"
+_HEAD = re.compile(
+    rb'\{"global_seq": ' + _NUMBER + rb', "stream_id": ' + _TEXT + rb', "stream_seq": ' + _NUMBER
+    + rb', "event_type": ' + _TEXT + rb', "data": '
+)  # fmt: skip
+_TAIL = re.compile(
+    rb', "created_at": "(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z)", '
+    rb'"event_id": "([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})"\}'
+)
+_TAIL_LENGTH = len(', "created_at": "2026-01-01T00:00:00.000000Z", "event_id": ""}') + 36
+_METADATA = b', "metadata": '
+_SPACE = re.compile(rb"[ \t\r\n]*+")
+_STRING = re.compile(rb'"(?:[^"\\\x00-\x1f]++|\\.)*+"')
+_SCALAR = re.compile(rb'[^\s"{}\[\],:]++')
+_NESTING = re.compile(rb'"(?:[^"\\\x00-\x1f]++|\\.)*+"|[{}\[\]]')
+_TIME = re.compile(r"-?infinity|\d{4,6}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?(Z|[+-]\d\d(:?\d\d)?)( BC)?")
+_SHOWN = 80
+
+
+class BadLine(ValueError):
+    """Line `number`, from 1, cannot be imported for `reason`."""
+
+    def __init__(self, number: int, reason: str) -> None:
+        self.number = number
+        self.reason = reason
+        super().__init__(f"line {number}: {reason}")
+
+
+@dataclass(slots=True)
+class Lines:
+    """Parsed lines, as columns: entry i of each list is about the same line.
+
+    `rows` are rows for COPY in its text format, `streams` the ids as UTF-8. `first` and `last` are each
+    stream's first and last stream_seq, and `contiguous` says that there is no jump in between.
+    """
+
+    numbers: list[int] = field(default_factory=list)
+    streams: list[bytes] = field(default_factory=list)
+    seqs: list[int] = field(default_factory=list)
+    event_ids: list[bytes] = field(default_factory=list)
+    global_seqs: list[int] = field(default_factory=list)
+    rows: list[bytes] = field(default_factory=list)
+    first: dict[bytes, int] = field(default_factory=dict)
+    last: dict[bytes, int] = field(default_factory=dict)
+    contiguous: bool = True
+
+
+class Parser:
+    """Parses the lines of one import, in order; see `EventStore.import_ndjson` for what a line may hold.
+
+    With `renumber`, stream_seq is counted per stream; so it is if the first line has none. With
+    `keep_global_seq` the rows start with global_seq.
+    """
+
+    def __init__(self, *, keep_global_seq: bool, renumber: bool) -> None:
+        self._keep = keep_global_seq
+        self._counting: bool | None = True if renumber else None
+        self._renumber = renumber
+        self._counts: _Counts | None = None
+        self._global_seq = 0
+
+    def parse(self, lines: Sequence[bytes], number: int) -> Lines:
+        """Parse `lines`, the first of which is line `number` of the import. Raises BadLine."""
+        out = Lines()
+        last = out.last
+        for number, line in enumerate(lines, number):  # noqa: B020, PLR1704 - goes on from where it starts
+            text = line.strip(b" \t\r\n")
+            if not text:
+                continue
+            try:
+                parts = self._quick(text) or self._exact(text)
+                stream, global_seq, seq, row, event_id = parts
+                before = last.get(stream)
+                if before is None:
+                    _check_stream(stream)
+                    out.first[stream] = seq
+                elif seq != before + 1:
+                    out.contiguous = False
+                last[stream] = seq
+                if self._keep:
+                    self._check_global_seq(global_seq)
+                    row = b"%d\t%b" % (global_seq, row)
+            except UnicodeDecodeError as error:
+                raise BadLine(number, f"it is not UTF-8: {error.reason}") from None
+            except ValueError as error:
+                raise BadLine(number, str(error)) from None
+            out.numbers.append(number)
+            out.streams.append(stream)
+            out.seqs.append(seq)
+            out.event_ids.append(event_id)
+            out.global_seqs.append(global_seq)
+            out.rows.append(row)
+        return out
+
+    def _quick(self, line: bytes) -> tuple[bytes, int, int, bytes, bytes] | None:
+        """Parse a line in the very form of an export; None for any other."""
+        if self._counting is not False:
+            return None
+        head = _HEAD.match(line)
+        at = len(line) - _TAIL_LENGTH
+        tail = _TAIL.match(line, at) if head is not None and at > 0 else None
+        if head is None or tail is None:
+            return None
+        data, between, metadata = _escaped(line[head.end() : at]).partition(_METADATA)
+        if not between or _METADATA in metadata:
+            return None
+        global_seq, stream, seq, event_type = head.groups()
+        created_at, event_id = tail.groups()
+        if metadata == b"null":
+            metadata = rb"\N"
+        row = b"\t".join((stream, seq, event_type, data, metadata, created_at, event_id))
+        return stream, int(global_seq), int(seq), row, event_id
+
+    def _exact(self, line: bytes) -> tuple[bytes, int, int, bytes, bytes]:
+        members = split_members(line)
+        for name in members:
+            if name not in FIELDS:
+                raise ValueError(f"{_shown(name)} is unknown: use {', '.join(FIELDS)}")
+        for name in ("stream_id", "event_type", "data"):
+            if name not in members:
+                raise ValueError(f"{name} is missing")
+        stream = _text(members, "stream_id").encode()
+        event_type = _text(members, "event_type").encode()
+        global_seq = _number(members, "global_seq")
+        seq = self._place(stream, _number(members, "stream_seq"))
+        data, metadata = members["data"], members.get("metadata", b"null")
+        created_at = _optional_text(members, "created_at")
+        if created_at is None:
+            # PostgreSQL's word for the time at which the transaction began.
+            created_at = "now"
+        elif not _TIME.fullmatch(created_at):
+            raise ValueError(
+                f"created_at {_shown(created_at)} is not ISO 8601 with an offset, such as 2026-08-07T14:00:00.123456Z"
+            )
+        given = _optional_text(members, "event_id")
+        try:
+            event_id = _derived_id(stream, seq, event_type, data, metadata) if given is None else UUID(given)
+        except ValueError:
+            raise ValueError(f"event_id {_shown(given or '')} is not a UUID") from None
+        id_text = str(event_id).encode()
+        row = b"\t".join(
+            (
+                _escaped(stream),
+                b"%d" % seq,
+                _escaped(event_type),
+                _escaped(data),
+                rb"\N" if metadata == b"null" else _escaped(metadata),
+                created_at.encode(),
+                id_text,
+            )
+        )
+        return stream, -1 if global_seq is None else global_seq, seq, row, id_text
+
+    def _place(self, stream: bytes, given: int | None) -> int:
+        if self._counting is None:
+            self._counting = given is None
+        if not self._counting:
+            if given is None:
+                raise ValueError("stream_seq is missing, but the first line has one: give it in all lines or in none")
+            return given
+        if given is not None and not self._renumber:
+            raise ValueError("it has a stream_seq, but the first line has none: give it in all lines or in none")
+        if self._counts is None:
+            self._counts = _Counts()
+        return self._counts.next(stream)
+
+    def _check_global_seq(self, global_seq: int) -> None:
+        if global_seq < 1:
+            raise ValueError("global_seq is missing, and it is to be kept")
+        if global_seq <= self._global_seq:
+            raise ValueError(f"global_seq {global_seq} does not ascend: it comes after {self._global_seq}")
+        self._global_seq = global_seq
+
+
+class _Counts:
+    """Counts the lines of each stream, in a temporary file: there may be more streams than memory holds."""
+
+    def __init__(self) -> None:
+        # Parsing moves between threads, one at a time.
+        self._database = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+        self._database.executescript(
+            "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;"
+            "CREATE TABLE counts (stream BLOB PRIMARY KEY, lines INTEGER NOT NULL) WITHOUT ROWID; BEGIN"
+        )
+
+    def next(self, stream: bytes) -> int:
+        found = self._database.execute("SELECT lines FROM counts WHERE stream = ?", (stream,)).fetchone()
+        count: int = 0 if found is None else found[0]
+        self._database.execute("INSERT OR REPLACE INTO counts VALUES (?, ?)", (stream, count + 1))
+        return count
+
+
+def split_members(line: bytes) -> dict[str, bytes]:
+    """Return the members of a JSON object, each value as the bytes it is, in time linear in its length.
+
+    Values are delimited, not checked, at any depth. Raises ValueError if `line` is not an object, or repeats a name.
+    """
+    if line[:1] != b"{":
+        raise ValueError("it is not a JSON object")
+    members: dict[str, bytes] = {}
+    at = _skip(line, 1)
+    if line[at : at + 1] == b"}":
+        at += 1
+    else:
+        while True:
+            match = _STRING.match(line, at)
+            if match is None:
+                _wrong(line, at, "a name in double quotes")
+            name = json.loads(match.group().decode())
+            at = _skip(line, match.end())
+            if line[at : at + 1] != b":":
+                _wrong(line, at, "a colon")
+            start = _skip(line, at + 1)
+            end = _value_end(line, start)
+            if name in members:
+                raise ValueError(f"{_shown(name)} is there twice")
+            members[name] = line[start:end]
+            at = _skip(line, end)
+            separator = line[at : at + 1]
+            if separator == b"}":
+                at += 1
+                break
+            if separator != b",":
+                _wrong(line, at, "a comma or a closing brace")
+            at = _skip(line, at + 1)
+    if line[at:].strip(b" \t\r\n"):
+        _wrong(line, at, "the end of the line")
+    return members
+
+
+def _value_end(line: bytes, start: int) -> int:
+    match = _STRING.match(line, start) or _SCALAR.match(line, start)
+    if match is not None:
+        return match.end()
+    if line[start : start + 1] not in (b"{", b"["):
+        _wrong(line, start, "a value")
+    depth = 0
+    for token in _NESTING.finditer(line, start):
+        char = line[token.start()]
+        if char in b"{[":
+            depth += 1
+        elif char in b"}]":
+            depth -= 1
+            if depth == 0:
+                return token.end()
+    return _wrong(line, len(line), "a closing bracket")
+
+
+def _wrong(line: bytes, at: int, expected: str) -> NoReturn:
+    if at >= len(line):
+        raise ValueError(f"it is not JSON: it ends where {expected} is expected (was it cut short?)")
+    if line[at : at + 1] == b'"':
+        raise ValueError(
+            f"it is not JSON: the string at byte {at + 1} has no end, or a control character in it (was it cut short?)"
+        )
+    raise ValueError(f"it is not JSON: {expected} is expected at byte {at + 1}")
+
+
+def _skip(line: bytes, at: int) -> int:
+    match = _SPACE.match(line, at)
+    assert match is not None
+    return match.end()
+
+
+def _optional_text(members: dict[str, bytes], name: str) -> str | None:
+    raw = members.get(name, b"null")
+    if raw == b"null":
+        return None
+    try:
+        text = json.loads(raw.decode())
+    except RecursionError:
+        text = None
+    if not isinstance(text, str):
+        raise ValueError(f"{name} is not a string")
+    if "\0" in text:
+        raise ValueError(f"{name} has a \\u0000, which PostgreSQL cannot store")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{name} is not valid Unicode (a lone surrogate)") from None
+    return text
+
+
+def _text(members: dict[str, bytes], name: str) -> str:
+    text = _optional_text(members, name)
+    if text is None:
+        raise ValueError(f"{name} is not a string")
+    if not text:
+        raise ValueError(f"{name} is empty")
+    return text
+
+
+def _number(members: dict[str, bytes], name: str) -> int | None:
+    raw = members.get(name, b"null")
+    if raw == b"null":
+        return None
+    if not re.fullmatch(rb"0|[1-9][0-9]{0,18}", raw) or int(raw) >= _HIGHEST:
+        raise ValueError(f"{name} {_shown(raw.decode(errors='replace'))} is not a number from 0 below {_HIGHEST}")
+    return int(raw)
+
+
+def _check_stream(stream: bytes) -> None:
+    if stream.decode().startswith("$"):
+        raise ValueError(f"stream id {_shown(stream.decode())} starts with $, which is kept for $all and its like")
+
+
+def _derived_id(stream: bytes, seq: int, *parts: bytes) -> UUID:
+    """Return the id of an event that brings none: made from what it is, so that it is the same next time."""
+    digest = hashlib.sha256(b"\n".join((b"esx import", json.dumps(stream.decode()).encode(), b"%d" % seq)))
+    for part in parts:
+        digest.update(b"\n%d\n" % len(part))
+        digest.update(part)
+    made = bytearray(digest.digest()[:16])
+    made[6] = 0x80 | made[6] & 0x0F  # version 8: an id made in a way of one's own
+    made[8] = 0x80 | made[8] & 0x3F
+    return UUID(bytes=bytes(made))
+
+
+def _escaped(value: bytes) -> bytes:
+    """Return `value` as COPY's text format wants it."""
+    return value.replace(b"\\", b"\\\\").replace(b"\t", b"\\t").replace(b"\n", b"\\n").replace(b"\r", b"\\r")
+
+
+def _shown(text: str) -> str:
+    return repr(visible(text, limit=_SHOWN))

@@ -1,0 +1,170 @@
+"""What goes on right now: who holds the feed, the table, vacuum, or the queue of notifications."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from esx.store.doctor.finding import About, duration, identifier, literal, shown
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    import asyncpg
+
+    from esx.store.doctor.finding import Finding
+
+_WRITER_WARNING = 10.0  # seconds
+_WRITER_ERROR = 300.0
+_LONG = 300.0
+_QUEUE_WARNING = 0.10
+_QUEUE_ERROR = 0.50
+_NAMED = 3
+
+
+class Session(NamedTuple):
+    """An open transaction: of a session, or prepared, in which case it has a `gid` and no pid.
+
+    `age` is in seconds, None where PostgreSQL does not show it to this user.
+    """
+
+    pid: int | None
+    gid: str | None
+    age: float | None
+    state: str | None
+    application: str | None
+    user: str | None
+
+    def __str__(self) -> str:
+        who = f"prepared transaction {shown(self.gid)}" if self.pid is None else f"pid {self.pid}"
+        about = [shown(part) for part in (self.application, self.user) if part]
+        about += [] if self.age is None else [f"open for {duration(self.age)}"]
+        about += [shown(self.state)] if self.state else []
+        return f"{who} ({', '.join(about) or 'nothing more is known'})"
+
+    def end(self) -> str:
+        """Return the statement that ends it and undoes what it did."""
+        if self.pid is None:
+            return f"ROLLBACK PREPARED {literal(self.gid or '')};"
+        return f"SELECT pg_terminate_backend({self.pid});"
+
+
+@dataclass(frozen=True, slots=True)
+class Activity:
+    """The facts: open writers of the table, who locks it against everybody, long transactions, and the queue."""
+
+    writers: Sequence[Session] = ()
+    lockers: Sequence[Session] = ()
+    long: Sequence[Session] = ()
+    queue: float = 0.0
+    oldest: Session | None = None
+    user: str = ""
+
+
+_SESSION = """
+    l.pid, x.gid, extract(epoch FROM clock_timestamp() - coalesce(a.xact_start, x.prepared))::float8 AS age,
+    a.state, a.application_name, coalesce(a.usename, x.owner)::text
+"""
+_LOCKS = f"""
+    SELECT l.mode, {_SESSION}
+    FROM pg_locks l
+    LEFT JOIN pg_stat_activity a ON a.pid = l.pid
+    LEFT JOIN pg_prepared_xacts x ON l.pid IS NULL AND l.virtualtransaction = '-1/' || x.transaction::text
+    WHERE l.locktype = 'relation' AND l.relation = to_regclass('events')
+      AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+      AND l.mode IN ('RowExclusiveLock', 'AccessExclusiveLock', 'ExclusiveLock', 'ShareRowExclusiveLock', 'ShareLock')
+      AND l.granted
+    ORDER BY coalesce(a.xact_start, x.prepared)
+"""
+_OPEN = """
+    SELECT a.pid, NULL, extract(epoch FROM clock_timestamp() - a.xact_start)::float8, a.state, a.application_name,
+           a.usename::text
+    FROM pg_stat_activity a
+    WHERE a.xact_start IS NOT NULL AND a.pid <> pg_backend_pid() AND a.backend_type = 'client backend'
+      AND (a.backend_xmin IS NOT NULL OR a.backend_xid IS NOT NULL OR a.state LIKE 'idle in transaction%')
+    UNION ALL
+    SELECT NULL, x.gid, extract(epoch FROM clock_timestamp() - x.prepared)::float8, NULL, NULL, x.owner::text
+    FROM pg_prepared_xacts x
+    ORDER BY 3 DESC
+"""
+
+
+async def read_activity(connection: asyncpg.Connection) -> Activity:
+    """Read locks and sessions. Nothing here waits for a lock on the table."""
+    locks = await connection.fetch(_LOCKS)
+    row = await connection.fetchrow(
+        "SELECT CASE WHEN pg_is_in_recovery() THEN 0 ELSE pg_notification_queue_usage() END, current_user::text"
+    )
+    assert row is not None
+    queue, user = row
+    open_now = [Session._make(row) for row in await connection.fetch(_OPEN)]
+    writers = [Session._make(row[1:]) for row in locks if row[0] == "RowExclusiveLock"]
+    known = {(session.pid, session.gid) for session in writers}
+    return Activity(
+        writers=writers,
+        lockers=[Session._make(row[1:]) for row in locks if row[0] != "RowExclusiveLock"],
+        long=[
+            session for session in open_now if (session.age or 0) >= _LONG and (session.pid, session.gid) not in known
+        ],
+        queue=queue,
+        oldest=open_now[0] if open_now else None,
+        user=user,
+    )
+
+
+def writers(activity: Activity) -> Iterator[Finding]:
+    """Check that no writer has been open for so long that it holds the feed."""
+    found = About("open-writers")
+    slow = [writer for writer in activity.writers if writer.age is not None and writer.age >= _WRITER_WARNING]
+    for writer in slow:
+        make = found.error if (writer.age or 0) >= _WRITER_ERROR else found.warning
+        yield make(f"{writer} has written to events and holds the feed until it ends", writer.end())
+    hidden = [writer for writer in activity.writers if writer.age is None]
+    if hidden:
+        yield found.info(
+            f"{len(hidden)} open writers of events are not shown to this user, nor since when",
+            f"GRANT pg_read_all_stats TO {identifier(activity.user)};",
+        )
+    if not slow and not hidden:
+        yield found.ok(f"{len(activity.writers)} open writers, none for longer than {duration(_WRITER_WARNING)}")
+
+
+def lockers(activity: Activity) -> Iterator[Finding]:
+    """Check that nobody keeps everybody else from appending."""
+    found = About("table-lock")
+    slow = [locker for locker in activity.lockers if locker.age is None or locker.age >= _WRITER_WARNING]
+    for locker in slow:
+        make = found.error if (locker.age or 0) >= _WRITER_ERROR else found.warning
+        yield make(f"{locker} has locked table events: appends wait until it ends", locker.end())
+    if not slow:
+        yield found.ok("nobody keeps table events locked")
+
+
+def transactions(activity: Activity) -> Iterator[Finding]:
+    """Check that no transaction has been open for so long that it holds back vacuum."""
+    found = About("long-transactions")
+    for session in activity.long[:_NAMED]:
+        yield found.info(f"{session} holds back vacuum", session.end())
+    if len(activity.long) > _NAMED:
+        yield found.info(f"{len(activity.long) - _NAMED} more transactions are as old")
+    if not activity.long:
+        yield found.ok(f"no transaction is older than {duration(_LONG)}")
+
+
+def notifications(activity: Activity) -> Iterator[Finding]:
+    """Check that the queue of notifications has room: once it is full, appends fail."""
+    found = About("notify-queue")
+    if activity.queue <= _QUEUE_WARNING:
+        yield found.ok(f"{activity.queue:.1%} of the notification queue is used")
+        return
+    make = found.error if activity.queue > _QUEUE_ERROR else found.warning
+    behind = "a listener that does not read" if activity.oldest is None else f"probably {activity.oldest}"
+    yield make(
+        f"{activity.queue:.1%} of the notification queue is used, appends fail at 100%: held by {behind}",
+        activity.oldest.end()
+        if activity.oldest is not None
+        else "SELECT pid, state, xact_start FROM pg_stat_activity ORDER BY xact_start;",
+    )
+
+
+CHECKS = (writers, lockers, transactions, notifications)

@@ -1,0 +1,190 @@
+"""The sequence that global_seq is drawn from. The order of the feed rests on how it hands out numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from esx.store.doctor.finding import About, identifier, literal, shown
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import asyncpg
+
+    from esx.store.doctor.finding import Finding
+
+_BIGINT_MAX = 2**63 - 1
+_NEARLY_USED = 0.9
+
+
+@dataclass(frozen=True, slots=True)
+class Sequence:
+    """The facts. `name` is quoted as SQL needs it, and None if global_seq has no sequence at all.
+
+    `next` is the number that it hands out next, `highest` the highest one in the table; None if not known.
+    """
+
+    name: str | None
+    drawn: bool
+    expression: str | None
+    cache: int = 1
+    cycle: bool = False
+    increment: int = 1
+    maximum: int = _BIGINT_MAX
+    next: int | None = None
+    highest: int | None = None
+    user: str = ""
+
+
+async def read_sequence(connection: asyncpg.Connection) -> Sequence:
+    """Read the sequence, and the end of the table by its index."""
+    row = await connection.fetchrow(
+        r"""
+        SELECT current_user::text AS user, used.oid IS NOT NULL AS drawn, col.expression,
+               s.seqrelid::regclass::text AS name, s.seqcache, s.seqcycle, s.seqincrement, s.seqmax,
+               has_sequence_privilege(s.seqrelid, 'SELECT') AS may_look,
+               has_table_privilege(col.attrelid, 'SELECT') AND EXISTS (
+                   SELECT 1 FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am am ON am.oid = c.relam
+                   WHERE i.indrelid = col.attrelid AND i.indisvalid AND i.indpred IS NULL AND i.indkey[0] = col.attnum
+                     AND am.amname = 'btree') AS may_probe
+        FROM (SELECT a.attrelid, a.attnum, a.attidentity, d.oid AS default_oid,
+                     pg_get_expr(d.adbin, d.adrelid) AS expression,
+                     pg_get_serial_sequence(a.attrelid::regclass::text, 'global_seq')::regclass::oid AS owned
+              FROM pg_attribute a LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+              WHERE a.attrelid = to_regclass('events') AND a.attname = 'global_seq') col
+        LEFT JOIN LATERAL (
+            SELECT col.owned AS oid WHERE col.attidentity <> ''
+            UNION ALL
+            SELECT dep.refobjid FROM pg_depend dep JOIN pg_sequence q ON q.seqrelid = dep.refobjid
+            WHERE dep.classid = 'pg_attrdef'::regclass AND dep.objid = col.default_oid
+              AND dep.refclassid = 'pg_class'::regclass AND col.expression ~ '^nextval\(''([^'']|'''')+''::regclass\)$'
+            LIMIT 1) used ON true
+        LEFT JOIN pg_sequence s ON s.seqrelid = coalesce(used.oid, col.owned)
+        """
+    )
+    assert row is not None
+    highest = await connection.fetchval("SELECT max(global_seq) FROM events") if row["may_probe"] else None
+    if row["name"] is None:
+        return Sequence(None, drawn=False, expression=row["expression"], highest=highest)
+    upcoming = None
+    if row["may_look"]:
+        # Read after the table: what was drawn meanwhile then only shows as room.
+        upcoming = await connection.fetchval(
+            f"SELECT last_value + CASE WHEN is_called THEN $1::numeric ELSE 0 END FROM {row['name']}",
+            row["seqincrement"],
+        )
+    return Sequence(
+        name=row["name"],
+        drawn=row["drawn"],
+        expression=row["expression"],
+        cache=row["seqcache"],
+        cycle=row["seqcycle"],
+        increment=row["seqincrement"],
+        maximum=row["seqmax"],
+        next=None if upcoming is None else int(upcoming),
+        highest=highest,
+        user=row["user"],
+    )
+
+
+def default(sequence: Sequence) -> Iterator[Finding]:
+    """Check that the INSERT itself draws the number, by the column's default."""
+    found = About("sequence-default")
+    name = sequence.name
+    if sequence.drawn and name is not None:
+        yield found.ok(f"global_seq is drawn from {shown(name)}")
+        return
+    instead = f"its default is {shown(sequence.expression)}" if sequence.expression else "it has no default"
+    draw = "ALTER TABLE events ALTER COLUMN global_seq SET DEFAULT nextval({});"
+    if name is None:
+        name = "events_global_seq_seq"
+        remedy: tuple[str, ...] = (
+            f"CREATE SEQUENCE {name} OWNED BY events.global_seq;",
+            _set_to_highest(name),
+            draw.format(literal(name)),
+        )
+    else:
+        remedy = (draw.format(literal(name)),)
+    yield found.error(f"global_seq is not drawn from a sequence: {instead}", *remedy)
+
+
+def cache(sequence: Sequence) -> Iterator[Finding]:
+    """Check that numbers are handed out in the order in which they are asked for."""
+    if sequence.name is None:
+        return
+    found = About("sequence-cache")
+    if sequence.cache > 1:
+        yield found.error(
+            f"sequence {shown(sequence.name)} hands out {sequence.cache} numbers a session at once: a session can "
+            "store one from long ago, which the feed has passed",
+            f"ALTER SEQUENCE {sequence.name} CACHE 1;",
+        )
+    else:
+        yield found.ok(f"sequence {shown(sequence.name)} keeps CACHE 1")
+
+
+def direction(sequence: Sequence) -> Iterator[Finding]:
+    """Check that numbers only grow, by one."""
+    if sequence.name is None:
+        return
+    found = About("sequence-order")
+    fine = True
+    if sequence.cycle:
+        fine = False
+        yield found.error(
+            f"sequence {shown(sequence.name)} starts again at its end: what comes then is before every cursor",
+            f"ALTER SEQUENCE {sequence.name} NO CYCLE;",
+        )
+    if sequence.increment != 1:
+        fine = False
+        make = found.error if sequence.increment < 1 else found.warning
+        effect = "new events come before old ones" if sequence.increment < 1 else "the feed meets a gap at every event"
+        yield make(
+            f"sequence {shown(sequence.name)} counts by {sequence.increment}: {effect}",
+            f"ALTER SEQUENCE {sequence.name} INCREMENT BY 1;",
+        )
+    if fine:
+        yield found.ok(f"sequence {shown(sequence.name)} counts up by one")
+
+
+def position(sequence: Sequence) -> Iterator[Finding]:
+    """Check that the next number is above all that are stored."""
+    if sequence.name is None:
+        return
+    found = About("sequence-position")
+    if sequence.next is None:
+        yield found.info(
+            f"this user may not read sequence {shown(sequence.name)}",
+            f"GRANT SELECT ON SEQUENCE {sequence.name} TO {identifier(sequence.user)};",
+        )
+    elif sequence.highest is not None and sequence.next <= sequence.highest:
+        yield found.error(
+            f"sequence {shown(sequence.name)} hands out {sequence.next} next, but events has numbers up to "
+            f"{sequence.highest}: appends fail, or fill in behind the feed",
+            _set_to_highest(sequence.name),
+        )
+    else:
+        yield found.ok(f"sequence {shown(sequence.name)} hands out {sequence.next} next")
+
+
+def room(sequence: Sequence) -> Iterator[Finding]:
+    """Check that the numbers will last."""
+    if sequence.name is None or sequence.next is None:
+        return
+    found = About("sequence-room")
+    used = sequence.next / sequence.maximum
+    if used < _NEARLY_USED:
+        yield found.ok(f"sequence {shown(sequence.name)} has used {used:.1%} of its numbers")
+        return
+    yield found.warning(
+        f"sequence {shown(sequence.name)} has used {used:.1%} of its numbers: it ends at {sequence.maximum}",
+        f"ALTER SEQUENCE {sequence.name} AS bigint MAXVALUE {_BIGINT_MAX};",
+    )
+
+
+def _set_to_highest(name: str) -> str:
+    return f"SELECT setval({literal(name)}, (SELECT coalesce(max(global_seq), 0) + 1 FROM events), false);"
+
+
+CHECKS = (default, cache, direction, position, room)

@@ -1,0 +1,76 @@
+"""A topic: facts read from the database in a query or two, and the checks that judge them.
+
+Reading and judging are apart, so that each check is a plain function of facts. A topic that cannot be read, say
+for a lock or a missing right, becomes a finding and keeps no other topic from being examined.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+import asyncpg
+
+from esx.store.doctor.finding import About, identifier, shown
+from esx.store.driver import first_line
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator
+
+    from esx.store.doctor.finding import Finding
+
+F = TypeVar("F")
+
+
+@dataclass(frozen=True, slots=True)
+class Topic(Generic[F]):
+    """`read` returns the facts, and each of `checks` judges them; `name` is used only if reading fails."""
+
+    name: str
+    read: Callable[[asyncpg.Connection], Awaitable[F]]
+    checks: tuple[Callable[[F], Iterator[Finding]], ...]
+
+    async def examine(self, connection: asyncpg.Connection) -> tuple[F | None, list[Finding]]:
+        """Return the facts, None if they cannot be read, and what the checks find in them."""
+        try:
+            facts = await limited(connection, self.read, QUICK)
+        except (asyncpg.QueryCanceledError, asyncpg.LockNotAvailableError) as error:
+            return None, [
+                About(self.name).error(
+                    f"could not be examined in time: {first_line(error)}",
+                    "SELECT pid, mode, granted FROM pg_locks WHERE relation = 'events'::regclass;",
+                )
+            ]
+        except asyncpg.InsufficientPrivilegeError as error:
+            user = await connection.fetchval("SELECT current_user")
+            return None, [
+                About(self.name).info(
+                    f"user {shown(user)} may not look: {first_line(error)}",
+                    f"GRANT SELECT ON events TO {identifier(user)};",
+                )
+            ]
+        return facts, [finding for check in self.checks for finding in check(facts)]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long a topic may take, and how long it may wait for a lock; seconds, 0 for as long as it takes."""
+
+    statement: float
+    lock: float
+
+
+QUICK = Limits(statement=3.0, lock=0.5)
+THOROUGH = Limits(statement=0.0, lock=0.5)
+
+
+async def limited(
+    connection: asyncpg.Connection, read: Callable[[asyncpg.Connection], Awaitable[F]], limits: Limits
+) -> F:
+    """Run `read` in a read-only transaction of its own, within the limits."""
+    async with connection.transaction(isolation="read_committed", readonly=True):
+        await connection.execute(
+            f"SET LOCAL statement_timeout = {limits.statement * 1000:.0f}; "
+            f"SET LOCAL lock_timeout = {limits.lock * 1000:.0f}"
+        )
+        return await read(connection)

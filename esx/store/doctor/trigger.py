@@ -1,0 +1,179 @@
+"""The trigger that rings the doorbell, and the other objects of schema.sql, compared with what schema.sql makes."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING
+
+from esx.store.doctor.finding import About, identifier, quoted, shown
+from esx.store.schema import schema_sql
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    import asyncpg
+
+    from esx.store.doctor.finding import Finding
+
+_TABLE = re.compile(r"^CREATE TABLE IF NOT EXISTS (\w+)", re.MULTILINE)
+_FUNCTION = re.compile(r"^CREATE OR REPLACE FUNCTION (\w+)\(.*?\bAS (\$\w*\$)(.*?)\2", re.MULTILINE | re.DOTALL)
+_TRIGGER = re.compile(r"^CREATE (?:OR REPLACE )?TRIGGER (\w+)\s+([^;]+);", re.MULTILINE)
+_NOTIFIES = re.compile(r"\b(pg_notify|notify)\b", re.IGNORECASE)
+_COMMENT = re.compile(r"--[^\n]*")
+_FIRES = ("O", "A")
+_PER_ROW = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What schema.sql makes: names of tables, functions with their bodies, and the trigger."""
+
+    tables: tuple[str, ...]
+    functions: Mapping[str, str]
+    trigger: str
+    trigger_definition: str
+
+
+@dataclass(frozen=True, slots=True)
+class Trigger:
+    """A trigger of the table, with the function that it calls."""
+
+    name: str
+    definition: str
+    enabled: str
+    per_row: bool
+    function: str
+    body: str
+
+
+@dataclass(frozen=True, slots=True)
+class Objects:
+    """What the database has of that."""
+
+    triggers: Sequence[Trigger]
+    functions: Mapping[str, Sequence[str]]
+    tables: frozenset[str]
+
+
+@cache
+def expected() -> Expected:
+    """Return what schema.sql makes, taken from its text: a session that may not write cannot try it out."""
+    text = schema_sql()
+    trigger = _TRIGGER.search(text)
+    assert trigger is not None
+    return Expected(
+        tables=tuple(_TABLE.findall(text)),
+        functions={name: _squeezed(body) for name, _, body in _FUNCTION.findall(text)},
+        trigger=trigger[1],
+        trigger_definition=_squeezed(trigger[2]),
+    )
+
+
+async def read_objects(connection: asyncpg.Connection) -> Objects:
+    """Read the triggers of the table, and the functions and tables of the names in schema.sql."""
+    triggers = await connection.fetch(
+        """
+        SELECT t.tgname::text AS name, pg_get_triggerdef(t.oid, true) AS definition, t.tgenabled::text AS enabled,
+               t.tgtype & $1::int <> 0 AS per_row, p.proname::text AS function, p.prosrc AS body
+        FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid
+        WHERE t.tgrelid = to_regclass('events') AND NOT t.tgisinternal
+        ORDER BY t.tgname
+        """,
+        _PER_ROW,
+    )
+    bodies: dict[str, list[str]] = {}
+    for name, body in await connection.fetch(
+        "SELECT proname::text, prosrc FROM pg_proc WHERE proname = ANY($1::text[]) AND pg_function_is_visible(oid)",
+        list(expected().functions),
+    ):
+        bodies.setdefault(name, []).append(body)
+    tables = await connection.fetch(
+        "SELECT name FROM unnest($1::text[]) name WHERE to_regclass(name) IS NOT NULL", list(expected().tables)
+    )
+    return Objects([Trigger(**row) for row in triggers], bodies, frozenset(row[0] for row in tables))
+
+
+def doorbell(objects: Objects) -> Iterator[Finding]:
+    """Check that appends ring the doorbell, the way schema.sql has it."""
+    found = About("doorbell")
+    wanted = expected()
+    trigger = next((trigger for trigger in objects.triggers if trigger.name == wanted.trigger), None)
+    if trigger is None:
+        yield found.warning(f"there is no trigger {wanted.trigger}: the feed polls once a second", "esx init")
+    elif trigger.enabled not in _FIRES:
+        yield found.warning(
+            f"trigger {wanted.trigger} is disabled: the feed polls once a second",
+            f"ALTER TABLE events ENABLE TRIGGER {wanted.trigger};",
+        )
+    elif _definition(trigger) != wanted.trigger_definition:
+        yield found.warning(
+            f"trigger {wanted.trigger} is not that of schema.sql: it is {shown(_definition(trigger))}", "esx init"
+        )
+    else:
+        yield found.ok(f"trigger {wanted.trigger} rings the doorbell")
+
+
+def functions(objects: Objects) -> Iterator[Finding]:
+    """Check that the functions are those of schema.sql."""
+    found = About("functions")
+    missing = [name for name in expected().functions if name not in objects.functions]
+    different = [
+        name
+        for name, body in expected().functions.items()
+        if name in objects.functions and all(_squeezed(other) != body for other in objects.functions[name])
+    ]
+    if missing:
+        yield found.warning(f"missing: function {quoted(missing)}", "esx init")
+    if different:
+        yield found.warning(
+            f"not the same as in schema.sql, older or changed: function {quoted(different)}", "esx init"
+        )
+    if not missing and not different:
+        yield found.ok(f"as in schema.sql: function {quoted(expected().functions)}")
+
+
+def tables(objects: Objects) -> Iterator[Finding]:
+    """Check that the other tables of schema.sql are there."""
+    found = About("tables")
+    missing = [name for name in expected().tables if name not in objects.tables]
+    if missing:
+        yield found.warning(f"missing: table {quoted(missing)}", "esx init")
+    else:
+        yield found.ok(f"there: table {quoted(expected().tables)}")
+
+
+def other_triggers(objects: Objects) -> Iterator[Finding]:
+    """Check that no other trigger makes every append notify."""
+    found = About("other-triggers")
+    ours = expected()
+    notifying = [
+        trigger
+        for trigger in objects.triggers
+        if trigger.name != ours.trigger
+        and trigger.enabled in _FIRES
+        and trigger.function not in ours.functions
+        and _NOTIFIES.search(_COMMENT.sub("", trigger.body))
+    ]
+    for trigger in notifying:
+        yield found.info(
+            f"trigger {shown(trigger.name)} notifies for each {'row' if trigger.per_row else 'statement'}: "
+            "committing a NOTIFY takes one lock of the whole cluster, so appends queue",
+            f"ALTER TABLE events DISABLE TRIGGER {identifier(trigger.name)};",
+        )
+    if not notifying:
+        yield found.ok("no other trigger notifies")
+
+
+def _definition(trigger: Trigger) -> str:
+    """Return the trigger's definition as schema.sql writes it: without the name, and without schemas."""
+    text = re.sub(r"^CREATE (OR REPLACE )?TRIGGER \S+ ", "", _squeezed(trigger.definition))
+    return re.sub(r"\b(ON|FUNCTION) (?:\w+|\"[^\"]*\")\.", r"\1 ", text)
+
+
+def _squeezed(text: str) -> str:
+    return " ".join(text.split())
+
+
+CHECKS = (doorbell, functions, tables, other_triggers)

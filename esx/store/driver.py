@@ -1,0 +1,85 @@
+"""Telling what went wrong with the driver, asyncpg, in the store's own terms."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import asyncpg
+
+from esx.store.errors import EsxError, InvalidQuery, SchemaMissing, StoreFailed, StoreUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_GONE = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.TooManyConnectionsError,
+    OSError,
+    TimeoutError,
+    asyncio.IncompleteReadError,
+)
+DRIVER_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+_BAD_QUERY = (
+    asyncpg.InvalidRegularExpressionError,
+    asyncpg.SyntaxOrAccessError,
+    asyncpg.DataError,
+)
+
+
+def is_connection_loss(error: BaseException) -> bool:
+    """Return whether `error` means that the connection is gone, so that the outcome may be unknown."""
+    if isinstance(error, asyncpg.InternalClientError):
+        # What asyncpg says when the server ends a connection between two of its steps
+        # (https://github.com/MagicStack/asyncpg/issues/1069).
+        return True
+    if isinstance(error, asyncpg.InterfaceError):
+        return "closed" in str(error) or "closing" in str(error)
+    return isinstance(error, _GONE)
+
+
+def as_store_error(error: BaseException, where: str) -> EsxError | None:
+    """Return the error of the store that says what asyncpg's `error` means, or None if it is not one of these."""
+    text = first_line(error)
+    if isinstance(error, asyncpg.UndefinedTableError | asyncpg.UndefinedColumnError):
+        return SchemaMissing(f"{where} has no usable events table ({text}): run `esx init` to create it")
+    if isinstance(error, asyncpg.ClientConfigurationError):
+        return StoreUnavailable(
+            f"{where} is not a usable address: {text} (expected postgresql://user@host:port/database)"
+        )
+    if is_connection_loss(error):
+        return StoreUnavailable(f"cannot reach {where}: {text}")
+    if isinstance(error, asyncpg.QueryCanceledError):
+        return StoreFailed(f"PostgreSQL cancelled the query: {text}")
+    if isinstance(error, asyncpg.InsufficientPrivilegeError | asyncpg.ReadOnlySQLTransactionError):
+        return StoreFailed(f"{where} does not allow it: {text}")
+    if isinstance(error, _BAD_QUERY):
+        return InvalidQuery(f"PostgreSQL does not accept this query: {text}")
+    if isinstance(error, OverflowError) and "date" in text:
+        return StoreFailed(f"{where} holds an event whose created_at is beyond the year 9999, which cannot be shown")
+    if isinstance(error, DRIVER_ERRORS):
+        return StoreFailed(f"{where}: {text}")
+    return None
+
+
+@contextmanager
+def translated(where: str) -> Iterator[None]:
+    """Turn asyncpg's and the socket's errors into the store's; `where` names the database in messages."""
+    try:
+        yield
+    except (*DRIVER_ERRORS, OSError) as error:
+        known = as_store_error(error, where)
+        if known is None:
+            raise
+        raise known from error
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's text, or its type where it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,169 @@
+"""A few connections, lent one at a time.
+
+asyncpg's own pool costs some 40 us each time a connection is lent and returned, as much as a small append costs
+altogether. This one does less: it keeps no idle timers and resets nothing, because every statement of the store
+keeps its settings and locks inside its transaction.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING
+
+import asyncpg
+
+from esx.store.driver import as_store_error, is_connection_loss
+from esx.store.errors import EsxError, StoreClosed
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from types import TracebackType
+
+_REST_LIMIT = 10.0
+_REST_PAUSE = 0.005
+
+
+class Pool:
+    """Lends at most `size` connections, opening them as needed with `connect`; `where` names them in errors."""
+
+    def __init__(self, connect: Callable[[], Awaitable[asyncpg.Connection]], size: int, where: str) -> None:
+        self._connect = connect
+        self._where = where
+        self._room = size
+        self._idle: list[asyncpg.Connection] = []
+        self._lent: set[asyncpg.Connection] = set()
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._settling: set[asyncio.Task[bool]] = set()
+        self._closed = False
+
+    def lend(self) -> Loan:
+        """Return a context manager for one connection. Errors of the driver become the store's own."""
+        return Loan(self)
+
+    def terminate(self) -> None:
+        """Close all connections at once, also those that are lent."""
+        self._closed = True
+        for connection in (*self._idle, *self._lent):
+            connection.terminate()
+        self._idle.clear()
+        for task in self._settling:
+            task.cancel()
+        while self._waiting:
+            self._wake()
+
+    async def _take(self) -> asyncpg.Connection:
+        while True:
+            if self._closed:
+                raise StoreClosed(f"cannot reach {self._where}: the store is closed")
+            while self._idle:
+                connection = self._idle.pop()
+                if not connection.is_closed():
+                    self._lent.add(connection)
+                    return connection
+                self._room += 1
+            if self._room:
+                self._room -= 1
+                try:
+                    connection = await self._connect()
+                except BaseException:
+                    self._room += 1
+                    self._wake()
+                    raise
+                if self._closed:
+                    connection.terminate()
+                    continue
+                self._lent.add(connection)
+                return connection
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiting.append(waiter)
+            try:
+                await waiter
+            except asyncio.CancelledError:
+                if waiter.done() and not waiter.cancelled():
+                    self._wake()
+                else:
+                    self._waiting.remove(waiter)
+                raise
+
+    def _settle(self, connection: asyncpg.Connection) -> None:
+        """Give back a connection whose work was cut short, once PostgreSQL has seen that too."""
+        task = asyncio.ensure_future(_at_rest(connection))
+        self._settling.add(task)
+
+        def done(task: asyncio.Task[bool]) -> None:
+            self._settling.discard(task)
+            self._give_back(connection, broken=task.cancelled() or not task.result())
+
+        task.add_done_callback(done)
+
+    def _give_back(self, connection: asyncpg.Connection, *, broken: bool) -> None:
+        self._lent.discard(connection)
+        if broken or self._closed or connection.is_closed() or connection.is_in_transaction():
+            # A transaction left open could only be one that was cut short.
+            connection.terminate()
+            self._room += 1
+        else:
+            self._idle.append(connection)
+        self._wake()
+
+    def _wake(self) -> None:
+        while self._waiting:
+            waiter = self._waiting.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                return
+
+
+async def _at_rest(connection: asyncpg.Connection) -> bool:
+    """Wait until a connection can be used again after its work was cancelled; return whether it can."""
+    try:
+        async with asyncio.timeout(_REST_LIMIT):
+            while not connection.is_closed():
+                try:
+                    await connection.execute("SELECT 1")
+                except asyncpg.InternalClientError:
+                    # The answer to what was cancelled is still being read.
+                    await asyncio.sleep(_REST_PAUSE)
+                else:
+                    return True
+    except Exception:
+        return False
+    return False
+
+
+class Loan:
+    """One connection for the length of an ``async with``."""
+
+    __slots__ = ("_connection", "_pool")
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self._connection: asyncpg.Connection | None = None
+
+    async def __aenter__(self) -> asyncpg.Connection:
+        try:
+            self._connection = await self._pool._take()
+        except Exception as error:
+            translated = self._translated(error)
+            if translated is None:
+                raise
+            raise translated from error
+        return self._connection
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._connection is not None
+        if error is not None and not isinstance(error, Exception):
+            self._pool._settle(self._connection)
+            return
+        # asyncpg may take a lost connection for usable; then the next one to get it would wait for ever.
+        self._pool._give_back(self._connection, broken=error is not None and is_connection_loss(error))
+        if error is not None:
+            translated = self._translated(error)
+            if translated is not None:
+                raise translated from error
+
+    def _translated(self, error: Exception) -> EsxError | None:
+        return None if isinstance(error, EsxError) else as_store_error(error, self._pool._where)

@@ -1,0 +1,282 @@
+"""Projections: read models kept up to date, each event handled exactly once.
+
+The checkpoint is a row of the database that the handler writes to, and moves in the handler's own transaction. So
+a crash at any moment leaves both where they were before the batch, or both after it. Three things guard this:
+
+1. Only one instance is active: it holds an advisory lock in the session that it works in. Who loses the session
+   loses the lock and the transaction with it, so there is no moment at which a fenced-off instance could commit.
+   The others ask for the lock now and then; waiting in a statement would hold back vacuum in the whole cluster.
+2. Each batch begins by locking the checkpoint's row where it is expected to be, and ends by moving it from there.
+   That keeps two instances from handling an event twice even where there is no lock: behind a connection pooler
+   such as PgBouncer in transaction mode, a session's lock would stay behind on a connection that others share.
+3. When a COMMIT is cut off, what became of it is read from the checkpoint, after the lock has been got again: by then
+   the old session is gone, and its transaction decided.
+
+The feed reads on the store's own connections, so that nothing a handler does to its session can disturb it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from typing import TYPE_CHECKING
+
+import asyncpg
+
+from esx.store import projection_table as table
+from esx.store.connection import describe, server_settings
+from esx.store.driver import DRIVER_ERRORS, as_store_error, first_line, is_connection_loss
+from esx.store.errors import EsxError, ProjectionFailed, StoreFailed, StoreUnavailable
+from esx.text import visible
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+    from contextlib import AbstractAsyncContextManager
+
+    from esx.store.feed import Feed
+    from esx.store.model import Event
+
+    EventHandler = Callable[[asyncpg.Connection, Event], Awaitable[object]]
+    BatchHandler = Callable[[asyncpg.Connection, Sequence[Event]], Awaitable[object]]
+    Lend = Callable[[], AbstractAsyncContextManager[asyncpg.Connection]]
+
+_LOOK = 0.5  # how often a paused, waiting or idle instance looks at its checkpoint
+_PATIENCE = 10.0
+_CLOSE_PATIENCE = 2.0
+_RETRY_FIRST = 0.1
+_RETRY_LAST = 5.0
+# What PostgreSQL asks to be tried again: serialization failures and deadlocks, and locks not got in time.
+_TRANSIENT = (asyncpg.TransactionRollbackError, asyncpg.LockNotAvailableError)
+# A client's machine that vanished is noticed within half a minute, instead of after hours, and frees its lock.
+_KEEPALIVE = """
+    SELECT set_config('tcp_keepalives_idle', '10', false), set_config('tcp_keepalives_interval', '5', false),
+           set_config('tcp_keepalives_count', '4', false)
+"""
+_log = logging.getLogger("esx.projection")
+
+
+class _Moved(Exception):
+    """The checkpoint is not where it was left, or the projection is paused: read it anew."""
+
+
+class _StoreClosed(Exception):
+    """The store that the projection runs on was closed."""
+
+
+class _HandlerRaised(Exception):
+    """The batch was rolled back because of `cause`."""
+
+    def __init__(self, cause: Exception) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
+
+
+class Projection:
+    """One instance of a projection, active or waiting. Run it once, from one task."""
+
+    def __init__(
+        self,
+        name: str,
+        handler: BatchHandler,
+        *,
+        dsn: str | None,
+        application_name: str,
+        make_feed: Callable[[Lend, int], Feed],
+        lend: Lend,
+        closed: Callable[[], bool],
+    ) -> None:
+        self._name = name
+        self._handler = handler
+        self._dsn = dsn
+        self._where = describe(dsn)
+        self._application_name = application_name
+        self._make_feed = make_feed
+        self._lend = lend
+        self._closed = closed
+        self._id = 0
+        self._position = 0
+        self._retry = _RETRY_FIRST
+        self._next_look = 0.0
+        self._trouble: str | None = None
+
+    async def run(self) -> None:
+        """Wait to be the active instance, catch up, and follow, until cancelled or failed."""
+        try:
+            while True:
+                try:
+                    await self._session()
+                except (EsxError, *DRIVER_ERRORS, OSError) as error:
+                    meaning = error if isinstance(error, EsxError) else as_store_error(error, self._where)
+                    if isinstance(meaning, StoreUnavailable):
+                        await self._wait_to_retry(meaning)
+                    elif meaning is None or meaning is error:
+                        raise
+                    else:
+                        raise meaning from error
+        except _StoreClosed:
+            raise StoreUnavailable(f"the store was closed while projection {self._name!r} ran") from None
+
+    async def _wait_to_retry(self, reason: object) -> None:
+        """Wait, twice as long each time until the projection moves on."""
+        if self._closed():
+            raise _StoreClosed
+        _log.warning("projection %r tries again in %.1f s: %s", self._name, self._retry, reason)
+        await asyncio.sleep(self._retry)
+        self._retry = min(self._retry * 2, _RETRY_LAST)
+
+    async def _session(self) -> None:
+        """Work until the connection is lost."""
+        connection = await asyncpg.connect(
+            self._dsn, timeout=_PATIENCE, server_settings=server_settings(f"{self._application_name} projection")
+        )
+        try:
+            self._id = (await table.register(connection, self._name)).id
+            await self._wait_for_turn(connection)
+            while True:
+                try:
+                    await self._work(connection)
+                except _Moved:
+                    continue
+        finally:
+            with contextlib.suppress(*DRIVER_ERRORS, OSError):
+                await connection.close(timeout=_CLOSE_PATIENCE)
+
+    async def _wait_for_turn(self, connection: asyncpg.Connection) -> None:
+        """Return as the active instance."""
+        if await behind_pooler(connection):
+            return
+        await connection.execute(_KEEPALIVE)
+        while not await connection.fetchval("SELECT pg_try_advisory_lock($1, $2)", table.LOCK_CLASS, self._id):
+            if self._closed():
+                raise _StoreClosed
+            await asyncio.sleep(_LOOK)
+
+    async def _work(self, connection: asyncpg.Connection) -> None:
+        """Follow the feed from the checkpoint. Raises _Moved when that is not where it was left."""
+        checkpoint = await table.load(connection, self._name)
+        if checkpoint is None or checkpoint.id != self._id:
+            raise ProjectionFailed(self._name, None, "somebody deleted it")
+        self._position = checkpoint.position
+        if self._trouble is not None:
+            await table.note_error(connection, self._name, self._position, self._trouble)
+            self._trouble = None
+        if checkpoint.paused:
+            if self._closed():
+                raise _StoreClosed
+            await asyncio.sleep(_LOOK)
+            raise _Moved
+
+        @contextlib.asynccontextmanager
+        async def lend() -> AsyncIterator[asyncpg.Connection]:
+            # The feed comes by at least once a second, and has then had all up to its position handled.
+            await self._look(connection, feed.position)
+            async with self._lend() as reading:
+                yield reading
+
+        feed = self._make_feed(lend, self._position)
+        async with contextlib.aclosing(feed.follow()) as batches:
+            async for batch in batches:
+                if batch.events:
+                    await self._handle(connection, batch.events, batch.position)
+
+    async def _look(self, connection: asyncpg.Connection, position: int) -> None:
+        """Keep what the filter passed over, and notice a pause, a reset, or the loss of the session."""
+        if self._closed():
+            raise _StoreClosed
+        now = asyncio.get_running_loop().time()
+        if now < self._next_look:
+            return
+        self._next_look = now + _LOOK
+        async with asyncio.timeout(_PATIENCE):
+            if position > self._position:
+                if not await table.advance(connection, self._name, self._position, position):
+                    raise _Moved
+                self._moved_to(position)
+            elif await table.load(connection, self._name) != (self._id, self._position, False):
+                raise _Moved
+
+    def _moved_to(self, position: int) -> None:
+        self._position = position
+        self._retry = _RETRY_FIRST
+
+    async def _handle(self, connection: asyncpg.Connection, events: Sequence[Event], position: int) -> None:
+        """Handle events in one transaction; if that fails, one by one, so that only the culprit is left out."""
+        while True:
+            try:
+                await self._transact(connection, events, position)
+            except _HandlerRaised as failure:
+                cause = failure.cause
+            else:
+                return
+            if len(events) > 1 and not isinstance(cause, _TRANSIENT):
+                break
+            reason = _told(cause)
+            await table.note_error(connection, self._name, self._position, reason)
+            if not isinstance(cause, _TRANSIENT):
+                raise ProjectionFailed(self._name, events[0].global_seq, reason) from cause
+            await self._wait_to_retry(reason)
+        for event in events[:-1]:
+            await self._handle(connection, [event], event.global_seq)
+        await self._handle(connection, events[-1:], position)
+
+    async def _transact(self, connection: asyncpg.Connection, events: Sequence[Event], position: int) -> None:
+        """Let the handler write, and move the checkpoint, in one transaction."""
+        transaction = connection.transaction()
+        await transaction.start()
+        try:
+            if not await table.lock_at(connection, self._name, self._position):
+                raise _Moved
+            await self._handler(connection, events)
+            if not connection.is_in_transaction():
+                raise StoreFailed("the handler ended the transaction it was given, which is the projection's to end")
+            if not await table.advance(connection, self._name, self._position, position):
+                raise _Moved
+        except Exception as error:
+            await self._roll_back(connection, transaction, error)
+            if isinstance(error, _Moved):
+                raise
+            raise _HandlerRaised(_explained(error)) from error
+        try:
+            await transaction.commit()
+        except asyncpg.PostgresError as error:
+            if is_connection_loss(error):
+                raise  # the outcome is unknown, and read from the checkpoint
+            raise _HandlerRaised(error) from error
+        self._moved_to(position)
+
+    async def _roll_back(
+        self, connection: asyncpg.Connection, transaction: asyncpg.transaction.Transaction, error: Exception
+    ) -> None:
+        """Roll back; raises StoreUnavailable if the connection is gone, which then was the reason for `error`.
+
+        Whether it is gone is asked of the connection: the handler's error may tell of another one, or hide it.
+        """
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                await transaction.rollback()
+        except (*DRIVER_ERRORS, OSError) as failure:
+            if not connection.is_closed() and not is_connection_loss(failure):
+                raise _HandlerRaised(error) from error
+            lost = f"the connection was lost: {_told(error)}"
+            self._trouble = None if isinstance(error, _Moved) else lost
+            raise StoreUnavailable(lost) from error
+
+
+async def behind_pooler(connection: asyncpg.Connection) -> bool:
+    """Return whether a pooler may hand each transaction to another session: it makes up a process id of its own."""
+    return bool(await connection.fetchval("SELECT pg_backend_pid()") != connection.get_server_pid())
+
+
+def _explained(error: Exception) -> Exception:
+    if isinstance(error, asyncpg.InFailedSQLTransactionError):
+        return StoreFailed(
+            "the handler went on after an error of PostgreSQL, which undoes the transaction: let the error out, or "
+            "put what may fail into `async with connection.transaction()`"
+        )
+    return error
+
+
+def _told(error: Exception) -> str:
+    """Return an error in one line that PostgreSQL can store."""
+    return visible(f"{type(error).__name__}: {first_line(error)}", limit=1000)

@@ -1,0 +1,232 @@
+"""The checkpoints of projections, what may be done to them from outside, and how far behind they are."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import asyncpg
+
+from esx.store.barrier import Writer, writers_sql
+from esx.store.driver import first_line
+from esx.store.errors import InvalidQuery, ProjectionFailed, SchemaMissing, UnknownProjection
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator
+    from datetime import datetime
+
+    from esx.store.layout import Layout
+
+LOCK_CLASS = 0x65737870  # "esxp": with a projection's id, the advisory lock of its active instance
+_COUNTED = 10_000
+_LAST_SEQ = 2**63 - 1
+
+
+class Checkpoint(NamedTuple):
+    """A row of the table, as the one who runs the projection sees it."""
+
+    id: int
+    position: int
+    paused: bool
+
+
+class ProjectionOwner(NamedTuple):
+    """The session of the active instance. Fields are None where PostgreSQL does not show them to this user."""
+
+    pid: int
+    application: str | None
+    client: str | None
+    since: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class ProjectionStatus:
+    """How far a projection has come.
+
+    `position` is the global_seq up to which everything is handled, `head` the highest one handed out. `lag` is the
+    number of visible events after the position, `lag_seconds` the age of the first of them by its created_at. `lag`
+    is exact up to 10,000; beyond, it is the distance in numbers to the last visible event, missing ones included.
+    `held_by` are the open transactions that may still fill a gap right after the position. `owner` is the session
+    that runs it, `last_error` what its handler died of at the event after the position.
+    """
+
+    name: str
+    position: int
+    head: int
+    lag: int
+    lag_seconds: float
+    paused: bool
+    owner: ProjectionOwner | None
+    held_by: tuple[Writer, ...]
+    last_error: str | None
+    updated_at: datetime
+
+    @property
+    def active(self) -> bool:
+        """Whether an instance runs it. Those behind a connection pooler are not seen."""
+        return self.owner is not None
+
+
+@contextlib.contextmanager
+def _table() -> Iterator[None]:
+    try:
+        yield
+    except (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError) as error:
+        raise SchemaMissing(
+            f"the database has no usable table projections ({first_line(error)}): run `esx init` to create it"
+        ) from error
+
+
+async def register(connection: asyncpg.Connection, name: str) -> Checkpoint:
+    """Return the projection's checkpoint, made now if it is new."""
+    with _table():
+        known = await load(connection, name)
+        if known is None:
+            await connection.execute("INSERT INTO projections (name) VALUES ($1) ON CONFLICT (name) DO NOTHING", name)
+            known = await load(connection, name)
+    if known is None:
+        raise ProjectionFailed(name, None, "somebody deleted it")
+    return known
+
+
+async def load(connection: asyncpg.Connection, name: str) -> Checkpoint | None:
+    """Return the projection's checkpoint, None if it has none."""
+    row = await connection.fetchrow("SELECT id, position, paused FROM projections WHERE name = $1", name)
+    return None if row is None else Checkpoint._make(row)
+
+
+async def lock_at(connection: asyncpg.Connection, name: str, position: int) -> bool:
+    """Lock the checkpoint until the end of the transaction; False if it is not at `position`, or paused."""
+    return (
+        await connection.fetchval(
+            "SELECT true FROM projections WHERE name = $1 AND position = $2 AND NOT paused FOR UPDATE", name, position
+        )
+        is not None
+    )
+
+
+async def advance(connection: asyncpg.Connection, name: str, old: int, new: int) -> bool:
+    """Move the checkpoint from `old` to `new`; False, and nothing is moved, if it is not at `old`, or paused."""
+    return (
+        await connection.fetchval(
+            "UPDATE projections SET position = $3, last_error = NULL, updated_at = now() "
+            "WHERE name = $1 AND position = $2 AND NOT paused RETURNING true",
+            name,
+            old,
+            new,
+        )
+        is not None
+    )
+
+
+async def note_error(connection: asyncpg.Connection, name: str, position: int, error: str) -> None:
+    """Keep what the handler died of, unless the projection has moved on."""
+    await connection.execute(
+        "UPDATE projections SET last_error = $3 WHERE name = $1 AND position = $2", name, position, error
+    )
+
+
+async def set_paused(connection: asyncpg.Connection, name: str, paused: bool) -> None:
+    """Pause or resume. Waits for the batch being handled, whose transaction has the row locked."""
+    with _table():
+        if not await connection.fetchval(
+            "UPDATE projections SET paused = $2 WHERE name = $1 RETURNING true", name, paused
+        ):
+            raise UnknownProjection(name)
+
+
+async def reset(
+    connection: asyncpg.Connection,
+    name: str,
+    to: int,
+    clear: Callable[[asyncpg.Connection], Awaitable[object]] | None,
+) -> None:
+    """Set the checkpoint, and clear the read model in the same transaction."""
+    if not 0 <= to <= _LAST_SEQ:
+        raise InvalidQuery(f"{to} is not a position: use a global_seq, or 0 for the start")
+    with _table():
+        async with connection.transaction():
+            # Locked first: whoever handles a batch takes the locks in this order too, so the two cannot deadlock.
+            if not await connection.fetchval("SELECT true FROM projections WHERE name = $1 FOR UPDATE", name):
+                raise UnknownProjection(name)
+            if clear is not None:
+                try:
+                    await clear(connection)
+                except Exception as error:
+                    raise ProjectionFailed(name, None, f"clearing for a reset failed: {first_line(error)}") from error
+            await connection.execute(
+                "UPDATE projections SET position = $2, last_error = NULL, updated_at = now() WHERE name = $1", name, to
+            )
+
+
+async def delete(connection: asyncpg.Connection, name: str) -> None:
+    """Forget the projection. Waits for the batch being handled."""
+    with _table():
+        if not await connection.fetchval("DELETE FROM projections WHERE name = $1 RETURNING true", name):
+            raise UnknownProjection(name)
+
+
+async def read_status(connection: asyncpg.Connection, layout: Layout) -> list[ProjectionStatus]:
+    """Return the state of all projections by name; costs the same at any size of the store.
+
+    Lag counts events that are visible and not handled. So a reader stuck before a gap lags by all that is visible
+    beyond it, however near the gap; and numbers at the end that no event will ever have, burned by rollbacks and
+    lost races, are no lag, although the head counts them.
+    """
+    with _table():
+        rows = await connection.fetch(_status_sql(layout))
+    writers = (
+        tuple(Writer._make(row) for row in await connection.fetch(writers_sql(layout)))
+        if any(row["gap"] for row in rows)
+        else ()
+    )
+    return [
+        ProjectionStatus(
+            name=row["name"],
+            position=row["position"],
+            head=row["head"],
+            lag=row["counted"] if row["counted"] <= _COUNTED else max(row["last"] - row["position"], _COUNTED),
+            lag_seconds=max(row["seconds"], 0.0),
+            paused=row["paused"],
+            owner=None
+            if row["pid"] is None
+            else ProjectionOwner(row["pid"], row["application_name"], row["client"], row["backend_start"]),
+            held_by=writers if row["gap"] else (),
+            last_error=row["last_error"],
+            updated_at=row["updated_at"],
+        )
+        for row in rows
+    ]
+
+
+def _status_sql(layout: Layout) -> str:
+    table = layout.table
+    return f"""
+        SELECT p.name, p.position, p.paused, p.last_error, p.updated_at, head.head, head.last, lag.counted,
+               coalesce(extract(epoch FROM clock_timestamp() - next.created_at), 0)::float8 AS seconds,
+               coalesce(next.global_seq > p.position + 1, false) AS gap,
+               owner.pid, owner.application_name, owner.client, owner.backend_start
+        FROM projections p
+        CROSS JOIN (
+            SELECT greatest({layout.head()}, last.global_seq, 0) AS head, last.global_seq AS last
+            FROM (SELECT max(global_seq) AS global_seq FROM {table}) last
+        ) head
+        LEFT JOIN LATERAL (
+            SELECT e.global_seq, e.created_at FROM {table} e WHERE e.global_seq > p.position
+            ORDER BY e.global_seq LIMIT 1
+        ) next ON true
+        CROSS JOIN LATERAL (
+            SELECT count(*) AS counted FROM (
+                SELECT 1 FROM {table} e WHERE e.global_seq > p.position ORDER BY e.global_seq LIMIT {_COUNTED + 1}
+            ) visible
+        ) lag
+        LEFT JOIN LATERAL (
+            SELECT l.pid, a.application_name, host(a.client_addr) AS client, a.backend_start
+            FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid
+            WHERE l.locktype = 'advisory' AND l.classid = {LOCK_CLASS}::oid AND l.objid = p.id::oid AND l.objsubid = 2
+              AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) AND l.granted
+            LIMIT 1
+        ) owner ON true
+        ORDER BY p.name
+    """

@@ -1,0 +1,118 @@
+"""Appends: against pgbench with the same SQL, strategies and notification modes against each other.
+
+    python -m tests.bench.appends [--seconds 4] [--rounds 5]
+
+32 writers on 10,000 streams, the embedded PostgreSQL 18, fsync on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import random
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
+
+import uvloop
+
+from esx import ANY, EventStore, NewEvent, Notification, Strategy
+from tests.bench.common import WRITERS, compare, database, pgbench, server, throughput
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from esx.embedded import EmbeddedServer
+
+_STREAMS = 10_000
+# What esx.store.append sends for one event with ANY, with pgbench's variables for parameters. Here and there each
+# writer keeps to its own share of the streams, because pgbench gives up at the first conflict.
+_SAME_SQL = """
+\\set s random(0, 311) * 32 + :client_id
+WITH stream AS MATERIALIZED (
+    SELECT coalesce(max(stream_seq), -1) AS version FROM events WHERE stream_id = 's-' || :s
+), appended AS (
+    INSERT INTO events (stream_id, stream_seq, event_type, data, metadata, event_id)
+    SELECT 's-' || :s, stream.version + 1, 'Deposited', '{"amount":100}'::jsonb, NULL::jsonb, gen_random_uuid()
+    FROM stream WHERE stream.version BETWEEN -1 AND 4611686018427387904
+    RETURNING global_seq
+)
+SELECT stream.version, appended.global_seq, CASE WHEN appended.global_seq IS NULL THEN
+    (SELECT e.event_id FROM events e WHERE e.stream_id = 's-' || :s AND e.stream_seq = -1 + 1) END
+FROM stream LEFT JOIN (SELECT max(global_seq) AS global_seq FROM appended) appended ON true;
+"""
+
+
+async def main(seconds: float, rounds: int) -> None:
+    """Run all comparisons."""
+    with server() as running:
+        dsn = await database(running, "appends")
+        async with AsyncExitStack() as stack:
+            stores = {
+                mode: await stack.enter_async_context(EventStore.connect(dsn, max_connections=32, notification=mode))
+                for mode in Notification
+            }
+            await _against_pgbench(running, stores[Notification.DOORBELL], seconds, rounds)
+            await _modes(dsn, stores, seconds, rounds)
+            await _strategies(stores[Notification.DOORBELL], seconds, rounds)
+
+
+async def _against_pgbench(running: EmbeddedServer, store: EventStore, seconds: float, rounds: int) -> None:
+    async def same_sql() -> float:
+        return await asyncio.to_thread(pgbench, running, "appends", _SAME_SQL, seconds)
+
+    await compare(
+        "appends, 32 writers on 10,000 streams",
+        {"esx (asyncpg, uvloop)": lambda: appends(store, seconds), "pgbench, the same statement": same_sql},
+        rounds=rounds,
+        unit="appends/s",
+    )
+
+
+async def _modes(dsn: str, stores: dict[Notification, EventStore], seconds: float, rounds: int) -> None:
+    async with EventStore.connect(dsn) as reader:
+        followers = [asyncio.create_task(_follow(reader)) for _ in range(5)]
+        measures: dict[str, Callable[[], Awaitable[float]]] = {
+            f"notification {mode}": (lambda store=store: appends(store, seconds))  # type: ignore[misc]
+            for mode, store in stores.items()
+        }
+        await compare("appends with five subscribers connected", measures, rounds=rounds, unit="appends/s")
+        for follower in followers:
+            follower.cancel()
+
+
+async def _follow(store: EventStore) -> None:
+    feed = await store.feed(after=await store.head())
+    async for _ in feed.follow():
+        pass
+
+
+async def _strategies(store: EventStore, seconds: float, rounds: int) -> None:
+    for streams in (1, 100, _STREAMS):
+        measures: dict[str, Callable[[], Awaitable[float]]] = {
+            str(strategy): (lambda s=strategy: appends(store, seconds, streams=streams, strategy=s))  # type: ignore[misc]  # noqa: B023
+            for strategy in Strategy
+        }
+        await compare(f"appends with ANY, 32 writers on {streams:,} streams", measures, rounds=rounds, unit="appends/s")
+
+
+async def appends(
+    store: EventStore, seconds: float, *, streams: int = _STREAMS, strategy: Strategy = Strategy.CONDITIONAL
+) -> float:
+    """Return the appends a second of 32 writers."""
+    draw = random.Random(1)
+    own = max(streams // WRITERS, 1)
+
+    async def turn(writer: int) -> None:
+        event = NewEvent("Deposited", {"amount": 100})
+        stream = (draw.randrange(own) * WRITERS + writer) % streams
+        await store.append(f"s-{stream}", [event], expected=ANY, strategy=strategy)
+
+    return await throughput(turn, seconds)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=4)
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    uvloop.run(main(options.seconds, options.rounds))

@@ -1,0 +1,217 @@
+"""esx export and esx import as processes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import asyncpg
+import pytest
+
+from esx import EventStore, NewEvent
+from tests.cli.support import ESX, Running, environment, esx, ndjson, one_line_error
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FILL = """
+    INSERT INTO events (stream_id, stream_seq, event_type, data, metadata)
+    SELECT 's-' || n % 1000, n / 1000, 'T', jsonb_build_object('n', n, 'x', 1.10), '{"u": "a"}'
+    FROM generate_series(0, $1::int - 1) n ORDER BY n
+"""
+EMPTY = "TRUNCATE events RESTART IDENTITY"
+
+
+async def fill(dsn: str, events: int) -> None:
+    connection = await asyncpg.connect(dsn)
+    await connection.execute(EMPTY)
+    await connection.execute(FILL.replace("$1", str(events)))
+    await connection.close()
+
+
+async def test_export_and_import_a_whole_store(dsn: str, store: EventStore, tmp_path: Path) -> None:
+    await store.append("s\u2028\x1b", [NewEvent("T", {"n": 1}), NewEvent("T", {"é": "\\"}, {"m": None})])
+    await store.append("b", [NewEvent("U")])
+    out = tmp_path / "all.ndjson"
+    done = esx("export", "-o", str(out), "-d", dsn)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    text = out.read_text()
+    assert list(tmp_path.iterdir()) == [out]
+    assert esx("export", "-d", dsn).stdout == esx("export", "-o", "-", "-d", dsn).stdout == text
+    # The same, byte for byte, as the other ways to print events.
+    assert esx("tail", "--from", "start", "--no-follow", "--json", "-d", dsn).stdout == text
+    assert esx("read", "$all", "--json", "-d", dsn).stdout == text
+    again = esx("import", str(out), "--json", "-d", dsn)
+    assert ndjson(again.stdout) == [{"stored": 0, "skipped": 3}]
+    connection = await asyncpg.connect(dsn)
+    await connection.execute(EMPTY)
+    await connection.close()
+    assert esx("import", "-", "-d", dsn, stdin=text).stdout == "imported 3 events\n"
+    assert esx("export", "-d", dsn).stdout == text
+    assert esx("import", str(out), "-d", dsn).stdout == "imported 0 events, 3 were there already\n"
+
+
+async def test_a_slice(dsn18: str, store18: EventStore) -> None:
+    for n in range(4):
+        await store18.append("ab"[n % 2], [NewEvent("TU"[n // 2], {"n": n})])
+
+    def numbers(*arguments: str) -> list[int]:
+        done = esx("export", *arguments, "-d", dsn18)
+        assert done.returncode == 0, done.stderr
+        return [event["global_seq"] for event in ndjson(done.stdout)]
+
+    assert numbers("--from", "2") == [3, 4]
+    assert numbers("--stream", "a") == [1, 3]
+    assert numbers("--type", "U", "--where", "$.n > 2") == [4]
+    assert numbers("--stream", "none") == []
+
+
+async def test_an_export_to_a_file_leaves_the_old_one_until_it_is_complete(dsn18: str, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.write_text("old")
+    assert "JSONPATH" not in one_line_error(esx("export", "--where", "$.(", "-o", str(out), "-d", dsn18), 1)
+    assert out.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [out]
+    missing = tmp_path / "missing" / "out"
+    assert str(missing) in one_line_error(esx("export", "-o", str(missing), "-d", dsn18), 1)
+    assert "irectory" in one_line_error(esx("export", "-o", str(tmp_path), "-d", dsn18), 1)
+    assert esx("export", "-o", "/dev/null", "-d", dsn18).returncode == 0
+    assert os.path.exists("/dev/null")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+async def test_a_full_disk_is_an_error(dsn18: str) -> None:
+    await fill(dsn18, 3000)
+    assert "No space left" in one_line_error(esx("export", "-o", "/dev/full", "-d", dsn18), 1)
+
+
+async def test_an_open_writer_holds_back_an_export_and_is_named(dsn18: str) -> None:
+    insert = "INSERT INTO events (stream_id, stream_seq, event_type, data) VALUES ($1, 0, 'T', '{}')"
+    one, other = await asyncpg.connect(dsn18), await asyncpg.connect(dsn18)
+    await one.execute(insert, "before")
+    await other.execute("BEGIN")
+    await other.execute(insert, "held")
+    await one.execute(insert, "after")
+    done = esx("export", "-d", dsn18)
+    assert [event["stream_id"] for event in ndjson(done.stdout)] == ["before"]
+    assert "safe position 1: global_seq 2 may still appear" in done.stderr
+    assert f"pid {other.get_server_pid()}" in done.stderr
+    await other.close()
+    await one.close()
+
+
+async def test_bad_input_is_told_in_one_line(dsn18: str, tmp_path: Path) -> None:
+    good = '{"stream_id": "s", "event_type": "T", "data": 1}\n'
+    error = one_line_error(esx("import", "-", "-d", dsn18, stdin=good + "\n" + good[:-8]), 1)
+    assert "line 3: it is not JSON" in error
+    assert "nothing was stored" in error
+    bad = tmp_path / "bad"
+    bad.write_text(good * 10_000 + "{}\n")
+    error = one_line_error(esx("import", str(bad), "-d", dsn18), 1)
+    assert "line 10001: stream_id is missing; 10,000 events were stored before: run the same import again" in error
+    assert "/no/such" in one_line_error(esx("import", "/no/such", "-d", dsn18), 1)
+    assert "irectory" in one_line_error(esx("import", str(tmp_path), "-d", dsn18), 1)
+    assert "FILE" in one_line_error(esx("import", "-d", dsn18), 2)
+    assert "--from" in one_line_error(esx("export", "--from", "-1", "-d", dsn18), 2)
+    assert esx("import", "-", "-d", dsn18, stdin="").stdout == "imported 0 events\n"
+
+
+async def test_no_table_is_said_with_the_remedy(empty_dsn18: str) -> None:
+    assert "esx init" in one_line_error(esx("export", "-d", empty_dsn18), 1)
+    assert "esx init" in one_line_error(esx("import", "-", "-d", empty_dsn18), 1)
+
+
+async def importing(dsn: str, text: bytes, stored: int) -> asyncio.subprocess.Process:
+    """Start an import from a pipe that stays open, and return it when it has stored so many events."""
+    process = await asyncio.create_subprocess_exec(
+        *ESX, "import", "-", "-d", dsn,
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        env=environment(),
+    )  # fmt: skip
+    assert process.stdin is not None
+    process.stdin.write(text)
+    connection = await asyncpg.connect(dsn)
+    async with asyncio.timeout(60):
+        while await connection.fetchval("SELECT count(*) FROM events") < stored:
+            await asyncio.sleep(0.01)
+    await connection.close()
+    return process
+
+
+async def test_killed_in_the_middle_it_goes_on_without_duplicates(dsn18: str, tmp_path: Path) -> None:
+    await fill(dsn18, 45_000)
+    out = tmp_path / "out"
+    assert esx("export", "-o", str(out), "-d", dsn18).returncode == 0
+    connection = await asyncpg.connect(dsn18)
+    await connection.execute(EMPTY)
+    process = await importing(dsn18, out.read_bytes()[:-1000], 20_000)
+    process.kill()
+    await process.communicate()
+    # What was being stored when it died may still be.
+    writers = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'esx' AND datname = current_database()"
+    while await connection.fetchval(writers):
+        await asyncio.sleep(0.01)
+    there = await connection.fetchval("SELECT count(*) FROM events")
+    assert there in (20_000, 30_000, 40_000)
+    [done] = ndjson(esx("import", str(out), "--json", "-d", dsn18).stdout)
+    assert done == {"stored": 45_000 - there, "skipped": there}
+    await connection.close()
+
+    def without_number(text: str) -> list[str]:
+        # A chunk that was rolled back has burned its numbers.
+        return [line.partition(", ")[2] for line in text.splitlines()]
+
+    assert without_number(esx("export", "-d", dsn18).stdout) == without_number(out.read_text())
+
+
+async def test_ctrl_c_ends_an_import_that_waits_for_its_pipe(dsn18: str) -> None:
+    lines = b"".join(b'{"stream_id": "s", "event_type": "T", "data": %d}\n' % n for n in range(20_000))
+    process = await importing(dsn18, lines, 20_000)
+    process.send_signal(signal.SIGINT)
+    assert process.stderr is not None
+    told = (await asyncio.wait_for(process.stderr.read(), 60)).decode()
+    assert await process.wait() == 130
+    assert "events were stored before: run the same import again" in told
+    assert "Traceback" not in told
+
+
+async def test_ctrl_c_ends_an_export(dsn18: str) -> None:
+    await fill(dsn18, 50_000)
+    export = await Running.start("export", "-d", dsn18)
+    assert json.loads(await export.line())["global_seq"] == 1
+    assert await export.end(signal.SIGINT) == 130
+
+
+PEAK = (
+    "import resource, runpy, sys; from esx.cli.main import main\n"
+    "try: main()\n"
+    "finally: print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)"
+)
+
+
+async def test_memory_stays_the_same_at_any_size(dsn18: str, tmp_path: Path) -> None:
+    def peak(*arguments: str) -> int:
+        done = subprocess.run(
+            [sys.executable, "-c", PEAK, *arguments, "-d", dsn18],
+            capture_output=True, text=True, env=environment(), check=True,
+        )  # fmt: skip
+        return int(done.stderr.split()[-1])
+
+    peaks = {}
+    out = tmp_path / "out"
+    connection = await asyncpg.connect(dsn18)
+    for events in (20_000, 200_000):
+        await fill(dsn18, events)
+        exporting = peak("export", "-o", str(out))
+        await connection.execute(EMPTY)
+        peaks[events] = exporting, peak("import", str(out))
+        assert await connection.fetchval("SELECT count(*) FROM events") == events
+    await connection.close()
+    for few, many in zip(*peaks.values(), strict=True):
+        # The file of 200,000 events has 45 MB; what allocators keep varies by a few.
+        assert many < few + 15_000, peaks

@@ -1,0 +1,51 @@
+"""The commands with nothing configured: esx brings its own PostgreSQL."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.cli.support import esx, ndjson
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture
+def home() -> Iterator[str]:
+    # Not below pytest's own directory, which as root is closed to the server's user.
+    directory = tempfile.mkdtemp(prefix="esx-home-")
+    Path(directory).chmod(0o755)
+    yield directory
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+def test_the_first_command_may_be_one_that_only_reads(home: str) -> None:
+    first = esx("streams", "--json", ESX_DATA_DIR=home)
+    assert (first.returncode, first.stdout) == (0, ""), first.stderr
+
+
+def test_the_demo_fills_the_store_once(home: str) -> None:
+    first = esx("demo", "--no-tui", ESX_DATA_DIR=home)
+    assert (first.returncode, first.stderr) == (0, "")
+    assert first.stdout.startswith("made ")
+    assert "embedded PostgreSQL 18" in first.stdout
+    second = esx("demo", "--no-tui", ESX_DATA_DIR=home, ESX_DSN="postgresql://127.0.0.1:1/elsewhere")
+    assert "there already" in second.stdout
+    tail = esx("tail", "--from", "start", "--json", "--no-follow", ESX_DATA_DIR=home)
+    events = ndjson(tail.stdout)
+    assert len(events) >= 5000
+    assert {event["stream_id"].partition("-")[0] for event in events} == {"accounts", "orders", "payments", "carts"}
+    summary = esx("load", "--users", "4", "--duration", "1s", "--streams", "3", "--json", ESX_DATA_DIR=home)
+    assert summary.returncode == 0, summary.stderr
+    last = json.loads(summary.stdout.splitlines()[-1])
+    assert last["kind"] == "summary"
+    assert last["verdict"] == "pass"
+    assert last["successes"] == last["stored"] > 0
+    stored = esx("tail", "--from", "start", "--stream", "load-*", "--json", "--no-follow", ESX_DATA_DIR=home)
+    assert len(stored.stdout.splitlines()) == last["successes"]

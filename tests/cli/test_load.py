@@ -1,0 +1,48 @@
+"""esx load as a process: what it prints, and how it ends."""
+
+from __future__ import annotations
+
+import json
+import signal
+
+import pytest
+
+from tests.cli.support import Running, esx, one_line_error
+
+
+async def test_a_run_prints_its_summary_and_verdict(dsn18: str) -> None:
+    done = esx("load", "--users", "3", "--duration", "1s", "--streams", "1", "-d", dsn18)
+    assert done.returncode == 0, done.stderr
+    for word in ("appends/s", "conflicts", "p99", "rows stored", "PASS"):
+        assert word in done.stdout
+    assert "3 writers on 1 streams" in done.stderr
+
+
+async def test_ctrl_c_ends_it_with_the_summary_of_what_ran(dsn18: str) -> None:
+    load = await Running.start("load", "--users", "3", "--duration", "60s", "--json", "-d", dsn18)
+    assert json.loads(await load.line())["kind"] == "progress"
+    load.process.send_signal(signal.SIGINT)
+    lines = [json.loads(await load.line())]
+    while lines[-1]["kind"] != "summary":
+        lines.append(json.loads(await load.line()))
+    assert lines[-1]["interrupted"]
+    assert lines[-1]["verdict"] == "pass"
+    assert await load.process.wait() == 130
+
+
+@pytest.mark.parametrize(
+    ("arguments", "names"),
+    [
+        (["--duration", "soon"], "use e.g. 20s"),
+        (["--duration", "0s"], "--duration"),
+        (["--users", "0"], "--users"),
+        (["--hot-share", "2"], "--hot-share"),
+        (["--streams", "2", "--hot-streams", "3", "--hot-share", "0.5"], "--hot-streams"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(arguments: list[str], names: str) -> None:
+    assert names in one_line_error(esx("load", *arguments), 2)
+
+
+async def test_a_database_without_the_table_is_said_before_the_start(empty_dsn18: str) -> None:
+    assert "esx init" in one_line_error(esx("load", "--duration", "1s", "-d", empty_dsn18), 1)
