@@ -142,8 +142,13 @@ class Loan:
         self._connection: asyncpg.Connection | None = None
 
     async def __aenter__(self) -> asyncpg.Connection:
+        pool = self._pool
+        if pool._idle and not pool._idle[-1].is_closed():
+            self._connection = connection = pool._idle.pop()
+            pool._lent.add(connection)
+            return connection
         try:
-            self._connection = await self._pool._take()
+            self._connection = await pool._take()
         except Exception as error:
             translated = self._translated(error)
             if translated is None:

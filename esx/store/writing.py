@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import random
+import time
 from typing import TYPE_CHECKING, TypeVar
 
 import asyncpg
@@ -58,8 +59,7 @@ async def surviving_loss(
     The lost attempt may have committed, so it is repeated only if it `may_repeat`. Raises OutcomeUnknown if that
     could not be found out, StoreUnavailable if no attempt ever began.
     """
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + patience
+    deadline: float | None = None
     began = False
     failures = 0
     while True:
@@ -68,8 +68,9 @@ async def surviving_loss(
                 began = True
                 return await attempt(connection)
         except StoreUnavailable as error:
+            deadline = deadline or time.monotonic() + patience
             pause = backoff(failures, _RETRY_FIRST, _RETRY_LAST)
-            if (began and not may_repeat) or loop.time() + pause > deadline:
+            if (began and not may_repeat) or time.monotonic() + pause > deadline:
                 if began:
                     raise OutcomeUnknown(f"{error}; whether the append was stored is not known") from error
                 raise
