@@ -24,12 +24,25 @@ CREATE TABLE IF NOT EXISTS events (
 );
 
 -- A classic table made without it gets the column (this rewrites the table once).
-ALTER TABLE events ADD COLUMN IF NOT EXISTS event_id UUID NOT NULL DEFAULT gen_random_uuid();
+-- Asked first, here and below: a statement that finds nothing to do would still lock everybody out for a moment.
+DO $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'events'::regclass AND attname = 'event_id') THEN
+        ALTER TABLE events ADD COLUMN event_id UUID NOT NULL DEFAULT gen_random_uuid();
+    END IF;
+END
+$$;
 
 -- Everything that one request caused, in order.  Partial: events without a correlation id cost nothing.
-CREATE INDEX IF NOT EXISTS events_correlation_id_idx
-    ON events ((metadata ->> 'correlation_id'), global_seq)
-    WHERE (metadata ->> 'correlation_id') IS NOT NULL;
+DO $$
+BEGIN
+    IF to_regclass('events_correlation_id_idx') IS NULL THEN
+        CREATE INDEX events_correlation_id_idx
+            ON events ((metadata ->> 'correlation_id'), global_seq)
+            WHERE (metadata ->> 'correlation_id') IS NOT NULL;
+    END IF;
+END
+$$;
 
 -- The doorbell.  Committing a NOTIFY takes a lock that is shared by the whole cluster, so one NOTIFY per append
 -- would make all appends commit one after the other.  Here only the transaction that gets the advisory lock
@@ -55,8 +68,15 @@ BEGIN
 END
 $$;
 
-CREATE OR REPLACE TRIGGER events_doorbell
-    AFTER INSERT ON events FOR EACH ROW EXECUTE FUNCTION esx_ring_doorbell();
+DO $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = 'events'::regclass AND tgname = 'events_doorbell'
+                   AND tgfoid = 'esx_ring_doorbell()'::regprocedure AND tgtype = 5 AND tgqual IS NULL) THEN
+        CREATE OR REPLACE TRIGGER events_doorbell
+            AFTER INSERT ON events FOR EACH ROW EXECUTE FUNCTION esx_ring_doorbell();
+    END IF;
+END
+$$;
 
 -- Row-level locking, the other strategy of appending: a row per stream to queue on, made when first needed.
 -- (Locking the newest event of a stream would not do: who waited for it goes on with the row first found.)

@@ -25,7 +25,7 @@ from locust.exception import StopTest
 from locust.runners import MasterRunner, WorkerRunner
 
 from esx.load.model import LoadProgress, LoadSummary, run_prefix
-from esx.store import NO_STREAM, EsxError, EventStore, JsonText, NewEvent, StoreUnavailable, WrongVersion
+from esx.store import NO_STREAM, EsxError, EventStore, JsonText, NewEvent, OutcomeUnknown, WrongVersion
 from loadtest.protocol import Protocol
 from loadtest.settings import Settings, add_options, new_run_id, own_dsn, settings_of
 from loadtest.stats import Collector
@@ -127,7 +127,7 @@ class StreamWriter(AsyncUser):
             await self.store.append(stream, [event], expected=NO_STREAM if version < 0 else version)
         except WrongVersion:
             self.outcomes.conflict(time.perf_counter_ns() - began)
-        except StoreUnavailable as error:
+        except OutcomeUnknown as error:
             # The connection is gone; whether the append had been committed is not known.
             self.outcomes.unknown(time.perf_counter_ns() - began, str(error))
             await self.pause(self.random.uniform(*_AFTER_FAILURE))

@@ -9,6 +9,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from esx.database import normalise
 from esx.load.options import check_run_id, check_streams
 from esx.store.errors import EsxError
 
@@ -86,8 +87,13 @@ def settings_of(options: argparse.Namespace) -> Settings:
 
 
 def own_dsn(options: argparse.Namespace) -> str | None:
-    """Return the database that this process has been told of, None if none."""
-    return options.dsn or os.environ.get("ESX_DSN") or os.environ.get("DATABASE_URL") or None
+    """Return the database that this process has been told of, None if none. Raises BadDatabase."""
+    if options.dsn:
+        return normalise(options.dsn, "--dsn")
+    for variable in ("ESX_DSN", "DATABASE_URL"):
+        if os.environ.get(variable):
+            return normalise(os.environ[variable], variable)
+    return None
 
 
 def new_run_id() -> str:

@@ -89,7 +89,10 @@ def _event(event_type: str, data: str | None, metadata: str | None, event_id: UU
     from esx.store.jsontext import check_json
     from esx.store.model import NewEvent
 
-    text = sys.stdin.read() if data == "-" else data
+    try:
+        text = sys.stdin.read() if data == "-" else data
+    except UnicodeDecodeError as error:
+        raise click.UsageError(f"DATA on stdin is not UTF-8: {error.reason}") from None
     parts = {"DATA": text if text is not None else "{}", "--metadata": metadata}
     checked = {}
     for name, part in parts.items():

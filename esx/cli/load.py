@@ -62,7 +62,7 @@ def command(
 
     Runs the bundled Locust scenario in a process of its own, shows its progress, and ends with a summary and a
     verdict: whether the store kept exactly what it acknowledged. The events go to streams named load-RUN-N. Ctrl-C
-    ends it early, with the summary of what ran. Exits with 1 if the verdict is "fail".
+    ends it early, with the summary of what ran. Exits with 1 unless the verdict is "pass".
     """
     from esx.load.errors import InvalidOptions
     from esx.load.model import LoadOptions
@@ -77,8 +77,10 @@ def command(
         summary = run(_run(opened, options, as_json=as_json))
     if summary.interrupted:
         raise KeyboardInterrupt
-    if summary.verdict == "fail":
-        raise click.ClickException(f"the verdict on run {summary.run} is fail: {'; '.join(summary.evidence)}")
+    if summary.verdict != "pass":
+        raise click.ClickException(
+            f"the verdict on run {summary.run} is {summary.verdict or 'missing'}: {'; '.join(summary.evidence)}"
+        )
 
 
 async def _run(opened: Database, options: LoadOptions, *, as_json: bool) -> LoadSummary:

@@ -36,7 +36,18 @@ _COMMANDS = {
 _MODULES = {"import": "import_"}
 
 
+class _ReaderGone(Exception):
+    """Whoever read our stdout has had enough, as with ``| head``."""
+
+
 class _Commands(click.Group):
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            # Before click sees it, which would call it a failure.
+            raise _ReaderGone from None
+
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         return list(_COMMANDS)
 
@@ -79,16 +90,30 @@ def cli(ctx: click.Context, dsn: str | None) -> None:
 def main() -> NoReturn:
     """Run the command line and exit."""
     signal.signal(signal.SIGTERM, _end_orderly)
-    for stream in (sys.stdout, sys.stderr):
-        reconfigure = getattr(stream, "reconfigure", None)
-        if reconfigure is not None:
-            reconfigure(encoding="utf-8", errors="backslashreplace")
+    _prepare_streams()
     code = _run()
     try:
         sys.stdout.flush()
     except BrokenPipeError:
         _drop_stdout()
+    except OSError as error:
+        code = _fail(f"cannot write to stdout: {error}", FAILED)
+        _drop_stdout()
     sys.exit(code)
+
+
+def _prepare_streams() -> None:
+    """Make the standard streams UTF-8, whatever the locale says, and usable where they are closed."""
+    for name, mode, errors in (
+        ("stdin", "r", "strict"),
+        ("stdout", "w", "backslashreplace"),
+        ("stderr", "w", "backslashreplace"),
+    ):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 - for as long as we run
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(encoding="utf-8", errors=errors)
 
 
 def _run() -> int:
@@ -105,8 +130,7 @@ def _run() -> int:
         return _fail(error.format_message(), FAILED)
     except (KeyboardInterrupt, click.Abort):
         return INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read us has had enough, as with `| head`.
+    except _ReaderGone:
         _drop_stdout()
         return DONE
     except Exception as error:

@@ -59,6 +59,8 @@ async def judge(store: EventStore, run: str, total: LoadCounts) -> Verdict:
 def _count(stored: int, total: LoadCounts) -> tuple[bool, str]:
     known, unknown = total.successes, total.unknown
     said = f"{known:,} appends acknowledged, {stored:,} events stored"
+    if not known:
+        return False, f"{said}: nothing could be appended, so nothing was tested"
     if stored < known:
         return False, f"{said}: {known - stored:,} lost"
     if stored > known + unknown:

@@ -15,8 +15,7 @@ Writers in other tables or databases never hold it back, as they would with `pg_
 stays open does, rightly, and is named.
 
 On a hot standby the primary's locks are not visible. There a gap is passed when every transaction of the whole
-cluster that was open, or could have begun, when the gap was seen has ended, and a moment besides, since a number is
-drawn shortly before its transaction gets the id by which it is known.
+cluster has ended that the standby had heard of a moment after the gap was seen.
 """
 
 from __future__ import annotations
@@ -184,26 +183,34 @@ class _LockWatch:
 
 
 class _SnapshotWatch:
-    """Waits until every transaction that may have begun by then has ended, told by snapshots."""
+    """Waits until every transaction that may have begun by then has ended, as a hot standby sees it.
 
-    _SQL = "SELECT pg_snapshot_xmin(s)::text, pg_snapshot_xmax(s)::text FROM pg_current_snapshot() s"
+    A writer draws its number a moment before it gets the transaction id by which the standby knows it. So the id up
+    to which all must have ended is taken when that moment has passed, and it is the next id that the standby has
+    heard of: a snapshot's xmax is only the one after the last that has ended.
+    """
+
+    # For a normal id, age is the distance to the next one; both are compared modulo 2^32, as ids wrap around.
+    _SQL = "SELECT (age('3'::xid)::bigint + 3) & 4294967295, pg_snapshot_xmin(pg_current_snapshot())::text::bigint"
 
     def __init__(self) -> None:
-        self._next_id = 0
+        self._until: int | None = None
         self._not_before = 0.0
 
-    async def begin(self, connection: asyncpg.Connection) -> None:
-        row = await connection.fetchrow(self._SQL)
-        assert row is not None
-        self._next_id = int(row[1])
+    async def begin(self, connection: asyncpg.Connection) -> None:  # noqa: ARG002 - as _LockWatch has it
+        self._until = None
         self._not_before = time.monotonic() + _STANDBY_MOMENT
 
     async def left(self, connection: asyncpg.Connection) -> tuple[Writer, ...]:
+        if time.monotonic() < self._not_before:
+            return _ON_PRIMARY
         row = await connection.fetchrow(self._SQL)
         assert row is not None
-        if int(row[0]) >= self._next_id and time.monotonic() >= self._not_before:
-            return ()
-        return _ON_PRIMARY
+        next_id, oldest_open = int(row[0]), int(row[1])
+        if self._until is None:
+            self._until = next_id
+        ended = (oldest_open - self._until) & 0xFFFFFFFF < 0x80000000
+        return () if ended else _ON_PRIMARY
 
 
 _ON_PRIMARY = (Writer("primary", None, None, "open on the primary", None),)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import asyncpg
 
-from esx.store.driver import first_line
 from esx.store.errors import StoreUnavailable
 from esx.store.model import Notification
 from esx.store.pool import Pool
@@ -15,17 +16,46 @@ from esx.store.pool import Pool
 
 def describe(dsn: str | None) -> str:
     """Return ``user@host:port/database`` for messages: never a password. None stands for libpq's variables."""
-    parts = urlsplit(dsn or "")
-    query = {key: values[-1] for key, values in parse_qs(parts.query).items()}
     try:
+        parts = urlsplit(dsn or "postgresql://")
         port = str(parts.port or "")
+        if parts.scheme not in ("postgresql", "postgres") or "@" in parts.path:
+            return "the address"
     except ValueError:
-        port = "?"
+        return "the address"
+    query = {key: values[-1] for key, values in parse_qs(parts.query).items()}
     host = parts.hostname or query.get("host") or os.environ.get("PGHOST") or "localhost"
     port = port or query.get("port") or os.environ.get("PGPORT") or ""
     user = unquote(parts.username or "") or query.get("user") or os.environ.get("PGUSER") or ""
     database = unquote(parts.path.lstrip("/")) or query.get("dbname") or os.environ.get("PGDATABASE") or user
     return f"{user + '@' if user else ''}{host}{':' + port if port else ''}{'/' + database if database else ''}"
+
+
+async def connect(dsn: str | None, *, timeout: float, settings: dict[str, str]) -> asyncpg.Connection:
+    """Open a connection as the store needs it. Raises the driver's errors."""
+    connection = await asyncpg.connect(dsn, timeout=timeout, server_settings=settings)
+    try:
+        _notice_a_dead_peer(connection)
+        # Under the stricter levels a lost race would be a serialization failure, and a lock would wait for nothing.
+        await connection.execute("SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL READ COMMITTED")
+    except BaseException:
+        connection.terminate()
+        raise
+    return connection
+
+
+def _notice_a_dead_peer(connection: asyncpg.Connection) -> None:
+    """Let the kernel end a connection whose other side is gone without a word, after some 20 seconds."""
+    transport = getattr(connection, "_transport", None)
+    peer = transport.get_extra_info("socket") if transport is not None else None
+    if peer is None or peer.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    options = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 2, "TCP_USER_TIMEOUT": 20_000}
+    with contextlib.suppress(OSError):
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in options.items():
+            if hasattr(socket, name):
+                peer.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 async def open_pool(
@@ -45,16 +75,16 @@ async def open_pool(
     if notification is not Notification.DOORBELL:
         settings["esx.notification"] = notification.value
 
-    async def connect() -> asyncpg.Connection:
-        return await asyncpg.connect(dsn, timeout=timeout, server_settings=settings)
+    async def another() -> asyncpg.Connection:
+        return await connect(dsn, timeout=timeout, settings=settings)
 
-    pool = Pool(connect, size, describe(dsn))
+    pool = Pool(another, size, describe(dsn))
     try:
         async with pool.lend():
             return pool
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise StoreUnavailable(
-            f"{describe(dsn)} is not a usable address: {first_line(error)} "
+            f"{describe(dsn)} is not usable as it is: {type(error).__name__} "
             "(expected postgresql://user@host:port/database)"
         ) from error
 

@@ -10,9 +10,7 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING
 
-import asyncpg
-
-from esx.store.connection import server_settings
+from esx.store.connection import connect, server_settings
 from esx.store.driver import DRIVER_ERRORS, first_line, is_connection_loss
 
 if TYPE_CHECKING:
@@ -90,8 +88,8 @@ class Doorbell:
 
     async def _listen(self) -> None:
         """Listen until the connection is lost."""
-        connection = await asyncpg.connect(
-            self._dsn, timeout=10, server_settings=server_settings(f"{self._application_name} listener")
+        connection = await connect(
+            self._dsn, timeout=10, settings=server_settings(f"{self._application_name} listener")
         )
         lost = asyncio.Event()
         on_lost: Callable[[object], None] = lambda _connection: lost.set()

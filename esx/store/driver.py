@@ -51,10 +51,13 @@ def as_store_error(error: BaseException, where: str) -> EsxError | None:
         return SchemaMissing(f"{where} has no usable events table ({text}): run `esx init` to create it")
     if isinstance(error, asyncpg.ClientConfigurationError):
         return StoreUnavailable(
-            f"{where} is not a usable address: {text} (expected postgresql://user@host:port/database)"
+            f"{where} is not usable as it is: {text if where in text else type(error).__name__} "
+            "(expected postgresql://user@host:port/database)"
         )
     if is_connection_loss(error):
         return StoreUnavailable(f"cannot reach {where}: {text}")
+    if isinstance(error, asyncpg.LockNotAvailableError):
+        return StoreFailed(f"{where} is busy: somebody has held the lock that this needs for too long; try again later")
     if isinstance(error, asyncpg.QueryCanceledError):
         return StoreFailed(f"PostgreSQL cancelled the query: {text}")
     if isinstance(error, asyncpg.InsufficientPrivilegeError | asyncpg.ReadOnlySQLTransactionError):

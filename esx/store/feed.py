@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
 from esx.store.barrier import Barrier, Batch, Filter, Gap, survey, writers_sql
@@ -26,6 +27,8 @@ _LONGEST_PAUSE = 0.025
 _RETRY_FIRST = 0.1
 _RETRY_LAST = 5.0
 _LOOK_BACK = 5000
+_LONGEST_LOOK_BACK = 1_000_000
+_LOOK_BACK_MARGIN = timedelta(seconds=5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,22 +210,34 @@ class End(NamedTuple):
 async def find_end(connection: asyncpg.Connection, layout: Layout) -> End:
     """Return the position from which a reader sees everything that becomes visible from now on.
 
-    With writers in flight, numbers below the head may still appear: then the position is before the first
-    missing number of the last few thousand, and what is visible above it must be skipped.
+    With writers in flight, numbers below the head may still appear: then the position is before the first missing
+    number since the oldest of them began (at most a million numbers back), and what is visible above is skipped.
     """
-    visible = [
-        row[0]
-        for row in await connection.fetch(
+    look_back = _LOOK_BACK
+    while True:
+        rows = await connection.fetch(
             f"SELECT global_seq FROM {layout.table} WHERE global_seq > "
             f"(SELECT coalesce(max(global_seq), 0) - $1 FROM {layout.table}) ORDER BY global_seq",
-            _LOOK_BACK,
+            look_back,
         )
-    ]
-    head = visible[-1] if visible else 0
-    if not await connection.fetch(writers_sql(layout)):
-        return End(head, frozenset())
+        visible = [row[0] for row in rows]
+        head = visible[-1] if visible else 0
+        start = max(head - look_back, 0)
+        if layout.standby:
+            since = None  # who writes on the primary is not known
+        else:
+            writers = await connection.fetch(writers_sql(layout))
+            if not writers:
+                return End(head, frozenset())
+            since = min((row[2] for row in writers if row[2]), default=None)
+        if start == 0 or look_back >= _LONGEST_LOOK_BACK:
+            break
+        first = await connection.fetchval(f"SELECT created_at FROM {layout.table} WHERE global_seq = $1", visible[0])
+        if since is not None and first is not None and first < since - _LOOK_BACK_MARGIN:
+            break
+        look_back *= 10
     seen = frozenset(visible)
-    lowest = next((number for number in range(max(head - _LOOK_BACK, 0) + 1, head) if number not in seen), head + 1)
+    lowest = next((number for number in range(start + 1, head) if number not in seen), head + 1)
     return End(lowest - 1, frozenset(number for number in visible if number >= lowest))
 
 

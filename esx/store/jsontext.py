@@ -9,13 +9,14 @@ from json.decoder import scanstring  # type: ignore[attr-defined]
 from esx.store.model import JsonText
 
 _SPACE = re.compile(r"[ \t\n\r]*")
-_DECODER = json.JSONDecoder()
+# Numbers stay text: only their place matters here, and a very long one would be refused (CVE-2020-10735).
+_DECODER = json.JSONDecoder(parse_int=str, parse_float=str)
 
 
 def check_json(text: str) -> JsonText:
     """Return `text` as JsonText if it is one JSON value. Raises ValueError saying what is wrong and where."""
     try:
-        json.loads(text, parse_constant=_refuse)
+        json.loads(text, parse_int=str, parse_float=str, parse_constant=_refuse)
     except RecursionError:
         raise ValueError("nested too deep") from None
     return JsonText(text.strip())

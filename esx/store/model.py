@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from decimal import Decimal
 from enum import Enum
 from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID, uuid4
@@ -124,12 +125,12 @@ class Event(NamedTuple):
     @property
     def data(self) -> Any:
         """The decoded data."""
-        return json.loads(self.data_json)
+        return _decode(self.data_json)
 
     @property
     def metadata(self) -> Any:
         """The decoded metadata, or None."""
-        return None if self.metadata_json is None else json.loads(self.metadata_json)
+        return None if self.metadata_json is None else _decode(self.metadata_json)
 
     def to_json(self) -> str:
         """Return the event as one line of NDJSON, data and metadata verbatim."""
@@ -178,6 +179,14 @@ class StreamSummary(NamedTuple):
 
 _quote = json.encoder.encode_basestring
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+
+
+def _decode(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        # Python refuses integers of more than 4,300 digits; PostgreSQL holds them.
+        return json.loads(text, parse_int=Decimal)
 
 
 def encode_json(value: Any, *, index: int, name: str) -> str:

@@ -80,10 +80,9 @@ class Pool:
             try:
                 await waiter
             except asyncio.CancelledError:
-                if waiter.done() and not waiter.cancelled():
+                # Woken in the moment of being cancelled, it passes its turn on; else `_wake` will pass it over.
+                if not waiter.cancelled():
                     self._wake()
-                else:
-                    self._waiting.remove(waiter)
                 raise
 
     def _settle(self, connection: asyncpg.Connection) -> None:

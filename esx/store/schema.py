@@ -49,6 +49,8 @@ async def apply_schema(connection: asyncpg.Connection) -> list[str]:
     """
     async with connection.transaction():
         await connection.execute("SELECT pg_advisory_xact_lock($1)", _INIT_LOCK)
+        # What waits for the table makes everybody else wait behind it.
+        await connection.execute("SET LOCAL lock_timeout = '5s'")
         before = {row[0]: row[1] for row in await connection.fetch(_OBJECTS)}
         await connection.execute(schema_sql())
         after = {row[0]: row[1] for row in await connection.fetch(_OBJECTS)}

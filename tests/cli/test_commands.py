@@ -199,10 +199,30 @@ async def test_tail_follows_what_others_append(dsn: str, store: EventStore, sql:
 
 async def test_whoever_reads_half_of_it_sees_no_error(dsn18: str, store18: EventStore) -> None:
     await store18.append("s", [NewEvent("T", {"x": "y" * 1000}) for _ in range(2000)])
-    command = " ".join([*ESX, "tail", "--from", "start", "--json", "--no-follow", "-d", f"'{dsn18}'", "| head -1"])
-    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=environment(), check=False)
-    assert len(done.stdout.splitlines()) == 1
-    assert done.stderr == ""
+    for arguments in ("tail --from start --json --no-follow", "read s --json", "read s"):
+        command = f"set -o pipefail; {' '.join(ESX)} {arguments} -d '{dsn18}' | head -1"
+        done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=environment(), check=False)
+        assert len(done.stdout.splitlines()) == 1
+        assert (done.returncode, done.stderr) == (0, "")
+
+
+async def test_closed_and_odd_streams_are_no_reason_for_a_traceback(dsn18: str) -> None:
+    for redirected in ("streams >&-", "--version >&-", "append s T - <&-", "append s T - < <(printf '\\xff')"):
+        command = f"{' '.join(ESX)} {redirected.replace(' >', f' -d {chr(39)}{dsn18}{chr(39)} >', 1)}"
+        if "append" in redirected:
+            command = f"ESX_DSN='{dsn18}' {command}"
+        done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=environment(), check=False)
+        assert "Traceback" not in done.stderr
+        assert "unexpected" not in done.stderr
+        assert len(done.stderr.splitlines()) <= 1
+
+
+async def test_integers_longer_than_python_likes_are_kept(dsn18: str, store18: EventStore) -> None:
+    digits = "1" * 5000
+    assert esx("append", "s", "T", "-", "-d", dsn18, stdin=f'{{"n":{digits}}}').returncode == 0
+    assert f'"n": {digits}' in esx("read", "s", "--json", "-d", dsn18).stdout
+    [event] = await store18.read_page("s")
+    assert str(event.data["n"]) == digits
 
 
 async def test_no_table_is_said_with_the_remedy(empty_dsn18: str) -> None:

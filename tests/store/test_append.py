@@ -246,6 +246,24 @@ async def test_who_queues_on_the_row_sees_what_was_committed_meanwhile(
     assert (await waiting).version == 2
 
 
+@pytest.mark.parametrize("level", ["repeatable read", "serializable"])
+@pytest.mark.parametrize("strategy", list(Strategy))
+async def test_a_stricter_default_isolation_changes_nothing(
+    store: EventStore, sql: asyncpg.Connection, level: str, strategy: Strategy
+) -> None:
+    name = await sql.fetchval("SELECT current_database()")
+    await sql.execute(f"ALTER DATABASE {name} SET default_transaction_isolation = '{level}'")
+    async with EventStore.connect(store._dsn) as strict:
+        for version in range(-1, 4):
+            expected = NO_STREAM if version < 0 else version
+            outcomes = await asyncio.gather(
+                *(strict.append("s", [NewEvent("T")], expected=expected, strategy=strategy) for _ in range(8)),
+                return_exceptions=True,
+            )
+            kinds = [type(outcome) for outcome in outcomes]
+            assert (kinds.count(AppendResult), kinds.count(WrongVersion)) == (1, 7)
+
+
 async def test_a_plain_insert_by_others_counts(store: EventStore, sql: asyncpg.Connection) -> None:
     await sql.execute("INSERT INTO events (stream_id, stream_seq, event_type, data) VALUES ('s', 0, 'T', '{}')")
     with pytest.raises(WrongVersion):

@@ -218,6 +218,19 @@ async def test_from_the_end_means_everything_that_becomes_visible_from_now_on(
     assert [event.stream_id for event in await take(feed, 2)] == ["late", "new"]
 
 
+async def test_an_open_writer_far_behind_the_end_is_not_forgotten(
+    dsn: str, store: EventStore, sql: asyncpg.Connection
+) -> None:
+    open_writer = sql.transaction()
+    await open_writer.start()
+    await sql.fetchval(_INSERT, "late", 0)
+    await store.append("many", [NewEvent("T") for _ in range(6000)])
+    feed = await store.feed_from_end()
+    await open_writer.commit()
+    await store.append("after", [NewEvent("T")])
+    assert [event.stream_id for event in await take(feed, 2)] == ["late", "after"]
+
+
 async def test_the_end_of_an_empty_store(store: EventStore) -> None:
     feed = await store.feed_from_end()
     await store.append("first", [NewEvent("T")])

@@ -63,6 +63,27 @@ async def test_a_cancelled_waiter_passes_its_turn_on(pool: Pool) -> None:
         assert await waiting[2]
 
 
+async def test_giving_up_in_the_moment_of_being_served_is_a_timeout_and_nothing_else(pool: Pool) -> None:
+    async with pool.lend(), pool.lend():
+        for _ in range(20):
+            async with pool.lend():
+                waiting = [asyncio.create_task(pid(pool)) for _ in range(2)]
+                await asyncio.sleep(0)
+            waiting[0].cancel()
+            outcomes = await asyncio.gather(*waiting, return_exceptions=True)
+            assert isinstance(outcomes[0], asyncio.CancelledError)
+            assert isinstance(outcomes[1], int)
+
+    async def impatient() -> None:
+        async with asyncio.timeout(0.0005):
+            await pid(pool)
+
+    for _ in range(20):
+        ends = await asyncio.gather(*(impatient() for _ in range(12)), return_exceptions=True)
+        assert {type(end) for end in ends} <= {type(None), TimeoutError}
+    assert await pid(pool)
+
+
 async def test_a_killed_connection_is_replaced(pool: Pool, dsn18: str) -> None:
     first = await pid(pool)
     killer = await asyncpg.connect(dsn18)

@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 
 from esx import EventStore, NewEvent, StoreUnavailable
-from esx.store import InvalidQuery, SchemaMissing
+from esx.store import EsxError, InvalidQuery, SchemaMissing
 from esx.store.bulk import ImportedEvent, StreamTaken
 
 
@@ -176,6 +176,15 @@ async def test_no_table_and_no_server_are_told_apart(empty_dsn: str) -> None:
             await store.version("s")
     with pytest.raises(StoreUnavailable, match=r"someone@127\.0\.0\.1:1/none"):
         await EventStore.connect("postgresql://someone:secret@127.0.0.1:1/none")
+    for address in (
+        "host=/nonexistent user=ann password=secret dbname=shop",
+        "postgresql://ann:sec/ret@localhost:1/shop",
+        "postgresql://ann:secret@[x/shop",
+        "postgresql://ann:secret@localhost:99999/shop",
+    ):
+        with pytest.raises(EsxError) as refused:
+            await EventStore.connect(address)
+        assert "sec" not in str(refused.value)
 
 
 async def test_health_in_figures(store: EventStore, sql: asyncpg.Connection) -> None:

@@ -32,6 +32,21 @@ async def test_two_inits_at_once(empty_dsn: str) -> None:
         assert sorted(map(bool, made)) == [False, True]
 
 
+async def test_repeating_init_waits_for_nobody(empty_dsn: str) -> None:
+    async with EventStore.connect(empty_dsn) as store:
+        await store.init()
+        reader, writer = await asyncpg.connect(empty_dsn), await asyncpg.connect(empty_dsn)
+        async with reader.transaction(), writer.transaction():
+            await reader.fetchval("SELECT count(*) FROM events")
+            await writer.execute(
+                "INSERT INTO events (stream_id, stream_seq, event_type, data) VALUES ('s', 0, 'T', '1')"
+            )
+            async with asyncio.timeout(3):
+                assert await store.init() == []
+        await reader.close()
+        await writer.close()
+
+
 async def test_a_classic_table_is_completed_and_keeps_its_events(empty_dsn: str) -> None:
     connection = await asyncpg.connect(empty_dsn)
     await connection.execute(

@@ -73,3 +73,41 @@ async def test_a_feed_on_a_standby_waits_for_gaps_and_polls(
         assert "recovery" in feed.problem
         with pytest.raises(StoreFailed):
             await replica.append("s", [NewEvent("T")])
+
+
+async def test_a_writer_with_the_lower_number_and_the_higher_id_is_waited_for(
+    dsn: str, store: EventStore, sql: asyncpg.Connection, standby: EmbeddedServer
+) -> None:
+    """The number is drawn first, and the id comes with the row: in between, somebody else may get both and commit."""
+    name = await sql.fetchval("SELECT current_database()")
+    warm = await store.append("warm", [NewEvent("T")])
+    slow = await asyncpg.connect(dsn)
+    open_writer = slow.transaction()
+    await open_writer.start()
+    writing = asyncio.ensure_future(
+        slow.execute(
+            "INSERT INTO events (stream_id, stream_seq, event_type, data) "
+            "SELECT 'slow', 0, 'T', to_jsonb(pg_sleep(0.3)::text)"
+        )
+    )
+    while not await sql.fetchval("SELECT last_value > $1 FROM events_global_seq_seq", warm.global_seq):
+        await asyncio.sleep(0)
+    await store.append("quick", [NewEvent("T")])
+    await writing
+    async with asyncio.timeout(_DEADLINE), EventStore.connect(standby.dsn_for(name)) as replica:
+        while await replica.version("quick") < 0:
+            await asyncio.sleep(0)
+        feed, end = await replica.feed(), await replica.feed_from_end()
+        seen: list[str] = []
+        async for batch in feed.to_safe_position(patience=2):
+            seen += [event.stream_id for event in batch.events]
+        assert seen == ["warm"]
+        await open_writer.commit()
+        for reader, expected in ((feed, ["slow", "quick"]), (end, ["slow"])):
+            seen = []
+            async for batch in reader.follow():
+                seen += [event.stream_id for event in batch.events]
+                if len(seen) == len(expected):
+                    break
+            assert seen == expected
+    await slow.close()

@@ -99,6 +99,8 @@ async def read_server(connection: asyncpg.Connection) -> Server:
         """
     )
     assert row is not None
+    # The store's own sessions set it; what counts here is what the others get.
+    await connection.execute("SET LOCAL default_transaction_isolation TO DEFAULT")
     settings = await connection.fetch(
         "SELECT name, setting, source FROM pg_settings WHERE name = ANY($1::text[])", list(_SETTINGS)
     )

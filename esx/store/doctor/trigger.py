@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _TABLE = re.compile(r"^CREATE TABLE IF NOT EXISTS (\w+)", re.MULTILINE)
 _FUNCTION = re.compile(r"^CREATE OR REPLACE FUNCTION (\w+)\(.*?\bAS (\$\w*\$)(.*?)\2", re.MULTILINE | re.DOTALL)
-_TRIGGER = re.compile(r"^CREATE (?:OR REPLACE )?TRIGGER (\w+)\s+([^;]+);", re.MULTILINE)
+_TRIGGER = re.compile(r"^\s*CREATE (?:OR REPLACE )?TRIGGER (\w+)\s+([^;]+);", re.MULTILINE)
 _NOTIFIES = re.compile(r"\b(pg_notify|notify)\b", re.IGNORECASE)
 _COMMENT = re.compile(r"--[^\n]*")
 _FIRES = ("O", "A")
