@@ -15,7 +15,7 @@ Writers in other tables or databases never hold it back, as they would with `pg_
 stays open does, rightly, and is named.
 
 On a hot standby the primary's locks are not visible. There a gap is passed when every transaction of the whole
-cluster has ended that the standby had heard of a moment after the gap was seen.
+cluster has ended that the standby had heard of some 20 seconds after the gap was seen.
 """
 
 from __future__ import annotations
@@ -34,7 +34,9 @@ if TYPE_CHECKING:
 
     from esx.store.layout import Layout
 
-_STANDBY_MOMENT = 1.0
+# Seconds. A writer's transaction id may reach a standby late: a primary at rest need not send what an open
+# transaction has written. But every 15 s it logs who is running, and then the standby knows.
+STANDBY_MOMENT = 20.0
 
 
 class Writer(NamedTuple):
@@ -65,6 +67,25 @@ class Filter:
 
     def __bool__(self) -> bool:
         return any(part is not None for part in (self.stream, self.event_type, self.where))
+
+    def sql(self, first: int) -> tuple[list[str], list[str]]:
+        """Return the conditions on an event ``e``, and the arguments of their parameters, numbered from `first`.
+
+        Raises InvalidQuery for a glob that is none.
+        """
+        conditions: list[str] = []
+        arguments: list[str] = []
+        for column, pattern in (("stream_id", self.stream), ("event_type", self.event_type)):
+            if pattern is not None:
+                conditions.append(f"e.{column} ~ ${first + len(arguments)}::text")
+                arguments.append(glob_to_regex(pattern))
+        if self.where is not None:
+            conditions.append(
+                f"coalesce(jsonb_path_query_first(e.data, ${first + len(arguments)}::jsonpath, jsonb_build_object("
+                "'metadata', e.metadata), true) NOT IN ('false', 'null'), false)"
+            )
+            arguments.append(self.where)
+        return conditions, arguments
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,14 +123,8 @@ class Barrier:
         """Numbers passed for good because no event has them."""
         self._settled = position
         self._fence: int | None = None
-        self._watch: _LockWatch | _SnapshotWatch = _SnapshotWatch() if layout.standby else _LockWatch(layout)
-        where = where or Filter()
-        self._read_sql = _read_sql(layout, where)
-        self._filter_arguments = [
-            *([glob_to_regex(where.stream)] if where.stream is not None else []),
-            *([glob_to_regex(where.event_type)] if where.event_type is not None else []),
-            *([where.where] if where.where is not None else []),
-        ]
+        self._watch: LockWatch | SnapshotWatch = SnapshotWatch() if layout.standby else LockWatch(layout)
+        self._read_sql, self._filter_arguments = _read_sql(layout, where or Filter())
 
     def forget_writers(self) -> None:
         """Start the wait at the current gap anew: the writers known so far belonged to a lost connection."""
@@ -165,7 +180,7 @@ class Barrier:
         return None
 
 
-class _LockWatch:
+class LockWatch:
     """Waits for those who were writing, told by their locks on the table."""
 
     def __init__(self, layout: Layout) -> None:
@@ -173,16 +188,18 @@ class _LockWatch:
         self._suspects: frozenset[str] = frozenset()
 
     async def begin(self, connection: asyncpg.Connection) -> None:
+        """Take note of who is writing now."""
         self._suspects = frozenset(row[0] for row in await connection.fetch(self._sql))
 
     async def left(self, connection: asyncpg.Connection) -> tuple[Writer, ...]:
+        """Return those of them who still are."""
         if not self._suspects:
             return ()
         writers = (Writer._make(row) for row in await connection.fetch(self._sql))
         return tuple(writer for writer in writers if writer.key in self._suspects)
 
 
-class _SnapshotWatch:
+class SnapshotWatch:
     """Waits until every transaction that may have begun by then has ended, as a hot standby sees it.
 
     A writer draws its number a moment before it gets the transaction id by which the standby knows it. So the id up
@@ -197,11 +214,13 @@ class _SnapshotWatch:
         self._until: int | None = None
         self._not_before = 0.0
 
-    async def begin(self, connection: asyncpg.Connection) -> None:  # noqa: ARG002 - as _LockWatch has it
+    async def begin(self, connection: asyncpg.Connection) -> None:  # noqa: ARG002 - as LockWatch has it
+        """Take note of the time."""
         self._until = None
-        self._not_before = time.monotonic() + _STANDBY_MOMENT
+        self._not_before = time.monotonic() + STANDBY_MOMENT
 
     async def left(self, connection: asyncpg.Connection) -> tuple[Writer, ...]:
+        """Return a stand-in for the transactions that may still be open on the primary; nothing if none can be."""
         if time.monotonic() < self._not_before:
             return _ON_PRIMARY
         row = await connection.fetchrow(self._SQL)
@@ -268,30 +287,20 @@ def writers_sql(layout: Layout) -> str:
     """
 
 
-def _read_sql(layout: Layout, where: Filter) -> str:
+def _read_sql(layout: Layout, where: Filter) -> tuple[str, list[str]]:
     """One row per event, so that gaps are seen; the columns of those that do not pass stay behind (NULL)."""
-    conditions = []
-    parameter = 3
-    if where.stream is not None:
-        conditions.append(f"e.stream_id ~ ${parameter}::text")
-        parameter += 1
-    if where.event_type is not None:
-        conditions.append(f"e.event_type ~ ${parameter}::text")
-        parameter += 1
-    if where.where is not None:
-        conditions.append(
-            f"coalesce(jsonb_path_query_first(e.data, ${parameter}::jsonpath, jsonb_build_object("
-            "'metadata', e.metadata), true) NOT IN ('false', 'null'), false)"
-        )
+    conditions, arguments = where.sql(3)
     if not conditions:
         return (
             f"SELECT e.global_seq, true, {layout.columns()} FROM {layout.table} e WHERE e.global_seq > $1 "
-            "ORDER BY e.global_seq LIMIT $2"
+            "ORDER BY e.global_seq LIMIT $2",
+            arguments,
         )
-    return f"""
+    query = f"""
         SELECT p.global_seq, p.hit, {layout.columns("h")}
         FROM (SELECT e.*, {" AND ".join(conditions)} AS hit FROM {layout.table} e
               WHERE e.global_seq > $1 ORDER BY e.global_seq LIMIT $2) p
         LEFT JOIN LATERAL (SELECT p.*) h ON p.hit
         ORDER BY p.global_seq
     """
+    return query, arguments

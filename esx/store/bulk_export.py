@@ -10,8 +10,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from esx.store.barrier import _STANDBY_MOMENT, Filter, Gap, Writer, _LockWatch, _SnapshotWatch
-from esx.store.glob import glob_to_regex
+from esx.store.barrier import STANDBY_MOMENT, Filter, Gap, LockWatch, SnapshotWatch, Writer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable
@@ -100,15 +99,15 @@ class Export:
 async def settle(connection: asyncpg.Connection, layout: Layout, after: int, patience: float) -> tuple[int, Gap | None]:
     """Return the safe position, from `after` on, and the gap that it is before, if it is not the head.
 
-    Waits up to `patience` seconds for the writers that are open now. On a hot standby the barrier's own second is
+    Waits up to `patience` seconds for the writers that are open now. On a hot standby the barrier's own moment is
     added, without which nothing is certain there.
     """
     loop = asyncio.get_running_loop()
-    deadline = loop.time() + patience + (_STANDBY_MOMENT if layout.standby else 0)
+    deadline = loop.time() + patience + (STANDBY_MOMENT if layout.standby else 0)
     head: int = await connection.fetchval(f"SELECT coalesce(max(global_seq), 0) FROM {layout.table}")
     if head <= after:
         return after, None
-    watch = _SnapshotWatch() if layout.standby else _LockWatch(layout)
+    watch = SnapshotWatch() if layout.standby else LockWatch(layout)
     await watch.begin(connection)
     while left := await watch.left(connection):
         if loop.time() >= deadline:
@@ -157,19 +156,8 @@ def _query(layout: Layout, where: Filter) -> tuple[str, list[str]]:
             to_json(e.created_at)::text, 'null')
         || ', "event_id": ' || coalesce('"' || {event_id} || '"}}', 'null}}')
     """
-    conditions = ["e.global_seq > $1", "e.global_seq <= $2"]
-    arguments: list[str] = []
-    for column, pattern in (("stream_id", where.stream), ("event_type", where.event_type)):
-        if pattern is not None:
-            arguments.append(glob_to_regex(pattern))
-            conditions.append(f"e.{column} ~ ${len(arguments) + 2}::text")
-    if where.where is not None:
-        arguments.append(where.where)
-        # The same condition as the feed's: an export and `tail` with one filter give the same events.
-        conditions.append(
-            f"coalesce(jsonb_path_query_first(e.data, ${len(arguments) + 2}::jsonpath, jsonb_build_object("
-            "'metadata', e.metadata), true) NOT IN ('false', 'null'), false)"
-        )
+    conditions, arguments = where.sql(3)
+    conditions = ["e.global_seq > $1", "e.global_seq <= $2", *conditions]
     return (
         f"SELECT {line} FROM {layout.table} e WHERE {' AND '.join(conditions)} ORDER BY e.global_seq",
         arguments,
