@@ -86,7 +86,8 @@ CREATE TABLE IF NOT EXISTS stream_locks (
 
 -- Locks the stream until the end of the transaction and returns its version, -1 if it has no events.  A function,
 -- because each of its queries sees what was committed before it began, and so also while the lock was waited for.
-CREATE OR REPLACE FUNCTION esx_lock_stream(id TEXT) RETURNS BIGINT LANGUAGE plpgsql AS $$
+-- A session keeps the plans of a function: one made while the tables were small must not scan them when they are not.
+CREATE OR REPLACE FUNCTION esx_lock_stream(id TEXT) RETURNS BIGINT LANGUAGE plpgsql SET enable_seqscan = off AS $$
 BEGIN
     PERFORM 1 FROM stream_locks WHERE stream_id = id FOR UPDATE;
     IF NOT FOUND THEN

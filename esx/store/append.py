@@ -92,8 +92,9 @@ class Appender:
             else "NULL::uuid"
         )
         self._has_id = has_id
+        # By the strategy's name, because an Enum is slow to hash, and by whether it is a batch.
         self._statements = {
-            (strategy, many): template.format(
+            (strategy.value, many): template.format(
                 version=version.format(table=layout.table),
                 table=layout.table,
                 id_at=id_at,
@@ -119,19 +120,24 @@ class Appender:
         a connection that is not inside a transaction. An append that repeats the event ids of one that had
         succeeded returns that one's result. Raises WrongVersion, InvalidEvent and EventIdsReused.
         """
-        self._check_strategy(strategy)
+        if strategy is not Strategy.CONDITIONAL:
+            self._check_strategy(strategy)
         lowest, highest = _range(expected)
         arguments = self._arguments(stream_id, events)
         many = len(events) > 1
-        retries = _ANY_RETRIES if expected in (ANY, STREAM_EXISTS) and not connection.is_in_transaction() else 0
+        # None until it is known whether there may be any.
+        retries: int | None = None
         while True:
             try:
                 row = await connection.fetchrow(
-                    self._statements[strategy, many], stream_id, lowest, highest, *arguments
+                    self._statements[strategy.value, many], stream_id, lowest, highest, *arguments
                 )
             except asyncpg.UniqueViolationError as error:
                 if error.constraint_name != self._layout.unique_constraint:
                     return await self._recognise_anywhere(connection, stream_id, events, error)
+                if retries is None:
+                    any_suits = expected is ANY or expected is STREAM_EXISTS
+                    retries = _ANY_RETRIES if any_suits and not connection.is_in_transaction() else 0
                 if retries:
                     retries -= 1
                     if self._layout.lockable:
@@ -178,6 +184,15 @@ class Appender:
             raise InvalidEvent(0, "the stream id is empty")
         if stream_id.startswith("$"):
             raise InvalidEvent(0, f"stream id {stream_id!r} starts with $, which is kept for $all and its like")
+        if len(events) == 1:
+            [event] = events
+            if not event.event_type:
+                raise InvalidEvent(0, "the event type is empty")
+            data = encode_json(event.data, index=0, name="data")
+            metadata = None if event.metadata is None else encode_json(event.metadata, index=0, name="metadata")
+            if self._has_id:
+                return [event.event_type, data, metadata, event.event_id]
+            return [event.event_type, data, metadata]
         types: list[str] = []
         datas: list[str] = []
         metadatas: list[str | None] = []
@@ -191,8 +206,6 @@ class Appender:
                 None if event.metadata is None else encode_json(event.metadata, index=index, name="metadata")
             )
             ids.append(event.event_id)
-        if len(events) == 1:
-            return [types[0], datas[0], metadatas[0], *(ids if self._has_id else ())]
         return [types, datas, metadatas, ids]
 
     async def _lost(
@@ -277,15 +290,15 @@ async def _refusal(connection: asyncpg.Connection, kind: str, text: str) -> str 
 
 
 def _range(expected: ExpectedVersion) -> tuple[int, int]:
-    check_expected(expected)
     if expected is ANY:
         return _ANY_VERSION
     if expected is NO_STREAM:
         return (-1, -1)
     if expected is STREAM_EXISTS:
         return (0, _ANY_VERSION[1])
-    assert isinstance(expected, int)
-    return (expected, expected)
+    exact = check_expected(expected)
+    assert isinstance(exact, int)
+    return (exact, exact)
 
 
 def _reason(error: Exception) -> str:
