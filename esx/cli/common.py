@@ -43,6 +43,21 @@ def json_option(command: Command) -> Command:
     return click.option("--json", "as_json", is_flag=True, help="Print NDJSON: one object a line.")(command)
 
 
+def filter_options(command: Command) -> Command:
+    """Add --stream, --type and --where, which the command receives as `stream`, `event_type` and `where`."""
+    for option in (
+        click.option(
+            "--where",
+            metavar="JSONPATH",
+            help="Only events for which the path holds or finds something in data ($metadata is the metadata).",
+        ),
+        click.option("--type", "event_type", metavar="GLOB", help="Only events of matching types."),
+        click.option("--stream", metavar="GLOB", help="Only events of matching streams."),
+    ):
+        command = option(command)
+    return command
+
+
 def narrate(text: str) -> None:
     """Say something to the person at the terminal, on stderr: stdout is data."""
     click.echo(visible(text), err=True)

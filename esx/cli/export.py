@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from esx.cli.common import Lines, database_option, narrate, progress, with_store
+from esx.cli.common import Lines, database_option, filter_options, narrate, progress, with_store
 from esx.cli.meter import Meter
 from esx.cli.printing import describe_gap
 
@@ -30,13 +30,7 @@ if TYPE_CHECKING:
     default=0,
     help="Only events after global_seq N.",
 )
-@click.option("--stream", metavar="GLOB", help="Only events of matching streams.")
-@click.option("--type", "event_type", metavar="GLOB", help="Only events of matching types.")
-@click.option(
-    "--where",
-    metavar="JSONPATH",
-    help="Only events for which the path holds or finds something in data ($metadata is the metadata).",
-)
+@filter_options
 @click.option(
     "-o", "--output", metavar="FILE", help="Write to FILE, which appears once it is complete (default: stdout)."
 )

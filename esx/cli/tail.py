@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from esx.cli.common import Lines, database_option, json_option, narrate, with_store
+from esx.cli.common import Lines, database_option, filter_options, json_option, narrate, with_store
 from esx.cli.printing import describe_gap, print_events
 
 if TYPE_CHECKING:
@@ -33,13 +33,7 @@ def _start(ctx: click.Context, parameter: click.Parameter, value: str) -> str | 
     show_default=True,
     help="From the first event, from now on, or after global_seq N.",
 )
-@click.option("--stream", metavar="GLOB", help="Only events of matching streams.")
-@click.option("--type", "event_type", metavar="GLOB", help="Only events of matching types.")
-@click.option(
-    "--where",
-    metavar="JSONPATH",
-    help="Only events for which the path holds or finds something in data ($metadata is the metadata).",
-)
+@filter_options
 @click.option("--follow/--no-follow", default=True, help="Go on for ever, or end at the safe position.")
 @json_option
 @database_option
