@@ -187,10 +187,11 @@ async def test_ctrl_c_ends_an_export(dsn18: str) -> None:
     assert await export.end(signal.SIGINT) == 130
 
 
+# Not resource.getrusage: its maximum includes the process that started this one.
 PEAK = (
-    "import resource, runpy, sys; from esx.cli.main import main\n"
+    "import re, sys; from esx.cli.main import main\n"
     "try: main()\n"
-    "finally: print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)"
+    "finally: print(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1], file=sys.stderr)"
 )
 
 
@@ -205,7 +206,7 @@ async def test_memory_stays_the_same_at_any_size(dsn18: str, tmp_path: Path) -> 
     peaks = {}
     out = tmp_path / "out"
     connection = await asyncpg.connect(dsn18)
-    for events in (20_000, 200_000):
+    for events in (60_000, 200_000):  # several chunks are in flight with both
         await fill(dsn18, events)
         exporting = peak("export", "-o", str(out))
         await connection.execute(EMPTY)
@@ -213,5 +214,5 @@ async def test_memory_stays_the_same_at_any_size(dsn18: str, tmp_path: Path) -> 
         assert await connection.fetchval("SELECT count(*) FROM events") == events
     await connection.close()
     for few, many in zip(*peaks.values(), strict=True):
-        # The file of 200,000 events has 45 MB; what allocators keep varies by a few.
-        assert many < few + 15_000, peaks
+        # The file grows by 33 MB, and would come to several times that in objects; what allocators keep varies.
+        assert many < few + 25_000, peaks
