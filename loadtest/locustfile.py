@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import random
 import sys
 import time
@@ -24,6 +25,8 @@ from locust import constant, events, task
 from locust.exception import StopTest
 from locust.runners import MasterRunner, WorkerRunner
 
+from esx.database import choose
+from esx.load.errors import LoadFailed
 from esx.load.model import LoadProgress, LoadSummary, run_prefix
 from esx.store import NO_STREAM, EsxError, EventStore, JsonText, NewEvent, OutcomeUnknown, WrongVersion
 from loadtest.protocol import Protocol
@@ -296,6 +299,8 @@ def _summary(run: Run) -> LoadSummary:
 
 
 async def _open(dsn: str | None) -> EventStore:
+    if dsn is None and choose(None, os.environ).embedded:
+        raise LoadFailed("no database is named: set ESX_DSN or pass --dsn; `esx load` takes the embedded one by itself")
     store: EventStore = await EventStore.connect(dsn, max_connections=_MOST_CONNECTIONS, application_name="esx load")
     try:
         await store.version("load")  # raises SchemaMissing where there is no events table

@@ -112,6 +112,8 @@ class FeedPane(Pane):
         &.-paused #feed-part { border: round $warning; border-title-color: $text-warning; }
     }
     FeedPane.-narrow {
+        #feed-numbers { width: 1fr; }
+        #feed-spark { width: 9; margin-left: 1; }
         #feed-body { layout: vertical; }
         #feed-part { width: 1fr; }
         #feed-detail-part { width: 1fr; }
