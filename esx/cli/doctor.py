@@ -33,12 +33,7 @@ def command(dsn: str | None, full: bool, as_json: bool) -> int:
     """
 
     async def inside(opened: Database) -> tuple[list[Finding], float]:
-        from esx.store import EventStore
-
-        if opened.embedded:
-            async with store_on(opened, application_name="esx"):  # esx's own gets its tables by itself
-                pass
-        async with EventStore.connect(opened.dsn, application_name="esx", read_only=True) as store:
+        async with store_on(opened, application_name="esx", read_only=True) as store:
             begun = time.monotonic()
             with _ProgressLine() as progress:
                 found = await store.doctor(full=full, on_progress=progress)

@@ -37,11 +37,6 @@ if TYPE_CHECKING:
     from esx.store.model import ExpectedVersion, NewEvent
 
 # $1 stream, $2 the lowest and $3 the highest version that is acceptable; the new events follow the actual one.
-_VERSION = {
-    Strategy.CONDITIONAL: "SELECT coalesce(max(stream_seq), -1) AS version FROM {table} WHERE stream_id = $1",
-    # A function sees what was committed while it waited for the lock; a subquery would not.
-    Strategy.ROW_LOCK: "SELECT esx_lock_stream($1) AS version",
-}
 _HEAD = """
 WITH stream AS MATERIALIZED (
     {version}
@@ -92,17 +87,22 @@ class Appender:
             else "NULL::uuid"
         )
         self._has_id = has_id
+        versions = {
+            Strategy.CONDITIONAL: layout.version(),
+            # A function sees what was committed while it waited for the lock; a subquery would not.
+            Strategy.ROW_LOCK: "SELECT esx_lock_stream($1) AS version",
+        }
         # By the strategy's name, because an Enum is slow to hash, and by whether it is a batch.
         self._statements = {
             (strategy.value, many): template.format(
-                version=version.format(table=layout.table),
+                version=version,
                 table=layout.table,
                 id_at=id_at,
                 event_id_column=f", {layout.event_id}" if has_id else "",
                 event_id_one=", $7::uuid" if has_id else "",
                 event_id_many=", new.event_id" if has_id else "",
             )
-            for strategy, version in _VERSION.items()
+            for strategy, version in versions.items()
             for many, template in ((False, _ONE), (True, _MANY))
         }
 
@@ -167,11 +167,7 @@ class Appender:
 
     async def version(self, connection: asyncpg.Connection, stream_id: str) -> int:
         """Return the stream's version, -1 if it has no events."""
-        return int(
-            await connection.fetchval(
-                f"SELECT coalesce(max(stream_seq), -1) FROM {self._layout.table} WHERE stream_id = $1", stream_id
-            )
-        )
+        return int(await connection.fetchval(self._layout.version(), stream_id))
 
     def _check_strategy(self, strategy: Strategy) -> None:
         if strategy is Strategy.ROW_LOCK and not self._layout.lockable:

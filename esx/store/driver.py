@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import asyncpg
 
 from esx.store.errors import EsxError, InvalidQuery, SchemaMissing, StoreFailed, StoreUnavailable
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 _GONE = (
     asyncpg.PostgresConnectionError,
@@ -69,18 +64,6 @@ def as_store_error(error: BaseException, where: str) -> EsxError | None:
     if isinstance(error, DRIVER_ERRORS):
         return StoreFailed(f"{where}: {text}")
     return None
-
-
-@contextmanager
-def translated(where: str) -> Iterator[None]:
-    """Turn asyncpg's and the socket's errors into the store's; `where` names the database in messages."""
-    try:
-        yield
-    except (*DRIVER_ERRORS, OSError) as error:
-        known = as_store_error(error, where)
-        if known is None:
-            raise
-        raise known from error
 
 
 def first_line(error: BaseException) -> str:

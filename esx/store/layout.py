@@ -36,6 +36,10 @@ class Layout:
             f"{alias}.data, {alias}.metadata, {alias}.created_at, {event_id}"
         )
 
+    def version(self) -> str:
+        """Return the query for the version of stream $1, -1 if it has no events."""
+        return f"SELECT coalesce(max(stream_seq), -1) AS version FROM {self.table} WHERE stream_id = $1"
+
     def head(self) -> str:
         """Return the expression for the highest global_seq handed out, 0 before the first."""
         return f"coalesce(pg_sequence_last_value(pg_get_serial_sequence('{self.table}', 'global_seq')::regclass), 0)"

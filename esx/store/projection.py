@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 import asyncpg
 
 from esx.store import projection_table as table
-from esx.store.connection import describe, server_settings
+from esx.store.connection import connect, describe, server_settings
 from esx.store.driver import DRIVER_ERRORS, as_store_error, first_line, is_connection_loss
 from esx.store.errors import EsxError, ProjectionFailed, StoreFailed, StoreUnavailable
 from esx.text import visible
@@ -127,8 +127,8 @@ class Projection:
 
     async def _session(self) -> None:
         """Work until the connection is lost."""
-        connection = await asyncpg.connect(
-            self._dsn, timeout=_PATIENCE, server_settings=server_settings(f"{self._application_name} projection")
+        connection = await connect(
+            self._dsn, timeout=_PATIENCE, settings=server_settings(f"{self._application_name} projection")
         )
         try:
             self._id = (await table.register(connection, self._name)).id

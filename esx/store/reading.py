@@ -59,7 +59,7 @@ class Reader:
             True: f"SELECT {self._columns} FROM {table} e WHERE e.global_seq < $1 ORDER BY e.global_seq DESC LIMIT $2",
         }
         self._event = f"SELECT {self._columns} FROM {table} e WHERE e.global_seq = $1"
-        self._version = f"SELECT coalesce(max(stream_seq), -1) FROM {table} WHERE stream_id = $1"
+        self._version = layout.version()
         self._by_name = {
             (backwards, resumed): _by_name(layout, backwards=backwards, resumed=resumed)
             for backwards in (False, True)
