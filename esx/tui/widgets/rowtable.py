@@ -42,6 +42,20 @@ class Column(Generic[Row]):
     needs: int = 0
 
 
+class _AboutRow(Message):
+    """Something happened to a row of a list."""
+
+    def __init__(self, table: RowTable[Any], row: Any) -> None:
+        super().__init__()
+        self.table = table
+        self.row = row
+
+    @property
+    def control(self) -> RowTable[Any]:
+        """The list."""
+        return self.table
+
+
 class RowTable(ScrollView, Generic[Row], can_focus=True):
     """Rows under a line of titles, with a cursor. The rows are set from outside; nothing is loaded here.
 
@@ -90,31 +104,11 @@ class RowTable(ScrollView, Generic[Row], can_focus=True):
     }
     """
 
-    class Highlighted(Message):
+    class Highlighted(_AboutRow):
         """The cursor is on another row."""
 
-        def __init__(self, table: RowTable[Any], row: Any) -> None:
-            super().__init__()
-            self.table = table
-            self.row = row
-
-        @property
-        def control(self) -> RowTable[Any]:
-            """The list."""
-            return self.table
-
-    class Chosen(Message):
+    class Chosen(_AboutRow):
         """A row was chosen, with enter or a double click."""
-
-        def __init__(self, table: RowTable[Any], row: Any) -> None:
-            super().__init__()
-            self.table = table
-            self.row = row
-
-        @property
-        def control(self) -> RowTable[Any]:
-            """The list."""
-            return self.table
 
     def __init__(self, columns: Sequence[Column[Row]], *, id: str | None = None, empty: str = "nothing here") -> None:
         super().__init__(id=id)
