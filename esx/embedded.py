@@ -583,15 +583,18 @@ def _bin_dir(version: int) -> Path:
     raise EmbeddedFailed(_NO_PROGRAMS)
 
 
-def _root(given: Path | None) -> Path:
-    if given is None and (named := os.environ.get(DATA_DIR_VARIABLE)):
-        given = Path(named)
-    if given is None:
-        from platformdirs import user_data_path
+def data_directory(environ: Mapping[str, str]) -> Path:
+    """Return where esx keeps its data: ESX_DATA_DIR of `environ`, else the platform's directory for user data."""
+    if named := environ.get(DATA_DIR_VARIABLE):
+        return Path(named)
+    from platformdirs import user_data_path
 
-        given = user_data_path("esx", appauthor=False)
+    return user_data_path("esx", appauthor=False)
+
+
+def _root(given: Path | None) -> Path:
     try:
-        return given.expanduser().resolve()
+        return (given or data_directory(os.environ)).expanduser().resolve()
     except RuntimeError as error:
         raise EmbeddedFailed(f"cannot use {visible(str(given))}: {error}: {_REMEDY}") from error
 

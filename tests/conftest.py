@@ -59,6 +59,16 @@ async def admin(server: EmbeddedServer) -> AsyncIterator[asyncpg.Connection]:
         await connection.close()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def data_directory() -> Iterator[Path]:
+    """Keep what commands save out of the user's own directory."""
+    directory = Path(tempfile.mkdtemp(prefix="esx-data-"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ESX_DATA_DIR", str(directory))
+        yield directory
+    shutil.rmtree(directory, ignore_errors=True)
+
+
 @pytest.fixture(scope="session")
 def servers() -> Iterator[Servers]:
     # A short path: the name of a socket may have no more than 107 bytes.

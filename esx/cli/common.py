@@ -23,11 +23,13 @@ Command = TypeVar("Command", bound="Callable[..., Any]")
 
 
 def database_option(command: Command) -> Command:
-    """Add -d/--dsn, which the command receives as `dsn`; the one before the command's name holds as well."""
+    """Add -d/--dsn, which the command receives as `dsn`; one before the command's name holds as well."""
 
     def inherit(ctx: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
-        inherited = ctx.find_root().params.get("dsn") if ctx.parent else None
-        return value or inherited
+        above = ctx.parent
+        while not value and above is not None:
+            value, above = above.params.get("dsn"), above.parent
+        return value
 
     return click.option(
         "-d",

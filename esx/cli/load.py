@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import re
 import signal
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from esx.cli.common import Lines, database, database_option, json_option, narrate, run, store_on
+from esx.cli.load_group import LoadGroup
 
 if TYPE_CHECKING:
     from esx.database import Database
@@ -28,7 +30,7 @@ def _seconds(ctx: click.Context, parameter: click.Parameter, value: str) -> floa
     return hours * 3600 + minutes * 60 + seconds
 
 
-@click.command(name="load")
+@click.group(name="load", cls=LoadGroup, invoke_without_command=True)
 @click.option("--users", type=int, default=10, show_default=True, metavar="N", help="Concurrent writers.")
 @click.option(
     "--duration", callback=_seconds, default="30s", show_default=True, metavar="T", help="How long: 20s, 5m, 1h."
@@ -47,7 +49,9 @@ def _seconds(ctx: click.Context, parameter: click.Parameter, value: str) -> floa
 @click.option("--seed", type=int, metavar="N", help="Make two runs draw the same streams.")
 @json_option
 @database_option
+@click.pass_context
 def command(
+    ctx: click.Context,
     dsn: str | None,
     users: int,
     duration: float,
@@ -64,6 +68,8 @@ def command(
     verdict: whether the store kept exactly what it acknowledged. The events go to streams named load-RUN-N. Ctrl-C
     ends it early, with the summary of what ran. Exits with 1 unless the verdict is "pass".
     """
+    if ctx.invoked_subcommand is not None:
+        return
     from esx.load.errors import InvalidOptions
     from esx.load.model import LoadOptions
     from esx.load.options import validate
@@ -84,6 +90,7 @@ def command(
 
 
 async def _run(opened: Database, options: LoadOptions, *, as_json: bool) -> LoadSummary:
+    from esx.load.archive import Archive, RecordedRun
     from esx.load.model import LoadSummary, to_dict
     from esx.load.process import LoadRun
     from esx.load.report import render_progress, render_summary
@@ -91,7 +98,7 @@ async def _run(opened: Database, options: LoadOptions, *, as_json: bool) -> Load
     async with store_on(opened, application_name="esx load") as store:
         await store.head()  # says now, and in one line, what is wrong with the database
     lines = Lines()
-    load = LoadRun(opened.dsn, options)
+    load = RecordedRun(LoadRun(opened.dsn, options), Archive.of(os.environ), opened.label)
     with contextlib.suppress(NotImplementedError):  # Windows: Ctrl-C then ends it without a summary
         asyncio.get_running_loop().add_signal_handler(signal.SIGINT, load.stop)
     narrate(f"{options.users} writers on {options.streams} streams for {options.duration:g} s in {opened.label}")
@@ -111,4 +118,8 @@ async def _run(opened: Database, options: LoadOptions, *, as_json: bool) -> Load
     if not as_json:
         for text in render_summary(summary).splitlines():
             lines.text(text)
+    if load.problem is not None:
+        narrate(load.problem)
+    elif not as_json:
+        narrate(f"saved as run {summary.run}: `esx load report {summary.run}` makes a page of it")
     return summary

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import signal
+from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.cli.support import Running, esx, one_line_error
+from tests.cli.support import Running, esx, ndjson, one_line_error
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 async def test_a_run_prints_its_summary_and_verdict(dsn18: str) -> None:
@@ -46,3 +50,16 @@ def test_options_that_make_no_sense_are_refused(arguments: list[str], names: str
 
 async def test_a_database_without_the_table_is_said_before_the_start(empty_dsn18: str) -> None:
     assert "esx init" in one_line_error(esx("load", "--duration", "1s", "-d", empty_dsn18), 1)
+
+
+def test_saved_runs_are_listed_and_options_lost_before_a_subcommand_are_refused(dsn18: str, tmp_path: Path) -> None:
+    home = str(tmp_path)
+    assert "no run is saved" in esx("load", "runs", ESX_DATA_DIR=home).stderr
+    run = ndjson(esx("load", "--users", "2", "--duration", "1s", "--json", "-d", dsn18, ESX_DATA_DIR=home).stdout)[-1]
+    [listed] = ndjson(esx("load", "runs", "--json", ESX_DATA_DIR=home).stdout)
+    assert (listed["run"], listed["successes"], listed["verdict"]) == (run["run"], run["successes"], "pass")
+    assert listed["options"]["users"] == 2
+    text = esx("load", "runs", ESX_DATA_DIR=home).stdout.splitlines()
+    assert run["run"] in text[1]
+    assert max(map(len, text)) <= 80
+    assert "--users stands before 'runs'" in one_line_error(esx("load", "--users", "2", "runs"), 2)
