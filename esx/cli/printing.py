@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from esx.text import iso_utc
+from esx.times import iso
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -28,7 +28,7 @@ def event_line(event: Event) -> str:
     """Return an event as one line: global_seq, time, stream and stream_seq, type, data, and metadata if any."""
     metadata = f"  {event.metadata_json}" if event.metadata_json else ""
     return (
-        f"{event.global_seq:>8}  {iso_utc(event.created_at)}  {event.stream_id}@{event.stream_seq}  "
+        f"{event.global_seq:>8}  {iso(event.created_at)}  {event.stream_id}@{event.stream_seq}  "
         f"{event.event_type}  {event.data_json}{metadata}"
     )
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import click
 
 from esx.cli.common import Lines, database_option, json_option, with_store
-from esx.text import iso_utc, visible
+from esx.text import visible
+from esx.times import iso
 
 if TYPE_CHECKING:
     from esx.store import EventStore, StreamSummary
@@ -55,7 +56,7 @@ class _Table:
                 str(stream.version),
                 str(stream.events),
                 visible(stream.last_event_type, limit=80),
-                iso_utc(stream.last_created_at),
+                iso(stream.last_created_at),
                 str(stream.last_global_seq),
             )
         )

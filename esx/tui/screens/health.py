@@ -10,7 +10,8 @@ from textual.content import Content
 from textual.widgets import Static
 
 from esx.store.errors import EsxError
-from esx.text import ago, iso_utc, visible
+from esx.text import ago, visible
+from esx.times import clock
 from esx.tui.cells import MUTED, size_of, wrap
 from esx.tui.screens.feed import gap_line, writer_text
 from esx.tui.screens.pane import Pane
@@ -184,7 +185,7 @@ class HealthPane(Pane):
 def _moment(health: Health) -> str:
     if health.last_created_at is None:
         return "none yet"
-    return f"{iso_utc(health.last_created_at)[:19]}Z, {ago(health.last_created_at, health.at)}"
+    return f"{clock(health.last_created_at)}, {ago(health.last_created_at, health.at)}"
 
 
 def _grade(value: float, warn: float, bad: float) -> str:

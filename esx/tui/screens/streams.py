@@ -12,7 +12,8 @@ from textual.content import Content
 from textual.widgets import Input
 
 from esx.store.errors import EsxError
-from esx.text import ago, iso_utc, visible
+from esx.text import ago, visible
+from esx.times import clock
 from esx.tui.cells import Cell, size_of
 from esx.tui.rows import ALL_STREAMS, EventRow, StreamRow
 from esx.tui.screens.pane import Pane
@@ -75,7 +76,7 @@ def event_columns(*, in_all: bool) -> list[Column[EventRow]]:
     stream = Column[EventRow]("stream", lambda row: Cell(row.stream), share=3)
     rest = [
         Column[EventRow]("type", lambda row: _typed(row.event_type), share=3),
-        Column[EventRow]("time", lambda row: Cell(_clock(row), "muted"), 19, needs=74),
+        Column[EventRow]("time", lambda row: Cell(clock(row.created_at), "muted"), 19, needs=74),
         Column[EventRow]("ago", lambda row: Cell(ago(row.created_at), "muted"), 4, right=True),
         Column[EventRow]("data", lambda row: Cell(row.preview, "muted"), share=5, needs=52),
     ]
@@ -84,13 +85,6 @@ def event_columns(*, in_all: bool) -> list[Column[EventRow]]:
 
 def _typed(name: str) -> Cell:
     return Cell(name, tint=name)
-
-
-def _clock(row: EventRow) -> str:
-    try:
-        return "-" if row.created_at is None else row.created_at.astimezone().strftime("%Y-%m-%d %H:%M:%S")
-    except (OverflowError, ValueError):  # infinity has no local time
-        return iso_utc(row.created_at)[:19]
 
 
 class StreamsPane(Pane):

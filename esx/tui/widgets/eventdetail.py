@@ -12,7 +12,8 @@ from textual.geometry import Size
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
-from esx.text import ago, iso_utc, visible
+from esx.text import ago, visible
+from esx.times import iso
 from esx.tui.cells import fit, size_of, tint_style, wrap
 from esx.tui.jsonlayout import JsonLayout, Span
 from esx.tui.work import start
@@ -214,7 +215,7 @@ class EventDetail(ScrollView, can_focus=True):
 def _columns(event: Event, width: int) -> list[list[Span]]:
     """Return the event's columns but data and metadata, a label and a value each; long values over several lines."""
     shown_type = visible(event.event_type, limit=_LONGEST_ID)
-    created = iso_utc(event.created_at)
+    created = iso(event.created_at)
     when = f"{created}  {_when(ago(event.created_at))}"
     if _LABEL + len(when) <= width:
         created = when
