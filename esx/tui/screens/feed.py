@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, ClassVar
 
@@ -12,14 +11,13 @@ from textual.containers import Container
 from textual.content import Content
 from textual.widgets import Sparkline, Static
 
-from esx.store.errors import EsxError
 from esx.text import ago, visible
 from esx.tui.cells import MUTED
+from esx.tui.parts.columns import event_columns
+from esx.tui.parts.eventpart import EventPart
+from esx.tui.parts.part import Part, keys_of
 from esx.tui.screens.pane import Pane
-from esx.tui.screens.streams import copy_event, event_columns
-from esx.tui.widgets.eventdetail import EventDetail
 from esx.tui.widgets.rowtable import RowTable
-from esx.tui.work import start
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult
@@ -29,6 +27,7 @@ if TYPE_CHECKING:
     from esx.tui.follower import Follower
     from esx.tui.link import Link
     from esx.tui.rows import EventRow
+    from esx.tui.widgets.eventdetail import EventDetail
 
 FLUSHES = 15
 """Repaints a second while events come in."""
@@ -76,7 +75,7 @@ class FeedPane(Pane):
     FIRST_FOCUS = "#feed"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("space", "pause", "Pause", tooltip="Stop the view and keep counting; again to go on"),
-        Binding("y", "copy", "Copy", tooltip="Copy the event as JSON"),
+        *keys_of("feed-detail-part", EventPart.KEYS),
         Binding("d", "detail", "Detail", tooltip="Show or hide the event in full"),
         Binding("right,l", "focus_detail", "To the event in full", show=False),
         Binding("left,h", "focus_list", "To the list", show=False),
@@ -98,14 +97,6 @@ class FeedPane(Pane):
         #feed-numbers { width: 2fr; text-wrap: nowrap; text-overflow: ellipsis; }
         #feed-spark { width: 1fr; height: 2; margin-left: 2; }
         #feed-body { height: 1fr; layout: horizontal; }
-        .part {
-            border: round $foreground 25%;
-            border-title-color: $text-muted;
-            border-subtitle-color: $text-muted;
-            background: $surface;
-            height: 1fr;
-        }
-        .part:focus-within { border: round $primary; border-title-color: $text-primary; border-title-style: bold; }
         #feed-part { width: 3fr; }
         #feed-detail-part { width: 2fr; display: none; }
         &.-detail #feed-detail-part { display: block; }
@@ -133,11 +124,11 @@ class FeedPane(Pane):
             yield Static(id="feed-numbers")
             yield Sparkline([], id="feed-spark")
         with Container(id="feed-body"):
-            with Container(id="feed-part", classes="part"):
+            with Part(self.link, id="feed-part"):
                 yield FeedList(event_columns(in_all=True), id="feed", empty="waiting for events …")
-            with Container(id="feed-detail-part", classes="part") as detail:
-                detail.border_title = "event"
-                yield EventDetail(id="feed-detail")
+            yield EventPart(
+                self.link, id="feed-detail-part", detail_id="feed-detail", empty="choose an event with enter first"
+            )
 
     @property
     def table(self) -> FeedList:
@@ -145,9 +136,14 @@ class FeedPane(Pane):
         return self.query_one("#feed", FeedList)
 
     @property
+    def event_part(self) -> EventPart:
+        """The part with the event in full."""
+        return self.query_one("#feed-detail-part", EventPart)
+
+    @property
     def detail(self) -> EventDetail:
         """The event in full."""
-        return self.query_one("#feed-detail", EventDetail)
+        return self.event_part.detail
 
     def on_mount(self) -> None:
         """Start the clock that repaints."""
@@ -233,22 +229,7 @@ class FeedPane(Pane):
     def _open_event(self) -> None:
         row = self.table.row
         if row is not None:
-            start(self, partial(self._read_event, row.global_seq), "event")
-
-    async def _read_event(self, global_seq: int) -> None:
-        store = self.link.store
-        if store is None:
-            return
-        try:
-            event = await store.event(global_seq)
-        except EsxError as error:
-            self.link.report(error)
-            self.detail.show(None, "the event could not be read")
-            return
-        self.detail.show(event)
-        self.query_one("#feed-detail-part").border_title = Content(
-            "event" if event is None else visible(event.event_type, limit=60)
-        )
+            self.event_part.open(row.global_seq)
 
     def action_detail(self) -> None:
         """Show or hide the event in full."""
@@ -270,15 +251,8 @@ class FeedPane(Pane):
     def action_close_detail(self) -> None:
         """Close the event in full."""
         self.remove_class("-detail")
+        self.event_part.show(None)
         self.table.focus()
-
-    def action_copy(self) -> None:
-        """Copy the event as JSON."""
-        event = self.detail.event
-        if event is None or not self.has_class("-detail"):
-            self.notify("choose an event with enter first", severity="warning")
-        else:
-            copy_event(self, event)
 
     def action_retry(self) -> None:
         """Try to reach the database now."""

@@ -53,3 +53,7 @@ class Pane(Container):
 
     def entered(self) -> None:
         """Take note of having become the visible screen."""
+
+    async def action_part(self, part_id: str, action: str) -> None:
+        """Do what a part of this screen has a key for; see `keys_of`."""
+        await self.query_one(f"#{part_id}").run_action(action)

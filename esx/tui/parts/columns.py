@@ -1,0 +1,58 @@
+"""The columns of lists of streams and of events."""
+
+from __future__ import annotations
+
+from esx.text import ago, visible
+from esx.times import clock
+from esx.tui.cells import Cell
+from esx.tui.rows import EventRow, StreamRow
+from esx.tui.widgets.rowtable import Column
+
+
+def stream_columns() -> list[Column[StreamRow]]:
+    """Return the columns of a list of streams."""
+    return [
+        Column("stream", lambda row: Cell(row.label, "strong" if row.summary is None else ""), share=3),
+        Column(
+            "events",
+            lambda row: Cell(f"{row.summary.events:,}" if row.summary else "", "number"),
+            7,
+            right=True,
+            needs=24,
+        ),
+        Column(
+            "last type",
+            lambda row: _typed(visible(row.summary.last_event_type, limit=200)) if row.summary else Cell(""),
+            share=2,
+            needs=44,
+        ),
+        Column(
+            "last",
+            lambda row: Cell(ago(row.summary.last_created_at) if row.summary else "", "muted"),
+            width=4,
+            right=True,
+            needs=16,
+        ),
+    ]
+
+
+def event_columns(*, in_all: bool) -> list[Column[EventRow]]:
+    """Return the columns of a list of events, of one stream or of all."""
+    number = Column[EventRow](
+        "global" if in_all else "seq",
+        lambda row: Cell(str(row.global_seq if in_all else row.stream_seq), "number"),
+        width=9 if in_all else 6,
+        right=True,
+    )
+    stream = Column[EventRow]("stream", lambda row: Cell(row.stream), share=3)
+    rest = [
+        Column[EventRow]("type", lambda row: _typed(row.event_type), share=3),
+        Column[EventRow]("time", lambda row: Cell(clock(row.created_at), "muted"), 19, needs=74),
+        Column[EventRow]("ago", lambda row: Cell(ago(row.created_at), "muted"), 4, right=True),
+        Column[EventRow]("data", lambda row: Cell(row.preview, "muted"), share=5, needs=52),
+    ]
+    return [number, stream, *rest] if in_all else [number, *rest]
+
+
+def _typed(name: str) -> Cell:
+    return Cell(name, tint=name)

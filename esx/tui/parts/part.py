@@ -1,0 +1,44 @@
+"""What the parts of a screen have in common, and how a screen offers their keys."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, ClassVar
+
+from textual.containers import Container
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from textual.binding import Binding, BindingType
+
+    from esx.tui.link import Link
+
+
+class Part(Container):
+    """A framed part of a screen.
+
+    `KEYS` are its keys that work wherever the focus is on its screen; those for itself alone go into `BINDINGS`.
+    """
+
+    KEYS: ClassVar[list[Binding]] = []
+    DEFAULT_CSS = """
+    Part {
+        border: round $foreground 25%;
+        border-title-color: $text-muted;
+        border-subtitle-color: $text-muted;
+        background: $surface;
+        padding: 0;
+        height: 1fr;
+    }
+    Part:focus-within { border: round $primary; border-title-color: $text-primary; border-title-style: bold; }
+    """
+
+    def __init__(self, link: Link, *, id: str) -> None:
+        super().__init__(id=id, classes="part")
+        self.link = link
+
+
+def keys_of(part_id: str, keys: Iterable[Binding]) -> list[BindingType]:
+    """Return a part's keys as its screen offers them; see `Pane.action_part`."""
+    return [replace(key, action=f"part({part_id!r}, {key.action!r})") for key in keys]
