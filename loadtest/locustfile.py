@@ -87,7 +87,7 @@ class Run:
     def draw(self) -> tuple[int, random.Random]:
         """Return the next user's number and its own source of randomness."""
         number = next(self._numbers)
-        seed = self.settings.seed
+        seed = self.settings.load.seed
         if seed is None:
             return number, random.Random()  # noqa: S311 - picks streams, keeps no secrets
         # Workers draw apart from each other, and the same in every run.
@@ -107,7 +107,7 @@ class StreamWriter(AsyncUser):
         self.store = state.run.store
         self.outcomes = state.run.collector.outcomes
         self.prefix = state.run.prefix
-        self.settings = state.run.settings
+        self.settings = state.run.settings.load
         number, self.random = state.run.draw()
         self.metadata = JsonText(f'{{"run_id":"{state.run.id}","user_id":"writer-{number}"}}')
         self.appends = 0
@@ -201,7 +201,7 @@ def _test_start(environment: Environment, **_: Any) -> None:
     try:
         settings = settings_of(options)
         if not isinstance(runner, WorkerRunner):
-            options.esx_run = settings.run or new_run_id()
+            options.esx_run = settings.load.run_id or new_run_id()
         run = Run(options.esx_run, settings, environment)
         if not isinstance(runner, MasterRunner):
             run.open()

@@ -7,11 +7,12 @@ import os
 import secrets
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from esx.database import normalise
-from esx.load.options import check_run_id, check_streams
-from esx.store.errors import EsxError
+from esx.load.errors import InvalidOptions
+from esx.load.model import EXPECTED, NOTIFICATIONS, ON_CONFLICT, STRATEGIES, LoadOptions
+from esx.load.options import check_workload
 
 if TYPE_CHECKING:
     from locust.argument_parser import LocustArgumentParser
@@ -19,14 +20,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the scenario is asked to do. `dsn` None means libpq's ``PG*`` variables; `run` None: a new id."""
+    """What the scenario is asked to do. `dsn` None means libpq's ``PG*`` variables."""
 
     dsn: str | None
-    streams: int
-    hot_streams: int
-    hot_share: float
-    seed: int | None
-    run: str | None
+    load: LoadOptions
+
+
+T = TypeVar("T", int, float)
+
+_DEFAULT = LoadOptions()
+_LONGEST_UNASKED = 3600.0  # seconds that a run goes on whose duration nobody said
 
 
 def add_options(parser: LocustArgumentParser) -> None:
@@ -46,20 +49,92 @@ def add_options(parser: LocustArgumentParser) -> None:
         help="PostgreSQL database, e.g. postgresql://user@host/database. Default: ESX_DSN, else DATABASE_URL, "
         "else libpq's PG* variables. A worker without one gets the master's",
     )
-    add("--streams", type=int, metavar="<int>", default=100, help="Number of streams to append to. Default 100")
-    add("--hot-streams", type=int, metavar="<int>", default=0, help="How many of the streams are hot. Default 0")
+    add("--streams", type=int, metavar="<int>", default=_DEFAULT.streams, help="Number of streams to append to")
+    add("--hot-streams", type=int, metavar="<int>", default=0, help="How many of the streams are hot. 0: none")
+    add("--hot-share", type=float, metavar="<0 to 1>", default=0.0, help="The hot streams' share of all appends")
     add(
-        "--hot-share",
+        "--zipf",
         type=float,
-        metavar="<0 to 1>",
+        metavar="<exponent>",
         default=0.0,
-        help="The share of all appends that go to the hot streams, e.g. 0.8. Default 0",
+        help="Falling heat: stream n is picked in proportion to 1/(n+1)^exponent. 0: all alike",
     )
-    add("--seed", type=int, metavar="<int>", help="Makes two runs draw the same streams. Default: none")
+    add("--events-per-append", type=int, metavar="<int>", default=1, help="Events in each append, stored all or none")
+    add("--payload-bytes", type=int, metavar="<int>", default=0, help="Bytes of data in each event. 0: the smallest")
+    add(
+        "--expected",
+        choices=EXPECTED,
+        default=_DEFAULT.expected,
+        help="exact: read the version, decide, append at it. any: append whatever the version. none: only where "
+        "there is no stream yet",
+    )
+    add(
+        "--on-conflict",
+        choices=ON_CONFLICT,
+        default=_DEFAULT.on_conflict,
+        help="After a conflict: give up, retry at once, retry after a jittered and growing pause, or queue on the "
+        "stream's lock",
+    )
+    add(
+        "--max-tries",
+        type=int,
+        metavar="<int>",
+        default=_DEFAULT.max_tries,
+        help="How often an append is tried at most before it is given up",
+    )
+    add(
+        "--strategy",
+        choices=STRATEGIES,
+        default=_DEFAULT.strategy,
+        help="conditional: an insert that checks the version. row-lock: writers queue on a row that stands for the "
+        "stream",
+    )
+    add(
+        "--notification",
+        choices=NOTIFICATIONS,
+        default=_DEFAULT.notification,
+        help="How appends wake subscribers: one of many rings the doorbell, every one notifies, or none does",
+    )
+    add(
+        "--subscribers",
+        type=int,
+        metavar="<int>",
+        default=0,
+        help="Subscribers that follow the run's events meanwhile, in a process of their own",
+    )
+    add(
+        "--rate",
+        type=float,
+        metavar="<per second>",
+        help="Open loop: so many appends a second are due, over all users, whatever the store can do. "
+        "Default: closed loop, each user as fast as it can",
+    )
+    add(
+        "--think-time",
+        type=float,
+        metavar="<seconds>",
+        default=0.0,
+        help="Closed loop: how long a user pauses between appends, jittered by half",
+    )
+    add("--warm-up", type=float, metavar="<seconds>", default=0.0, help="Seconds at the start that are not counted")
+    add(
+        "--max-appends",
+        type=int,
+        metavar="<int>",
+        default=_DEFAULT.max_appends,
+        help="The run ends once so many appends have been stored",
+    )
+    add("--seed", type=int, metavar="<int>", help="Makes two runs draw the same. Default: none")
     add(
         "--run-id",
         metavar="<id>",
         help="Part of the ids of the run's streams, load-<id>-<n>, and of its events' metadata. Default: a new one",
+    )
+    add(
+        "--yes-write-to",
+        metavar="<host/database>",
+        in_web_ui=False,  # whoever opens the page must not widen what the run may write to
+        help="Write to this store although it is not local or holds other events than those of load tests",
     )
     # The rest is between `esx load` and its child process.
     add("--progress-ndjson", action="store_true", in_web_ui=False, help=argparse.SUPPRESS)
@@ -67,23 +142,43 @@ def add_options(parser: LocustArgumentParser) -> None:
 
 
 def settings_of(options: argparse.Namespace) -> Settings:
-    """Return the settings in Locust's parsed options; raises EsxError if they make no sense.
-
-    The web UI sets options too, and leaves those without a default as text.
-    """
-    check_streams(options.streams, options.hot_streams, options.hot_share)
-    try:
-        seed = None if options.seed in (None, "") else int(options.seed)
-    except ValueError:
-        raise EsxError(f"--seed is {options.seed!r}: use a whole number, or nothing") from None
-    return Settings(
-        dsn=own_dsn(options),
+    """Return the settings in Locust's parsed options; raises EsxError if they make no sense."""
+    load = LoadOptions(
+        users=options.num_users or 1,
+        duration=options.stop_after or options.run_time or _LONGEST_UNASKED,
+        spawn_rate=options.spawn_rate,
         streams=options.streams,
         hot_streams=options.hot_streams,
         hot_share=options.hot_share,
-        seed=seed,
-        run=check_run_id(options.run_id) if options.run_id else None,
+        seed=_number("--seed", options.seed, int, "a whole number"),
+        zipf=options.zipf,
+        events_per_append=options.events_per_append,
+        payload_bytes=options.payload_bytes,
+        expected=options.expected,
+        on_conflict=options.on_conflict,
+        max_tries=options.max_tries,
+        strategy=options.strategy,
+        notification=options.notification,
+        subscribers=options.subscribers,
+        rate=_number("--rate", options.rate, float, "a number of appends a second"),
+        think_time=options.think_time,
+        warm_up=options.warm_up,
+        max_appends=options.max_appends,
+        processes=max(options.processes or 1, 1),
+        run_id=options.run_id or None,
+        yes_write_to=options.yes_write_to or None,
     )
+    return Settings(own_dsn(options), check_workload(load))
+
+
+def _number(option: str, value: Any, kind: type[T], what: str) -> T | None:
+    """Return a number that may be missing; the web UI sets options too, and leaves those without a default as text."""
+    if value is None or value == "":
+        return None
+    try:
+        return kind(value)
+    except ValueError:
+        raise InvalidOptions(f"{option} is {value!r}: use {what}, or nothing") from None
 
 
 def own_dsn(options: argparse.Namespace) -> str | None:

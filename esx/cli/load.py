@@ -6,62 +6,26 @@ import asyncio
 import contextlib
 import json
 import os
-import re
 import signal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from esx.cli.common import Lines, database, database_option, json_option, narrate, run, store_on
 from esx.cli.load_group import LoadGroup
+from esx.cli.load_options import load_options, workload_options
 
 if TYPE_CHECKING:
     from esx.database import Database
     from esx.load.model import LoadOptions, LoadSummary
 
-_DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?")
-
-
-def _seconds(ctx: click.Context, parameter: click.Parameter, value: str) -> float:
-    match = _DURATION.fullmatch(value.strip())
-    if not value.strip() or match is None:
-        raise click.BadParameter(f"{value!r} is not a duration: use e.g. 20s, 5m or 1h30m", ctx, parameter)
-    hours, minutes, seconds = (float(part or 0) for part in match.groups())
-    return hours * 3600 + minutes * 60 + seconds
-
 
 @click.group(name="load", cls=LoadGroup, invoke_without_command=True)
-@click.option("--users", type=int, default=10, show_default=True, metavar="N", help="Concurrent writers.")
-@click.option(
-    "--duration", callback=_seconds, default="30s", show_default=True, metavar="T", help="How long: 20s, 5m, 1h."
-)
-@click.option("--spawn-rate", type=float, metavar="R", help="Writers started a second (default: all at once).")
-@click.option("--streams", type=int, default=100, show_default=True, metavar="K", help="Streams to append to.")
-@click.option("--hot-streams", type=int, default=0, show_default=True, metavar="H", help="How many of them are hot.")
-@click.option(
-    "--hot-share",
-    type=float,
-    default=0.0,
-    show_default=True,
-    metavar="X",
-    help="The hot ones' share of appends, 0 to 1.",
-)
-@click.option("--seed", type=int, metavar="N", help="Make two runs draw the same streams.")
+@workload_options
 @json_option
 @database_option
 @click.pass_context
-def command(
-    ctx: click.Context,
-    dsn: str | None,
-    users: int,
-    duration: float,
-    spawn_rate: float | None,
-    streams: int,
-    hot_streams: int,
-    hot_share: float,
-    seed: int | None,
-    as_json: bool,
-) -> None:
+def command(ctx: click.Context, /, dsn: str | None, as_json: bool, **knobs: Any) -> None:
     """Load-test optimistic concurrency: writers read a stream's version and append at it, all at once.
 
     Runs the bundled Locust scenario in a process of its own, shows its progress, and ends with a summary and a
@@ -70,15 +34,7 @@ def command(
     """
     if ctx.invoked_subcommand is not None:
         return
-    from esx.load.errors import InvalidOptions
-    from esx.load.model import LoadOptions
-    from esx.load.options import validate
-
-    options = LoadOptions(users, duration, spawn_rate, streams, hot_streams, hot_share, seed)
-    try:
-        validate(options)
-    except InvalidOptions as error:
-        raise click.UsageError(str(error)) from None
+    options = load_options(knobs)
     with database(dsn) as opened:
         summary = run(_run(opened, options, as_json=as_json))
     if summary.interrupted:

@@ -2,20 +2,44 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+PERCENTILES = ("p50", "p90", "p95", "p99", "p99.9", "max")
+"""The keys of every mapping of percentiles; the values are milliseconds."""
+EXPECTED = ("exact", "any", "none")
+ON_CONFLICT = ("give-up", "retry", "backoff", "queue")
+STRATEGIES = ("conditional", "row-lock")
+NOTIFICATIONS = ("doorbell", "every", "off")
 
 
 @dataclass(frozen=True, slots=True)
 class LoadOptions:
     """A load test's workload.
 
-    `users` writers run for `duration` seconds, starting at `spawn_rate` a second (None: all at once). Each picks
-    one of `streams` streams, reads its version and appends one event at it. With `hot_streams` above 0, that many
-    of the streams take the fraction `hot_share` (0 to 1) of all appends. `seed` makes two runs draw the same.
+    `users` writers run for `warm_up` seconds that are not counted and then for `duration` seconds that are, starting
+    at `spawn_rate` a second (None: all at once). They stop earlier once they have stored `max_appends` appends. More
+    than one of `processes` share the users, as Locust's workers.
+
+    Each command picks one of `streams` streams. With `hot_streams` above 0, that many of them take the fraction
+    `hot_share` (0 to 1) of all commands; with `zipf` above 0, stream n is picked in proportion to 1 / (n + 1)^zipf.
+    It appends `events_per_append` events with some `payload_bytes` bytes of data each (0: the smallest).
+
+    `expected` is ``exact`` (read the version, decide, append at it), ``any``, or ``none`` (the stream must be new).
+    After a conflict it does as `on_conflict` says, up to `max_tries` times in all: ``give-up``, ``retry`` at once,
+    ``backoff`` (wait a little, jittered and growing, then retry), or ``queue`` (lock the stream, read, append).
+    `strategy` ``row-lock`` locks from the first try on. `notification` is ``doorbell``, ``every`` or ``off``;
+    `subscribers` follow the run's events meanwhile.
+
+    `rate` None is a closed loop: a user's next command follows `think_time` seconds after the last, jittered by half.
+    Otherwise it is an open loop: so many commands a second in all are due at times drawn beforehand (a Poisson
+    process, as with ``pgbench -R``).
+
+    `seed` makes two runs draw the same. `run_id` None means a new one. `yes_write_to`, ``HOST/DATABASE``, names the
+    store that may be written to although it is not local or holds other events.
     """
 
     users: int = 10
@@ -25,11 +49,27 @@ class LoadOptions:
     hot_streams: int = 0
     hot_share: float = 0.0
     seed: int | None = None
+    zipf: float = 0.0
+    events_per_append: int = 1
+    payload_bytes: int = 0
+    expected: str = "exact"
+    on_conflict: str = "give-up"
+    max_tries: int = 100
+    strategy: str = "conditional"
+    notification: str = "doorbell"
+    subscribers: int = 0
+    rate: float | None = None
+    think_time: float = 0.0
+    warm_up: float = 0.0
+    max_appends: int = 10_000_000
+    processes: int = 1
+    run_id: str | None = None
+    yes_write_to: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class LoadCounts:
-    """What became of the appends so far: `attempts` is the sum of the four others.
+    """What became of the appends so far: `attempts` is the sum of the four others. Each try is an attempt.
 
     A conflict (wrong version) is an outcome, not an error. An outcome is unknown when the connection was lost
     before the answer came.
@@ -43,11 +83,54 @@ class LoadCounts:
 
 
 @dataclass(frozen=True, slots=True)
+class StreamCounts:
+    """How one stream fared. `stream` is its number, the n of ``load-<run>-<n>``."""
+
+    stream: int
+    successes: int
+    conflicts: int
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseFigures:
+    """What the database did: in a progress line per second, in the summary over the run, warm-up included.
+
+    `wal_bytes` are those of the whole server, `commits` and `rollbacks` those of the database, whoever made them.
+    `waits` maps what writers waited for, e.g. ``Lock:tuple`` or ``IO:WalSync``, to how many did so on average.
+    """
+
+    wal_bytes: float = 0.0
+    commits: float = 0.0
+    rollbacks: float = 0.0
+    waits: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class FeedFigures:
+    """What the subscribers were given, all together, since the start of the run.
+
+    `duplicates` and `disordered` count events that came again or out of order, and are 0 if the feed keeps its
+    word. `lag` maps PERCENTILES to milliseconds from an append's start to its delivery; in a progress line those of
+    the last second.
+    """
+
+    subscribers: int = 0
+    delivered: int = 0
+    duplicates: int = 0
+    disordered: int = 0
+    lag: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class LoadProgress:
     """One line a second.
 
-    `elapsed` is in seconds. `goodput` (successful appends a second), `conflict_rate` (conflicts per attempt, 0 to
-    1) and the latencies of all attempts, in milliseconds, are those of the last second.
+    `elapsed` is in seconds since the users could begin; `total` counts from the end of the warm-up. `goodput`
+    (successful appends a second), `conflict_rate` (conflicts per attempt, 0 to 1), `tries_per_success` and the
+    times are those of the last second: `p50_ms` and so on of the service time, which is that of the append alone, and
+    `response_p50_ms` and so on from the intended start, in open loop only. `generator_cpu` is the share of a core (0
+    to 1) that the busiest generating process used. `streams` are the hottest of the last second, at most 20, in the
+    order of their numbers.
     """
 
     elapsed: float
@@ -59,15 +142,31 @@ class LoadProgress:
     p95_ms: float
     p99_ms: float
     last_error: str | None = None
+    warming_up: bool = False
+    tries_per_success: float = 0.0
+    response_p50_ms: float | None = None
+    response_p95_ms: float | None = None
+    response_p99_ms: float | None = None
+    generator_cpu: float = 0.0
+    streams: tuple[StreamCounts, ...] = ()
+    database: DatabaseFigures | None = None
+    feed: FeedFigures | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class LoadSummary:
-    """The last line, over the whole run.
+    """The last line, over the whole run without its warm-up; the progress lines are its series.
 
-    `percentiles` maps "p50", "p90", "p95", "p99", "p99.9" and "max" to milliseconds of an append, as the writer
-    saw it. `stored` is the number of the run's events found in the database afterwards, None if that could not be
-    read; the `verdict` is "pass" or "fail", and `evidence` says why in a few lines.
+    `elapsed` is in seconds, warm-up left out. `percentiles` are those of the service time, an append as the writer
+    saw it; `response` those from the intended start, in open loop only; `time_to_success` those from a command's
+    first try to its success. `histograms` holds all of them, and one for each outcome, as HDR histograms in
+    microseconds, base64 of the standard compressed encoding: ``success``, ``conflict``, ``error``, ``unknown``,
+    ``response``, ``time_to_success``.
+
+    `streams` are those with the most conflicts, at most 100. `stored` is the number of the run's events found in the
+    database afterwards, None if that could not be read; the `verdict` is "pass" or "fail", and `evidence` says why
+    in a few lines. `warm_up` counts what was left out of `total`. A `saturated` generator, one that used more than
+    90% of its core, measures itself more than the database.
     """
 
     run: str
@@ -82,10 +181,22 @@ class LoadSummary:
     evidence: tuple[str, ...] = ()
     last_error: str | None = None
     interrupted: bool = False
+    options: LoadOptions | None = None
+    environment: dict[str, str] = field(default_factory=dict)
+    warm_up: LoadCounts = LoadCounts()
+    tries_per_success: float = 0.0
+    response: dict[str, float] = field(default_factory=dict)
+    time_to_success: dict[str, float] = field(default_factory=dict)
+    histograms: dict[str, str] = field(default_factory=dict)
+    streams: tuple[StreamCounts, ...] = ()
+    generator_cpu: float = 0.0
+    saturated: bool = False
+    database: DatabaseFigures | None = None
+    feed: FeedFigures | None = None
 
 
 def to_dict(line: LoadProgress | LoadSummary) -> dict[str, Any]:
-    """Return the line as one flat JSON object, `kind` being ``progress`` or ``summary``; the counts are spread."""
+    """Return the line as one JSON object, `kind` being ``progress`` or ``summary``; the counts are spread in it."""
     fields = asdict(line)
     counts = fields.pop("total")
     kind = "summary" if isinstance(line, LoadSummary) else "progress"
@@ -101,6 +212,16 @@ def from_dict(line: Mapping[str, Any]) -> LoadProgress | LoadSummary:
         own = {field.name: line[field.name] for field in fields(kind) if field.name in line}
         if "evidence" in own:
             own["evidence"] = tuple(own["evidence"])
+        if "streams" in own:
+            own["streams"] = tuple(StreamCounts(**stream) for stream in own["streams"])
+        for name, part in (
+            ("database", DatabaseFigures),
+            ("feed", FeedFigures),
+            ("warm_up", LoadCounts),
+            ("options", LoadOptions),
+        ):
+            if own.get(name) is not None:
+                own[name] = part(**own[name])
         return kind(total=counts, **own)
     except (KeyError, TypeError) as error:
         raise ValueError(f"not a line of a load test: {error!r}") from None

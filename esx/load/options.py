@@ -7,13 +7,22 @@ import re
 from typing import TYPE_CHECKING
 
 from esx.load.errors import InvalidOptions
+from esx.load.model import EXPECTED, NOTIFICATIONS, ON_CONFLICT, STRATEGIES
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from esx.load.model import LoadOptions
 
 MOST_USERS = 10_000
 LONGEST = 86_400.0
 """The longest duration in seconds: a day."""
+MOST_APPENDS = 1_000_000_000
+MOST_ZIPF_STREAMS = 1_000_000
+_MOST_EVENTS = 1_000
+_MOST_BYTES = 1_000_000
+_MOST_SUBSCRIBERS = 100
+_MOST_PROCESSES = 64
 _RUN_ID = re.compile(r"[A-Za-z0-9_.]{1,64}")
 
 
@@ -24,12 +33,39 @@ def validate(options: LoadOptions) -> LoadOptions:
         raise InvalidOptions(f"--duration is {options.duration:g} s: use more than 0 and at most {LONGEST:g} seconds")
     if options.spawn_rate is not None and not (math.isfinite(options.spawn_rate) and options.spawn_rate > 0):
         raise InvalidOptions(f"--spawn-rate is {options.spawn_rate:g}: use a number of users a second above 0")
-    check_streams(options.streams, options.hot_streams, options.hot_share)
+    _range("--processes", options.processes, 1, min(_MOST_PROCESSES, options.users))
+    return check_workload(options)
+
+
+def check_workload(options: LoadOptions) -> LoadOptions:
+    """Check all but how many users there are and for how long, which plain Locust knows better."""
+    _check_streams(options.streams, options.hot_streams, options.hot_share, options.zipf)
+    _choice("--expected", options.expected, EXPECTED)
+    _choice("--on-conflict", options.on_conflict, ON_CONFLICT)
+    _choice("--strategy", options.strategy, STRATEGIES)
+    _choice("--notification", options.notification, NOTIFICATIONS)
+    _range("--events-per-append", options.events_per_append, 1, _MOST_EVENTS)
+    _range("--payload-bytes", options.payload_bytes, 0, _MOST_BYTES)
+    _range("--max-tries", options.max_tries, 1, 1_000_000)
+    _range("--max-appends", options.max_appends, 1, MOST_APPENDS)
+    _range("--subscribers", options.subscribers, 0, _MOST_SUBSCRIBERS)
+    if options.rate is not None and not (math.isfinite(options.rate) and options.rate > 0):
+        raise InvalidOptions(f"--rate is {options.rate:g}: use a number of appends a second above 0, or leave it out")
+    for option, seconds in (("--think-time", options.think_time), ("--warm-up", options.warm_up)):
+        if not (math.isfinite(seconds) and 0 <= seconds <= LONGEST):
+            raise InvalidOptions(f"{option} is {seconds:g} s: use from 0 to {LONGEST:g} seconds")
+    if options.rate is not None and options.think_time:
+        raise InvalidOptions("--think-time and --rate exclude each other: a rate says when commands are due")
+    if options.expected == "none" and options.on_conflict != "give-up":
+        raise InvalidOptions(
+            f"--on-conflict is {options.on_conflict} with --expected none: a stream that exists stays, so use give-up"
+        )
+    if options.run_id is not None:
+        check_run_id(options.run_id)
     return options
 
 
-def check_streams(streams: int, hot_streams: int, hot_share: float) -> None:
-    """Check how many streams there are and how hot; raises InvalidOptions."""
+def _check_streams(streams: int, hot_streams: int, hot_share: float, zipf: float) -> None:
     _range("--streams", streams, 1, 2**31 - 1)
     if hot_streams < 0:
         raise InvalidOptions(f"--hot-streams is {hot_streams}: use 0 for none, or a number up to --streams")
@@ -41,6 +77,12 @@ def check_streams(streams: int, hot_streams: int, hot_share: float) -> None:
         raise InvalidOptions(f"--hot-share is {hot_share:g} but no stream is hot: add --hot-streams, e.g. 1")
     if hot_streams > 0 and hot_share == 0:
         raise InvalidOptions(f"--hot-streams is {hot_streams} but they have no share: add --hot-share, e.g. 0.8")
+    if not (math.isfinite(zipf) and 0 <= zipf <= 10):
+        raise InvalidOptions(f"--zipf is {zipf:g}: use an exponent from 0 (all alike) to 10, e.g. 1")
+    if zipf and hot_streams:
+        raise InvalidOptions("--zipf and --hot-streams exclude each other: leave one out")
+    if zipf and streams > MOST_ZIPF_STREAMS:
+        raise InvalidOptions(f"--streams is {streams} with --zipf: use at most {MOST_ZIPF_STREAMS}")
 
 
 def check_run_id(run: str) -> str:
@@ -53,3 +95,8 @@ def check_run_id(run: str) -> str:
 def _range(option: str, value: int, lowest: int, highest: int) -> None:
     if not lowest <= value <= highest:
         raise InvalidOptions(f"{option} is {value}: use a number from {lowest} to {highest}")
+
+
+def _choice(option: str, value: str, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise InvalidOptions(f"{option} is {value!r}: use {', '.join(choices[:-1])} or {choices[-1]}")

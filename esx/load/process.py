@@ -16,7 +16,7 @@ import os
 import signal
 import sys
 from collections import deque
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,6 +37,7 @@ _SILENCE_LIMIT = 30.0  # seconds between two lines, and for the appends in fligh
 _EXIT_LIMIT = 5.0  # seconds from the summary to the end of the process
 _LONGEST_LINE = 1 << 20
 _KEPT_LINES = 20
+_LOCUSTS_OWN = frozenset({"users", "duration", "spawn_rate", "processes"})
 
 
 class LoadRun:
@@ -110,12 +111,10 @@ class LoadRun:
             *(sys.executable, "-m", "locust", "-f", str(scenario), "--headless", "--only-summary"),
             *("--users", str(options.users), "--spawn-rate", repr(float(rate))),
             # It ends itself at --stop-after; the other is the limit should that fail.
-            *("--stop-after", repr(options.duration), "--run-time", f"{math.ceil(options.duration) + 5}s"),
-            *("--streams", str(options.streams), "--hot-streams", str(options.hot_streams)),
-            *("--hot-share", repr(options.hot_share), "--progress-ndjson"),
+            *("--stop-after", repr(options.duration)),
+            *("--run-time", f"{math.ceil(options.warm_up + options.duration) + 5}s", "--progress-ndjson"),
+            *_arguments(options),
         ]
-        if options.seed is not None:
-            command += ["--seed", str(options.seed)]
         # The address by environment, for it may hold a password. Locust's own settings are not for this run; nor
         # are configuration files and packages in the current directory, so the child starts in another.
         environment = {
@@ -180,6 +179,17 @@ class LoadRun:
         except EsxError as error:
             return replace(summary, evidence=(f"no verdict, the store could not be read: {error}",))
         return replace(summary, stored=verdict.stored, verdict=str(verdict), evidence=verdict.evidence)
+
+
+def _arguments(options: LoadOptions) -> list[str]:
+    """Return the scenario's own options, those that differ from their defaults."""
+    default = LoadOptions()
+    names = (field.name for field in fields(LoadOptions) if field.name not in _LOCUSTS_OWN)
+    return [
+        f"--{name.replace('_', '-')}={getattr(options, name)}"
+        for name in names
+        if getattr(options, name) != getattr(default, name)
+    ]
 
 
 async def run_load(dsn: str | None, options: LoadOptions) -> AsyncIterator[LoadLine]:
