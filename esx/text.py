@@ -66,3 +66,19 @@ def ago(moment: datetime | None, now: datetime | None = None) -> str:
         if seconds >= size:
             return f"{sign}{int(seconds // size)}{unit}"
     return f"{sign}{int(seconds)}s"
+
+
+def lapse(seconds: float) -> str:
+    """Return a time span in two units at most, e.g. ``12 ms``, ``1.5 s``, ``3 min 20 s``, ``2 d 4 h``."""
+    sign = "-" if seconds < 0 else ""
+    seconds = abs(seconds)
+    if seconds < 0.9995:
+        return f"{sign}{seconds * 1000:.0f} ms"
+    if seconds < 59.95:
+        return f"{sign}{seconds:.1f} s"
+    whole = round(seconds)
+    for size, unit, small, small_unit in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
+        if whole >= size:
+            rest = whole % size // small
+            return f"{sign}{whole // size} {unit}" + (f" {rest} {small_unit}" if rest else "")
+    return f"{sign}{whole} s"

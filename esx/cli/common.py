@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import sys
+import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -14,12 +15,14 @@ from esx.text import visible
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
+    from types import TracebackType
 
     from esx.database import Database
     from esx.store import EventStore
 
 T = TypeVar("T")
 Command = TypeVar("Command", bound="Callable[..., Any]")
+_BETWEEN_REPORTS = 0.1  # seconds
 
 
 def database_option(command: Command) -> Command:
@@ -106,6 +109,32 @@ def with_store(dsn: str | None, work: Callable[[EventStore], Coroutine[Any, Any,
 
     with database(dsn) as opened:
         return run(inside(opened))
+
+
+class ProgressLine:
+    """Shows how far the work has come, on one line of the terminal that goes away at the end."""
+
+    def __init__(self) -> None:
+        self._shown = sys.stderr.isatty()
+        self._next = 0.0
+        self._dirty = False
+
+    def __call__(self, text: str) -> None:
+        """Show how far it is, if it is time to."""
+        now = time.monotonic()
+        if self._shown and now >= self._next:
+            self._next = now + _BETWEEN_REPORTS
+            self._dirty = True
+            click.echo(f"\r\x1b[K{visible(text)}", err=True, nl=False)
+
+    def __enter__(self) -> ProgressLine:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._dirty:
+            click.echo("\r\x1b[K", err=True, nl=False)
 
 
 class Lines:

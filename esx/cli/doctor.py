@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from itertools import groupby
 from typing import TYPE_CHECKING
 
 import click
 
-from esx.cli.common import Lines, database, database_option, json_option, run, store_on
-from esx.text import visible
+from esx.cli.common import Lines, ProgressLine, database, database_option, json_option, run, store_on
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from types import TracebackType
 
     from esx.database import Database
     from esx.store import Finding
-
-_BETWEEN_REPORTS = 0.1  # seconds
 
 
 @click.command(name="doctor")
@@ -35,7 +30,7 @@ def command(dsn: str | None, full: bool, as_json: bool) -> int:
     async def inside(opened: Database) -> tuple[list[Finding], float]:
         async with store_on(opened, application_name="esx", read_only=True) as store:
             begun = time.monotonic()
-            with _ProgressLine() as progress:
+            with ProgressLine() as progress:
                 found = await store.doctor(full=full, on_progress=progress)
             return found, time.monotonic() - begun
 
@@ -77,28 +72,3 @@ def _print(lines: Lines, findings: Sequence[Finding], took: float) -> None:
 
 def _counted(count: int, what: str) -> str:
     return f"{count} {what}{'' if count == 1 else 's'}"
-
-
-class _ProgressLine:
-    """Shows how far the work has come, on one line of the terminal that goes away at the end."""
-
-    def __init__(self) -> None:
-        self._shown = sys.stderr.isatty()
-        self._next = 0.0
-        self._dirty = False
-
-    def __call__(self, text: str) -> None:
-        now = time.monotonic()
-        if self._shown and now >= self._next:
-            self._next = now + _BETWEEN_REPORTS
-            self._dirty = True
-            click.echo(f"\r\x1b[K{visible(text)}", err=True, nl=False)
-
-    def __enter__(self) -> _ProgressLine:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._dirty:
-            click.echo("\r\x1b[K", err=True, nl=False)

@@ -27,6 +27,7 @@ _COMMANDS = {
     "read": "Print the events of a stream, or of $all.",
     "append": "Append an event, or a batch, with an expected version.",
     "tail": "Follow the ordered feed of all events.",
+    "trail": "Print what shares an event's correlation id, and what caused what.",
     "export": "Write all events, or a slice, as NDJSON.",
     "import": "Store events from NDJSON; safe to repeat.",
     "doctor": "Look for what is wrong with the store, with remedies.",

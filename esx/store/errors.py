@@ -8,6 +8,7 @@ from esx.text import visible
 
 if TYPE_CHECKING:
     from esx.store.model import ExpectedVersion
+    from esx.store.trail import Scan
 
 
 class EsxError(Exception):
@@ -65,6 +66,23 @@ class EventIdsReused(EsxError):
 
 class InvalidQuery(EsxError):
     """A filter, pattern or position that PostgreSQL does not accept."""
+
+
+class NotFound(EsxError):
+    """There is no such event, or none was found in what may be looked at."""
+
+    @classmethod
+    def trail(cls, of: int | str, scan: Scan | None) -> NotFound:
+        """Return the error for a trail that begins nowhere, with what was looked at."""
+        if isinstance(of, int):
+            return cls(f"there is no event with global_seq {of}")
+        name = visible(of, limit=200)
+        if scan is None or scan.whole:
+            return cls(f"nothing has the id {name}: neither an event, nor any as its correlation id")
+        return cls(
+            f"nothing among the newest {scan.looked:,} events has the id {name}; to look further takes an index "
+            f"({' '.join(scan.indexes)}) or a larger bound"
+        )
 
 
 class ProjectionFailed(EsxError):

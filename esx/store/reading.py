@@ -14,6 +14,8 @@ from esx.store.glob import glob_to_regex
 from esx.store.model import Event, StreamSummary
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import asyncpg
 
     from esx.store.layout import Layout
@@ -59,6 +61,7 @@ class Reader:
             True: f"SELECT {self._columns} FROM {table} e WHERE e.global_seq < $1 ORDER BY e.global_seq DESC LIMIT $2",
         }
         self._event = f"SELECT {self._columns} FROM {table} e WHERE e.global_seq = $1"
+        self._events = f"SELECT {self._columns} FROM {table} e WHERE e.global_seq = ANY($1)"
         self._version = layout.version()
         self._by_name = {
             (backwards, resumed): _by_name(layout, backwards=backwards, resumed=resumed)
@@ -98,6 +101,11 @@ class Reader:
         """Return the event with that global_seq, or None."""
         row = await connection.fetchrow(self._event, global_seq)
         return None if row is None else Event._make(row)
+
+    async def events(self, connection: asyncpg.Connection, numbers: Sequence[int]) -> dict[int, Event]:
+        """Return the events with these global_seq, as far as there are any."""
+        rows = await connection.fetch(self._events, numbers)
+        return {row[0]: Event._make(row) for row in rows}
 
     async def version(self, connection: asyncpg.Connection, stream_id: str) -> int:
         """Return the stream's version, -1 if it has no events."""

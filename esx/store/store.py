@@ -11,12 +11,14 @@ from esx.store.bulk_export import Export, settle
 from esx.store.bulk_import import Imported, Importer
 from esx.store.connection import describe, open_pool
 from esx.store.doorbell import Doorbell
-from esx.store.errors import InvalidQuery, SchemaMissing
+from esx.store.errors import InvalidQuery, NotFound, SchemaMissing
 from esx.store.feed import Feed, find_end
 from esx.store.glob import glob_prefix
 from esx.store.model import ANY, NO_STREAM, Notification, Strategy
 from esx.store.projection import Projection
 from esx.store.reading import Reader, StreamKey, StreamPage, check_limit
+from esx.store.trail import COMMON_FIELDS
+from esx.store.trail_reading import TrailReader
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Generator, Iterable, Sequence
@@ -31,11 +33,14 @@ if TYPE_CHECKING:
     from esx.store.pool import Loan, Pool
     from esx.store.projection import BatchHandler, EventHandler
     from esx.store.projection_table import ProjectionStatus
+    from esx.store.trail import FieldNames, Trail
 
 _PAGE = 1000
 _STREAM_PAGE = 200
 _BATCH = 500
 _RECENT_SCAN = 1000
+_TRAIL = 10_000
+_TRAIL_SCAN = 1_000_000
 
 
 class EventStore:
@@ -271,6 +276,12 @@ class EventStore:
             _, _, reader = await self._tools(connection)
             return await reader.event(connection, global_seq)
 
+    async def events(self, numbers: Sequence[int]) -> dict[int, Event]:
+        """Return the events with these global_seq, as far as there are any."""
+        async with self._connection() as connection:
+            _, _, reader = await self._tools(connection)
+            return await reader.events(connection, numbers)
+
     async def summary(self, stream_id: str) -> StreamSummary | None:
         """Return one stream at a glance, or None if it has no events."""
         async with self._connection() as connection:
@@ -397,6 +408,32 @@ class EventStore:
         async with self._connection() as connection:
             _, _, reader = await self._tools(connection)
             return await reader.count_events(connection, prefix)
+
+    async def trail(
+        self,
+        of: int | str,
+        *,
+        fields: FieldNames = COMMON_FIELDS,
+        limit: int = _TRAIL,
+        scan: int | None = _TRAIL_SCAN,
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> Trail:
+        """Return the trail of an event: what shares its correlation id, in order, and what caused what.
+
+        `of` is a global_seq, or as text the id of an event or a correlation id. At most `limit` events are returned,
+        the first ones. Where no index finds them (`Trail.scan` says which would) at most `scan` events are looked at,
+        None for all, and `on_progress` is told how many have been and how many belong to it. An event without a
+        correlation id has a trail of its causes and of what it caused. Raises NotFound.
+        """
+        check_limit(limit)
+        check_limit(scan)
+        async with self._connection() as connection:
+            layout, _, _ = await self._tools(connection)
+            reader = TrailReader(connection, layout, fields, limit=limit, scan=scan, on_progress=on_progress)
+            trail = await (reader.of_event(of) if isinstance(of, int) else reader.of_id(of))
+        if trail is None:
+            raise NotFound.trail(of, reader.scanned)
+        return trail
 
     # -- following ----------------------------------------------------------------------------------------
 
