@@ -59,7 +59,11 @@ def test_what_comes_back_is_what_was_told(tmp_path: Path) -> None:
     assert (run.id, run.header, run.series, run.summary) == ("r1", HEADER, (LINE,), SUMMARY)
     assert [entry.id for entry in archive.entries()] == ["r2", "r1"]
     assert archive.load("last").id == "r2"
-    assert sorted(path.name for path in archive.directory.iterdir()) == ["r1.ndjson", "r2.ndjson"]
+    recorder = Recorder(archive, HEADER)
+    recorder.line(SUMMARY)
+    recorder.close()
+    names = sorted(path.name for path in archive.directory.iterdir())
+    assert names == ["r1.2.ndjson", "r1.ndjson", "r2.ndjson"], "a name given twice overwrites nothing"
 
 
 def test_foreign_and_broken_files_are_left_out_and_named(tmp_path: Path) -> None:

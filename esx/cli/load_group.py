@@ -9,6 +9,7 @@ from click.core import ParameterSource
 
 _SUBCOMMANDS = {
     "runs": "List the runs that were saved.",
+    "report": "Write a run as one HTML page with plots.",
 }
 _INHERITED = frozenset({"dsn"})
 """What may be given before the name of a subcommand."""

@@ -162,6 +162,10 @@ class Recorder:
             self._part.unlink()
             return None
         path = self._archive.path(self._run)
+        again = 1
+        while path.exists():  # a name that was given twice
+            again += 1
+            path = self._archive.path(f"{self._run[:60]}.{again}")
         self._part.replace(path)
         return path
 

@@ -21,8 +21,8 @@ def render_progress(line: LoadProgress) -> str:
         f"{line.users:3d} users",
         f"{line.goodput:7,.0f} appends/s",
         f"{line.conflict_rate:5.1%} conflicts",
-        f"p50 {_ms(line.p50_ms)}",
-        f"p99 {_ms(line.p99_ms)} ms",
+        f"p50 {milliseconds(line.p50_ms)}",
+        f"p99 {milliseconds(line.p99_ms)} ms",
     ]
     if total.errors:
         parts.append(f"{total.errors:,} errors")
@@ -52,7 +52,7 @@ def render_summary(summary: LoadSummary) -> str:
     lines.append("")
     names = list(summary.percentiles)
     lines.append(f"{'latency':<{_NAME}}" + "".join(f"{name:>10}" for name in names))
-    lines.append(f"{'ms':<{_NAME}}" + "".join(f"{_ms(summary.percentiles[name]):>10}" for name in names))
+    lines.append(f"{'ms':<{_NAME}}" + "".join(f"{milliseconds(summary.percentiles[name]):>10}" for name in names))
     lines.append("")
     stored = "not known" if summary.stored is None else f"{summary.stored:,}"
     lines.append(_row("rows stored", stored))
@@ -65,7 +65,7 @@ def _row(name: str, value: str, note: str = "") -> str:
     return f"{name:<{_NAME}}{value:>{_COUNT}}  {note}".rstrip()
 
 
-def _ms(milliseconds: float) -> str:
+def milliseconds(milliseconds: float) -> str:
     """Return so many digits that microseconds show where they matter."""
     if milliseconds < 10:
         return f"{milliseconds:.3f}"
