@@ -25,6 +25,7 @@ _COMMANDS = {
     "init": "Create the events table (apply schema.sql); safe to repeat.",
     "streams": "List streams.",
     "read": "Print the events of a stream, or of $all.",
+    "state": "Print what the events of a stream fold to, at any version.",
     "append": "Append an event, or a batch, with an expected version.",
     "tail": "Follow the ordered feed of all events.",
     "trail": "Print what shares an event's correlation id, and what caused what.",

@@ -60,6 +60,10 @@ class Reader:
             False: f"SELECT {self._columns} FROM {table} e WHERE e.global_seq > $1 ORDER BY e.global_seq LIMIT $2",
             True: f"SELECT {self._columns} FROM {table} e WHERE e.global_seq < $1 ORDER BY e.global_seq DESC LIMIT $2",
         }
+        self._previous = (
+            f"SELECT {self._columns} FROM (SELECT * FROM {table} WHERE stream_id = $1 AND stream_seq < $2 "
+            "ORDER BY stream_seq DESC LIMIT $4) e WHERE e.event_type = $3 ORDER BY e.stream_seq DESC LIMIT 1"
+        )
         self._event = f"SELECT {self._columns} FROM {table} e WHERE e.global_seq = $1"
         self._events = f"SELECT {self._columns} FROM {table} e WHERE e.global_seq = ANY($1)"
         self._version = layout.version()
@@ -96,6 +100,13 @@ class Reader:
             position = _LAST_SEQ if backwards else 0
         rows = await connection.fetch(self._all[backwards], position, limit)
         return list(map(Event._make, rows))
+
+    async def previous(
+        self, connection: asyncpg.Connection, stream_id: str, before: int, event_type: str, scan: int
+    ) -> Event | None:
+        """Return the last event of that type among the `scan` events of the stream before stream_seq `before`."""
+        row = await connection.fetchrow(self._previous, stream_id, before, event_type, scan)
+        return None if row is None else Event._make(row)
 
     async def event(self, connection: asyncpg.Connection, global_seq: int) -> Event | None:
         """Return the event with that global_seq, or None."""

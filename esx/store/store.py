@@ -282,6 +282,20 @@ class EventStore:
             _, _, reader = await self._tools(connection)
             return await reader.events(connection, numbers)
 
+    async def previous_event(
+        self, stream_id: str, before: int, *, event_type: str | None = None, scan: int = 5000
+    ) -> Event | None:
+        """Return the event of a stream before stream_seq `before`, with `event_type` the last one of that type.
+
+        None if there is none, or none of that type among the `scan` events looked at: the look back is bounded.
+        """
+        async with self._connection() as connection:
+            _, _, reader = await self._tools(connection)
+            if event_type is not None:
+                return await reader.previous(connection, stream_id, before, event_type, scan)
+            page = await reader.stream_page(connection, stream_id, before - 1, 1, backwards=True)
+            return page[0] if page else None
+
     async def summary(self, stream_id: str) -> StreamSummary | None:
         """Return one stream at a glance, or None if it has no events."""
         async with self._connection() as connection:

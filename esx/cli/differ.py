@@ -1,0 +1,70 @@
+"""Printing events with what changed since the one before: `esx read --diff`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from esx.fold.diff import MISSING, diff
+from esx.fold.value import dump, jsonpath, parse
+from esx.text import iso_utc
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from esx.cli.common import Lines
+    from esx.fold.diff import Change
+    from esx.store import Event, EventStore
+
+_SCAN = 5000
+"""How far back the previous event of a type is looked for."""
+_MARKS = {"added": "+", "removed": "-", "changed": "~"}
+
+
+class Differ:
+    """Compares each event with the one before it in its stream, or with the last one of its type."""
+
+    def __init__(self, store: EventStore, *, same_type: bool) -> None:
+        self._store = store
+        self._same_type = same_type
+        # What came last, by type if types matter; saves a query an event when reading forwards.
+        self._last: dict[str, Event] = {}
+
+    async def print(self, lines: Lines, event: Event, *, as_json: bool) -> None:
+        """Print an event with its changes: as one object with a list ``diff``, or as lines for people."""
+        previous = await self._previous(event)
+        old: Any = MISSING if previous is None else parse(previous.data_json)
+        changes = diff(old, parse(event.data_json))
+        if as_json:
+            lines.json(f'{event.to_json()[:-1]}, "diff": [{", ".join(change.to_json() for change in changes)}]}}')
+            return
+        lines.text(
+            f"{event.global_seq:>8}  {iso_utc(event.created_at)}  {event.stream_id}@{event.stream_seq}  "
+            f"{event.event_type}{self._against(event, previous)}"
+        )
+        for line in _change_lines(changes):
+            lines.text(line)
+
+    async def _previous(self, event: Event) -> Event | None:
+        key = event.event_type if self._same_type else ""
+        last = self._last.get(key)
+        self._last[key] = event
+        if last is not None and last.stream_seq < event.stream_seq:
+            return last
+        if event.stream_seq == 0:
+            return None
+        return await self._store.previous_event(
+            event.stream_id, event.stream_seq, event_type=event.event_type if self._same_type else None, scan=_SCAN
+        )
+
+    def _against(self, event: Event, previous: Event | None) -> str:
+        if previous is None and self._same_type:
+            return f"  (none of this type in the {min(event.stream_seq, _SCAN):,} events before)"
+        if previous is None:
+            return "  (the first)"
+        return f"  (against @{previous.stream_seq})" if self._same_type else ""
+
+
+def _change_lines(changes: Iterable[Change]) -> Iterable[str]:
+    for change in changes:
+        sides = [dump(side) for side in (change.old, change.new) if side is not MISSING]
+        yield f"          {_MARKS[change.op]} {jsonpath(change.path)}  {' → '.join(sides)}"

@@ -1,0 +1,112 @@
+"""esx state."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import click
+
+from esx.cli.common import Lines, database_option, json_option, narrate, with_store
+from esx.text import iso_utc, visible
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from esx.fold.reducer import Reducer
+    from esx.store import Event, EventStore
+
+
+def reducer_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add --reducer, which the command receives as `reducer`: a `Reducer`, JSON merge if none is named."""
+
+    def load(_ctx: click.Context, _parameter: click.Parameter, value: str | None) -> Reducer:
+        from esx.fold.reducer import MERGE, ReducerFailed, load_reducer
+
+        if value is None:
+            return MERGE
+        try:
+            return load_reducer(value)
+        except ReducerFailed as error:
+            raise click.UsageError(str(error)) from error
+
+    return click.option(
+        "--reducer",
+        metavar="M:F",
+        callback=load,
+        help="Fold with function F(state, event) of module M instead of merging JSON.",
+    )(command)
+
+
+@click.command(name="state")
+@click.argument("stream")
+@click.option("--at", "version", type=click.IntRange(min=0), metavar="VERSION", help="At this version, not the last.")
+@click.option("--each", is_flag=True, help="At every version up to there, a line each.")
+@reducer_option
+@json_option
+@database_option
+def command(dsn: str | None, stream: str, version: int | None, each: bool, reducer: Reducer, as_json: bool) -> None:
+    """Print the state that the events of STREAM fold to.
+
+    By default the data of its events are merged as JSON (RFC 7386): members replace those of the same name, objects
+    are merged, null removes a member. --reducer names a Python function(state, event) that returns the next state; its
+    attribute `initial` is the first one, else that is None.
+    """
+
+    async def work(store: EventStore) -> None:
+        last = await store.version(stream)
+        if last < 0:
+            raise click.ClickException(f"stream {visible(stream, limit=200)} has no events")
+        if version is not None and version > last:
+            raise click.ClickException(
+                f"stream {visible(stream, limit=200)} has no version {version}: its version is {last}"
+            )
+        until = last if version is None else version
+        lines = Lines()
+        if each:
+            await _print_each(store, lines, until)
+        else:
+            await _print_one(store, lines, until, last)
+
+    async def _print_each(store: EventStore, lines: Lines, until: int) -> None:
+        state = reducer.start()
+        async for event in store.read(stream):
+            if event.stream_seq > until:
+                return
+            state = reducer.apply(state, event)
+            text = reducer.to_json(state, event)
+            if as_json:
+                lines.json(_as_json(event, text))
+            else:
+                lines.text(f"{event.stream_seq:>6}  {iso_utc(event.created_at)}  {event.event_type}  {text}")
+
+    async def _print_one(store: EventStore, lines: Lines, until: int, last: int) -> None:
+        from esx.cli.meter import Meter
+        from esx.fold.states import States
+
+        with Meter() as meter:
+            state = await States(store, stream, reducer).at(
+                until, lambda version: meter.update(version + 1, (version + 1) / (until + 1))
+            )
+        if state is None:
+            raise click.ClickException(f"stream {visible(stream, limit=200)} has no event up to version {until}")
+        if as_json:
+            lines.json(_as_json(state.event, state.text))
+            return
+        from esx.tui.jsonlayout import pretty
+
+        narrate(f"{visible(stream, limit=200)} at version {state.version:,} of {last:,}, by {reducer.name}")
+        for line in pretty(state.text).split("\n"):
+            lines.text(line)
+
+    with_store(dsn, work, read_only=True)
+
+
+def _as_json(event: Event, state: str) -> str:
+    created_at = "null" if event.created_at is None else f'"{iso_utc(event.created_at)}"'
+    stream_id, event_type = (json.dumps(text, ensure_ascii=False) for text in (event.stream_id, event.event_type))
+    return (
+        f'{{"stream_id": {stream_id}, "version": {event.stream_seq}, "global_seq": {event.global_seq}, '
+        f'"event_type": {event_type}, "created_at": {created_at}, "state": {state}}}'
+    )
