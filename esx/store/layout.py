@@ -8,6 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+PREVIEW = 400
+"""Characters of an event's data that a preview holds; one more tells that there are more."""
+_MOST_UNPACKED = 8192
+
 
 @dataclass(frozen=True, slots=True)
 class Layout:
@@ -34,6 +38,16 @@ class Layout:
         return (
             f"{alias}.global_seq, {alias}.stream_id, {alias}.stream_seq, {alias}.event_type, "
             f"{alias}.data, {alias}.metadata, {alias}.created_at, {event_id}"
+        )
+
+    def preview(self, alias: str = "e") -> str:
+        """Return the select list that makes one `EventPreview` of a row, positions as there."""
+        # Beyond a page of the table the data lie elsewhere, compressed; to fetch and unpack them for each line of a
+        # list would cost up to a second a screen. pg_column_size reads their size without fetching them.
+        return (
+            f"{alias}.global_seq, {alias}.stream_id, {alias}.stream_seq, left({alias}.event_type, {PREVIEW + 1}), "
+            f"{alias}.created_at, CASE WHEN pg_column_size({alias}.data) <= {_MOST_UNPACKED} "
+            f"THEN left({alias}.data::text, {PREVIEW + 1}) END, pg_column_size({alias}.data)"
         )
 
     def version(self) -> str:

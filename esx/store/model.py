@@ -144,6 +144,22 @@ class Event(NamedTuple):
         )
 
 
+class EventPreview(NamedTuple):
+    """What a list shows of an event: its columns without metadata and id, and the start of its data.
+
+    `data_start` is the beginning of PostgreSQL's text of the data; None where the data are so large that making their
+    text would cost more than the list is worth. `data_bytes` is what they take in the table, compressed as they are.
+    """
+
+    global_seq: int
+    stream_id: str
+    stream_seq: int
+    event_type: str
+    created_at: datetime | None
+    data_start: str | None
+    data_bytes: int
+
+
 @dataclass(frozen=True, slots=True)
 class StreamAppend:
     """One stream's part of an append to several streams."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from esx.store.errors import InvalidQuery
 from esx.store.glob import glob_to_regex
-from esx.store.model import Event, StreamSummary
+from esx.store.model import Event, EventPreview, StreamSummary
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,23 +49,17 @@ class Reader:
 
     def __init__(self, layout: Layout) -> None:
         table = layout.table
-        self._columns = layout.columns()
-        self._stream = {
-            False: f"SELECT {self._columns} FROM {table} e WHERE e.stream_id = $1 AND e.stream_seq >= $2 "
-            "ORDER BY e.stream_seq LIMIT $3",
-            True: f"SELECT {self._columns} FROM {table} e WHERE e.stream_id = $1 AND e.stream_seq <= $2 "
-            "ORDER BY e.stream_seq DESC LIMIT $3",
-        }
-        self._all = {
-            False: f"SELECT {self._columns} FROM {table} e WHERE e.global_seq > $1 ORDER BY e.global_seq LIMIT $2",
-            True: f"SELECT {self._columns} FROM {table} e WHERE e.global_seq < $1 ORDER BY e.global_seq DESC LIMIT $2",
-        }
+        self._stream = {backwards: _stream(layout.columns(), table, backwards) for backwards in (False, True)}
+        self._stream_previews = {backwards: _stream(layout.preview(), table, backwards) for backwards in (False, True)}
+        self._all = {backwards: _all(layout.columns(), table, backwards) for backwards in (False, True)}
+        self._all_previews = {backwards: _all(layout.preview(), table, backwards) for backwards in (False, True)}
+        columns = layout.columns()
         self._previous = (
-            f"SELECT {self._columns} FROM (SELECT * FROM {table} WHERE stream_id = $1 AND stream_seq < $2 "
+            f"SELECT {columns} FROM (SELECT * FROM {table} WHERE stream_id = $1 AND stream_seq < $2 "
             "ORDER BY stream_seq DESC LIMIT $4) e WHERE e.event_type = $3 ORDER BY e.stream_seq DESC LIMIT 1"
         )
-        self._event = f"SELECT {self._columns} FROM {table} e WHERE e.global_seq = $1"
-        self._events = f"SELECT {self._columns} FROM {table} e WHERE e.global_seq = ANY($1)"
+        self._event = f"SELECT {columns} FROM {table} e WHERE e.global_seq = $1"
+        self._events = f"SELECT {columns} FROM {table} e WHERE e.global_seq = ANY($1)"
         self._version = layout.version()
         self._by_name = {
             (backwards, resumed): _by_name(layout, backwards=backwards, resumed=resumed)
@@ -87,19 +81,36 @@ class Reader:
         backwards: bool,
     ) -> list[Event]:
         """Return up to `limit` events of the stream from stream_seq `start` on (None: from the near end)."""
-        if start is None:
-            start = _LAST_SEQ if backwards else 0
-        rows = await connection.fetch(self._stream[backwards], stream_id, start, limit)
-        return list(map(Event._make, rows))
+        start = _near_end(backwards) if start is None else start
+        return list(map(Event._make, await connection.fetch(self._stream[backwards], stream_id, start, limit)))
+
+    async def stream_previews(
+        self,
+        connection: asyncpg.Connection,
+        stream_id: str,
+        start: int | None,
+        limit: int,
+        *,
+        backwards: bool,
+    ) -> list[EventPreview]:
+        """Return the page that `stream_page` returns, as previews."""
+        start = _near_end(backwards) if start is None else start
+        rows = await connection.fetch(self._stream_previews[backwards], stream_id, start, limit)
+        return list(map(EventPreview._make, rows))
 
     async def all_page(
         self, connection: asyncpg.Connection, position: int | None, limit: int, *, backwards: bool
     ) -> list[Event]:
         """Return up to `limit` events after (backwards: before) global_seq `position`; None: the near end."""
-        if position is None:
-            position = _LAST_SEQ if backwards else 0
-        rows = await connection.fetch(self._all[backwards], position, limit)
-        return list(map(Event._make, rows))
+        position = _near_end(backwards) if position is None else position
+        return list(map(Event._make, await connection.fetch(self._all[backwards], position, limit)))
+
+    async def all_previews(
+        self, connection: asyncpg.Connection, position: int | None, limit: int, *, backwards: bool
+    ) -> list[EventPreview]:
+        """Return the page that `all_page` returns, as previews."""
+        position = _near_end(backwards) if position is None else position
+        return list(map(EventPreview._make, await connection.fetch(self._all_previews[backwards], position, limit)))
 
     async def previous(
         self, connection: asyncpg.Connection, stream_id: str, before: int, event_type: str, scan: int
@@ -188,6 +199,23 @@ class Reader:
         # The closing row tells how far the scan came; None: it came to the start of the store.
         scanned_to = last[6]
         return StreamPage(found, None if scanned_to is None else StreamKey("", scanned_to))
+
+
+def _near_end(backwards: bool) -> int:
+    return _LAST_SEQ if backwards else 0
+
+
+def _stream(columns: str, table: str, backwards: bool) -> str:
+    order, side = ("DESC", "<=") if backwards else ("ASC", ">=")
+    return (
+        f"SELECT {columns} FROM {table} e WHERE e.stream_id = $1 AND e.stream_seq {side} $2 "
+        f"ORDER BY e.stream_seq {order} LIMIT $3"
+    )
+
+
+def _all(columns: str, table: str, backwards: bool) -> str:
+    order, side = ("DESC", "<") if backwards else ("ASC", ">")
+    return f"SELECT {columns} FROM {table} e WHERE e.global_seq {side} $1 ORDER BY e.global_seq {order} LIMIT $2"
 
 
 def _by_name(layout: Layout, *, backwards: bool, resumed: bool) -> str:

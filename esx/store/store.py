@@ -29,7 +29,15 @@ if TYPE_CHECKING:
     from esx.store.doctor import Finding
     from esx.store.health import Health
     from esx.store.layout import Layout
-    from esx.store.model import AppendResult, Event, ExpectedVersion, NewEvent, StreamAppend, StreamSummary
+    from esx.store.model import (
+        AppendResult,
+        Event,
+        EventPreview,
+        ExpectedVersion,
+        NewEvent,
+        StreamAppend,
+        StreamSummary,
+    )
     from esx.store.pool import Loan, Pool
     from esx.store.projection import BatchHandler, EventHandler
     from esx.store.projection_table import ProjectionStatus
@@ -324,6 +332,22 @@ class EventStore:
         async with self._connection() as connection:
             _, _, reader = await self._tools(connection)
             return await reader.all_page(connection, position, limit, backwards=backwards)
+
+    async def preview_page(
+        self, stream_id: str, *, start: int | None = None, limit: int = _STREAM_PAGE, backwards: bool = False
+    ) -> list[EventPreview]:
+        """Return the page that `read_page` returns, without whole payloads: for lists."""
+        async with self._connection() as connection:
+            _, _, reader = await self._tools(connection)
+            return await reader.stream_previews(connection, stream_id, start, limit, backwards=backwards)
+
+    async def preview_all_page(
+        self, *, position: int | None = None, limit: int = _STREAM_PAGE, backwards: bool = False
+    ) -> list[EventPreview]:
+        """Return the page that `read_all_page` returns, without whole payloads: for lists."""
+        async with self._connection() as connection:
+            _, _, reader = await self._tools(connection)
+            return await reader.all_previews(connection, position, limit, backwards=backwards)
 
     async def read(
         self, stream_id: str, *, start: int | None = None, limit: int | None = None, backwards: bool = False

@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from esx.text import visible
+from esx.tui.cells import size_of
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from esx.store.model import Event, StreamSummary
+    from esx.store.model import Event, EventPreview, StreamSummary
 
 PREVIEW = 400
-"""How many characters of an event's data a row keeps."""
+"""How many characters of an event's texts a row keeps."""
 
 
 class EventRow(NamedTuple):
@@ -35,6 +36,19 @@ class EventRow(NamedTuple):
             visible(event.event_type, limit=PREVIEW),
             event.created_at,
             visible(event.data_json, limit=PREVIEW),
+        )
+
+    @classmethod
+    def of_preview(cls, event: EventPreview) -> EventRow:
+        """Return the row for a preview; data too large for one show their size."""
+        start = f"… {size_of(event.data_bytes)} stored" if event.data_start is None else event.data_start
+        return cls(
+            event.global_seq,
+            visible(event.stream_id, limit=PREVIEW),
+            event.stream_seq,
+            visible(event.event_type, limit=PREVIEW),
+            event.created_at,
+            visible(start, limit=PREVIEW),
         )
 
 

@@ -63,9 +63,9 @@ class StreamEvents:
         start = after if after is None else after + (-1 if down else 1)
         if start is not None and start < 0:
             return Page([], None)
-        events = await self._store.read_page(self.stream_id, start=start, limit=limit, backwards=down)
+        events = await self._store.preview_page(self.stream_id, start=start, limit=limit, backwards=down)
         onward = events[-1].stream_seq if len(events) == limit else None
-        rows = list(map(EventRow.of, events))
+        rows = list(map(EventRow.of_preview, events))
         return Page(rows[::-1] if backwards else rows, onward)
 
     def key(self, row: EventRow) -> int:
@@ -85,9 +85,9 @@ class AllEvents:
     async def page(self, after: int | None, *, backwards: bool, limit: int) -> Page[EventRow, int]:
         """Return events by global_seq."""
         down = backwards != self.newest_first
-        events = await self._store.read_all_page(position=after, limit=limit, backwards=down)
+        events = await self._store.preview_all_page(position=after, limit=limit, backwards=down)
         onward = events[-1].global_seq if len(events) == limit else None
-        rows = list(map(EventRow.of, events))
+        rows = list(map(EventRow.of_preview, events))
         return Page(rows[::-1] if backwards else rows, onward)
 
     def key(self, row: EventRow) -> int:

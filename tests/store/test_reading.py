@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 
 from esx import EventStore, NewEvent, StoreUnavailable
-from esx.store import EsxError, InvalidQuery, SchemaMissing
+from esx.store import EsxError, Event, EventPreview, InvalidQuery, SchemaMissing
 from esx.store.bulk import ImportedEvent, StreamTaken
 
 
@@ -43,6 +43,34 @@ async def test_all_streams_in_global_order(store: EventStore) -> None:
     assert [event.global_seq async for event in store.read_all(before=3, backwards=True)] == [2, 1]
     assert [event.global_seq async for event in store.read_all(after=5, before=8)] == [6, 7]
     assert len([event async for event in store.read_all(limit=1001)]) == 1001
+
+
+async def test_previews_are_the_same_page_without_payloads(store: EventStore) -> None:
+    big = {"text": "".join(chr(0x4E00 + n % 5000) for n in range(30_000))}
+    await store.append("s", [NewEvent("T", {"n": 1}), NewEvent("U" * 1000, {"x": "y" * 1000}), NewEvent("V", big)])
+    await store.append("t", [NewEvent("T")])
+    pages: list[tuple[list[EventPreview], list[Event]]] = [
+        (await store.preview_all_page(limit=3), await store.read_all_page(limit=3)),
+        (
+            await store.preview_all_page(position=4, backwards=True),
+            await store.read_all_page(position=4, backwards=True),
+        ),
+        (await store.preview_page("s"), await store.read_page("s")),
+        (await store.preview_page("s", start=1, backwards=True), await store.read_page("s", start=1, backwards=True)),
+    ]
+    for previews, events in pages:
+        assert len(previews) == len(events) > 1
+        for preview, event in zip(previews, events, strict=True):
+            assert preview[:3] == event[:3]
+            assert preview.event_type == event.event_type[:401]
+            assert preview.created_at == event.created_at
+            assert preview.data_start in (None, event.data_json[:401])
+    small, cut, large = await store.preview_page("s")
+    assert small.data_start == '{"n": 1}'
+    assert cut.data_start is not None
+    assert len(cut.data_start) == 401
+    assert large.data_start is None
+    assert large.data_bytes > 8192
 
 
 async def test_an_event_as_ndjson(store: EventStore) -> None:
