@@ -1,4 +1,4 @@
-"""Which database is meant: the one of ``--dsn``, of the environment, or the embedded one."""
+"""Which database is meant: the one of ``--dsn``, of the environment, of the config file, or the embedded one."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
+from esx.config import BadConfig
 from esx.store.connection import describe
 from esx.store.errors import EsxError
 from esx.text import visible
@@ -16,10 +17,14 @@ from esx.text import visible
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from esx.config import Config, Connection
+
 _EMBEDDED_VERSION = 18
 # libpq's variables that say where a database is. PGUSER, PGPASSWORD, PGPASSFILE and the rest say who connects
 # and how, to wherever that is.
 _WHERE = ("PGHOST", "PGHOSTADDR", "PGPORT", "PGDATABASE", "PGSERVICE")
+CHOOSING = ("ESX_DSN", "DATABASE_URL", *_WHERE)
+"""The environment variables that choose a database."""
 _EXPECTED = "postgresql://user@host:port/database, host=... dbname=..., or the name of a local database"
 # Parameters of libpq and of other drivers that asyncpg would hand to the server, which does not know them.
 _DROPPED = frozenset(
@@ -88,6 +93,10 @@ class BadDatabase(EsxError):
     """What names the database is not understood. The message shows it without its password."""
 
 
+class UnknownConnection(BadDatabase):
+    """No connection of the config file has that name. The message lists those that there are."""
+
+
 @dataclass(frozen=True)
 class Database:
     """A database and where it was named."""
@@ -95,20 +104,26 @@ class Database:
     dsn: str | None
     """A URL that asyncpg takes; None if asyncpg is to read libpq's variables, or before the embedded one runs."""
     source: str
-    """``--dsn``, ``ESX_DSN``, ``DATABASE_URL``, ``PG* variables`` or ``embedded``."""
+    """``--dsn``, ``ESX_DSN``, ``DATABASE_URL``, ``PG* variables``, ``config`` or ``embedded``."""
     label: str
     """What to show for it: never a password, safe for a terminal."""
     embedded: bool
+    name: str | None = None
+    """What the config file calls it, if it is one of its connections."""
+    read_only: bool | None = None
+    """Whether sessions may write: True forbids it to all, None only to those that need not."""
+    statement_timeout: float | None = None
+    """Seconds that a query may take; None for the default, 0 for no limit."""
 
 
-def choose(dsn_option: str | None, environ: Mapping[str, str]) -> Database:
+def choose(dsn_option: str | None, environ: Mapping[str, str], config: Config | None = None) -> Database:
     """Return the database that is meant; for the embedded one, `dsn` is still None. Connects to nothing.
 
     The first of these counts: ``--dsn``, ``ESX_DSN``, ``DATABASE_URL``, libpq's variables that say where a
     database is (PGHOST, PGHOSTADDR, PGPORT, PGDATABASE, PGSERVICE), the embedded database. Empty strings count
-    as unset.
+    as unset. ``--dsn`` and ``ESX_DSN`` may also be the name of a connection of `config`, or ``embedded``.
 
-    Raises BadDatabase.
+    Raises BadDatabase, and BadConfig for a connection that is not usable as it is configured.
     """
     named = (
         ("--dsn", dsn_option),
@@ -117,17 +132,69 @@ def choose(dsn_option: str | None, environ: Mapping[str, str]) -> Database:
     )
     for source, value in named:
         if value and value.strip():
+            if source != "DATABASE_URL" and (database := _named(value.strip(), source, environ, config)):
+                return database
             dsn = normalise(value, source)
             return Database(dsn, source, _label(dsn), embedded=False)
     if any(environ.get(name) for name in _WHERE):
         return _from_variables(environ)
-    return Database(None, "embedded", f"embedded PostgreSQL {_EMBEDDED_VERSION}", embedded=True)
+    return EMBEDDED
+
+
+def configured(connection: Connection, environ: Mapping[str, str]) -> Database:
+    """Return the database of a connection in the config file, with its password if a variable holds that.
+
+    Raises BadDatabase, and BadConfig if that variable is not set.
+    """
+    dsn = normalise(connection.dsn, f"connections.{connection.name} in the config file")
+    if connection.password_env is not None:
+        password = environ.get(connection.password_env)
+        if not password:
+            raise BadConfig(
+                f"connection {connection.name} takes its password from {visible(connection.password_env, limit=100)}, "
+                "which is not set: set it, or take password_env out of the config file"
+            )
+        dsn += f"{'&' if '?' in dsn else '?'}password={quote(password, safe='')}"
+    return Database(
+        dsn,
+        "config",
+        f"{connection.name} ({_label(dsn)})",
+        embedded=False,
+        name=connection.name,
+        read_only=connection.read_only,
+        statement_timeout=connection.statement_timeout,
+    )
+
+
+def _named(text: str, source: str, environ: Mapping[str, str], config: Config | None) -> Database | None:
+    """Return the database that has this name; None if `text` is not a name.
+
+    Where the config file has no connections a name is that of a local database, as for ``psql -d``.
+    """
+    if config is None or not re.fullmatch(r"[\w.-]+", text):
+        return None
+    if text in config.connections:
+        return configured(config.connections[text], environ)
+    if text == "embedded":
+        return EMBEDDED
+    if not config.connections:
+        return None
+    known = ", ".join([*sorted(config.connections), "embedded"])
+    raise UnknownConnection(
+        f"{source} {visible(text, limit=100)} is no connection of {visible(str(config.path))}: "
+        f"use one of {known}, or dbname={visible(text, limit=100)} for a local database of that name"
+    )
+
+
+EMBEDDED = Database(None, "embedded", f"embedded PostgreSQL {_EMBEDDED_VERSION}", embedded=True)
+"""The PostgreSQL that comes with esx, before it runs."""
 
 
 @contextmanager
 def open_database(
     dsn_option: str | None,
     environ: Mapping[str, str],
+    config: Config | None = None,
     *,
     on_progress: Callable[[str], None] | None = None,
 ) -> Iterator[Database]:
@@ -137,9 +204,17 @@ def open_database(
     data. `on_progress` gets short texts while it is made, started or stopped. This blocks, about 50 ms for a
     database that exists already; call it from a thread where an event loop runs.
 
-    Raises BadDatabase, and EmbeddedFailed if the embedded server does not start.
+    Raises BadDatabase, BadConfig, and EmbeddedFailed if the embedded server does not start.
     """
-    database = choose(dsn_option, environ)
+    with opened(choose(dsn_option, environ, config), environ, on_progress=on_progress) as database:
+        yield database
+
+
+@contextmanager
+def opened(
+    database: Database, environ: Mapping[str, str], *, on_progress: Callable[[str], None] | None = None
+) -> Iterator[Database]:
+    """Do as `open_database` does for a database that has been chosen."""
     if not database.embedded:
         yield database
         return

@@ -7,6 +7,7 @@ import contextlib
 import os
 import sys
 import time
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -17,12 +18,27 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
     from types import TracebackType
 
+    from esx.config import Config
     from esx.database import Database
     from esx.store import EventStore
 
 T = TypeVar("T")
 Command = TypeVar("Command", bound="Callable[..., Any]")
 _BETWEEN_REPORTS = 0.1  # seconds
+
+
+DSN_HELP = "The database: a connection of the config file, a URL, libpq's key=value form, or a database name."
+
+
+@lru_cache(maxsize=1)
+def config() -> Config:
+    """Return what the config file says, and show times as it wants them from now on."""
+    from esx.config import load
+    from esx.times import show_times_in
+
+    found = load(os.environ)
+    show_times_in(found.zone)
+    return found
 
 
 def database_option(command: Command) -> Command:
@@ -37,9 +53,9 @@ def database_option(command: Command) -> Command:
     return click.option(
         "-d",
         "--dsn",
-        metavar="URL",
+        metavar="URL|NAME",
         callback=inherit,
-        help="The database: a URL, libpq's key=value form, or a database name.",
+        help=DSN_HELP,
     )(command)
 
 
@@ -78,7 +94,7 @@ def database(dsn: str | None) -> Iterator[Database]:
     """Open the database that is meant, starting the embedded PostgreSQL if none is configured."""
     from esx.database import open_database
 
-    with open_database(dsn, os.environ, on_progress=progress()) as opened:
+    with open_database(dsn, os.environ, config(), on_progress=progress()) as opened:
         yield opened
 
 
@@ -92,7 +108,9 @@ async def store_on(opened: Database, **options: Any) -> AsyncIterator[EventStore
     """Connect to the store. The embedded one, which is esx's own, gets its tables by itself."""
     from esx.store import EventStore
 
-    async with EventStore.connect(opened.dsn, **options) as store:
+    if opened.read_only:
+        options["read_only"] = True
+    async with EventStore.connect(opened.dsn, statement_timeout=opened.statement_timeout, **options) as store:
         if opened.embedded and not await store.has_schema():
             # The session at hand may be one that only reads.
             async with EventStore.connect(opened.dsn) as writable:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import click
 
-from esx.cli.common import Lines, database_option, narrate, progress, run, store_on
+from esx.cli.common import Lines, config, database_option, narrate, progress, run, store_on
 
 if TYPE_CHECKING:
     from esx.database import Database
@@ -22,11 +23,12 @@ def command(dsn: str | None, no_tui: bool) -> None:
     embedded PostgreSQL whatever $ESX_DSN says; to put it elsewhere, name that database with --dsn.
     """
     from esx.cli.explore import need_terminal, open_explorer
-    from esx.database import open_database
+    from esx.database import CHOOSING, open_database
 
     if not no_tui:
         need_terminal("use `esx demo --no-tui` to fill the store only")
-    with open_database(dsn, {}, on_progress=progress()) as opened:
+    environ = {name: value for name, value in os.environ.items() if name not in CHOOSING}
+    with open_database(dsn, environ, config(), on_progress=progress()) as opened:
         made = run(_fill(opened))
         if no_tui:
             Lines().text(f"{made} in {opened.label}")

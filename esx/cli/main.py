@@ -32,6 +32,7 @@ _COMMANDS = {
     "export": "Write all events, or a slice, as NDJSON.",
     "import": "Store events from NDJSON; safe to repeat.",
     "doctor": "Look for what is wrong with the store, with remedies.",
+    "config": "Show the config file and the settings in effect.",
     "load": "Load-test optimistic concurrency with the bundled Locust scenario.",
 }
 # A module cannot be named like a keyword.
@@ -72,7 +73,12 @@ class _Commands(click.Group):
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(__version__, message="esx %(version)s")
-@click.option("-d", "--dsn", metavar="URL", help="The database: a URL, libpq's key=value form, or a database name.")
+@click.option(
+    "-d",
+    "--dsn",
+    metavar="URL|NAME",
+    help="The database: a connection of the config file, a URL, libpq's key=value form, or a database name.",
+)
 @click.pass_context
 def cli(ctx: click.Context, dsn: str | None) -> None:
     """Look into event stores kept in PostgreSQL, follow them live, and load-test them.
@@ -138,6 +144,10 @@ def _run() -> int:
     except Exception as error:
         from esx.store.errors import EsxError, WrongVersion
 
+        # Imported by whoever raised them, if anybody did.
+        for module, name in (("esx.config", "BadConfig"), ("esx.database", "UnknownConnection")):
+            if module in sys.modules and isinstance(error, getattr(sys.modules[module], name)):
+                return _fail(str(error), WRONG_USAGE)
         if isinstance(error, WrongVersion):
             return _fail(str(error), WRONG_VERSION)
         if isinstance(error, EsxError):

@@ -85,7 +85,9 @@ class Export:
                 del held[:end]
 
         try:
-            async with self._acquire() as connection:
+            async with self._acquire() as connection, connection.transaction(readonly=True):
+                # How long an export takes is up to its reader.
+                await connection.execute("SET LOCAL statement_timeout = 0")
                 # asyncpg reads no further from its socket until `take` returns, which holds PostgreSQL back.
                 await connection.copy_from_query(self._query, self._after, self.until, *self._arguments, output=take)
             if held:

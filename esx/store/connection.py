@@ -64,6 +64,7 @@ async def open_pool(
     size: int,
     application_name: str,
     read_only: bool,
+    statement_timeout: float | None,
     notification: Notification,
     timeout: float,
 ) -> Pool:
@@ -71,7 +72,7 @@ async def open_pool(
 
     Raises StoreUnavailable if the database cannot be reached within `timeout` seconds.
     """
-    settings = server_settings(application_name, read_only=read_only)
+    settings = server_settings(application_name, read_only=read_only, statement_timeout=statement_timeout)
     if notification is not Notification.DOORBELL:
         settings["esx.notification"] = notification.value
 
@@ -89,9 +90,13 @@ async def open_pool(
         ) from error
 
 
-def server_settings(application_name: str, *, read_only: bool = False) -> dict[str, str]:
-    """Return what each session sets: its name, and whether it may write."""
+def server_settings(
+    application_name: str, *, read_only: bool = False, statement_timeout: float | None = None
+) -> dict[str, str]:
+    """Return what each session sets: its name, whether it may write, and how many seconds a statement may take."""
     settings = {"application_name": application_name}
     if read_only:
         settings["default_transaction_read_only"] = "on"
+    if statement_timeout is not None:
+        settings["statement_timeout"] = str(round(statement_timeout * 1000))
     return settings

@@ -6,7 +6,7 @@ import asyncio
 
 import asyncpg
 
-from esx.store.errors import EsxError, InvalidQuery, SchemaMissing, StoreFailed, StoreUnavailable
+from esx.store.errors import EsxError, InvalidQuery, QueryTimeout, SchemaMissing, StoreFailed, StoreUnavailable
 
 _GONE = (
     asyncpg.PostgresConnectionError,
@@ -53,6 +53,10 @@ def as_store_error(error: BaseException, where: str) -> EsxError | None:
         return StoreUnavailable(f"cannot reach {where}: {text}")
     if isinstance(error, asyncpg.LockNotAvailableError):
         return StoreFailed(f"{where} is busy: somebody has held the lock that this needs for too long; try again later")
+    if isinstance(error, asyncpg.QueryCanceledError) and "statement timeout" in text:
+        return QueryTimeout(
+            "the query took longer than the statement timeout and was ended: narrow it, or raise statement_timeout"
+        )
     if isinstance(error, asyncpg.QueryCanceledError):
         return StoreFailed(f"PostgreSQL cancelled the query: {text}")
     if isinstance(error, asyncpg.InsufficientPrivilegeError | asyncpg.ReadOnlySQLTransactionError):

@@ -133,5 +133,9 @@ class OutcomeUnknown(StoreUnavailable):
     """
 
 
+class QueryTimeout(EsxError):
+    """A query took longer than its session allows, and PostgreSQL ended it. The connection is as good as before."""
+
+
 class StoreFailed(EsxError):
     """PostgreSQL refused a statement for a reason that is not the caller's input, e.g. missing rights."""

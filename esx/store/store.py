@@ -76,6 +76,7 @@ class EventStore:
         max_connections: int = 10,
         application_name: str = "esx",
         read_only: bool = False,
+        statement_timeout: float | None = None,
         timeout: float = 10.0,
         retry_for: float = 10.0,
         notification: Notification = Notification.DOORBELL,
@@ -85,6 +86,9 @@ class EventStore:
         Use it as ``async with EventStore.connect(dsn) as store`` or ``store = await EventStore.connect(dsn)``
         with ``await store.close()`` later. At most `max_connections` connections are opened, as needed, and one
         more to listen on once something subscribes. Raises StoreUnavailable within `timeout` seconds.
+
+        A `read_only` session may not write. A statement that takes longer than `statement_timeout` seconds (0: no
+        limit, None: the server's own) ends with QueryTimeout; exports have no such limit.
 
         An append whose connection is lost is tried again for up to `retry_for` seconds where that is safe.
         `notification` says how this store's appends wake subscribers.
@@ -96,6 +100,7 @@ class EventStore:
                 size=max_connections,
                 application_name=application_name,
                 read_only=read_only,
+                statement_timeout=statement_timeout,
                 notification=notification,
                 timeout=timeout,
             )

@@ -1,0 +1,230 @@
+"""The config file: named connections, keys, theme, time zone, and the names of fields in metadata.
+
+It is read strictly: what esx does not know is an error that names the file, the key and the remedy, so that a
+misspelt setting is never silently without effect.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
+
+from esx.store.errors import EsxError
+from esx.text import visible
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from datetime import tzinfo
+
+VARIABLE = "ESX_CONFIG"
+"""The environment variable that names another config file."""
+STATEMENT_TIMEOUT = 30.0
+"""Seconds that a query of the explorer may take, unless configured otherwise."""
+LONGEST_TIMEOUT = 2_147_483.0  # PostgreSQL keeps milliseconds in 31 bits
+
+
+class BadConfig(EsxError):
+    """The config file cannot be read or holds something that makes no sense. The message is one line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """A database with a name.
+
+    `read_only` True forbids every session to write, False lets the explorer's sessions write too; None: the
+    explorer only reads, commands may write. `statement_timeout` is in seconds, 0 for none, None for the default.
+    `password_env` names the environment variable that holds the password.
+    """
+
+    name: str
+    dsn: str
+    password_env: str | None = None
+    read_only: bool | None = None
+    statement_timeout: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Fields:
+    """Names of the metadata fields that hold correlation and causation ids; None: the common ones are recognised."""
+
+    correlation: tuple[str, ...] | None = None
+    causation: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """What the config file says, or the defaults. `path` is where it is, or would be; None for neither."""
+
+    path: Path | None = None
+    exists: bool = False
+    theme: str | None = None
+    time_zone: str = "local"
+    statement_timeout: float = STATEMENT_TIMEOUT
+    reducer: str | None = None
+    fields: Fields = field(default_factory=Fields)
+    keymap: Mapping[str, str] = field(default_factory=dict)
+    connections: Mapping[str, Connection] = field(default_factory=dict)
+
+    @property
+    def zone(self) -> tzinfo | None:
+        """The time zone in which times are shown and read; None for the machine's."""
+        return None if self.time_zone == "local" else ZoneInfo(self.time_zone)
+
+
+def config_path(environ: Mapping[str, str]) -> Path:
+    """Return where the config file is: $ESX_CONFIG, or ``config.toml`` in the platform's directory for settings."""
+    named = environ.get(VARIABLE)
+    if named:
+        return Path(named)
+    from platformdirs import user_config_path
+
+    return user_config_path("esx", appauthor=False) / "config.toml"
+
+
+def load(environ: Mapping[str, str] = os.environ) -> Config:
+    """Read the config file; without one, return the defaults.
+
+    Raises BadConfig; also if $ESX_CONFIG names a file that is not there.
+    """
+    path = config_path(environ)
+    try:
+        text = path.read_bytes().decode()
+    except (FileNotFoundError, NotADirectoryError):
+        if environ.get(VARIABLE):
+            raise BadConfig(
+                f"{VARIABLE} names {visible(str(path))}, which is not there: `esx config --example > FILE` makes one"
+            ) from None
+        return Config(path)
+    except OSError as error:
+        raise BadConfig(f"{visible(str(path))} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise BadConfig(f"{visible(str(path))} is not UTF-8: save it as UTF-8") from None
+    try:
+        given = tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise BadConfig(f"{visible(str(path))} is not TOML: {visible(str(error), limit=200)}") from None
+    return _Reader(path).config(given)
+
+
+class _Reader:
+    """Turns tables into values; each error names the file and the key."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def config(self, given: dict[str, Any]) -> Config:
+        settings: dict[str, Callable[[str, Any], Any]] = {
+            "theme": self._text,
+            "time_zone": self._zone,
+            "statement_timeout": self._seconds,
+            "reducer": self._reducer,
+            "fields": self._fields,
+            "keymap": self._keymap,
+            "connections": self._connections,
+        }
+        return Config(self._path, True, **self._table("", given, settings))
+
+    def _table(self, at: str, given: Any, settings: Mapping[str, Callable[[str, Any], Any]]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for key, value in self._dict(at, given).items():
+            name = f"{at}.{key}" if at else key
+            if key not in settings:
+                raise self._error(name, f"is not a setting: use {_either(settings)}")
+            found[key] = settings[key](name, value)
+        return found
+
+    def _dict(self, at: str, value: Any) -> dict[str, Any]:
+        if not isinstance(value, dict):
+            raise self._error(at, f"must be a table: write [{at}] and its settings below")
+        return value
+
+    def _error(self, key: str, what: str) -> BadConfig:
+        return BadConfig(f"{visible(str(self._path))}: {visible(key, limit=100)} {what}")
+
+    def _text(self, key: str, value: Any) -> str:
+        if not isinstance(value, str) or not value:
+            raise self._error(key, f'must be text: write {key.rpartition(".")[2]} = "..."')
+        return value
+
+    def _bool(self, key: str, value: Any) -> bool:
+        if not isinstance(value, bool):
+            raise self._error(key, "must be true or false")
+        return value
+
+    def _zone(self, key: str, value: Any) -> str:
+        name = self._text(key, value)
+        if name != "local":
+            try:
+                ZoneInfo(name)
+            except (OSError, ValueError, LookupError):
+                raise self._error(
+                    key,
+                    f'is no time zone: "{visible(name, limit=60)}"; use "local", "UTC", or a name like "Europe/Berlin"',
+                ) from None
+        return name
+
+    def _seconds(self, key: str, value: Any) -> float:
+        seconds: float = -1
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            seconds = value
+        elif isinstance(value, str) and (match := re.fullmatch(r"(\d+(?:\.\d+)?) ?(ms|s|min|m|h)", value)):
+            seconds = float(match[1]) * {"ms": 0.001, "s": 1, "m": 60, "min": 60, "h": 3600}[match[2]]
+        if not 0 <= seconds <= LONGEST_TIMEOUT:
+            raise self._error(key, 'must be seconds, or text like "500ms", "30s" or "2m"; 0 means no limit')
+        return float(seconds)
+
+    def _reducer(self, key: str, value: Any) -> str:
+        name = self._text(key, value)
+        if not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*", name):
+            raise self._error(key, 'must name a function: write "module:function"')
+        return name
+
+    def _names(self, key: str, value: Any) -> tuple[str, ...]:
+        names = [value] if isinstance(value, str) else value
+        if not isinstance(names, list) or not names or not all(isinstance(name, str) and name for name in names):
+            raise self._error(key, "must be the name of a field, or a list of names")
+        return tuple(names)
+
+    def _fields(self, key: str, value: Any) -> Fields:
+        return Fields(**self._table(key, value, {"correlation": self._names, "causation": self._names}))
+
+    def _keymap(self, key: str, value: Any) -> dict[str, str]:
+        keymap = {}
+        for name, keys in self._dict(key, value).items():
+            if isinstance(keys, dict):
+                raise self._error(f"{key}.{name}", f'must be in quotes: write "{name}.ACTION" = "KEY"')
+            if not isinstance(keys, str) or not all(each.strip() for each in keys.split(",")):
+                raise self._error(f"{key}.{name}", 'must be a key or several: write "f" or "f,ctrl+f"')
+            keymap[name] = ",".join(each.strip() for each in keys.split(","))
+        return keymap
+
+    def _connections(self, key: str, value: Any) -> dict[str, Connection]:
+        connections = {}
+        for name, given in self._dict(key, value).items():
+            if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name) or name == "embedded":
+                raise self._error(f"{key}.{name}", "cannot be a connection's name: use other letters, digits, - and _")
+            at = f"{key}.{name}"
+            settings = self._table(
+                at,
+                given,
+                {
+                    "dsn": self._text,
+                    "password_env": self._text,
+                    "read_only": self._bool,
+                    "statement_timeout": self._seconds,
+                },
+            )
+            if "dsn" not in settings:
+                raise self._error(at, 'has no dsn: write dsn = "postgresql://user@host/database"')
+            connections[name] = Connection(name, **settings)
+        return connections
+
+
+def _either(names: Iterable[str]) -> str:
+    *most, last = names
+    return f"{', '.join(most)} or {last}" if most else last

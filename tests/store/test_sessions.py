@@ -1,0 +1,41 @@
+"""What a session may do, and for how long."""
+
+from __future__ import annotations
+
+import pytest
+
+from esx.store import EventStore, NewEvent
+from esx.store.errors import QueryTimeout, StoreFailed
+
+
+async def test_a_read_only_session_cannot_write(dsn18: str, store18: EventStore) -> None:
+    async with EventStore.connect(dsn18, read_only=True) as store:
+        with pytest.raises(StoreFailed, match="read-only"):
+            await store.append("s-1", [NewEvent("T")])
+    assert await store18.version("s-1") == -1
+
+
+async def test_a_query_that_takes_too_long_ends_and_the_connection_stays(dsn18: str, store18: EventStore) -> None:
+    await store18.append("s-1", [NewEvent("T")])
+    async with EventStore.connect(dsn18, statement_timeout=0.2, max_connections=1) as store:
+        async with store._connection() as connection:
+            pid = await connection.fetchval("SELECT pg_backend_pid()")
+        with pytest.raises(QueryTimeout, match="statement_timeout"):
+            async with store._connection() as connection:
+                await connection.execute("SELECT pg_sleep(60)")
+        assert await store.version("s-1") == 0
+        async with store._connection() as connection:
+            assert await connection.fetchval("SELECT pg_backend_pid()") == pid
+
+
+async def test_an_export_has_all_the_time_that_its_reader_takes(dsn18: str, store18: EventStore) -> None:
+    await store18.append("s-1", [NewEvent("T", {"text": "x" * 2000}) for _ in range(5000)])
+    async with EventStore.connect(dsn18, statement_timeout=0.3) as store:
+        export = await store.export()
+        pieces = aiter(export)
+        await anext(pieces)
+        async with store18._connection() as connection:
+            await connection.execute("SELECT pg_sleep(0.6)")
+        async for _ in pieces:
+            pass
+        assert export.events == 5000
