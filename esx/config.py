@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 from esx.store.errors import EsxError
+from esx.store.trail import COMMON_FIELDS, FieldNames
 from esx.text import visible
 
 if TYPE_CHECKING:
@@ -49,14 +50,6 @@ class Connection:
 
 
 @dataclass(frozen=True, slots=True)
-class Fields:
-    """Names of the metadata fields that hold correlation and causation ids; None: the common ones are recognised."""
-
-    correlation: tuple[str, ...] | None = None
-    causation: tuple[str, ...] | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Config:
     """What the config file says, or the defaults. `path` is where it is, or would be; None for neither."""
 
@@ -66,7 +59,7 @@ class Config:
     time_zone: str = "local"
     statement_timeout: float = STATEMENT_TIMEOUT
     reducer: str | None = None
-    fields: Fields = field(default_factory=Fields)
+    fields: FieldNames = COMMON_FIELDS
     keymap: Mapping[str, str] = field(default_factory=dict)
     connections: Mapping[str, Connection] = field(default_factory=dict)
 
@@ -186,12 +179,17 @@ class _Reader:
 
     def _names(self, key: str, value: Any) -> tuple[str, ...]:
         names = [value] if isinstance(value, str) else value
-        if not isinstance(names, list) or not names or not all(isinstance(name, str) and name for name in names):
+        if (
+            not isinstance(names, list)
+            or not names
+            or not all(isinstance(name, str) and name and "\0" not in name for name in names)
+        ):
             raise self._error(key, "must be the name of a field, or a list of names")
         return tuple(names)
 
-    def _fields(self, key: str, value: Any) -> Fields:
-        return Fields(**self._table(key, value, {"correlation": self._names, "causation": self._names}))
+    def _fields(self, key: str, value: Any) -> FieldNames:
+        names = dict.fromkeys(("correlation", "causation", "identity"), self._names)
+        return FieldNames(**self._table(key, value, names))
 
     def _keymap(self, key: str, value: Any) -> dict[str, str]:
         keymap = {}

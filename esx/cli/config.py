@@ -37,6 +37,7 @@ statement_timeout = "30s"
 [fields]
 # correlation = ["correlation_id"]
 # causation = ["causation_id"]
+# identity = ["event_id"]
 
 # Other keys. `esx config --keys` lists the names of all actions and their keys.
 [keymap]
@@ -84,9 +85,9 @@ def _settings(config: Config) -> Iterator[str]:
     yield f"statement_timeout = {config.statement_timeout:g}"
     if config.reducer is not None:
         yield f"reducer = {_quoted(config.reducer)}"
-    for name, fields in (("correlation", config.fields.correlation), ("causation", config.fields.causation)):
-        if fields is not None:
-            yield f"fields.{name} = [{', '.join(map(_quoted, fields))}]"
+    yield from ("", "[fields]")
+    for name in ("correlation", "causation", "identity"):
+        yield f"{name} = [{', '.join(map(_quoted, getattr(config.fields, name)))}]"
     if config.keymap:
         yield from ("", "[keymap]")
         yield from (f"{_quoted(name)} = {_quoted(keys)}" for name, keys in config.keymap.items())

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from esx.cli.common import Lines, database_option, json_option, narrate, with_store
+from esx.cli.common import Lines, config, database_option, json_option, narrate, with_store
 from esx.text import iso_utc, visible
+from esx.times import iso
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,11 +20,12 @@ if TYPE_CHECKING:
 
 
 def reducer_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add --reducer, which the command receives as `reducer`: a `Reducer`, JSON merge if none is named."""
+    """Add --reducer, which the command receives as `reducer`: a `Reducer`, JSON merge if none is named anywhere."""
 
     def load(_ctx: click.Context, _parameter: click.Parameter, value: str | None) -> Reducer:
         from esx.fold.reducer import MERGE, ReducerFailed, load_reducer
 
+        value = value or config().reducer
         if value is None:
             return MERGE
         try:
@@ -79,7 +81,7 @@ def command(dsn: str | None, stream: str, version: int | None, each: bool, reduc
             if as_json:
                 lines.json(_as_json(event, text))
             else:
-                lines.text(f"{event.stream_seq:>6}  {iso_utc(event.created_at)}  {event.event_type}  {text}")
+                lines.text(f"{event.stream_seq:>6}  {iso(event.created_at)}  {event.event_type}  {text}")
 
     async def _print_one(store: EventStore, lines: Lines, until: int, last: int) -> None:
         from esx.cli.meter import Meter

@@ -68,7 +68,7 @@ def test_the_settings(tmp_path: Path) -> None:
     assert str(config.zone) == "Asia/Tokyo"
     assert config.statement_timeout == 0.5
     assert config.fields.causation == ("cause",)
-    assert config.fields.correlation is None
+    assert "$correlationId" in config.fields.correlation
     assert config.keymap == {"streams.filter": "f,ctrl+f"}
     assert config.connections == {"shop": Connection("shop", "host=h dbname=d", None, True, 120.0)}
 
