@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import click
 
 from esx.cli.common import Lines, ProgressLine, database_option, json_option, narrate, with_store
-from esx.text import lapse, visible
+from esx.text import visible
 
 if TYPE_CHECKING:
     from esx.store import EventStore
-    from esx.store.trail import FieldNames, Trail, TrailNode
+    from esx.store.trail import FieldNames, Trail
 
 _PAGE = 200
 _TYPE = 70
@@ -77,10 +77,12 @@ def command(
         if as_json:
             await _print_json(lines, store, trail)
         else:
+            from esx.store.trail import headline
+
             narrate(headline(trail))
             _print_tree(lines, trail)
         if trail.more:
-            narrate(f"there are more: the first {len(trail.nodes):,} are shown, --limit shows more")
+            narrate("there are more: --limit shows them")
         if trail.scan is not None:
             _narrate_scan(trail)
 
@@ -93,55 +95,21 @@ def _fields(correlation: tuple[str, ...], causation: tuple[str, ...]) -> FieldNa
     return FieldNames(correlation or COMMON_FIELDS.correlation, causation or COMMON_FIELDS.causation)
 
 
-def headline(trail: Trail) -> str:
-    """Return a line that says what the trail is: its correlation id, how much it holds, and how long it took."""
-    events = [node.event for node in trail.nodes]
-    streams = len({event.stream_id for event in events})
-    times = [event.created_at for event in events if event.created_at is not None]
-    span = f" in {lapse((max(times) - min(times)).total_seconds())}" if len(times) > 1 else ""
-    what = (
-        f"no correlation id in event {trail.anchor}: its causes and effects"
-        if trail.correlation is None
-        else f"{visible(trail.field or '', limit=80)} {visible(trail.correlation, limit=200)}"
-    )
-    counts = f"{_counted(len(events), 'event')} of {_counted(streams, 'stream')}"
-    return f"{what}: {counts}{span}"
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
-
-
 def _print_tree(lines: Lines, trail: Trail) -> None:
     from rich.cells import cell_len
 
-    begin = next((node.event.created_at for node in trail.nodes if node.event.created_at is not None), None)
-    rows = []
-    for index in trail.tree:
+    from esx.store.trail import remark, since
+
+    texts = [trail.rails(index) + visible(trail.nodes[index].event.event_type, limit=200) for index in trail.tree]
+    width = min(max(map(cell_len, texts), default=0), _TYPE)
+    for index, text in zip(trail.tree, texts, strict=True):
         node = trail.nodes[index]
         event = node.event
-        at = "-" if begin is None or event.created_at is None else lapse((event.created_at - begin).total_seconds())
-        what = trail.rails(index) + visible(event.event_type, limit=200)
-        rows.append((node, at if at.startswith("-") else f"+{at}", what))
-    width = min(max((cell_len(what) for _, _, what in rows), default=0), _TYPE)
-    for node, at, what in rows:
-        event = node.event
         mark = "*" if event.global_seq == trail.anchor else " "
+        gap = " " * max(width - cell_len(text), 0)
         where = f"{event.stream_id}@{event.stream_seq}"
-        lines.text(
-            f"{event.global_seq:>8} {mark} {at:>12}  {what}{' ' * (width - cell_len(what))}  {where}{remark(node)}"
-        )
-
-
-def remark(node: TrailNode) -> str:
-    """Return what to say of an event whose cause is not shown above it; nothing for the others."""
-    from esx.store.trail import Link
-
-    if node.link is Link.ABSENT:
-        return f"  (caused by {visible(node.event.cause or '', limit=100)}, which is not among these)"
-    if node.link is Link.CIRCLE:
-        return "  (its causes lead back to itself)"
-    return ""
+        about = f"  ({remark(node)})" if remark(node) else ""
+        lines.text(f"{event.global_seq:>8} {mark} {since(trail, node):>12}  {text}{gap}  {where}{about}")
 
 
 async def _print_json(lines: Lines, store: EventStore, trail: Trail) -> None:

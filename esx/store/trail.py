@@ -7,6 +7,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
 from esx.store.errors import InvalidQuery
+from esx.text import lapse, visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -79,6 +80,9 @@ class Link(Enum):
         return self.value
 
 
+_ROOTS = {Link.ROOT: "● ", Link.ABSENT: "◌ ", Link.CIRCLE: "↻ "}
+
+
 class TrailNode(NamedTuple):
     """An event in its place: `parent` is the index of its cause among the nodes, `depth` counts causes up to a root.
 
@@ -128,11 +132,13 @@ class Trail:
         """Return the lines of the tree in front of a node.
 
         An arrow stands for the effect of the line above, so that a chain runs straight down; only where an event has
-        several effects do they branch off. Beyond `most` levels of branches the depth is told instead of drawn.
+        several effects do they branch off. A full dot begins what nothing is said to have caused, a dotted one what
+        something outside caused, a round arrow a circle. Beyond `most` levels of branches the depth is
+        told instead of drawn.
         """
         node = self.nodes[index]
         if node.parent is None:
-            return "● "
+            return _ROOTS[node.link]
         pieces = ["↓ " if node.only else "└─ " if node.last else "├─ "]
         fork = node.fork
         while fork is not None:
@@ -226,3 +232,44 @@ def _cut_circles(parents: list[int | None]) -> set[int]:
 def same(one: str) -> str:
     """Return an id so that a UUID written in capitals is the same one."""
     return one.lower() if len(one) == _UUID_LENGTH else one
+
+
+def headline(trail: Trail) -> str:
+    """Return a line that says what the trail is: its correlation id, how much it holds, and how long it took."""
+    return f"{what(trail)}: {extent(trail)}"
+
+
+def what(trail: Trail) -> str:
+    """Return the correlation id with the name of its field, or that there is none."""
+    if trail.correlation is None:
+        return f"causes and effects of event {trail.anchor}, which has no correlation id"
+    return f"{visible(trail.field or '', limit=80)} {visible(trail.correlation, limit=200)}"
+
+
+def extent(trail: Trail) -> str:
+    """Return how many events of how many streams it has, and how long they took."""
+    events = [node.event for node in trail.nodes]
+    times = [event.created_at for event in events if event.created_at is not None]
+    span = f" in {lapse((max(times) - min(times)).total_seconds())}" if len(times) > 1 else ""
+    streams = _counted(len({event.stream_id for event in events}), "stream")
+    return f"{'the first ' if trail.more else ''}{_counted(len(events), 'event')} of {streams}{span}"
+
+
+def remark(node: TrailNode) -> str:
+    """Return what to say of an event whose cause is not shown above it; nothing for the others."""
+    if node.link is Link.ABSENT:
+        return f"caused by {visible(node.event.cause or '', limit=100)}, which is not among these"
+    return "its causes lead back to itself" if node.link is Link.CIRCLE else ""
+
+
+def since(trail: Trail, node: TrailNode) -> str:
+    """Return when an event was made, counted from the first of the trail."""
+    begin = next((one.event.created_at for one in trail.nodes if one.event.created_at is not None), None)
+    if begin is None or node.event.created_at is None:
+        return "-"
+    at = lapse((node.event.created_at - begin).total_seconds())
+    return at if at.startswith("-") else f"+{at}"
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

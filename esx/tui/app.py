@@ -37,6 +37,7 @@ _SCREENS = [
     ("3", "Load", "load-screen"),
     ("4", "Health", "health-screen"),
 ]
+_TRAIL = "trail-screen"
 _UNREACHABLE = (
     "Is the server running, and is this the right address? Give another with --dsn, ESX_DSN, DATABASE_URL or PG*.\n"
     "It is tried again every few seconds.   r  tries now   q  quits"
@@ -91,6 +92,7 @@ class Explorer(App[None]):
         self._background = background
         self._run_load = run_load
         self._wanted = "streams-screen"
+        self._under_trail = self._wanted
 
     def compose(self) -> ComposeResult:
         """Lay out the line at the top, the screens, and the keys at the bottom."""
@@ -181,9 +183,11 @@ class Explorer(App[None]):
 
     async def action_screen(self, screen_id: str) -> None:
         """Go to a screen."""
+        trails = self.query(f"#{_TRAIL}")
         self._wanted = screen_id
         self.query_one(StatusBar).mark(screen_id)
         await self._show_wanted()
+        await trails.remove()
 
     @on(ScreenTab.Clicked)
     async def _tab_clicked(self, message: ScreenTab.Clicked) -> None:
@@ -209,6 +213,34 @@ class Explorer(App[None]):
         if target is None or not target.is_attached:
             target = pane.query_one(pane.FIRST_FOCUS)
         target.focus()
+
+    @on(Pane.TrailWanted)
+    async def _open_trail(self, message: Pane.TrailWanted) -> None:
+        """Show the trail of an event over the screen one is on; `_close_trail` comes back to it."""
+        from esx.tui.screens.trail import TrailPane
+
+        await self._close_trail()
+        await self.query_one(ContentSwitcher).mount(TrailPane(self.link, message.global_seq, id=_TRAIL))
+        self._under_trail, self._wanted = self._wanted, _TRAIL
+        await self._show_wanted()
+
+    async def _close_trail(self) -> None:
+        switcher = self.query_one(ContentSwitcher)
+        if self._wanted == _TRAIL:
+            self._wanted = self._under_trail
+            await self._show_wanted()
+        await switcher.query(f"#{_TRAIL}").remove()
+
+    async def go_back(self) -> None:
+        """Leave the trail for the screen one came from."""
+        await self._close_trail()
+
+    async def go_to_event(self, stream_id: str, stream_seq: int) -> None:
+        """Show an event in its stream, on the screen Streams."""
+        await self.action_screen("streams-screen")
+        panes = self.query(StreamsPane)
+        if panes:
+            panes.first().go_to(stream_id, stream_seq)
 
     def _make(self, screen_id: str) -> Pane:
         # Screens that are not looked at need not be imported.

@@ -25,7 +25,7 @@ async def test_a_trail_as_a_tree_and_as_ndjson(dsn18: str, store18: EventStore) 
         "● Placed      order-1@0",
         "├─ Requested  payment-1@0",
         "└─ Packed     order-1@1",
-        "● Sent␊       mail␛[2J-1@0  (caused by \\u009bnobody, which is not among these)",
+        "◌ Sent␊       mail␛[2J-1@0  (caused by \\u009bnobody, which is not among these)",
     ]
     assert [line[9] for line in shown.stdout.splitlines()] == [" ", "*", " ", " "]
 

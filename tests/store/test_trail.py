@@ -41,7 +41,7 @@ def test_circles_and_absent_causes_are_told_as_such() -> None:
     assert [found.link for found in trail.nodes] == [
         Link.CIRCLE, Link.CAUSED, Link.CAUSED, Link.CIRCLE, Link.CAUSED, Link.ABSENT,
     ]  # fmt: skip
-    assert drawn(trail) == ["● 1", "↓ 2", "↓ 3", "● 4", "↓ 5", "● 6"]
+    assert drawn(trail) == ["↻ 1", "↓ 2", "↓ 3", "↻ 4", "↓ 5", "◌ 6"]
 
 
 def test_branches_within_branches_are_cut_where_they_leave_the_screen() -> None:

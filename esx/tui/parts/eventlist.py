@@ -66,15 +66,18 @@ class EventList(Part):
         """Write the title."""
         self._write_title()
 
-    def open_stream(self, stream_id: str | None, *, version: int = -1) -> None:
-        """Show the events of a stream, or, with None, of all; `version` is the stream's, as far as known."""
-        self._version = version
-        if self._source is None or stream_id != self.stream_id:
-            self.stream_id = stream_id
-            self.show()
+    def open_stream(self, stream_id: str | None, *, version: int = -1, at: int | None = None) -> None:
+        """Show the events of a stream, or, with None, of all; `version` is the stream's, as far as known.
 
-    def show(self) -> None:
-        """Read the events from their start."""
+        With `at`, a stream_seq (of all: a global_seq), the cursor goes there.
+        """
+        self._version = version
+        if self._source is None or stream_id != self.stream_id or at is not None:
+            self.stream_id = stream_id
+            self.show(at=at)
+
+    def show(self, *, at: int | None = None) -> None:
+        """Read the events, from their start or around `at`."""
         store = self.link.store
         in_all = self.stream_id is None
         newest_first = self.newest_first[in_all]
@@ -87,7 +90,7 @@ class EventList(Part):
             self._source = AllEvents(store, newest_first=newest_first)
         else:
             self._source = StreamEvents(store, self.stream_id, newest_first=newest_first)
-        self.table.show(self._source)
+        self.table.show(self._source, at=at)
 
     def _write_title(self) -> None:
         in_all = self.stream_id is None

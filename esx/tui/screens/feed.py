@@ -145,6 +145,13 @@ class FeedPane(Pane):
         """The event in full."""
         return self.event_part.detail
 
+    def event_at_hand(self) -> int | None:
+        """Return the event under the cursor, or the one in full where that has the focus."""
+        shown = self.event_part.event
+        if self.detail.has_focus and shown is not None:
+            return shown.global_seq
+        return None if self.table.row is None else self.table.row.global_seq
+
     def on_mount(self) -> None:
         """Start the clock that repaints."""
         self.set_interval(1 / FLUSHES, self._flush)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
+from textual.binding import Binding, BindingType
 from textual.containers import Container
+from textual.message import Message
 
 if TYPE_CHECKING:
     from textual.events import DescendantFocus, Resize
@@ -23,6 +25,16 @@ class Pane(Container):
     FIRST_FOCUS: ClassVar[str] = ""
     """What has the focus at first."""
 
+    class TrailWanted(Message):
+        """Somebody wants the trail of an event."""
+
+        def __init__(self, global_seq: int) -> None:
+            super().__init__()
+            self.global_seq = global_seq
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("t", "trail", "Trail", tooltip="What shares the event's correlation id, and what caused what"),
+    ]
     DEFAULT_CSS = """
     Pane { height: 1fr; width: 1fr; }
     """
@@ -53,6 +65,22 @@ class Pane(Container):
 
     def entered(self) -> None:
         """Take note of having become the visible screen."""
+
+    def event_at_hand(self) -> int | None:
+        """Return the global_seq of the event that keys act on, None if there is none."""
+        return None
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:  # noqa: ARG002
+        """Offer the trail where there are events."""
+        return action != "trail" or type(self).event_at_hand is not Pane.event_at_hand
+
+    def action_trail(self) -> None:
+        """Show what belongs to the event at hand."""
+        number = self.event_at_hand()
+        if number is None:
+            self.notify("choose an event first", severity="warning")
+        else:
+            self.post_message(self.TrailWanted(number))
 
     async def action_part(self, part_id: str, action: str) -> None:
         """Do what a part of this screen has a key for; see `keys_of`."""

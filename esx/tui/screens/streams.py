@@ -105,6 +105,18 @@ class StreamsPane(Pane):
         """The stream whose events are shown; None for all."""
         return self.event_list.stream_id
 
+    def event_at_hand(self) -> int | None:
+        """Return the event under the cursor, or the one in full where that has the focus."""
+        row, shown = self.events.row, self.event_part.event
+        if row is None or (self.detail.has_focus and shown is not None):
+            return None if shown is None else shown.global_seq
+        return row.global_seq
+
+    def go_to(self, stream_id: str, stream_seq: int) -> None:
+        """Show an event in its stream."""
+        self.event_list.open_stream(stream_id, at=stream_seq)
+        self.events.focus()
+
     def on_mount(self) -> None:
         """Start the clock."""
         # Ages ("3m") grow while one looks.

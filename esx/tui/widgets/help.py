@@ -76,6 +76,8 @@ _TITLES = {
     "EventDetail": "the event",
     "StreamsPane": "screen Streams",
     "FeedPane": "screen Feed",
+    "TrailTable": "this list",
+    "TrailPane": "the trail",
     "LoadPane": "screen Load",
     "HealthPane": "screen Health",
     "Input": "this field",

@@ -56,8 +56,8 @@ class PagedList(RowTable[Row], Generic[Row, Key]):
         self.busy = False
         """Whether a page is being loaded."""
 
-    def show(self, source: RowSource[Row, Key] | None) -> None:
-        """Show another source from its start, or nothing."""
+    def show(self, source: RowSource[Row, Key] | None, *, at: Key | None = None) -> None:
+        """Show another source, from its start or with the cursor on the row `at`; None shows nothing."""
         self.problem = ""
         self.window = None
         self.busy = False
@@ -66,7 +66,17 @@ class PagedList(RowTable[Row], Generic[Row, Key]):
             self.set_rows([], cursor=0, offset=0)
             return
         window = self.window = Window(source)
-        self._load(lambda: self._jump(window.home, cursor=0))
+        if at is None:
+            self._load(lambda: self._jump(window.home, cursor=0))
+        else:
+            self._load(lambda: self._go_to(window, at))
+
+    async def _go_to(self, window: Window[Row, Key], key: Key) -> None:
+        self.empty = "loading …"
+        if await window.around(key) and window is self.window:
+            self.empty = self._empty
+            index = window.index_of(key) or 0
+            self.set_rows(window.rows, cursor=index, offset=max(index - self.body_height // 2, 0))
 
     def action_first(self) -> None:
         """Go to the first row of all."""
