@@ -24,7 +24,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from esx.store.glob import glob_to_regex
+from esx.store.glob import glob_literal, glob_to_regex
 from esx.store.model import Event
 
 if TYPE_CHECKING:
@@ -77,8 +77,10 @@ class Filter:
         arguments: list[str] = []
         for column, pattern in (("stream_id", self.stream), ("event_type", self.event_type)):
             if pattern is not None:
-                conditions.append(f"e.{column} ~ ${first + len(arguments)}::text")
-                arguments.append(glob_to_regex(pattern))
+                literal = glob_literal(pattern)
+                operator = "~" if literal is None else "="
+                conditions.append(f"e.{column} {operator} ${first + len(arguments)}::text")
+                arguments.append(glob_to_regex(pattern) if literal is None else literal)
         if self.where is not None:
             conditions.append(
                 f"coalesce(jsonb_path_query_first(e.data, ${first + len(arguments)}::jsonpath, jsonb_build_object("

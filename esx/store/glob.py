@@ -48,6 +48,12 @@ def glob_prefix(pattern: str) -> str:
     return match.group() if match else ""
 
 
+def glob_literal(pattern: str) -> str | None:
+    """Return the one text that `pattern` matches, None if it may match others."""
+    plain = re.sub(r"\\(.)", "", pattern, flags=re.DOTALL)
+    return None if re.search(r"[*?\[]", plain) else re.sub(r"\\(.)", r"\1", pattern, flags=re.DOTALL)
+
+
 def _literal(char: str) -> str:
     return char if char.isalnum() or char in "_-" or not char.isascii() else "\\" + char
 

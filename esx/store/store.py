@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from esx.store import bulk, health, projection_table, schema, writing
+from esx.store import bulk, health, locating, projection_table, schema, search, writing
 from esx.store.append import Appender
 from esx.store.barrier import Filter
 from esx.store.bulk_export import Export, settle
@@ -14,25 +14,26 @@ from esx.store.doorbell import Doorbell
 from esx.store.errors import InvalidQuery, NotFound, SchemaMissing
 from esx.store.feed import Feed, find_end
 from esx.store.glob import glob_prefix
-from esx.store.model import ANY, NO_STREAM, Notification, Strategy
+from esx.store.model import ANY, NO_STREAM, Event, EventPreview, Notification, Strategy
 from esx.store.projection import Projection
 from esx.store.reading import Reader, StreamKey, StreamPage, check_limit
+from esx.store.scope import Scope
 from esx.store.trail import COMMON_FIELDS
 from esx.store.trail_reading import TrailReader
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Generator, Iterable, Sequence
+    from datetime import datetime
     from types import TracebackType
 
     import asyncpg
 
+    from esx.positions import Position
     from esx.store.doctor import Finding
     from esx.store.health import Health
     from esx.store.layout import Layout
     from esx.store.model import (
         AppendResult,
-        Event,
-        EventPreview,
         ExpectedVersion,
         NewEvent,
         StreamAppend,
@@ -389,6 +390,116 @@ class EventStore:
                 return
             position = page[-1].global_seq
             limit = None if limit is None else limit - size
+
+    async def plan_search(
+        self,
+        where: Filter,
+        *,
+        stream: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        wanted: int | None = None,
+    ) -> search.SearchPlan:
+        """Return how to search a stream (None: all streams) for events that pass `where`, and what that costs.
+
+        Only events created from `since` on and before `until` are looked at. `wanted` says how many are wanted, None
+        all. Nothing is searched yet: pass the plan to `search` or `search_slice`. Raises InvalidQuery.
+        """
+        async with self._connection() as connection:
+            layout, _, _ = await self._tools(connection)
+            return await search.plan_search(
+                connection, layout, Scope(stream), where, since=since, until=until, wanted=wanted
+            )
+
+    async def search_slice(
+        self,
+        plan: search.SearchPlan,
+        *,
+        after: int | None = None,
+        before: int | None = None,
+        limit: int = _STREAM_PAGE,
+        scan: int = 10_000,
+        backwards: bool = False,
+    ) -> search.Slice[Event]:
+        """Return up to `limit` matches among the next `scan` events after, or backwards before, a number of the list.
+
+        Its numbers are stream_seq in a stream and global_seq in all streams. Cancelling it ends the query as well.
+        """
+        async with self._connection() as connection:
+            layout, _, _ = await self._tools(connection)
+            return await search.read_slice(
+                connection, layout, plan, Event, after=after, before=before, limit=limit, scan=scan, backwards=backwards
+            )
+
+    async def search_previews(
+        self,
+        plan: search.SearchPlan,
+        *,
+        after: int | None = None,
+        before: int | None = None,
+        limit: int = _STREAM_PAGE,
+        scan: int = 10_000,
+        backwards: bool = False,
+    ) -> search.Slice[EventPreview]:
+        """Return the slice that `search_slice` returns, without whole payloads: for lists."""
+        async with self._connection() as connection:
+            layout, _, _ = await self._tools(connection)
+            return await search.read_slice(
+                connection,
+                layout,
+                plan,
+                EventPreview,
+                after=after,
+                before=before,
+                limit=limit,
+                scan=scan,
+                backwards=backwards,
+            )
+
+    async def search(
+        self,
+        plan: search.SearchPlan,
+        *,
+        start: int | None = None,
+        limit: int | None = None,
+        backwards: bool = False,
+    ) -> AsyncIterator[search.Slice[Event]]:
+        """Yield slices of the search from the number `start` on, included, with at most `limit` events in all.
+
+        Each looks at as many events as take a fraction of a second, so that one can follow it and stop it.
+        """
+        check_limit(limit)
+        pace = search.Pace()
+        position = None if start is None else start + (1 if backwards else -1)
+        while limit is None or limit > 0:
+            with pace:
+                part = await self.search_slice(
+                    plan,
+                    **{"before" if backwards else "after": position},
+                    limit=_PAGE if limit is None else min(_PAGE, limit),
+                    scan=pace.scan,
+                    backwards=backwards,
+                )
+            yield part
+            if part.position is None:
+                return
+            position = part.position
+            limit = None if limit is None else limit - len(part.events)
+
+    async def locate(self, position: Position, *, stream: str | None = None) -> int | None:
+        """Return the number, in the list of a stream (None: of all streams), of the event at a position.
+
+        Where there is no event, it is that of the next one; None: the list ends before. For a point in time it is the
+        first event created at or after it. See `esx.store.locating` for how exact that is.
+        """
+        scope = Scope(stream)
+        async with self._connection() as connection:
+            layout, _, _ = await self._tools(connection)
+            if position.moment is not None:
+                return (await locating.place_of_moment(connection, layout, scope, position.moment)).first
+            if position.global_seq is not None:
+                return await locating.place_of_global_seq(connection, layout, scope, position.global_seq)
+            return await locating.place_of_number(connection, layout, scope, position.number or 0)
 
     async def streams_page(
         self,
