@@ -10,6 +10,8 @@ from click.core import ParameterSource
 _SUBCOMMANDS = {
     "runs": "List the runs that were saved.",
     "report": "Write a run as one HTML page with plots.",
+    "compare": "Put two or more runs side by side.",
+    "sweep": "Turn knobs, and see where optimistic concurrency bends.",
 }
 _INHERITED = frozenset({"dsn"})
 """What may be given before the name of a subcommand."""

@@ -93,9 +93,7 @@ class Archive:
 
     def path(self, run: str) -> Path:
         """Return the file of a run; raises NoSuchRun for what cannot be a run's name."""
-        if not _ID.fullmatch(run) or not run.strip("."):
-            raise NoSuchRun(f"{visible(run, limit=80)!r} is not the name of a run: `esx load runs` lists them")
-        return self.directory / f"{run}{SUFFIX}"
+        return self.directory / f"{check_name(run)}{SUFFIX}"
 
     def entries(self, problems: list[str] | None = None) -> list[Entry]:
         """Return all saved runs, the newest first. What cannot be read is left out, with a line in `problems`."""
@@ -230,6 +228,13 @@ class RecordedRun:
     def _failed(self, error: Exception) -> None:
         self.problem = f"the run is not saved: {error}"
         self._recorder.discard()
+
+
+def check_name(name: str) -> str:
+    """Return a name that can be a file's, and no other; raises NoSuchRun."""
+    if not _ID.fullmatch(name) or not name.strip("."):
+        raise NoSuchRun(f"{visible(name, limit=80)!r} is not the name of a run: `esx load runs` lists them")
+    return name
 
 
 def read_run(path: Path) -> SavedRun:

@@ -63,3 +63,34 @@ def test_saved_runs_are_listed_and_options_lost_before_a_subcommand_are_refused(
     assert run["run"] in text[1]
     assert max(map(len, text)) <= 80
     assert "--users stands before 'runs'" in one_line_error(esx("load", "--users", "2", "runs"), 2)
+
+
+async def test_a_sweep_is_saved_shown_again_and_repeated(dsn18: str, tmp_path: Path) -> None:
+    home = str(tmp_path)
+    page, picture = tmp_path / "sweep.html", tmp_path / "sweep.svg"
+    arguments = ("--vary", "strategy=conditional,row-lock", "--users", "2", "--duration", "1s", "-d", dsn18)
+    done = esx("load", "sweep", *arguments, "--html", str(page), "--svg", str(picture), ESX_DATA_DIR=home)
+    assert done.returncode == 0, done.stderr
+    assert "Best: strategy=" in done.stdout
+    assert "2/2" in done.stderr
+    assert "<svg" in page.read_text()
+    assert picture.read_text().startswith("<svg")
+    results = ndjson(esx("load", "sweep", "--show", "last", "--json", ESX_DATA_DIR=home).stdout)
+    assert [result["point"] for result in results] == [{"strategy": "conditional"}, {"strategy": "row-lock"}]
+    runs = ndjson(esx("load", "runs", "--json", ESX_DATA_DIR=home).stdout)
+    assert {run["run"] for run in runs} == {result["run"] for result in results}
+    assert "--users and --again exclude each other" in one_line_error(
+        esx("load", "sweep", "--again", "last", "--users", "3", ESX_DATA_DIR=home), 2
+    )
+    assert "no knob" in one_line_error(esx("load", "sweep", "--vary", "luck=1"), 2)
+
+    again = await Running.start("load", "sweep", "--again", "last", "--json", "-d", dsn18, ESX_DATA_DIR=home)
+    first = json.loads(await again.line())
+    assert first["point"] == {"strategy": "conditional"}
+    again.process.send_signal(signal.SIGINT)
+    assert await again.process.wait() == 130
+    assert ndjson(esx("load", "sweep", "--show", "last", "--json", ESX_DATA_DIR=home).stdout) == [first]
+
+    compared = ndjson(esx("load", "compare", "last", results[0]["run"], "--json", ESX_DATA_DIR=home).stdout)
+    assert [run["run"] for run in compared][1] == results[0]["run"]
+    assert "name two or more" in one_line_error(esx("load", "compare", "last"), 2)

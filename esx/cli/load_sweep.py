@@ -1,0 +1,180 @@
+"""esx load sweep."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.core import ParameterSource
+
+from esx.cli.common import Lines, database, database_option, json_option, narrate, run, store_on
+from esx.cli.load_live import Live
+from esx.cli.load_options import load_options, workload_options
+
+if TYPE_CHECKING:
+    from esx.database import Database
+    from esx.load.model import LoadOptions
+    from esx.load.sweep import Sweep
+
+_NOT_FIXED = frozenset({"dsn", "as_json", "html", "svg", "again", "show", "yes_write_to"})
+
+
+@click.command(name="sweep")
+@click.option(
+    "--vary",
+    multiple=True,
+    metavar="KNOB=V1,V2",
+    help="A knob and its values, e.g. users=1,4,16 or strategy=conditional,row-lock; up to three times.",
+)
+@click.option("--rounds", type=int, default=1, show_default=True, metavar="N", help="Measure everything N times.")
+@click.option("--again", metavar="SWEEP", help="Repeat a saved sweep with its parameters; `last` is the newest.")
+@click.option("--show", metavar="SWEEP", help="Show a saved sweep; nothing is run.")
+@click.option("--html", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Write a page of it.")
+@click.option("--svg", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Write its curves as SVG.")
+@workload_options
+@json_option
+@database_option
+@click.pass_context
+def command(
+    ctx: click.Context,
+    /,
+    vary: tuple[str, ...],
+    rounds: int,
+    again: str | None,
+    show: str | None,
+    html: Path | None,
+    svg: Path | None,
+    dsn: str | None,
+    as_json: bool,
+    **knobs: Any,
+) -> None:
+    """Turn one to three knobs of the load test, and see where optimistic concurrency bends.
+
+    Every combination runs for --duration; with --rounds all of them take turns. The sweep is saved as it goes, so
+    that Ctrl-C keeps what has run, and `--again` repeats it. The first knob whose values are numbers goes along the
+    axis.
+
+    \b
+    esx load sweep --vary hot-streams=1,4,16,64 --hot-share 1 --users 32 --duration 5s
+    esx load sweep --vary users=1,4,16,64 --vary strategy=conditional,row-lock --duration 5s --html sweep.html
+    """
+    from esx.load.errors import InvalidOptions
+    from esx.load.sweep import Plan, Sweeps, plan_of
+
+    sweeps = Sweeps.of(os.environ)
+    if again is not None or show is not None:
+        _alone(ctx, "--again" if again is not None else "--show", both=again is not None and show is not None)
+    if show is not None:
+        _tell(sweeps.load(show), html, svg, as_json=as_json)
+        return
+    if again is not None:
+        old = sweeps.load(again).plan
+        plan = Plan(load_options({**asdict(old.base), "yes_write_to": knobs["yes_write_to"]}), old.vary, old.rounds)
+    else:
+        try:
+            # The combinations are checked, not what they are made from: that alone need make no sense.
+            plan = plan_of(_base(knobs), vary, rounds)
+        except InvalidOptions as error:
+            raise click.UsageError(str(error)) from None
+    with database(dsn) as opened:
+        sweep, stopped = run(_run(opened, sweeps.new(plan, opened.label), sweeps, as_json=as_json))
+    _tell(sweep, html, svg, as_json=False, quiet=as_json)
+    if stopped:
+        raise KeyboardInterrupt
+    failed = [result.run for result in sweep.results if result.verdict != "pass"]
+    if failed:
+        raise click.ClickException(f"{len(failed)} runs did not pass their verdict: {', '.join(failed[:5])}")
+
+
+def _base(knobs: dict[str, Any]) -> LoadOptions:
+    from esx.load.model import LoadOptions
+
+    return LoadOptions(**knobs)
+
+
+def _alone(ctx: click.Context, option: str, *, both: bool) -> None:
+    """Refuse options that the saved parameters would override."""
+    if both:
+        raise click.UsageError("--again and --show exclude each other: use one", ctx)
+    for parameter in ctx.command.params:
+        name = parameter.name or ""
+        if name not in _NOT_FIXED and ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"{parameter.opts[0]} and {option} exclude each other: use one", ctx)
+
+
+async def _run(opened: Database, sweep: Sweep, sweeps: Any, *, as_json: bool) -> tuple[Sweep, bool]:
+    from esx.load.archive import Archive, RecordedRun
+    from esx.load.model import LoadProgress
+    from esx.load.process import LoadRun
+    from esx.load.sweep import Result, SweepRun, Turn, point_text
+
+    async with store_on(opened, application_name="esx load") as store:
+        await store.head()  # says now, and in one line, what is wrong with the database
+    archive = Archive.of(os.environ)
+
+    def start(options: LoadOptions) -> RecordedRun:
+        return RecordedRun(LoadRun(opened.dsn, options), archive, opened.label, sweep=sweep.id)
+
+    under_way = SweepRun(sweep, start, sweeps.save)
+    with contextlib.suppress(NotImplementedError):  # Windows: Ctrl-C then ends it at once
+        asyncio.get_running_loop().add_signal_handler(signal.SIGINT, under_way.stop)
+    plan = sweep.plan
+    narrate(f"sweep {sweep.id}: {len(plan.runs())} runs of {plan.base.duration:g} s in {opened.label}")
+    lines = Lines()
+    with Live(quiet=as_json) as live:
+        turn: Turn | None = None
+        async for said in under_way:
+            if isinstance(said, Turn):
+                turn = said
+                live.show([_turn_text(turn, turn.left), point_text(turn.point)])
+            elif isinstance(said, LoadProgress):
+                assert turn is not None
+                left = max(turn.left - said.elapsed, 0.0)
+                live.show([_turn_text(turn, left), f"{point_text(turn.point)}  {said.goodput:,.0f}/s"])
+            elif isinstance(said, Result):
+                assert turn is not None
+                live.keep(
+                    f"{turn.number:>4}/{turn.runs}  {said.goodput:>8,.0f}/s  {said.conflict_rate:>6.1%}  "
+                    f"{point_text(said.point)}"
+                )
+                if as_json:
+                    lines.json(json.dumps({"sweep": sweep.id, **asdict(said)}, ensure_ascii=False))
+                    lines.flush()
+    return sweep, under_way.stopped
+
+
+def _turn_text(turn: Any, left: float) -> str:
+    minutes, seconds = divmod(round(left), 60)
+    return f"run {turn.number} of {turn.runs}, {minutes}:{seconds:02d} left"
+
+
+def _tell(sweep: Sweep, html: Path | None, svg: Path | None, *, as_json: bool, quiet: bool = False) -> None:
+    from esx.load.sweep_text import sweep_lines
+
+    lines = Lines()
+    if as_json:
+        for result in sweep.results:
+            lines.json(json.dumps({"sweep": sweep.id, **asdict(result)}, ensure_ascii=False))
+    elif not quiet:
+        colour = sys.stdout.isatty()
+        for line in sweep_lines(sweep, colour=colour):
+            # The plots are ours; all else in a sweep is numbers and words that were checked.
+            click.echo(line)
+    if html is not None:
+        from esx.load.pages.sweep import sweep_page
+
+        html.write_text(sweep_page(sweep), encoding="utf-8")
+        narrate(f"wrote {html}")
+    if svg is not None:
+        from esx.load.pages.sweep import sweep_picture
+
+        svg.write_text(sweep_picture(sweep), encoding="utf-8")
+        narrate(f"wrote {svg}")

@@ -1,0 +1,126 @@
+"""A sweep in the terminal: its table, its curves, and what they say."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import TYPE_CHECKING
+
+from esx.load.bend import axis_of, curves, in_words, is_numeric, spots
+from esx.load.describe import arguments, knob
+from esx.load.pages.scale import Axis, scale
+from esx.load.report import milliseconds
+from esx.text import visible
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from esx.load.bend import Curve, Spot
+    from esx.load.sweep import Sweep
+
+WIDTH = 78
+_HEIGHT = 13
+_MARKS = "●▲■◆○△□◇"
+_COLOURS = ("blue+", "orange+", "cyan+", "magenta+", "green+", "red+", "gray", "white")
+_FIGURES: tuple[tuple[str, int, Callable[[Spot], str]], ...] = (
+    ("goodput/s", 10, lambda spot: f"{spot.goodput:,.0f}"),
+    ("conflicts", 10, lambda spot: f"{spot.conflict_rate:.1%}"),
+    ("tries", 6, lambda spot: f"{spot.tries_per_success:.2f}" if spot.tries_per_success else "-"),
+    ("p50 ms", 7, lambda spot: milliseconds(spot.p50)),
+    ("p99 ms", 7, lambda spot: milliseconds(spot.p99)),
+)
+
+
+def sweep_command(sweep: Sweep) -> str:
+    """Return the command that makes this sweep."""
+    plan = sweep.plan
+    vary = " ".join(f"--vary {knob(name)}={','.join(str(value) for value in values)}" for name, values in plan.vary)
+    rounds = f" --rounds {plan.rounds}" if plan.rounds > 1 else ""
+    base = arguments(plan.base)
+    return f"esx load sweep {vary}{rounds}{' ' if base else ''}{base}"
+
+
+def sweep_lines(sweep: Sweep, *, colour: bool) -> Iterator[str]:
+    """Yield a sweep as lines; with `colour` the plots carry the terminal's sequences for it."""
+    plan = sweep.plan
+    yield visible(f"sweep {sweep.id}  {sweep.started_at:%Y-%m-%d %H:%M} UTC  {sweep.database}")
+    yield from textwrap.wrap(
+        visible(sweep_command(sweep)), WIDTH, initial_indent="  ", subsequent_indent="      ", break_on_hyphens=False
+    )
+    ran, planned = len(sweep.results), len(plan.runs())
+    if ran < planned:
+        yield f"  ended early: {ran} of {planned} runs"
+    yield ""
+    yield from table(sweep)
+    found = curves(sweep)
+    if found:
+        yield ""
+        yield from plots(sweep, found, colour=colour) if is_numeric(sweep) else bars(found)
+        yield ""
+    for line in in_words(sweep):
+        yield from textwrap.wrap(visible(line), WIDTH, initial_indent="- ", subsequent_indent="  ")
+
+
+def table(sweep: Sweep) -> Iterator[str]:
+    """Yield a line for each combination: the medians of its rounds."""
+    names = [name for name, _ in sweep.plan.vary]
+    widths = [max(len(knob(name)), *(len(str(value)) for value in values)) + 1 for name, values in sweep.plan.vary]
+    yield "".join(f"{knob(name):<{width}}" for name, width in zip(names, widths, strict=True)) + "".join(
+        f"{title:>{width}}" for title, width, _ in _FIGURES
+    )
+    order = [tuple(point.values()) for point in sweep.plan.points()]
+    for spot in sorted(spots(sweep.results), key=lambda spot: order.index(tuple(spot.point.values()))):
+        values = "".join(f"{spot.point[name]!s:<{width}}" for name, width in zip(names, widths, strict=True))
+        yield visible(values) + "".join(f"{text(spot):>{width}}" for _, width, text in _FIGURES)
+
+
+def plots(sweep: Sweep, found: Sequence[Curve], *, colour: bool) -> Iterator[str]:
+    """Yield goodput and conflict rate over the knob as plots, and what the marks mean."""
+    shown = found[: len(_MARKS)]
+    axis = knob(axis_of(sweep))
+    yield from _plot(shown, lambda spot: spot.goodput, f"goodput, appends/s, over {axis}", colour=colour)
+    yield from _plot(
+        shown, lambda spot: spot.conflict_rate * 100, f"conflicts, % of attempts, over {axis}", colour=colour
+    )
+    if len(found) > 1:
+        for mark, curve in zip(_MARKS, found, strict=False):
+            yield f"  {mark} {visible(curve.name)}"
+        if len(found) > len(_MARKS):
+            yield f"  (the first {len(_MARKS)} of {len(found)} are drawn)"
+
+
+def _plot(found: Sequence[Curve], value: Callable[[Spot], float], title: str, *, colour: bool) -> Iterator[str]:
+    from textual_plotext.plot import Plot
+
+    plot = Plot()
+    plot.plotsize(WIDTH, _HEIGHT)
+    plot._set_size(WIDTH, _HEIGHT)
+    plot.theme("clear" if not colour else "textual-clear")
+    places = sorted({float(place) for curve in found for place, _ in curve.spots})
+    logarithmic = places[0] > 0 and places[-1] / places[0] >= 10
+    highest = 0.0
+    for at, curve in enumerate(found):
+        across = [float(place) for place, _ in curve.spots]
+        up = [value(spot) for _, spot in curve.spots]
+        highest = max(highest, *up)
+        plot.plot(across, up, marker="braille", color=_COLOURS[at])
+        plot.scatter(across, up, marker=_MARKS[at], color=_COLOURS[at])
+    if logarithmic:
+        plot.xscale("log")
+    plot.xticks(places, [f"{place:g}" for place in places])
+    up_scale = scale(Axis(low=0.0), [highest], about=4)
+    plot.ylim(0, up_scale.high)
+    plot.yticks([value for value, _ in up_scale.ticks], [text for _, text in up_scale.ticks])
+    plot.title(title)
+    drawn = plot.build()
+    yield from (drawn if colour else Plot.uncolorize(drawn)).rstrip("\n").split("\n")
+
+
+def bars(found: Sequence[Curve]) -> Iterator[str]:
+    """Yield goodput as bars, for a knob whose values have no order."""
+    longest = max((spot.goodput for curve in found for _, spot in curve.spots), default=0.0) or 1.0
+    rows = [(f"{curve.name} {place}".strip(), spot) for curve in found for place, spot in curve.spots]
+    width = max(len(name) for name, _ in rows)
+    room = max(WIDTH - width - 12, 10)
+    for name, spot in rows:
+        bar = "█" * round(spot.goodput / longest * room) or "▏"
+        yield f"{visible(name):<{width}}  {bar} {spot.goodput:,.0f}/s"
