@@ -91,6 +91,8 @@ async def _to_safe_position(feed: Feed, *, as_json: bool) -> None:
 async def _follow(feed: Feed, *, as_json: bool) -> None:
     lines = Lines()
     narrate(f"following after global_seq {feed.position}; Ctrl-C ends it")
+    if not await feed.listen():
+        narrate(f"polling, as nothing wakes this feed: {feed.problem}")
     held = Held()
     async for batch in feed.follow():
         print_events(lines, batch.events, as_json=as_json)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _PAUSE = 0.002
 _PIECE = 2**18
 # One being written while the next is received.
+_NO_LIMIT = 86400.0 * 365
 _PIECES_AHEAD = 2
 _PREFIX = b'{"global_seq": '
 
@@ -89,7 +90,9 @@ class Export:
                 # How long an export takes is up to its reader.
                 await connection.execute("SET LOCAL statement_timeout = 0")
                 # asyncpg reads no further from its socket until `take` returns, which holds PostgreSQL back.
-                await connection.copy_from_query(self._query, self._after, self.until, *self._arguments, output=take)
+                await connection.copy_from_query(
+                    self._query, self._after, self.until, *self._arguments, output=take, timeout=_NO_LIMIT
+                )
             if held:
                 await queue.put(_unescaped(held))
         except Exception as error:

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import socket
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import asyncpg
 
-from esx.store.errors import StoreUnavailable
+from esx.store.errors import StoreFailed, StoreUnavailable
 from esx.store.model import Notification
 from esx.store.pool import Pool
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+_EXAMINATION = 1.0
+_GLANCES = 5
+_ONE_ROW = "SELECT 1"
 
 
 def describe(dsn: str | None) -> str:
@@ -31,17 +42,123 @@ def describe(dsn: str | None) -> str:
     return f"{user + '@' if user else ''}{host}{':' + port if port else ''}{'/' + database if database else ''}"
 
 
-async def connect(dsn: str | None, *, timeout: float, settings: dict[str, str]) -> asyncpg.Connection:
-    """Open a connection as the store needs it. Raises the driver's errors."""
-    connection = await asyncpg.connect(dsn, timeout=timeout, server_settings=settings)
-    try:
+class Session(asyncpg.Connection):
+    """A connection.
+
+    `server_started` tells which run of which server it belongs to, None behind a pooler. A `limited` one turns away
+    from statements that take too long by itself.
+    """
+
+    __slots__ = ("limited", "server_started")
+    limited: bool
+    server_started: datetime | None
+    _server_caps: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Pooler:
+    """A connection pooler before PostgreSQL. `certain`: a connection was seen to change or share its session.
+
+    Otherwise it may as well keep a session for each connection; what is done is right then too, only slower.
+    """
+
+    certain: bool
+
+    def __str__(self) -> str:
+        if self.certain:
+            return "a connection pooler lends sessions for one transaction at a time"
+        return "a connection pooler stands before PostgreSQL, and may lend sessions for one transaction at a time"
+
+
+class Connector:
+    """Opens all connections of a store, as the store needs them.
+
+    Behind a pooler in transaction mode, such as PgBouncer's, each transaction may run in another session, which other
+    clients use too: there no statement is kept prepared, and nothing is set for a session. Such a pooler shows in
+    the process id that it makes up. `pooler` is known once something was opened.
+    """
+
+    def __init__(self, dsn: str | None, application_name: str, *, timeout: float = 10.0) -> None:
+        self._dsn = dsn
+        self._application_name = application_name
+        self._timeout = timeout
+        self.where = describe(dsn)
+        self.pooler: Pooler | None = None
+
+    async def open(
+        self, role: str = "", *, settings: Mapping[str, str] | None = None, limit: float | None = None
+    ) -> Session:
+        """Open a connection; `settings` are for its session, and left out behind a pooler.
+
+        There `limit` is kept instead, in seconds: from a statement that takes longer it turns away, with TimeoutError.
+
+        Raises the driver's errors, TimeoutError among them.
+        """
+        async with asyncio.timeout(self._timeout):
+            if self.pooler is None:
+                connection = await self._connect(role, keep_statements=True)
+                try:
+                    if await _own_session(connection, settings or {}):
+                        connection.server_started = await connection.fetchval("SELECT pg_postmaster_start_time()")
+                        return connection
+                    self.pooler = await self._examine(connection)
+                except BaseException:
+                    connection.terminate()
+                    raise
+                connection.terminate()
+            return await self._connect(role, keep_statements=False, limit=limit or None)
+
+    async def _connect(self, role: str, *, keep_statements: bool, limit: float | None = None) -> Session:
+        # Of what may be set at the start, PgBouncer takes only this name.
+        name = f"{self._application_name} {role}".rstrip()
+        connection: Session = await asyncpg.connect(
+            self._dsn,
+            timeout=self._timeout,
+            server_settings={"application_name": name},
+            statement_cache_size=100 if keep_statements else 0,
+            command_timeout=limit,
+            connection_class=Session,
+        )
+        connection.server_started = None
+        connection.limited = limit is not None
+        if not keep_statements:
+            # To look up a type, asyncpg would turn it off for the session, and on again in whatever session comes next.
+            connection._server_caps = connection._server_caps._replace(jit=False)
         _notice_a_dead_peer(connection)
-        # Under the stricter levels a lost race would be a serialization failure, and a lock would wait for nothing.
-        await connection.execute("SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL READ COMMITTED")
-    except BaseException:
-        connection.terminate()
-        raise
-    return connection
+        return connection
+
+    async def _examine(self, first: Session) -> Pooler:
+        """Look whether a connection moves to another session, or two that are open get the same one."""
+        second = None
+        try:
+            # Where each connection keeps its session, there may be none left for a second one.
+            async with asyncio.timeout(_EXAMINATION):
+                second = await self._connect("", keep_statements=False)
+                known = None
+                for _ in range(_GLANCES):
+                    pid = await second.fetchval("SELECT pg_backend_pid()")
+                    if known not in (None, pid) or await _has_pid(first, pid):
+                        return Pooler(certain=True)
+                    known = pid
+        except TimeoutError:
+            pass
+        finally:
+            if second is not None:
+                second.terminate()
+        return Pooler(certain=False)
+
+
+async def _own_session(connection: Session, settings: Mapping[str, str]) -> bool:
+    """Apply settings to the session and return True, or leave it alone if it is not the connection's own."""
+    # Under the stricter levels a lost race would be a serialization failure, and a lock would wait for nothing.
+    wanted = {"default_transaction_isolation": "read committed", **settings}
+    made = ", ".join(f"set_config('{name}', '{value}', false)" for name, value in wanted.items())
+    # The simple protocol: a prepared statement would stay behind in the session.
+    return await connection.execute(f"SELECT {made} WHERE pg_backend_pid() = {connection.get_server_pid()}") == _ONE_ROW
+
+
+async def _has_pid(connection: Session, pid: int) -> bool:
+    return await connection.execute(f"SELECT 1 WHERE pg_backend_pid() = {pid}") == _ONE_ROW
 
 
 def _notice_a_dead_peer(connection: asyncpg.Connection) -> None:
@@ -59,44 +176,55 @@ def _notice_a_dead_peer(connection: asyncpg.Connection) -> None:
 
 
 async def open_pool(
-    dsn: str | None,
+    connector: Connector,
     *,
     size: int,
-    application_name: str,
     read_only: bool,
     statement_timeout: float | None,
     notification: Notification,
-    timeout: float,
 ) -> Pool:
     """Open a pool of at most `size` connections, one of them now.
 
-    Raises StoreUnavailable if the database cannot be reached within `timeout` seconds.
+    Raises StoreUnavailable if the database cannot be reached in time, and StoreFailed for what a pooler makes
+    impossible.
     """
-    settings = server_settings(application_name, read_only=read_only, statement_timeout=statement_timeout)
-    if notification is not Notification.DOORBELL:
-        settings["esx.notification"] = notification.value
-
-    async def another() -> asyncpg.Connection:
-        return await connect(dsn, timeout=timeout, settings=settings)
-
-    pool = Pool(another, size, describe(dsn))
-    try:
-        async with pool.lend():
-            return pool
-    except (ValueError, OverflowError) as error:
-        raise StoreUnavailable(
-            f"{describe(dsn)} is not usable as it is: {type(error).__name__} "
-            "(expected postgresql://user@host:port/database)"
-        ) from error
-
-
-def server_settings(
-    application_name: str, *, read_only: bool = False, statement_timeout: float | None = None
-) -> dict[str, str]:
-    """Return what each session sets: its name, whether it may write, and how many seconds a statement may take."""
-    settings = {"application_name": application_name}
+    settings: dict[str, str] = {}
     if read_only:
         settings["default_transaction_read_only"] = "on"
     if statement_timeout is not None:
         settings["statement_timeout"] = str(round(statement_timeout * 1000))
-    return settings
+    if notification is not Notification.DOORBELL:
+        settings["esx.notification"] = notification.value
+
+    async def another() -> asyncpg.Connection:
+        return await connector.open(settings=settings, limit=statement_timeout)
+
+    pool = Pool(another, size, connector.where)
+    try:
+        async with pool.lend() as connection:
+            if connector.pooler is not None:
+                await _refuse_behind_a_pooler(connection, connector, read_only=read_only, notification=notification)
+            return pool
+    except (ValueError, OverflowError) as error:
+        raise StoreUnavailable(
+            f"{connector.where} is not usable as it is: {type(error).__name__} "
+            "(expected postgresql://user@host:port/database)"
+        ) from error
+
+
+async def _refuse_behind_a_pooler(
+    connection: asyncpg.Connection, connector: Connector, *, read_only: bool, notification: Notification
+) -> None:
+    """Raise StoreFailed for what needs a session of its own."""
+    if notification is not Notification.DOORBELL:
+        raise StoreFailed(
+            f"notification {notification.value!r} is a setting of the session, but at {connector.where} "
+            f"{connector.pooler}: connect to PostgreSQL itself"
+        )
+    isolation = await connection.fetchval("SELECT current_setting('transaction_isolation')")
+    if isolation != "read committed" and not read_only:
+        raise StoreFailed(
+            f"transactions at {connector.where} are {isolation}, and as {connector.pooler}, esx cannot change that: "
+            "ALTER ROLE or ALTER DATABASE ... SET default_transaction_isolation = 'read committed', or connect to "
+            "PostgreSQL itself"
+        )

@@ -10,11 +10,12 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING
 
-from esx.store.connection import connect, server_settings
 from esx.store.driver import DRIVER_ERRORS, first_line, is_connection_loss
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from esx.store.connection import Connector
 
 _HEARTBEAT = 15.0
 _HEARTBEAT_TIMEOUT = 5.0
@@ -25,14 +26,16 @@ _LAST_RETRY = 5.0
 class Doorbell:
     """Listens on a channel and wakes everyone registered, reconnecting with backoff when the connection dies.
 
+    Behind a pooler that lends sessions for a transaction there is nothing to listen with: readers poll, and nobody else
+    is disturbed by a LISTEN left behind.
+
     A heartbeat query notices a connection that died silently. After each reconnection everyone is woken, since
     a notification may have been missed meanwhile.
     """
 
-    def __init__(self, dsn: str | None, channel: str, application_name: str) -> None:
-        self._dsn = dsn
+    def __init__(self, connector: Connector, channel: str) -> None:
+        self._connector = connector
         self._channel = channel
-        self._application_name = application_name
         self._wakers: set[asyncio.Event] = set()
         self._task: asyncio.Task[None] | None = None
         self._first_try = asyncio.Event()
@@ -72,7 +75,7 @@ class Doorbell:
 
     async def _run(self) -> None:
         pause = _FIRST_RETRY
-        while True:
+        while self._connector.pooler is None:
             try:
                 await self._listen()
                 pause = _FIRST_RETRY
@@ -85,12 +88,12 @@ class Doorbell:
                 self._first_try.set()
             await asyncio.sleep(pause)
             pause = min(pause * 2, _LAST_RETRY)
+        self.problem = f"no LISTEN: {self._connector.pooler}"
+        self._first_try.set()
 
     async def _listen(self) -> None:
         """Listen until the connection is lost."""
-        connection = await connect(
-            self._dsn, timeout=10, settings=server_settings(f"{self._application_name} listener")
-        )
+        connection = await self._connector.open("listener")
         lost = asyncio.Event()
         on_lost: Callable[[object], None] = lambda _connection: lost.set()
         connection.add_termination_listener(on_lost)

@@ -49,14 +49,17 @@ def as_store_error(error: BaseException, where: str) -> EsxError | None:
             f"{where} is not usable as it is: {text if where in text else type(error).__name__} "
             "(expected postgresql://user@host:port/database)"
         )
+    if isinstance(error, asyncpg.ProtocolViolationError) and "startup parameter" in text:
+        return StoreUnavailable(
+            f"the connection pooler at {where} refuses a setting of the address ({text}): leave it out, and set it by "
+            "ALTER ROLE; or let PgBouncer's ignore_startup_parameters drop it"
+        )
     if is_connection_loss(error):
         return StoreUnavailable(f"cannot reach {where}: {text}")
     if isinstance(error, asyncpg.LockNotAvailableError):
         return StoreFailed(f"{where} is busy: somebody has held the lock that this needs for too long; try again later")
     if isinstance(error, asyncpg.QueryCanceledError) and "statement timeout" in text:
-        return QueryTimeout(
-            "the query took longer than the statement timeout and was ended: narrow it, or raise statement_timeout"
-        )
+        return took_too_long()
     if isinstance(error, asyncpg.QueryCanceledError):
         return StoreFailed(f"PostgreSQL cancelled the query: {text}")
     if isinstance(error, asyncpg.InsufficientPrivilegeError | asyncpg.ReadOnlySQLTransactionError):
@@ -68,6 +71,13 @@ def as_store_error(error: BaseException, where: str) -> EsxError | None:
     if isinstance(error, DRIVER_ERRORS):
         return StoreFailed(f"{where}: {text}")
     return None
+
+
+def took_too_long() -> QueryTimeout:
+    """Return the error for a query that was ended by its limit."""
+    return QueryTimeout(
+        "the query took longer than the statement timeout and was ended: narrow it, or raise statement_timeout"
+    )
 
 
 def first_line(error: BaseException) -> str:

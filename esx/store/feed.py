@@ -83,6 +83,11 @@ class Feed:
         return self._lost or self._doorbell.problem
 
     @property
+    def lost(self) -> str | None:
+        """Why the feed is not connected; None if it is."""
+        return self._lost
+
+    @property
     def position(self) -> int:
         """The safe position reached: nothing can appear at or below it any more."""
         return self._barrier.position
@@ -96,6 +101,11 @@ class Feed:
     def listening(self) -> bool:
         """Whether notifications wake this feed; if not, it polls."""
         return self._doorbell.listening
+
+    async def listen(self) -> bool:
+        """Begin to listen for notifications, as `follow` does, and return whether that succeeded."""
+        await self._doorbell.start()
+        return self.listening
 
     async def state(self) -> FeedState:
         """Return where the feed stands, asking the database. Raises StoreUnavailable."""

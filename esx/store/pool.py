@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 
-from esx.store.driver import as_store_error, is_connection_loss
+from esx.store.driver import as_store_error, is_connection_loss, took_too_long
 from esx.store.errors import EsxError, StoreClosed
 
 if TYPE_CHECKING:
@@ -165,7 +165,8 @@ class Loan:
         # asyncpg may take a lost connection for usable; then the next one to get it would wait for ever.
         self._pool._give_back(self._connection, broken=error is not None and is_connection_loss(error))
         if error is not None:
-            translated = self._translated(error)
+            limited = isinstance(error, TimeoutError) and getattr(self._connection, "limited", False)
+            translated = took_too_long() if limited else self._translated(error)
             if translated is not None:
                 raise translated from error
 

@@ -25,7 +25,6 @@ from typing import TYPE_CHECKING
 import asyncpg
 
 from esx.store import projection_table as table
-from esx.store.connection import connect, describe, server_settings
 from esx.store.driver import DRIVER_ERRORS, as_store_error, first_line, is_connection_loss
 from esx.store.errors import EsxError, ProjectionFailed, StoreFailed, StoreUnavailable
 from esx.text import visible
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
     from contextlib import AbstractAsyncContextManager
 
+    from esx.store.connection import Connector
     from esx.store.feed import Feed
     from esx.store.model import Event
 
@@ -80,17 +80,14 @@ class Projection:
         name: str,
         handler: BatchHandler,
         *,
-        dsn: str | None,
-        application_name: str,
+        connector: Connector,
         make_feed: Callable[[Lend, int], Feed],
         lend: Lend,
         closed: Callable[[], bool],
     ) -> None:
         self._name = name
         self._handler = handler
-        self._dsn = dsn
-        self._where = describe(dsn)
-        self._application_name = application_name
+        self._connector = connector
         self._make_feed = make_feed
         self._lend = lend
         self._closed = closed
@@ -107,7 +104,7 @@ class Projection:
                 try:
                     await self._session()
                 except (EsxError, *DRIVER_ERRORS, OSError) as error:
-                    meaning = error if isinstance(error, EsxError) else as_store_error(error, self._where)
+                    meaning = error if isinstance(error, EsxError) else as_store_error(error, self._connector.where)
                     if isinstance(meaning, StoreUnavailable):
                         await self._wait_to_retry(meaning)
                     elif meaning is None or meaning is error:
@@ -127,9 +124,7 @@ class Projection:
 
     async def _session(self) -> None:
         """Work until the connection is lost."""
-        connection = await connect(
-            self._dsn, timeout=_PATIENCE, settings=server_settings(f"{self._application_name} projection")
-        )
+        connection = await self._connector.open("projection")
         try:
             self._id = (await table.register(connection, self._name)).id
             await self._wait_for_turn(connection)
@@ -144,7 +139,7 @@ class Projection:
 
     async def _wait_for_turn(self, connection: asyncpg.Connection) -> None:
         """Return as the active instance."""
-        if await behind_pooler(connection):
+        if self._connector.pooler is not None:
             return
         await connection.execute(_KEEPALIVE)
         while not await connection.fetchval("SELECT pg_try_advisory_lock($1, $2)", table.LOCK_CLASS, self._id):
@@ -261,11 +256,6 @@ class Projection:
             lost = f"the connection was lost: {_told(error)}"
             self._trouble = None if isinstance(error, _Moved) else lost
             raise StoreUnavailable(lost) from error
-
-
-async def behind_pooler(connection: asyncpg.Connection) -> bool:
-    """Return whether a pooler may hand each transaction to another session: it makes up a process id of its own."""
-    return bool(await connection.fetchval("SELECT pg_backend_pid()") != connection.get_server_pid())
 
 
 def _explained(error: Exception) -> Exception:

@@ -9,9 +9,9 @@ from esx.store.append import Appender
 from esx.store.barrier import Filter
 from esx.store.bulk_export import Export, settle
 from esx.store.bulk_import import Imported, Importer
-from esx.store.connection import describe, open_pool
+from esx.store.connection import Connector, open_pool
 from esx.store.doorbell import Doorbell
-from esx.store.errors import InvalidQuery, NotFound, SchemaMissing
+from esx.store.errors import InvalidQuery, NotFound, SchemaMissing, StoreFailed
 from esx.store.feed import Feed, find_end
 from esx.store.glob import glob_prefix
 from esx.store.model import ANY, NO_STREAM, Event, EventPreview, Notification, Strategy
@@ -59,15 +59,14 @@ class EventStore:
     it has no events table.
     """
 
-    def __init__(self, pool: Pool, dsn: str | None, application_name: str, retry_for: float) -> None:
+    def __init__(self, pool: Pool, connector: Connector, *, retry_for: float, read_only: bool) -> None:
         self._pool = pool
-        self._dsn = dsn
-        self._where = describe(dsn)
+        self._connector = connector
         self._patience = retry_for
+        self._read_only = read_only
         self._parts: tuple[Layout, Appender, Reader] | None = None
-        self._application_name = application_name
         self._closed = False
-        self._doorbell = Doorbell(dsn, "new_events", application_name)
+        self._doorbell = Doorbell(connector, "new_events")
 
     @classmethod
     def connect(
@@ -93,19 +92,21 @@ class EventStore:
 
         An append whose connection is lost is tried again for up to `retry_for` seconds where that is safe.
         `notification` says how this store's appends wake subscribers.
+
+        Behind a connection pooler in transaction mode, which is noticed, feeds poll; StoreFailed is raised there for a
+        `notification` of its own, and for appends where transactions are not read committed by default.
         """
 
         async def connect() -> EventStore:
+            connector = Connector(dsn, application_name, timeout=timeout)
             pool = await open_pool(
-                dsn,
+                connector,
                 size=max_connections,
-                application_name=application_name,
                 read_only=read_only,
                 statement_timeout=statement_timeout,
                 notification=notification,
-                timeout=timeout,
             )
-            return cls(pool, dsn, application_name, retry_for)
+            return cls(pool, connector, retry_for=retry_for, read_only=read_only)
 
         return Connecting(connect())
 
@@ -126,14 +127,26 @@ class EventStore:
     @property
     def address(self) -> str:
         """Where the store is, for people: ``user@host:port/database``, never a password."""
-        return self._where
+        return self._connector.where
 
     @property
     def listening(self) -> bool:
         """Whether notifications are being received. False until something subscribes."""
         return self._doorbell.listening
 
+    @property
+    def pooler(self) -> str | None:
+        """What is known of a connection pooler that stands before PostgreSQL, in one line; None if there is none."""
+        pooler = self._connector.pooler
+        return None if pooler is None else str(pooler)
+
     def _connection(self) -> Loan:
+        return self._pool.lend()
+
+    def _writing(self) -> Loan:
+        # A pooler's session cannot be made read-only, as others use it too.
+        if self._read_only:
+            raise StoreFailed(f"{self.address} was opened read-only: nothing can be changed there")
         return self._pool.lend()
 
     async def _tools(self, connection: asyncpg.Connection) -> tuple[Layout, Appender, Reader]:
@@ -150,7 +163,7 @@ class EventStore:
 
     async def init(self) -> list[str]:
         """Apply schema.sql and return what it changed; an empty list if everything was there."""
-        async with self._connection() as connection:
+        async with self._writing() as connection:
             changes = await schema.apply_schema(connection)
         self._parts = None
         return changes
@@ -184,7 +197,7 @@ class EventStore:
         """
         layout, appender, _ = self._parts or await self._load()
         return await writing.surviving_loss(
-            self._connection,
+            self._writing,
             lambda connection: appender.append(connection, stream_id, events, expected, strategy),
             may_repeat=writing.repeatable(layout, expected),
             patience=self._patience,
@@ -198,7 +211,7 @@ class EventStore:
         """
         _, appender, _ = self._parts or await self._load()
         return await writing.surviving_loss(
-            self._connection,
+            self._writing,
             lambda connection: writing.append_to_streams(connection, appender, appends),
             # A repeated event id would abort the transaction before it can be recognised.
             may_repeat=all(isinstance(part.expected, int) or part.expected is NO_STREAM for part in appends),
@@ -233,7 +246,7 @@ class EventStore:
         They get new global sequence numbers in the order given. For filling a store; raises StreamTaken if
         a (stream_id, stream_seq) is taken.
         """
-        async with self._connection() as connection:
+        async with self._writing() as connection:
             layout, _, _ = await self._tools(connection)
             return await bulk.copy_in(connection, layout, rows)
 
@@ -257,7 +270,7 @@ class EventStore:
         Raises ImportFailed for a line that cannot be stored, whose place in its stream is taken by another event,
         or that would leave a hole in its stream.
         """
-        async with self._connection() as connection:
+        async with self._writing() as connection:
             layout, _, _ = await self._tools(connection)
         importer = Importer(
             self._connection, layout, keep_global_seq=keep_global_seq, renumber=renumber, on_progress=on_progress
@@ -680,14 +693,13 @@ class EventStore:
         if batch < 1:
             raise InvalidQuery(f"a batch of {batch} events makes no sense: use a number from 1")
         chosen = Filter(stream, event_type, where)
-        async with self._connection() as connection:
+        async with self._writing() as connection:
             layout, _, _ = await self._tools(connection)
             await projection_table.register(connection, name)
         await Projection(
             name,
             handler,
-            dsn=self._dsn,
-            application_name=self._application_name,
+            connector=self._connector,
             make_feed=lambda lend, after: Feed(lend, self._doorbell, layout, after=after, where=chosen, page=batch),
             lend=self._connection,
             closed=lambda: self._closed,
@@ -704,12 +716,12 @@ class EventStore:
 
         Waits for the batch that is being handled. Raises UnknownProjection.
         """
-        async with self._connection() as connection:
+        async with self._writing() as connection:
             await projection_table.set_paused(connection, name, True)
 
     async def resume_projection(self, name: str) -> None:
         """Let a paused projection go on. Raises UnknownProjection."""
-        async with self._connection() as connection:
+        async with self._writing() as connection:
             await projection_table.set_paused(connection, name, False)
 
     async def reset_projection(
@@ -725,7 +737,7 @@ class EventStore:
         being handled. A position above 0 should be a safe one, e.g. that of a feed: events that become visible below
         it later are not handled. Raises UnknownProjection, and ProjectionFailed if `clear` raises.
         """
-        async with self._connection() as connection:
+        async with self._writing() as connection:
             await projection_table.reset(connection, name, to, clear)
 
     async def delete_projection(self, name: str) -> None:
@@ -733,7 +745,7 @@ class EventStore:
 
         Raises UnknownProjection.
         """
-        async with self._connection() as connection:
+        async with self._writing() as connection:
             await projection_table.delete(connection, name)
 
     # -- state --------------------------------------------------------------------------------------------
@@ -753,7 +765,7 @@ class EventStore:
         from esx.store.doctor.diagnosis import diagnose
 
         async with self._connection() as connection:
-            return await diagnose(connection, full=full, on_progress=on_progress)
+            return await diagnose(connection, pooler=self._connector.pooler, full=full, on_progress=on_progress)
 
 
 class Connecting:

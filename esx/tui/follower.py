@@ -42,7 +42,12 @@ class Follower:
     @property
     def problem(self) -> str | None:
         """Why nothing comes, if the connection is lost."""
-        return None if self._feed is None else self._feed.problem
+        return None if self._feed is None else self._feed.lost
+
+    @property
+    def polls_because(self) -> str | None:
+        """Why the feed polls, where it does and that is known."""
+        return None if self._feed is None or self._feed.listening else self._feed.problem
 
     @property
     def position(self) -> int:

@@ -253,7 +253,7 @@ async def test_a_stricter_default_isolation_changes_nothing(
 ) -> None:
     name = await sql.fetchval("SELECT current_database()")
     await sql.execute(f"ALTER DATABASE {name} SET default_transaction_isolation = '{level}'")
-    async with EventStore.connect(store._dsn) as strict:
+    async with EventStore.connect(store._connector._dsn) as strict:
         for version in range(-1, 4):
             expected = NO_STREAM if version < 0 else version
             outcomes = await asyncio.gather(

@@ -40,13 +40,15 @@ async def gaps(feed: Feed) -> AsyncIterator[Gap | None]:
             yield batch.gap
 
 
-async def moody_writers(dsn: str, *, writers: int = 24, transactions: int = 12) -> set[int]:
+async def moody_writers(
+    dsn: str, *, writers: int = 24, transactions: int = 12, keep_statements: bool = True
+) -> set[int]:
     """Write from transactions that now and then pause before they commit or roll back; return what committed."""
     committed: set[int] = set()
 
     async def write(name: int) -> None:
         mood = random.Random(name)
-        connection = await asyncpg.connect(dsn)
+        connection = await asyncpg.connect(dsn, statement_cache_size=100 if keep_statements else 0)
         try:
             for turn in range(transactions):
                 transaction = connection.transaction()

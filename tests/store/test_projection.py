@@ -26,7 +26,8 @@ from esx import (
     StoreUnavailable,
     UnknownProjection,
 )
-from esx.store import InvalidQuery, StoreFailed, projection
+from esx.store import InvalidQuery, StoreFailed
+from esx.store.connection import Pooler
 from tests.store.test_feed import moody_writers
 
 if TYPE_CHECKING:
@@ -463,14 +464,9 @@ async def test_a_zombie_cannot_commit(dsn: str, store: EventStore, read: asyncpg
 
 
 async def test_without_the_lock_the_checkpoint_alone_keeps_two_from_handling_twice(
-    dsn: str, store: EventStore, read: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+    dsn: str, store: EventStore, read: asyncpg.Connection
 ) -> None:
     """As behind PgBouncer in transaction mode, where a session's lock means nothing."""
-
-    async def pooled(_connection: asyncpg.Connection) -> bool:
-        return True
-
-    monkeypatch.setattr(projection, "behind_pooler", pooled)
     calls: list[tuple[str, int]] = []
 
     def handler(name: str) -> Callable[[asyncpg.Connection, Event], Awaitable[None]]:
@@ -480,11 +476,10 @@ async def test_without_the_lock_the_checkpoint_alone_keeps_two_from_handling_twi
 
         return handle
 
-    async with (
-        EventStore.connect(dsn) as other,
-        running(store.project("p", handler("one"), batch=3)) as one,
-        running(other.project("p", handler("two"), batch=5)) as two,
-    ):
+    async with EventStore.connect(dsn) as other, contextlib.AsyncExitStack() as stack:
+        store._connector.pooler = other._connector.pooler = Pooler(certain=True)
+        one = await stack.enter_async_context(running(store.project("p", handler("one"), batch=3)))
+        two = await stack.enter_async_context(running(other.project("p", handler("two"), batch=5)))
         for n in range(1, 21):
             await fill(store, 10)
             await at(store, n * 10, one, two)

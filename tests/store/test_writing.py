@@ -73,7 +73,7 @@ async def test_any_survives_where_event_ids_are_unique(
 ) -> None:
     proxy, first = through_proxy
     await sql.execute("CREATE UNIQUE INDEX ids ON events (event_id)")
-    async with EventStore.connect(first._dsn) as store:
+    async with EventStore.connect(first._connector._dsn) as store:
         await store.version("warm")
         proxy.cut = moment
         done = await store.append("warm", [NewEvent("A"), NewEvent("B")], expected=ANY)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     import asyncpg
 
+    from esx.store.connection import Pooler
     from esx.store.doctor.finding import Finding
     from esx.store.doctor.indexes import Index
     from esx.store.doctor.scan import OnProgress
@@ -27,7 +28,11 @@ _SERVER = Topic("server", server.read_server, server.CHECKS)
 
 
 async def diagnose(
-    connection: asyncpg.Connection, *, full: bool = False, on_progress: OnProgress | None = None
+    connection: asyncpg.Connection,
+    *,
+    pooler: Pooler | None = None,
+    full: bool = False,
+    on_progress: OnProgress | None = None,
 ) -> list[Finding]:
     """Run all checks and return what they find, at least one finding for each that applies.
 
@@ -45,6 +50,7 @@ async def diagnose(
         findings += (await _PROJECTIONS.examine(connection))[1]
     findings += (await _ACTIVITY.examine(connection))[1]
     findings += (await _SERVER.examine(connection))[1]
+    findings += server.pooling(pooler)
     if full and facts is not None and usable and found is not None:
         findings += await _look_at_events(connection, facts, found, on_progress)
     return findings

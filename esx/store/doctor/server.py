@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     import asyncpg
 
+    from esx.store.connection import Pooler
     from esx.store.doctor.finding import Finding
 
 _OLDEST = 14
@@ -268,6 +269,17 @@ def visibility(server: Server) -> Iterator[Finding]:
         )
     else:
         yield found.ok(f"user {shown(server.user)} sees what other sessions do")
+
+
+def pooling(pooler: Pooler | None) -> Iterator[Finding]:
+    """Tell what a connection pooler takes away."""
+    found = About("pooler")
+    if pooler is None:
+        yield found.ok("the session is PostgreSQL's own: the feed can listen, and statements stay prepared")
+    else:
+        yield found.info(
+            f"{pooler}: the feed polls, and each statement is prepared anew; connect directly to spare that"
+        )
 
 
 def _data_directory(server: Server) -> str:

@@ -173,6 +173,7 @@ class HealthPane(Pane):
             [
                 ("doorbell", *bell),
                 ("this session", *(("listening", _GOOD) if follower.listening else ("polling", _WARNING))),
+                *([("", because, MUTED)] if (because := follower.polls_because) else []),
                 ("queue used", f"{health.notify_queue:.1%}", _grade(health.notify_queue, 0.1, 0.5)),
             ],
         )
