@@ -592,6 +592,12 @@ def data_directory(environ: Mapping[str, str]) -> Path:
     return user_data_path("esx", appauthor=False)
 
 
+def is_own(data_directory: str) -> bool:
+    """Return whether a server with that data directory is one that esx keeps for this user."""
+    home = Path(data_directory).parent
+    return home.name.startswith("postgresql-") and home.parent.resolve() == _root(None)
+
+
 def _root(given: Path | None) -> Path:
     try:
         return (given or data_directory(os.environ)).expanduser().resolve()

@@ -5,34 +5,30 @@
 
 A stream that has moved on meanwhile refuses the append: a conflict, which is an outcome and not a failure. Locust's
 tables show successes as "append" (with errors as its failures) and conflicts as "append (conflict)". Events go to
-streams of the run's own, ``load-<run id>-<n>``.
+streams of the run's own, ``load-<run id>-<n>``; at the end they are compared with what the users were told.
 """
 
 # Locust's own types leave listeners out, and know no async tasks.
 # mypy: disable-error-code="untyped-decorator, type-var, override"
 from __future__ import annotations
 
-import asyncio
-import itertools
-import os
-import random
+import logging
 import sys
-import time
 from typing import TYPE_CHECKING, Any
 
 import gevent
-from locust import constant, events, task
+from locust import constant, events, runners, task
 from locust.exception import StopTest
 from locust.runners import MasterRunner, WorkerRunner
 
-from esx.database import choose
-from esx.load.errors import LoadFailed
-from esx.load.model import LoadProgress, LoadSummary, run_prefix
-from esx.store import NO_STREAM, EsxError, EventStore, JsonText, NewEvent, OutcomeUnknown, WrongVersion
+from esx.load.ledger import Ledger
+from esx.store import EsxError
+from loadtest import webui
 from loadtest.protocol import Protocol
-from loadtest.settings import Settings, add_options, new_run_id, own_dsn, settings_of
-from loadtest.stats import Collector
+from loadtest.run import Run, open_store
+from loadtest.settings import LONGEST_UNASKED, add_options, new_run_id, own_dsn, settings_of
 from loadtest.user import AsyncUser
+from loadtest.writer import Writer
 
 if TYPE_CHECKING:
     from locust.argument_parser import LocustArgumentParser
@@ -41,114 +37,35 @@ if TYPE_CHECKING:
 
 _COLLECT_EVERY = 0.25
 _FINISH_WITHIN = 10.0  # seconds for the appends in flight at the end; cut off, their outcome would be unknown
-_AFTER_FAILURE = (0.2, 1.0)
-_MOST_CONNECTIONS = 10_000  # opened as users need them, one each
+_RESULTS_WITHIN = 10.0  # seconds for workers to tell what they know, after that
+_STOP, _RESULT = "esx_stop", "esx_result"  # messages between master and workers
 
-
-class Run:
-    """One load test in this process, from test_start to test_stop."""
-
-    def __init__(self, run: str, settings: Settings, environment: Environment) -> None:
-        self.id = run
-        self.settings = settings
-        self.prefix = run_prefix(run)
-        self.collector = Collector(run, environment.stats)
-        self.store: EventStore | None = None  # a master has none
-        self.began = time.perf_counter()
-        self.ended: float | None = None
-        self.users = 0
-        self._numbers = itertools.count()
-        self._environment = environment
-        self._greenlets: list[Any] = []
-
-    def open(self) -> None:
-        """Connect; raises EsxError."""
-        self.store = AsyncUser.bridge.run(_open(self.settings.dsn))
-        self.began = time.perf_counter()
-
-    def spawn(self, *greenlets: Any) -> None:
-        """Keep greenlets that are to end with the run."""
-        self._greenlets.extend(greenlets)
-
-    def close(self) -> None:
-        """End the run: every user has stopped."""
-        self.ended = time.perf_counter()
-        gevent.killall([greenlet for greenlet in self._greenlets if greenlet is not gevent.getcurrent()], block=False)
-        self.collector.collect()
-        store, self.store = self.store, None
-        if store is not None:
-            AsyncUser.bridge.run(store.close())
-
-    @property
-    def elapsed(self) -> float:
-        """Seconds since the users could begin, up to the end."""
-        return (self.ended or time.perf_counter()) - self.began
-
-    def draw(self) -> tuple[int, random.Random]:
-        """Return the next user's number and its own source of randomness."""
-        number = next(self._numbers)
-        seed = self.settings.load.seed
-        if seed is None:
-            return number, random.Random()  # noqa: S311 - picks streams, keeps no secrets
-        # Workers draw apart from each other, and the same in every run.
-        worker = getattr(self._environment.runner, "worker_index", 0)
-        return number, random.Random(f"{seed}/{worker}/{number}")  # noqa: S311
+log = logging.getLogger(__name__)
 
 
 class StreamWriter(AsyncUser):
-    """Reads the version of a stream and appends one event at it, again and again."""
+    """Reads the version of a stream and appends at it, again and again."""
 
     wait_time = constant(0)
 
     async def on_start(self) -> None:
         """Take part in the run."""
-        assert state.run is not None
-        assert state.run.store is not None
-        self.store = state.run.store
-        self.outcomes = state.run.collector.outcomes
-        self.prefix = state.run.prefix
-        self.settings = state.run.settings.load
-        number, self.random = state.run.draw()
-        self.metadata = JsonText(f'{{"run_id":"{state.run.id}","user_id":"writer-{number}"}}')
-        self.appends = 0
+        run = state.run
+        assert run is not None
+        assert run.workshop is not None
+        self.writer = Writer(run.workshop, run.number(), 1 / max(run.options.users, 1), lambda: self.stopping)
+        self.think_time = run.options.think_time
 
     @task
     async def append(self) -> None:
-        """Read, decide, append."""
-        stream = self._pick_stream()
-        began = time.perf_counter_ns()
-        try:
-            version = await self.store.version(stream)
-        except EsxError as error:
-            self.outcomes.error(time.perf_counter_ns() - began, str(error))
-            await self.pause(self.random.uniform(*_AFTER_FAILURE))
+        """Wait until it is time, read, decide, append."""
+        due = await self.writer.wait_until_due()
+        if self.stopping:
             return
-        self.appends += 1
-        event = NewEvent("LoadTested", JsonText(f'{{"n":{self.appends}}}'), self.metadata)
-        began = time.perf_counter_ns()
-        try:
-            await self.store.append(stream, [event], expected=NO_STREAM if version < 0 else version)
-        except WrongVersion:
-            self.outcomes.conflict(time.perf_counter_ns() - began)
-        except OutcomeUnknown as error:
-            # The connection is gone; whether the append had been committed is not known.
-            self.outcomes.unknown(time.perf_counter_ns() - began, str(error))
-            await self.pause(self.random.uniform(*_AFTER_FAILURE))
-        except EsxError as error:
-            self.outcomes.error(time.perf_counter_ns() - began, str(error))
-            await self.pause(self.random.uniform(*_AFTER_FAILURE))
-        except (Exception, asyncio.CancelledError) as error:
-            self.outcomes.unknown(time.perf_counter_ns() - began, f"cut off: {error!r}")
-            raise
-        else:
-            self.outcomes.success(time.perf_counter_ns() - began)
-
-    def _pick_stream(self) -> str:
-        settings, draw = self.settings, self.random.random
-        hot, streams = settings.hot_streams, settings.streams
-        if hot and (hot == streams or draw() < settings.hot_share):
-            return f"{self.prefix}{int(draw() * hot)}"
-        return f"{self.prefix}{hot + int(draw() * (streams - hot))}"
+        if not await self.writer.command(due):
+            await self.pause(1.0)  # nothing more may be appended: the run is about to end
+        elif self.think_time:
+            await self.pause(self.writer.thinking())
 
 
 class State:
@@ -176,13 +93,20 @@ def _init(environment: Environment, runner: Runner, **_: Any) -> None:
         state.protocol = Protocol()
     # Greenlets that collect figures must not hold the event loop up for the usual 5 ms: it would show in latencies.
     sys.setswitchinterval(0.0005)
+    # Figures of a second need reports that come as often.
+    runners.WORKER_REPORT_INTERVAL = 1.0
     # Users finish the append in progress, unless told otherwise.
     environment.stop_timeout = environment.stop_timeout or _FINISH_WITHIN
     state.own_dsn = own_dsn(options)
+    if isinstance(runner, MasterRunner):
+        runner.register_message(_RESULT, _take_result)
+    elif isinstance(runner, WorkerRunner):
+        runner.register_message(_STOP, _stop_worker, concurrent=True)
+    webui.extend(environment, lambda: state.run)
     try:
         settings = settings_of(options)
         if not isinstance(runner, MasterRunner | WorkerRunner) or options.processes or settings.dsn:
-            AsyncUser.bridge.run(_check(settings.dsn))
+            AsyncUser.bridge.run(_check(settings.dsn, settings.load.yes_write_to))
     except EsxError as error:
         if state.protocol is not None:
             state.protocol.error(str(error))
@@ -194,40 +118,120 @@ def _test_start(environment: Environment, **_: Any) -> None:
     options, runner = environment.parsed_options, environment.runner
     assert options is not None
     assert runner is not None
-    state.run = None
+    _forget_run()
     if isinstance(runner, WorkerRunner):
         # The master's options have just been laid over ours.
         options.dsn = state.own_dsn or options.dsn
+        options.num_users = options.esx_users
+    else:
+        options.esx_users = options.num_users = runner.target_user_count
+        options.esx_workers = max(getattr(runner, "worker_count", 1), 1)
     try:
         settings = settings_of(options)
         if not isinstance(runner, WorkerRunner):
             options.esx_run = settings.load.run_id or new_run_id()
         run = Run(options.esx_run, settings, environment)
-        if not isinstance(runner, MasterRunner):
-            run.open()
+        if isinstance(runner, WorkerRunner):
+            run.open_workshop(index=max(runner.worker_index, 0), workers=options.esx_workers)
+        elif isinstance(runner, MasterRunner):
+            _open_masters_watch(run)
+        else:
+            run.open_workshop()
+            run.open_watch()
     except EsxError as error:
         state.failure = str(error)
         environment.process_exit_code = 1
         raise StopTest(f"esx: {error}") from None
     state.run = run
-    run.spawn(gevent.spawn(_collect, run))
+    run.begin()
+    if isinstance(runner, WorkerRunner):
+        run.spawn(gevent.spawn(_collect, run))
+        return
+    run.spawn(gevent.spawn(_progress, run, environment))
     if state.protocol is not None:
-        run.spawn(gevent.spawn(_progress, run, runner, state.protocol))
         state.protocol.on_end(runner.quit)
-    if options.stop_after and not isinstance(runner, WorkerRunner):
-        run.spawn(gevent.spawn_later(options.stop_after, runner.quit))
+    if options.stop_after or not options.run_time:
+        seconds = run.options.warm_up + (options.stop_after or LONGEST_UNASKED)
+        run.spawn(gevent.spawn_later(seconds, _end, environment))
+
+
+def _open_masters_watch(run: Run) -> None:
+    try:
+        run.open_watch()
+    except EsxError as error:
+        if run.settings.dsn is not None or run.options.subscribers:
+            raise
+        log.warning("esx: the workers' database is not known here, so there will be no verdict: %s", error)
+
+
+def _forget_run() -> None:
+    run, state.run = state.run, None
+    if run is not None and run.judging is not None:
+        run.judging.join()
+
+
+def _end(environment: Environment) -> None:
+    """End the run: with the web UI only the run, without it Locust too."""
+    runner = environment.runner
+    assert runner is not None
+    if environment.web_ui is None:
+        runner.quit()
+    else:
+        runner.stop()
 
 
 @events.test_stopping.add_listener
 def _test_stopping(environment: Environment, **_: Any) -> None:
-    if state.run is not None and environment.runner is not None:
-        state.run.users = environment.runner.user_count
+    run, runner = state.run, environment.runner
+    if run is None or runner is None or run.ended is not None:
+        return
+    run.users = runner.user_count
+    if isinstance(runner, MasterRunner):
+        _gather(run, runner, environment.stop_timeout)
+
+
+def _gather(run: Run, runner: MasterRunner, stop_timeout: float) -> None:
+    """Stop the workers and wait for what they know; Locust itself would not wait for it when it quits."""
+    asked = {worker.id for worker in (*runner.clients.spawning, *runner.clients.running)}
+    runner.send_message(_STOP, {"run": run.id})
+    with gevent.Timeout(stop_timeout + _RESULTS_WITHIN, False):
+        while not asked <= run.ledgers.keys() | {worker.id for worker in runner.clients.missing}:
+            gevent.sleep(0.02)
+    run.missing_workers = sorted(asked - run.ledgers.keys())
 
 
 @events.test_stop.add_listener
-def _test_stop(**_: Any) -> None:
-    if state.run is not None and state.run.ended is None:
-        state.run.close()
+def _test_stop(environment: Environment, **_: Any) -> None:
+    run, runner = state.run, environment.runner
+    if run is None or run.ended is not None:
+        return
+    ledger = run.close()
+    if isinstance(runner, WorkerRunner):
+        data: dict[str, Any] = {}
+        run.collector.report(data)
+        runner.send_message(_RESULT, {"report": data, "run": run.id, "ledger": ledger.to_wire()})
+    else:
+        run.judging = gevent.spawn(_judge, run, [ledger, *run.ledgers.values()])
+
+
+def _judge(run: Run, ledgers: list[Ledger]) -> None:
+    run.judge(ledgers)
+    summary = run.summary
+    if summary is not None and state.protocol is None:
+        for line in (f"run {run.id}: verdict {summary.verdict or 'none'}", *summary.evidence):
+            log.log(logging.INFO if summary.verdict == "pass" else logging.ERROR, "%s", line)
+
+
+def _stop_worker(environment: Environment, **_: Any) -> None:
+    assert environment.runner is not None
+    environment.runner.stop()
+
+
+def _take_result(environment: Environment, msg: Any, **_: Any) -> None:  # noqa: ARG001
+    run = state.run
+    if run is not None and msg.data["run"] == run.id and msg.node_id not in run.ledgers:
+        run.collector.take_report(msg.node_id, msg.data["report"])
+        run.ledgers[msg.node_id] = Ledger.from_wire(msg.data["ledger"])
 
 
 @events.report_to_master.add_listener
@@ -244,13 +248,30 @@ def _worker_report(client_id: str, data: dict[str, Any], **_: Any) -> None:
         state.run.collector.take_report(client_id, data)
 
 
+@events.quitting.add_listener
+def _quitting(environment: Environment, **_: Any) -> None:
+    runner, run = environment.runner, state.run
+    if run is None or runner is None or isinstance(runner, WorkerRunner):
+        return
+    if run.ended is None:
+        # By a signal: the run ends as it would have by itself.
+        runner.quit()
+    judging = run.judging
+    while judging is not None and not judging.ready():
+        judging.join(1.0)
+        if state.protocol is not None:
+            state.protocol.phase("judging")
+    if run.summary is not None and run.summary.verdict == "fail":
+        environment.process_exit_code = 1
+
+
 @events.quit.add_listener
 def _quit(**_: Any) -> None:
     if state.protocol is not None:
-        if state.run is None:
+        if state.run is None or state.run.summary is None:
             state.protocol.error(state.failure or "the load test ended before it began")
         else:
-            state.protocol.write(_summary(state.run))
+            state.protocol.write(state.run.summary)
     AsyncUser.bridge.stop()
 
 
@@ -260,55 +281,23 @@ def _collect(run: Run) -> None:
         run.collector.collect()
 
 
-def _progress(run: Run, runner: Runner, protocol: Protocol) -> None:
-    last = 0.0
+def _progress(run: Run, environment: Environment) -> None:
+    seconds = 0
     while True:
-        gevent.sleep(1.0 - run.elapsed % 1.0)
-        now, users = run.elapsed, runner.user_count
-        recent, total = run.collector.recent(), run.collector.total()
-        counts, percentiles = recent.counts, recent.percentiles()
-        protocol.write(
-            LoadProgress(
-                elapsed=now,
-                users=users,
-                total=total.counts,
-                goodput=counts.successes / (now - last),
-                conflict_rate=counts.conflicts / (counts.attempts or 1),
-                p50_ms=percentiles["p50"],
-                p95_ms=percentiles["p95"],
-                p99_ms=percentiles["p99"],
-                last_error=total.last_error,
-            )
-        )
-        last = now
+        gevent.sleep(_COLLECT_EVERY - run.elapsed % _COLLECT_EVERY)
+        run.collector.collect()
+        if run.watch is not None:
+            run.watch.sample()
+        if run.elapsed >= seconds + 1:
+            seconds = int(run.elapsed)
+            assert environment.runner is not None
+            line = run.progress(environment.runner.user_count)
+            if state.protocol is not None:
+                state.protocol.write(line)
+        if run.spent:
+            gevent.spawn(_end, environment)
+            return
 
 
-def _summary(run: Run) -> LoadSummary:
-    total = run.collector.total()
-    counts = total.counts
-    return LoadSummary(
-        run=run.id,
-        elapsed=run.elapsed,
-        users=run.users,
-        total=counts,
-        goodput=counts.successes / run.elapsed,
-        conflict_rate=counts.conflicts / (counts.attempts or 1),
-        percentiles=total.percentiles(),
-        last_error=total.last_error,
-    )
-
-
-async def _open(dsn: str | None) -> EventStore:
-    if dsn is None and choose(None, os.environ).embedded:
-        raise LoadFailed("no database is named: set ESX_DSN or pass --dsn; `esx load` takes the embedded one by itself")
-    store: EventStore = await EventStore.connect(dsn, max_connections=_MOST_CONNECTIONS, application_name="esx load")
-    try:
-        await store.version("load")  # raises SchemaMissing where there is no events table
-    except BaseException:
-        await store.close()
-        raise
-    return store
-
-
-async def _check(dsn: str | None) -> None:
-    await (await _open(dsn)).close()
+async def _check(dsn: str | None, allowed: str | None) -> None:
+    await (await open_store(dsn, allowed)).close()

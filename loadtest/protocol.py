@@ -34,6 +34,10 @@ class Protocol:
         """Write one line. A parent that has gone is not an error."""
         self._send(to_dict(line))
 
+    def phase(self, name: str) -> None:
+        """Say what goes on while there are no figures."""
+        self._send({"kind": "phase", "phase": name})
+
     def error(self, message: str) -> None:
         """Say in one line why there will be no summary."""
         self._send({"kind": "error", "message": message})

@@ -29,7 +29,8 @@ class Settings:
 T = TypeVar("T", int, float)
 
 _DEFAULT = LoadOptions()
-_LONGEST_UNASKED = 3600.0  # seconds that a run goes on whose duration nobody said
+LONGEST_UNASKED = 3600.0
+"""Seconds that a run goes on whose duration nobody said."""
 
 
 def add_options(parser: LocustArgumentParser) -> None:
@@ -145,7 +146,7 @@ def settings_of(options: argparse.Namespace) -> Settings:
     """Return the settings in Locust's parsed options; raises EsxError if they make no sense."""
     load = LoadOptions(
         users=options.num_users or 1,
-        duration=options.stop_after or options.run_time or _LONGEST_UNASKED,
+        duration=options.stop_after or options.run_time or LONGEST_UNASKED,
         spawn_rate=options.spawn_rate,
         streams=options.streams,
         hot_streams=options.hot_streams,

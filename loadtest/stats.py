@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
+from dataclasses import astuple
 from typing import TYPE_CHECKING, Any
 
 from hdrh.histogram import HdrHistogram
 from locust.stats import StatsEntry, StatsError, bucket_response_time
 
-from esx.load.model import LoadCounts
+from esx.load.model import PERCENTILES, LoadCounts, LoadPart, StreamCounts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,26 +24,34 @@ if TYPE_CHECKING:
     from locust.stats import RequestStats
 
 SUCCESS, CONFLICT, ERROR, UNKNOWN = OUTCOMES = ("success", "conflict", "error", "unknown")
+RESPONSE, TIME_TO_SUCCESS = COMMANDS = ("response", "time_to_success")
 METHOD = "esx"
 """What Locust's tables show in the column Type."""
-PERCENTILES = {"p50": 50.0, "p90": 90.0, "p95": 95.0, "p99": 99.0, "p99.9": 99.9, "max": 100.0}
 
+_RANKS = {"p50": 50.0, "p90": 90.0, "p95": 95.0, "p99": 99.0, "p99.9": 99.9, "max": 100.0}
 _HIGHEST_US = 600_000_000  # ten minutes; what takes longer counts as that
 _DIGITS = 3
 _NAMES = {SUCCESS: "append", CONFLICT: "append (conflict)", ERROR: "append", UNKNOWN: "append"}
+_HOTTEST = 20
+_HOTTEST_SENT = 200  # by each worker
 
 
 class Outcomes:
     """Takes the outcomes down, in the users' thread; `drain` hands them over to another. Times are nanoseconds."""
 
     def __init__(self) -> None:
-        self._successes: deque[int] = deque()
-        self._conflicts: deque[int] = deque()
+        self._successes: deque[tuple[int, int]] = deque()
+        self._conflicts: deque[tuple[int, int]] = deque()
         self._failures: deque[tuple[str, int, str]] = deque()
+        self._commands: deque[tuple[int, int]] = deque()
         self.success = self._successes.append
-        """Note a successful append that took so many nanoseconds."""
+        """Note (stream, nanoseconds) of a successful append."""
         self.conflict = self._conflicts.append
-        """Note a wrong version, which took so many nanoseconds to be told."""
+        """Note (stream, nanoseconds) of a wrong version."""
+        self.command = self._commands.append
+        """Note a command's end: (nanoseconds from its intended start, from its first try to success or -1)."""
+        self.warm_up = [0, 0, 0, 0]
+        """Appends that do not count, in the order of OUTCOMES."""
 
     def error(self, took: int, message: str) -> None:
         """Note an append that failed: nothing was stored."""
@@ -52,77 +61,156 @@ class Outcomes:
         """Note an append whose answer was lost: it may have been stored."""
         self._failures.append((UNKNOWN, took, message))
 
-    def drain(self) -> tuple[dict[str, list[int]], list[tuple[str, int, str]]]:
-        """Return the times noted since the last call, by outcome, and the failures among them."""
-        # A deque's append and popleft are atomic, and the length is taken first: nothing is lost or seen twice.
-        times = {
-            SUCCESS: [self._successes.popleft() for _ in range(len(self._successes))],
-            CONFLICT: [self._conflicts.popleft() for _ in range(len(self._conflicts))],
-            ERROR: [],
-            UNKNOWN: [],
+    def drain(self) -> Drained:
+        """Return what was noted since the last call."""
+        return Drained(*(_take(each) for each in (self._successes, self._conflicts, self._failures, self._commands)))
+
+
+class Drained:
+    """What users noted in a short while."""
+
+    def __init__(
+        self,
+        successes: list[tuple[int, int]],
+        conflicts: list[tuple[int, int]],
+        failures: list[tuple[str, int, str]],
+        commands: list[tuple[int, int]],
+    ) -> None:
+        self.times: dict[str, list[int]] = {
+            SUCCESS: [took for _, took in successes],
+            CONFLICT: [took for _, took in conflicts],
+            ERROR: [took for outcome, took, _ in failures if outcome == ERROR],
+            UNKNOWN: [took for outcome, took, _ in failures if outcome == UNKNOWN],
+            RESPONSE: [response for response, _ in commands],
+            TIME_TO_SUCCESS: [took for _, took in commands if took >= 0],
         }
-        failures = [self._failures.popleft() for _ in range(len(self._failures))]
-        for outcome, took, _ in failures:
-            times[outcome].append(took)
-        return times, failures
+        self.successes = Counter([stream for stream, _ in successes])
+        self.conflicts = Counter([stream for stream, _ in conflicts])
+        self.messages = Counter([message for _, _, message in failures])
+
+
+def _take(queue: deque[Any]) -> list[Any]:
+    # A deque's append and popleft are atomic, and the length is taken first: nothing is lost or seen twice.
+    return [queue.popleft() for _ in range(len(queue))]
 
 
 class Tally:
-    """Counts and latencies by outcome. Tallies add up exactly."""
+    """Counts and latencies by outcome, and those of whole commands. Tallies add up exactly."""
 
     def __init__(self) -> None:
-        self._histograms = {outcome: _histogram() for outcome in OUTCOMES}
+        self._histograms = {kind: _histogram() for kind in (*OUTCOMES, *COMMANDS)}
         self.last_error: str | None = None
 
-    def record(self, outcome: str, microseconds: int, count: int = 1) -> None:
-        """Add `count` appends that ended so and took so long each."""
-        self._histograms[outcome].record_value(min(max(microseconds, 1), _HIGHEST_US), count)
+    def record(self, kind: str, microseconds: int, count: int = 1) -> None:
+        """Add `count` appends that ended so (or commands) and took so long each."""
+        self._histograms[kind].record_value(min(max(microseconds, 1), _HIGHEST_US), count)
 
     def add(self, other: Tally) -> None:
         """Add all that the other counted."""
-        for outcome, histogram in self._histograms.items():
-            if other.count(outcome):
-                histogram.add(other._histograms[outcome])
+        for kind, histogram in self._histograms.items():
+            if other.count(kind):
+                histogram.add(other._histograms[kind])
         self.last_error = other.last_error or self.last_error
 
-    def count(self, outcome: str) -> int:
-        """Return how many appends ended so."""
-        return int(self._histograms[outcome].get_total_count())
+    def count(self, kind: str) -> int:
+        """Return how many appends ended so, or how many commands there are."""
+        return int(self._histograms[kind].get_total_count())
 
     @property
     def counts(self) -> LoadCounts:
         """All counts."""
-        successes, conflicts, errors, unknown = (self.count(outcome) for outcome in OUTCOMES)
-        return LoadCounts(successes + conflicts + errors + unknown, successes, conflicts, errors, unknown)
+        return counts_of([self.count(outcome) for outcome in OUTCOMES])
 
-    def percentiles(self) -> dict[str, float]:
-        """Return the latencies of all attempts, in milliseconds, by the names in PERCENTILES; zeros if none."""
+    def percentiles(self, *kinds: str) -> dict[str, float]:
+        """Return the times of these kinds together, all outcomes if none is named: milliseconds by PERCENTILES.
+
+        Zeros if there are none.
+        """
         merged = _histogram()
-        for outcome, histogram in self._histograms.items():
-            if self.count(outcome):
-                merged.add(histogram)
+        for kind in kinds or OUTCOMES:
+            if self.count(kind):
+                merged.add(self._histograms[kind])
         if not merged.get_total_count():
             return dict.fromkeys(PERCENTILES, 0.0)
-        found = merged.get_percentile_to_value_dict(list(PERCENTILES.values()))
+        found = merged.get_percentile_to_value_dict(list(_RANKS.values()))
         # The bucket's upper end can be above what was seen.
         highest = merged.get_max_value()
-        return {name: min(found[percentile], highest) / 1000 for name, percentile in PERCENTILES.items()}
+        return {name: min(found[rank], highest) / 1000 for name, rank in _RANKS.items()}
+
+    def histograms(self) -> dict[str, str]:
+        """Return the histograms that are not empty: base64 of their compressed encoding, by kind."""
+        return {kind: histogram.encode().decode() for kind, histogram in self._histograms.items() if self.count(kind)}
 
     def to_wire(self) -> dict[str, Any]:
         """Return the tally as plain values, for a worker's report."""
-        encoded = {
-            outcome: histogram.encode() for outcome, histogram in self._histograms.items() if self.count(outcome)
-        }
-        return {"histograms": encoded, "last_error": self.last_error}
+        return {"histograms": self.histograms(), "last_error": self.last_error}
 
     @classmethod
     def from_wire(cls, wire: Mapping[str, Any]) -> Tally:
         """Return the tally that `to_wire` encoded."""
         tally = cls()
         tally.last_error = wire["last_error"]
-        for outcome, encoded in wire["histograms"].items():
-            tally._histograms[outcome].decode_and_add(encoded)
+        for kind, encoded in wire["histograms"].items():
+            tally._histograms[kind].decode_and_add(encoded)
         return tally
+
+
+class Heatmap:
+    """Successes and conflicts by stream in a short while."""
+
+    def __init__(self) -> None:
+        self.successes: Counter[int] = Counter()
+        self.conflicts: Counter[int] = Counter()
+
+    def add(self, successes: Mapping[int, int], conflicts: Mapping[int, int]) -> None:
+        """Count some more."""
+        self.successes.update(successes)
+        self.conflicts.update(conflicts)
+
+    def hottest(self, most: int = _HOTTEST) -> tuple[StreamCounts, ...]:
+        """Return the streams with the most conflicts, then the most successes, in the order of their numbers."""
+        chosen = [stream for stream, _ in self.conflicts.most_common(most)]
+        if len(chosen) < most:
+            known = set(chosen)
+            rest = (stream for stream, _ in self.successes.most_common(most) if stream not in known)
+            chosen += [stream for stream, _ in zip(rest, range(most - len(chosen)), strict=False)]
+        return tuple(
+            StreamCounts(stream, self.successes.get(stream, 0), self.conflicts.get(stream, 0))
+            for stream in sorted(chosen)
+        )
+
+    def to_wire(self) -> list[list[int]]:
+        """Return the hottest as plain values."""
+        return [list(astuple(stream)) for stream in self.hottest(_HOTTEST_SENT)]
+
+    def add_wire(self, wire: list[list[int]]) -> None:
+        """Add what `to_wire` made."""
+        for stream, successes, conflicts in wire:
+            self.add({stream: successes}, {stream: conflicts})
+
+
+class Load:
+    """How much of a core this process uses: since the last call, and since a mark."""
+
+    def __init__(self) -> None:
+        self._last = self._mark = (time.perf_counter(), time.process_time())
+
+    def mark(self) -> None:
+        """Count the whole from now on."""
+        self._mark = (time.perf_counter(), time.process_time())
+
+    def recent(self) -> float:
+        """Return the share since the last call."""
+        last, self._last = self._last, (time.perf_counter(), time.process_time())
+        return _share(last, self._last)
+
+    def whole(self) -> float:
+        """Return the share since the mark."""
+        return _share(self._mark, (time.perf_counter(), time.process_time()))
+
+
+def _share(begin: tuple[float, float], end: tuple[float, float]) -> float:
+    return (end[1] - begin[1]) / max(end[0] - begin[0], 1e-6)
 
 
 class Collector:
@@ -134,21 +222,27 @@ class Collector:
     def __init__(self, run: str, stats: RequestStats) -> None:
         self.run = run
         self.outcomes = Outcomes()
+        self.load = Load()
         self._stats = stats
         self._total = Tally()
         self._recent = Tally()
+        self._heat = Heatmap()
         self._workers: dict[str, Tally] = {}
         self._workers_recent = Tally()
+        self._workers_warm_up: dict[str, list[int]] = {}
+        self._workers_cpu: dict[str, tuple[float, float]] = {}
 
     def collect(self) -> None:
         """Take in what users noted since the last call, and show it in Locust's statistics."""
-        times, failures = self.outcomes.drain()
-        for outcome, nanoseconds in times.items():
+        drained = self.outcomes.drain()
+        for kind, nanoseconds in drained.times.items():
             if nanoseconds:
                 for microseconds, count in Counter([took // 1000 for took in nanoseconds]).items():
-                    self._recent.record(outcome, microseconds, count)
-                _into_locust(self._stats, outcome, nanoseconds)
-        for (_, message), count in Counter((outcome, message) for outcome, _, message in failures).items():
+                    self._recent.record(kind, microseconds, count)
+                if kind in _NAMES:
+                    _into_locust(self._stats, kind, nanoseconds)
+        self._heat.add(drained.successes, drained.conflicts)
+        for message, count in drained.messages.items():
             self._recent.last_error = message
             _errors_into_locust(self._stats, message, count)
 
@@ -162,6 +256,11 @@ class Collector:
             self._workers_recent = Tally()
         return recent
 
+    def heat(self) -> Heatmap:
+        """Return how streams fared since the last call of this method, everywhere."""
+        heat, self._heat = self._heat, Heatmap()
+        return heat
+
     def total(self) -> Tally:
         """Return what came in since the start of the run, everywhere."""
         self.collect()
@@ -170,10 +269,37 @@ class Collector:
             total.add(part)
         return total
 
+    def warm_up(self) -> LoadCounts:
+        """Return what does not count, everywhere."""
+        return counts_of(
+            [sum(each) for each in zip(self.outcomes.warm_up, *self._workers_warm_up.values(), strict=True)]
+        )
+
+    def cpu(self) -> tuple[float, float]:
+        """Return the share of a core that the busiest generating process used lately, and since it counts."""
+        if self._workers:
+            shares = list(self._workers_cpu.values())
+            return max(share for share, _ in shares), max(share for _, share in shares)
+        return self.load.recent(), self.load.whole()
+
+    def parts(self) -> tuple[LoadPart, ...]:
+        """Return what each worker counted; none if there are no workers."""
+        return tuple(
+            LoadPart(worker, self._workers_cpu[worker][1], tally.counts, tally.histograms())
+            for worker, tally in sorted(self._workers.items())
+        )
+
     def report(self, data: dict[str, Any]) -> None:
         """Put this worker's totals, and what is new in them, into its report to the master."""
-        recent = self.recent()
-        data["esx"] = {"run": self.run, "recent": recent.to_wire(), "total": self.total().to_wire()}
+        recent, heat = self.recent(), self.heat()
+        data["esx"] = {
+            "run": self.run,
+            "recent": recent.to_wire(),
+            "total": self.total().to_wire(),
+            "warm_up": self.outcomes.warm_up,
+            "heat": heat.to_wire(),
+            "cpu": [self.load.recent(), self.load.whole()],
+        }
 
     def take_report(self, worker: str, data: Mapping[str, Any]) -> None:
         """Take in a worker's report; one about another run is ignored."""
@@ -182,6 +308,15 @@ class Collector:
             return
         self._workers[worker] = Tally.from_wire(report["total"])
         self._workers_recent.add(Tally.from_wire(report["recent"]))
+        self._workers_warm_up[worker] = list(report["warm_up"])
+        self._workers_cpu[worker] = (report["cpu"][0], report["cpu"][1])
+        self._heat.add_wire(report["heat"])
+
+
+def counts_of(outcomes: list[int]) -> LoadCounts:
+    """Return the counts, given in the order of OUTCOMES."""
+    successes, conflicts, errors, unknown = outcomes
+    return LoadCounts(successes + conflicts + errors + unknown, successes, conflicts, errors, unknown)
 
 
 def _histogram() -> Any:

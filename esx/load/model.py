@@ -122,6 +122,19 @@ class FeedFigures:
 
 
 @dataclass(frozen=True, slots=True)
+class LoadPart:
+    """What one of several generating processes counted; the run's counts and histograms are the sums of these.
+
+    `cpu` is the share of a core that it used, `histograms` are as in `LoadSummary`.
+    """
+
+    process: str
+    cpu: float
+    total: LoadCounts
+    histograms: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
 class LoadProgress:
     """One line a second.
 
@@ -166,7 +179,8 @@ class LoadSummary:
     `streams` are those with the most conflicts, at most 100. `stored` is the number of the run's events found in the
     database afterwards, None if that could not be read; the `verdict` is "pass" or "fail", and `evidence` says why
     in a few lines. `warm_up` counts what was left out of `total`. A `saturated` generator, one that used more than
-    90% of its core, measures itself more than the database.
+    90% of its core, measures itself more than the database. `parts` are those of several processes, empty if there
+    was one.
     """
 
     run: str
@@ -193,6 +207,7 @@ class LoadSummary:
     saturated: bool = False
     database: DatabaseFigures | None = None
     feed: FeedFigures | None = None
+    parts: tuple[LoadPart, ...] = ()
 
 
 def to_dict(line: LoadProgress | LoadSummary) -> dict[str, Any]:
@@ -214,6 +229,8 @@ def from_dict(line: Mapping[str, Any]) -> LoadProgress | LoadSummary:
             own["evidence"] = tuple(own["evidence"])
         if "streams" in own:
             own["streams"] = tuple(StreamCounts(**stream) for stream in own["streams"])
+        if "parts" in own:
+            own["parts"] = tuple(LoadPart(**{**each, "total": LoadCounts(**each["total"])}) for each in own["parts"])
         for name, part in (
             ("database", DatabaseFigures),
             ("feed", FeedFigures),

@@ -14,17 +14,16 @@ import json
 import math
 import os
 import signal
+import socket
 import sys
 from collections import deque
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from esx.load.errors import LoadFailed
 from esx.load.model import LoadOptions, LoadProgress, LoadSummary, from_dict
 from esx.load.options import validate
-from esx.load.verdict import judge
-from esx.store import EsxError, EventStore
 from esx.text import visible
 
 if TYPE_CHECKING:
@@ -35,8 +34,9 @@ LoadLine = LoadProgress | LoadSummary
 _START_LIMIT = 60.0  # seconds until the first line
 _SILENCE_LIMIT = 30.0  # seconds between two lines, and for the appends in flight after a stop
 _EXIT_LIMIT = 5.0  # seconds from the summary to the end of the process
-_LONGEST_LINE = 1 << 20
+_LONGEST_LINE = 1 << 24
 _KEPT_LINES = 20
+_NONSENSE = "the load test's process said what is not a line of figures: {}"
 _LOCUSTS_OWN = frozenset({"users", "duration", "spawn_rate", "processes"})
 
 
@@ -101,7 +101,7 @@ class LoadRun:
             # Not by cancellation alone: a child that outlives its reader would go on writing to the store.
             await _end(process)
             narration.cancel()
-        yield await self._judged(summary)
+        yield replace(summary, interrupted=self.interrupted and summary.elapsed < self.options.duration)
 
     async def _spawn(self) -> asyncio.subprocess.Process:
         scenario = _locustfile()
@@ -115,6 +115,10 @@ class LoadRun:
             *("--run-time", f"{math.ceil(options.warm_up + options.duration) + 5}s", "--progress-ndjson"),
             *_arguments(options),
         ]
+        if options.processes > 1:
+            port = str(_free_port())
+            command += ["--processes", str(options.processes), "--master-bind-host", "127.0.0.1"]
+            command += ["--master-host", "127.0.0.1", "--master-bind-port", port, "--master-port", port]
         # The address by environment, for it may hold a password. Locust's own settings are not for this run; nor
         # are configuration files and packages in the current directory, so the child starts in another.
         environment = {
@@ -139,7 +143,20 @@ class LoadRun:
             raise LoadFailed(f"cannot start Locust: {error}") from None
 
     async def _line(self, process: asyncio.subprocess.Process, narration: asyncio.Future[None]) -> LoadLine:
-        """Return the child's next line."""
+        """Return the child's next line of figures."""
+        while True:
+            fields = await self._fields(process, narration)
+            kind = fields.get("kind")
+            if kind == "error":
+                raise LoadFailed(str(fields["message"]))
+            if kind == "phase":
+                continue  # it is at work, and has no figures to tell
+            try:
+                return from_dict(fields)
+            except ValueError as error:
+                raise LoadFailed(_NONSENSE.format(error)) from None
+
+    async def _fields(self, process: asyncio.subprocess.Process, narration: asyncio.Future[None]) -> dict[str, Any]:
         assert process.stdout is not None
         limit = _SILENCE_LIMIT if self._heard else _START_LIMIT
         try:
@@ -151,11 +168,11 @@ class LoadRun:
             raise LoadFailed(await self._epitaph(process, narration))
         try:
             fields = json.loads(text)
-            if fields.get("kind") == "error":
-                raise LoadFailed(str(fields["message"]))
-            return from_dict(fields)
-        except (ValueError, AttributeError) as error:
-            raise LoadFailed(f"the load test's process said what is not a line of figures: {error}") from None
+        except ValueError as error:
+            raise LoadFailed(_NONSENSE.format(error)) from None
+        if not isinstance(fields, dict):
+            raise LoadFailed(_NONSENSE.format(visible(text.decode(errors="replace"), limit=100)))
+        return fields
 
     async def _keep_errors(self, stream: asyncio.StreamReader) -> None:
         while line := await stream.readline():
@@ -171,15 +188,6 @@ class LoadRun:
         code = "did not end" if process.returncode is None else f"ended with exit code {process.returncode}"
         return f"the load test's process {code}: {last}"
 
-    async def _judged(self, summary: LoadSummary) -> LoadSummary:
-        summary = replace(summary, interrupted=self.interrupted and summary.elapsed < self.options.duration)
-        try:
-            async with EventStore.connect(self._dsn, max_connections=1, application_name="esx load") as store:
-                verdict = await judge(store, summary.run, summary.total)
-        except EsxError as error:
-            return replace(summary, evidence=(f"no verdict, the store could not be read: {error}",))
-        return replace(summary, stored=verdict.stored, verdict=str(verdict), evidence=verdict.evidence)
-
 
 def _arguments(options: LoadOptions) -> list[str]:
     """Return the scenario's own options, those that differ from their defaults."""
@@ -190,6 +198,11 @@ def _arguments(options: LoadOptions) -> list[str]:
         for name in names
         if getattr(options, name) != getattr(default, name)
     ]
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
 
 
 async def run_load(dsn: str | None, options: LoadOptions) -> AsyncIterator[LoadLine]:

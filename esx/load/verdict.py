@@ -1,18 +1,28 @@
-"""Judging a run: whether the store kept exactly what it acknowledged."""
+"""Judging a run: whether the store kept exactly what it acknowledged, and told its subscribers of it once and in order.
+
+The run's events are read once, stream by stream, in constant memory, and compared with the ledger of what the
+writers were told.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from esx.load.ledger import Ledger, StreamRecord, Unknown, fingerprint
 from esx.load.model import run_prefix
 
 if TYPE_CHECKING:
-    from esx.load.model import LoadCounts
-    from esx.store import EventStore, StreamSummary
+    from collections.abc import Sequence
+    from uuid import UUID
+
+    from esx.store import EventStore
 
 _NAMED = 3  # culprits named in the evidence
-_SEARCHED = 1_000_000  # events read to name them
+_LOOKED_INTO = 20  # streams read again to say what is wrong with them
+_MOST_ROWS = 100_000  # of one such stream
+_MASK = (1 << 128) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,73 +37,212 @@ class Verdict:
         return "pass" if self.passed else "fail"
 
 
-async def judge(store: EventStore, run: str, total: LoadCounts) -> Verdict:
-    """Compare what the store holds of a run with what its writers were told.
+@dataclass(slots=True)
+class Delivery:
+    """What one subscriber was given. `reached` says that it came to the end of the run's events."""
 
-    Every acknowledged append must be stored, nothing else but appends whose outcome is unknown, and each stream's
-    versions must run from 0 without a hole. Raises the store's errors if it cannot be read.
-    """
+    delivered: int = 0
+    duplicates: int = 0
+    disordered: int = 0
+    fingerprint: int = 0
+    reached: bool = False
+
+    def take(self, stream_seq: int, event_id: UUID | None) -> None:
+        """Count one event and add it to the fingerprint."""
+        self.delivered += 1
+        if event_id is not None:
+            self.fingerprint = (self.fingerprint + fingerprint(stream_seq, event_id.int)) & _MASK
+
+
+@dataclass(slots=True)
+class Findings:
+    """What the database holds of a run, compared with the ledger. `head` is the highest global_seq of its events."""
+
+    stored: int = 0
+    streams: int = 0
+    head: int = 0
+    fingerprint: int = 0
+    acknowledged: int = 0
+    unknown: int = 0
+    unknown_stored: int = 0
+    torn: int = 0
+    """Appends of unknown outcome that are stored in part."""
+    dropped_unknown: int = 0
+    holes: list[str] = field(default_factory=list)
+    twice: list[str] = field(default_factory=list)
+    """Streams in which a version is stored twice."""
+    differing: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """Events stored, without those of unknown outcome, and acknowledged, by stream where they are not the same."""
+    losers: int = 0
+    strangers: int = 0
+    repeated: int = 0
+
+
+async def examine(store: EventStore, run: str, ledger: Ledger) -> Findings:
+    """Read all events of a run and compare them with its ledger. Raises the store's errors."""
     prefix = run_prefix(run)
-    stored = await store.count_events(prefix)
-    streams = versions = 0
-    late: list[str] = []
-    async for stream in store.streams(prefix=prefix):
-        streams += 1
-        versions += stream.version + 1
-        # `events` counts from the first to the last, so it falls short where the first is not version 0.
-        if stream.events != stream.version + 1:
-            late.append(stream.stream_id)
-    counted, counting = _count(stored, total)
-    dense = versions == stored and not late
-    if dense:
-        order = f"versions are contiguous from 0 in all {streams:,} streams" if streams else "no streams were made"
-    else:
-        culprits = late or await _holed(store, prefix)
-        order = (
-            f"versions add up to {versions:,} events in {streams:,} streams, but {stored:,} are stored"
-            f"{_named(culprits)}"
-        )
-    return Verdict(counted and dense, stored, (counting, order))
+    found = Findings(acknowledged=ledger.events, unknown=len(ledger.unknown), dropped_unknown=ledger.dropped_unknown)
+    open_ids = {event_id: unknown for unknown in ledger.unknown for event_id in unknown.ids}
+    seen_unknown: Counter[Unknown] = Counter()
+    unseen = set(ledger.streams)
+    current: str | None = None
+    events = total = next_version = 0
 
+    def close() -> None:
+        if current is None:
+            return
+        found.streams += 1
+        number = _number(current, prefix)
+        unseen.discard(number)
+        record = ledger.streams.get(number) or StreamRecord()
+        if events != record.events or total & _MASK != record.fingerprint:
+            found.differing[current] = (events, record.events)
 
-def _count(stored: int, total: LoadCounts) -> tuple[bool, str]:
-    known, unknown = total.successes, total.unknown
-    said = f"{known:,} appends acknowledged, {stored:,} events stored"
-    if not known:
-        return False, f"{said}: nothing could be appended, so nothing was tested"
-    if stored < known:
-        return False, f"{said}: {known - stored:,} lost"
-    if stored > known + unknown:
-        return False, f"{said}: {stored - known - unknown:,} stored that no writer was told of"
-    if unknown:
-        return True, f"{said}: of {unknown:,} unknown outcomes {stored - known:,} had been stored"
-    return True, said
-
-
-async def _holed(store: EventStore, prefix: str) -> list[str]:
-    """Return the first streams that have a hole."""
-    found: list[str] = []
-    searched = 0
-    async for stream in store.streams(prefix=prefix):
-        searched += stream.events
-        if searched > _SEARCHED:
-            break
-        if await _rows(store, stream) != stream.version + 1:
-            found.append(stream.stream_id)
-            if len(found) > _NAMED:
-                break
+    async for page in store.stored_ids(prefix):
+        for stream_id, version, global_seq, event_id in page:
+            if stream_id != current:
+                close()
+                current, events, total, next_version = stream_id, 0, 0, 0
+            if version != next_version:
+                kind = found.twice if version < next_version else found.holes
+                if not kind or kind[-1] != stream_id:
+                    kind.append(stream_id)
+            next_version = version + 1
+            found.stored += 1
+            found.head = max(found.head, global_seq)
+            number = 0 if event_id is None else event_id.int
+            mark = fingerprint(version, number)
+            found.fingerprint += mark
+            if open_ids and number in open_ids:
+                seen_unknown[open_ids[number]] += 1
+            else:
+                events += 1
+                total += mark
+    close()
+    found.fingerprint &= _MASK
+    for number in unseen:
+        if ledger.streams[number].events:
+            found.differing[f"{prefix}{number}"] = (0, ledger.streams[number].events)
+    found.unknown_stored = len(seen_unknown)
+    found.torn = sum(1 for unknown, seen in seen_unknown.items() if seen != len(unknown.ids))
+    await _look_into(store, found, ledger)
     return found
 
 
-async def _rows(store: EventStore, stream: StreamSummary) -> int:
-    rows = 0
-    async for _ in store.read(stream.stream_id):
-        rows += 1
-    return rows
+def _number(stream_id: str, prefix: str) -> int:
+    """Return a stream's number, -1 if it is none of the scenario's."""
+    text = stream_id[len(prefix) :]
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else -1
+
+
+async def _look_into(store: EventStore, found: Findings, ledger: Ledger) -> None:
+    """Tell what the extra events are, in the first streams that have some."""
+    extra = [stream for stream, (events, acknowledged) in found.differing.items() if events > acknowledged]
+    open_ids = {event_id for unknown in ledger.unknown for event_id in unknown.ids}
+    for stream_id in extra[:_LOOKED_INTO]:
+        events, acknowledged = found.differing[stream_id]
+        ids: set[int] = set()
+        strangers = repeated = 0
+        async for event in store.read(stream_id, limit=_MOST_ROWS):
+            number = 0 if event.event_id is None else event.event_id.int
+            strangers += not ledger.was_issued(number)
+            repeated += number in ids and number not in open_ids
+            ids.add(number)
+        found.strangers += strangers
+        found.repeated += repeated
+        found.losers += max(events - acknowledged - strangers - repeated, 0)
+
+
+def conclude(found: Findings, deliveries: Sequence[Delivery] = ()) -> Verdict:
+    """Return the verdict: each acknowledged event stored exactly once and nothing else, versions without a hole.
+
+    Of appends whose outcome is unknown all events or none may be stored. Each subscriber must have been given each
+    event once and in order.
+    """
+    checks = [_kept(found), _contiguous(found)]
+    if found.unknown or found.dropped_unknown:
+        checks.append(_resolved(found))
+    if deliveries:
+        checks.append(_delivered(found, deliveries))
+    return Verdict(all(passed for passed, _ in checks), found.stored, tuple(text for _, text in checks))
+
+
+async def judge(store: EventStore, run: str, ledger: Ledger) -> Verdict:
+    """Return the verdict on what the store holds of a run. Raises the store's errors if it cannot be read."""
+    return conclude(await examine(store, run, ledger))
+
+
+def _kept(found: Findings) -> tuple[bool, str]:
+    said = f"{found.acknowledged:,} events acknowledged, {found.stored:,} stored"
+    if not found.acknowledged:
+        return False, f"{said}: nothing could be appended, so nothing was tested"
+    if not found.differing:
+        return True, f"{said}: every acknowledged event exactly once, and no other"
+    wrong: list[str] = []
+    lost = sum(max(acknowledged - events, 0) for events, acknowledged in found.differing.values())
+    extra = sum(max(events - acknowledged, 0) for events, acknowledged in found.differing.values())
+    changed = [stream for stream, (events, acknowledged) in found.differing.items() if events == acknowledged]
+    if lost:
+        wrong.append(f"{lost:,} lost")
+    if extra:
+        kinds = [
+            f"{count:,} {what}"
+            for count, what in (
+                (found.losers, "of appends that were refused"),
+                (found.repeated, "a second time"),
+                (found.strangers, "that no writer of the run made"),
+            )
+            if count
+        ]
+        wrong.append(f"{extra:,} too many{' (' + ', '.join(kinds) + ')' if kinds else ''}")
+    if changed:
+        wrong.append(f"{len(changed):,} streams with other events than acknowledged")
+    return False, f"{said}: {', '.join(wrong)}{_named(list(found.differing))}"
+
+
+def _contiguous(found: Findings) -> tuple[bool, str]:
+    if found.holes:
+        return False, f"versions are missing in {len(found.holes):,} streams{_named(found.holes)}"
+    if found.twice:
+        return False, f"a version is stored twice in {len(found.twice):,} streams{_named(found.twice)}"
+    if not found.streams:
+        return True, "no streams were made"
+    return True, f"versions are contiguous from 0 in all {found.streams:,} streams"
+
+
+def _resolved(found: Findings) -> tuple[bool, str]:
+    said = f"of {found.unknown:,} appends of unknown outcome {found.unknown_stored:,} had been stored"
+    if found.dropped_unknown:
+        return False, f"{said}; {found.dropped_unknown:,} more were too many to keep their ids"
+    if found.torn:
+        return False, f"{said}, {found.torn:,} of them in part"
+    return True, f"{said}, the others not, by their event ids"
+
+
+def _delivered(found: Findings, deliveries: Sequence[Delivery]) -> tuple[bool, str]:
+    who = "1 subscriber" if len(deliveries) == 1 else f"{len(deliveries):,} subscribers"
+    wrong: list[str] = []
+    for name, count in (
+        ("did not come to the end", sum(not each.reached for each in deliveries)),
+        ("got events again", sum(each.duplicates > 0 for each in deliveries)),
+        ("got events out of order", sum(each.disordered > 0 for each in deliveries)),
+        (
+            "got other events than are stored",
+            sum(
+                each.reached and (each.delivered != found.stored or each.fingerprint != found.fingerprint)
+                for each in deliveries
+            ),
+        ),
+    ):
+        if count:
+            wrong.append(f"{count:,} {name}")
+    if wrong:
+        return False, f"of {who} {', '.join(wrong)}"
+    return True, f"the feed gave {who} all {found.stored:,} events, each once and in order"
 
 
 def _named(streams: list[str]) -> str:
     if not streams:
         return ""
     more = ", ..." if len(streams) > _NAMED else ""
-    return f": events are missing in {', '.join(streams[:_NAMED])}{more}"
+    return f": {', '.join(streams[:_NAMED])}{more}"

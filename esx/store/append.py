@@ -165,6 +165,11 @@ class Appender:
         for stream_id in sorted(set(stream_ids)):
             await connection.execute("SELECT esx_lock_stream($1)", stream_id)
 
+    async def lock_one(self, connection: asyncpg.Connection, stream_id: str) -> int:
+        """Lock a stream until the end of the transaction and return its version, -1 if it has no events."""
+        self._check_strategy(Strategy.ROW_LOCK)
+        return int(await connection.fetchval("SELECT esx_lock_stream($1)", stream_id))
+
     async def version(self, connection: asyncpg.Connection, stream_id: str) -> int:
         """Return the stream's version, -1 if it has no events."""
         return int(await connection.fetchval(self._layout.version(), stream_id))

@@ -15,6 +15,7 @@ from esx.store.model import Event, EventPreview, StreamSummary
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from uuid import UUID
 
     import asyncpg
 
@@ -44,6 +45,15 @@ class StreamKey(NamedTuple):
     global_seq: int
 
 
+class StoredId(NamedTuple):
+    """Where an event is stored, and which it is. `event_id` is None in a table without such a column."""
+
+    stream_id: str
+    stream_seq: int
+    global_seq: int
+    event_id: UUID | None
+
+
 class Reader:
     """Reads pages from one events table. Holds statements only: share it between connections."""
 
@@ -69,6 +79,17 @@ class Reader:
         self._recent = _recent(layout)
         self._one_stream = _summary_of(layout)
         within = "e.stream_id >= $1 AND e.stream_id < $2 AND " if layout.byte_order else "$2::text IS NOT NULL AND "
+        self._ids = (
+            f"SELECT e.stream_id, e.stream_seq, e.global_seq, {layout.event_id or 'NULL::uuid'} FROM {table} e "
+            f"WHERE {within} starts_with(e.stream_id, $1) AND (e.stream_id, e.stream_seq, e.global_seq) > ($3, $4, $5) "
+            "ORDER BY e.stream_id, e.stream_seq, e.global_seq LIMIT $6"
+        )
+        self._outside = (
+            f"(SELECT stream_id FROM {table} WHERE stream_id < $1 ORDER BY stream_id LIMIT 1) UNION ALL "
+            f"(SELECT stream_id FROM {table} WHERE stream_id >= $2 ORDER BY stream_id LIMIT 1) LIMIT 1"
+            if layout.byte_order
+            else f"SELECT stream_id FROM {table} WHERE NOT starts_with(stream_id, $1) AND $2::text IS NOT NULL LIMIT 1"
+        )
         self._count = f"SELECT count(*) FROM {table} e WHERE {within} starts_with(e.stream_id, $1)"
 
     async def stream_page(
@@ -141,6 +162,19 @@ class Reader:
     async def count_events(self, connection: asyncpg.Connection, prefix: str) -> int:
         """Return how many events the streams have whose id starts with `prefix`, by counting them."""
         return int(await connection.fetchval(self._count, prefix, prefix + _AFTER_PREFIX))
+
+    async def ids_page(
+        self, connection: asyncpg.Connection, prefix: str, after: StoredId | None, limit: int
+    ) -> list[StoredId]:
+        """Return up to `limit` events of the streams whose id starts with `prefix`, stream by stream in order."""
+        key = ("", -1, -1) if after is None else (after.stream_id, after.stream_seq, after.global_seq)
+        rows = await connection.fetch(self._ids, prefix, prefix + _AFTER_PREFIX, *key, limit)
+        return list(map(StoredId._make, rows))
+
+    async def stream_outside(self, connection: asyncpg.Connection, prefix: str) -> str | None:
+        """Return the id of a stream that does not start with `prefix`, None if there is none."""
+        found: str | None = await connection.fetchval(self._outside, prefix, prefix + _AFTER_PREFIX)
+        return found
 
     async def streams_by_name(
         self,

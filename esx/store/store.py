@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from esx.store import bulk, health, locating, projection_table, schema, search, writing
+from esx.store import bulk, health, locating, locked, pressure, projection_table, schema, search, writing
 from esx.store.append import Appender
 from esx.store.barrier import Filter
 from esx.store.bulk_export import Export, settle
@@ -16,13 +16,14 @@ from esx.store.feed import Feed, find_end
 from esx.store.glob import glob_prefix
 from esx.store.model import ANY, NO_STREAM, Event, EventPreview, Notification, Strategy
 from esx.store.projection import Projection
-from esx.store.reading import Reader, StreamKey, StreamPage, check_limit
+from esx.store.reading import Reader, StoredId, StreamKey, StreamPage, check_limit
 from esx.store.scope import Scope
 from esx.store.trail import COMMON_FIELDS
 from esx.store.trail_reading import TrailReader
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Generator, Iterable, Sequence
+    from contextlib import AbstractAsyncContextManager
     from datetime import datetime
     from types import TracebackType
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from esx.store.doctor import Finding
     from esx.store.health import Health
     from esx.store.layout import Layout
+    from esx.store.locked import LockedStream
     from esx.store.model import (
         AppendResult,
         ExpectedVersion,
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
         StreamSummary,
     )
     from esx.store.pool import Loan, Pool
+    from esx.store.pressure import Place, Pressure
     from esx.store.projection import BatchHandler, EventHandler
     from esx.store.projection_table import ProjectionStatus
     from esx.store.trail import FieldNames, Trail
@@ -50,6 +53,7 @@ _BATCH = 500
 _RECENT_SCAN = 1000
 _TRAIL = 10_000
 _TRAIL_SCAN = 1_000_000
+_IDS_PAGE = 5000
 
 
 class EventStore:
@@ -156,6 +160,8 @@ class EventStore:
         return self._parts
 
     async def _load(self) -> tuple[Layout, Appender, Reader]:
+        if self._parts is not None:
+            return self._parts
         async with self._connection() as connection:
             return await self._tools(connection)
 
@@ -239,6 +245,18 @@ class EventStore:
         return await writing.decide(
             lambda start: self.read(stream_id, start=start), append, decision, attempts=attempts
         )
+
+    def lock_stream(self, stream_id: str) -> AbstractAsyncContextManager[LockedStream]:
+        """Lock a stream for an ``async with``: read and decide there, append with the lock's own `append`.
+
+        Writers that lock queue, so none of them meets a conflict; its `version` is the stream's. All is one
+        transaction, which holds a connection. Raises WrongVersion if somebody who takes no lock was faster, and
+        OutcomeUnknown if the connection is lost after an append.
+
+            async with store.lock_stream("account-42") as stream:
+                await stream.append([NewEvent("Deposited", {"at": stream.version})])
+        """
+        return locked.lock_stream(self._connection, self._load, stream_id)
 
     async def import_events(self, rows: Iterable[bulk.ImportedEvent]) -> int:
         """Store events with their own stream_seq and created_at, all or none, and return how many.
@@ -602,6 +620,28 @@ class EventStore:
             raise NotFound.trail(of, reader.scanned)
         return trail
 
+    async def stored_ids(self, prefix: str, *, page: int = _IDS_PAGE) -> AsyncIterator[list[StoredId]]:
+        """Yield where each event of the streams is whose id starts with `prefix`, in pages, stream by stream in order.
+
+        Reads them all, a page at a time in constant memory.
+        """
+        after: StoredId | None = None
+        while True:
+            async with self._connection() as connection:
+                _, _, reader = await self._tools(connection)
+                found = await reader.ids_page(connection, prefix, after, page)
+            if found:
+                yield found
+            if len(found) < page:
+                return
+            after = found[-1]
+
+    async def stream_outside(self, prefix: str) -> str | None:
+        """Return the id of some stream that does not start with `prefix`, None if all streams do."""
+        async with self._connection() as connection:
+            _, _, reader = await self._tools(connection)
+            return await reader.stream_outside(connection, prefix)
+
     # -- following ----------------------------------------------------------------------------------------
 
     async def head(self) -> int:
@@ -755,6 +795,17 @@ class EventStore:
         async with self._connection() as connection:
             layout, _, _ = await self._tools(connection)
             return await health.read_health(connection, layout)
+
+    async def pressure(self, application_name: str) -> Pressure:
+        """Return counters of what the database has done, and what sessions of that name wait for just now."""
+        async with self._connection() as connection:
+            layout, _, _ = await self._tools(connection)
+            return await pressure.read_pressure(connection, layout, application_name)
+
+    async def place(self) -> Place:
+        """Return where the server is, and which version it has."""
+        async with self._connection() as connection:
+            return await pressure.read_place(connection)
 
     async def doctor(self, *, full: bool = False, on_progress: Callable[[str], None] | None = None) -> list[Finding]:
         """Look for what is wrong with the store, and return what each check found, with its remedy.

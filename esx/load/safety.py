@@ -1,0 +1,49 @@
+"""Whether a load test may write to a store: a local one that holds nothing else, or one that its user has named."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from esx.embedded import is_own
+from esx.load.errors import LoadFailed
+from esx.text import visible
+
+if TYPE_CHECKING:
+    from esx.store import EventStore
+
+_OURS = "load-"
+
+
+async def check_may_write(store: EventStore, allowed: str | None) -> None:
+    """Raise LoadFailed unless the store may be written to.
+
+    It may if it is on this machine and holds no events but those of load tests; if it is esx's own, whose demo is
+    there to be played with; or if `allowed` is its ``HOST/DATABASE``. The message says what to give.
+    """
+    place = await store.place()
+    host = "localhost" if place.local else _host(store.address, place.database)
+    name = f"{host}/{place.database}"
+    if allowed == name:
+        return
+    remedy = f"to write to it all the same, give --yes-write-to {visible(name, limit=200)}"
+    if allowed is not None:
+        raise LoadFailed(
+            f"--yes-write-to names {visible(allowed, limit=200)}, but the store is {visible(name, limit=200)}: {remedy}"
+        )
+    if not place.local:
+        raise LoadFailed(f"the store {visible(name, limit=200)} is not on this machine: {remedy}")
+    if place.data_directory is not None and is_own(place.data_directory):
+        return
+    stream = await store.stream_outside(_OURS)
+    if stream is not None:
+        raise LoadFailed(
+            f"the store {visible(name, limit=200)} holds events that are not a load test's, e.g. in stream "
+            f"{visible(stream, limit=100)}: use another database, or {remedy}"
+        )
+
+
+def _host(address: str, database: str) -> str:
+    """Return the host in ``user@host:port/database``."""
+    host = address.rpartition("@")[2].removesuffix(f"/{database}")
+    bare, colon, port = host.rpartition(":")
+    return bare if colon and port.isdigit() else host

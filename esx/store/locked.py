@@ -1,0 +1,68 @@
+"""Deciding under a lock: a stream is locked first, then read, then appended to."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+import asyncpg
+
+from esx.store.driver import is_connection_loss
+from esx.store.errors import OutcomeUnknown, StoreUnavailable, WrongVersion
+from esx.store.model import NO_STREAM
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+    from contextlib import AbstractAsyncContextManager
+
+    from esx.store.append import Appender
+    from esx.store.layout import Layout
+    from esx.store.model import AppendResult, NewEvent
+    from esx.store.reading import Reader
+
+
+class LockedStream:
+    """A stream that nobody else who locks can append to, until the end of the transaction; `version` is where it is."""
+
+    def __init__(self, connection: asyncpg.Connection, appender: Appender, stream_id: str, version: int) -> None:
+        self.version = version
+        self.appended = False
+        self._connection = connection
+        self._appender = appender
+        self._stream_id = stream_id
+
+    async def append(self, events: Sequence[NewEvent]) -> AppendResult:
+        """Append `events`, all or none; they are stored when the ``async with`` ends without an error."""
+        self.appended = True
+        expected = NO_STREAM if self.version < 0 else self.version
+        result = await self._appender.append(self._connection, self._stream_id, events, expected)
+        self.version = result.version
+        return result
+
+
+@contextlib.asynccontextmanager
+async def lock_stream(
+    acquire: Callable[[], AbstractAsyncContextManager[asyncpg.Connection]],
+    tools: Callable[[], Awaitable[tuple[Layout, Appender, Reader]]],
+    stream_id: str,
+) -> AsyncIterator[LockedStream]:
+    """Lock a stream for the length of one transaction; see `EventStore.lock_stream`."""
+    _, appender, _ = await tools()
+    locked: LockedStream | None = None
+    at = -1
+    try:
+        async with acquire() as connection:
+            try:
+                async with connection.transaction():
+                    at = await appender.lock_one(connection, stream_id)
+                    locked = LockedStream(connection, appender, stream_id, at)
+                    yield locked
+            except asyncpg.UniqueViolationError as error:
+                # Somebody who takes no lock was faster.
+                expected = NO_STREAM if at < 0 else at
+                raise WrongVersion(stream_id, expected, await appender.version(connection, stream_id)) from error
+    except StoreUnavailable as error:
+        cause = error.__cause__
+        if locked is None or not locked.appended or cause is None or not is_connection_loss(cause):
+            raise
+        raise OutcomeUnknown(f"{error}; whether the append was stored is not known") from error

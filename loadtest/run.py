@@ -1,0 +1,326 @@
+"""One load test in this process, from test_start to its verdict."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import platform
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+import gevent
+import locust
+
+from esx import __version__
+from esx.database import choose
+from esx.load.errors import LoadFailed
+from esx.load.ledger import Ledger
+from esx.load.model import DatabaseFigures, LoadProgress, LoadSummary, StreamCounts, run_prefix
+from esx.load.safety import check_may_write
+from esx.load.verdict import Findings, conclude, examine
+from esx.store import EsxError, EventStore, Notification
+from loadtest.followers import Followers
+from loadtest.stats import RESPONSE, TIME_TO_SUCCESS, Collector
+from loadtest.user import AsyncUser
+from loadtest.writer import Workshop
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from locust.env import Environment
+
+    from esx.store.pressure import Pressure
+    from loadtest.settings import Settings
+
+APPLICATION_NAME = "esx load"
+_SATURATED = 0.9
+_MOST_CONNECTIONS = 10_000  # opened as users need them, one each
+_SERIES = 3600  # progress lines kept for the web UI
+_TOP_STREAMS = 100
+
+log = logging.getLogger(__name__)
+
+
+class Run:
+    """What a process knows of a run. A master has no workshop, a worker no watch."""
+
+    def __init__(self, run: str, settings: Settings, environment: Environment) -> None:
+        self.id = run
+        self.settings = settings
+        self.options = settings.load
+        self.prefix = run_prefix(run)
+        self.collector = Collector(run, environment.stats)
+        self.workshop: Workshop | None = None
+        self.watch: Watch | None = None
+        self.followers: Followers | None = None
+        self.environment: dict[str, str] = {}
+        self.users = 0
+        self.series: deque[LoadProgress] = deque(maxlen=_SERIES)
+        self.summary: LoadSummary | None = None
+        self.missing_workers: list[str] = []
+        self.ended: float | None = None
+        self.judging: Any = None
+        self.ledgers: dict[str, Ledger] = {}
+        """What workers told at their end, by worker."""
+        self._began = time.perf_counter()
+        self._numbers = itertools.count()
+        self._greenlets: list[Any] = []
+        self._last_line = 0.0
+
+    # -- beginning ---------------------------------------------------------------------------------------------
+
+    def open_workshop(self, *, index: int = 0, workers: int = 1) -> None:
+        """Connect the writers of this process, number `index` of `workers`. Raises EsxError."""
+        store = AsyncUser.bridge.run(
+            open_store(self.settings.dsn, self.options.yes_write_to, self.options.notification)
+        )
+        most, rest = divmod(self.options.max_appends, workers)
+        self.workshop = Workshop(store, self.id, self.options, self.collector.outcomes, most + (index < rest))
+        self._worker_index = index
+
+    def open_watch(self) -> None:
+        """Connect what watches the database, and let the subscribers follow. Raises EsxError."""
+        self.watch = Watch(AsyncUser.bridge.run(open_store(self.settings.dsn, self.options.yes_write_to)))
+        self.environment = {
+            "esx": __version__,
+            "postgresql": self.watch.server_version,
+            "python": platform.python_version(),
+            "locust": locust.__version__,
+            "platform": platform.platform(),
+            "cpus": str(os.cpu_count()),
+        }
+        if self.options.subscribers:
+            self.followers = Followers(self.settings.dsn, self.prefix, self.options.subscribers)
+
+    def begin(self) -> None:
+        """Let the clock run: users can begin."""
+        self._began = time.perf_counter()
+        if self.workshop is not None:
+            self.workshop.counted_from = time.perf_counter_ns() + int(self.options.warm_up * 1e9)
+        self.spawn(gevent.spawn_later(self.options.warm_up, self.collector.load.mark))
+        if self.watch is not None:
+            self.watch.begin()
+
+    def spawn(self, *greenlets: Any) -> None:
+        """Keep greenlets that are to end with the run."""
+        self._greenlets.extend(greenlets)
+
+    def number(self) -> str:
+        """Return a new user's number: workers count apart from each other, and the same in every run."""
+        return f"{self._worker_index}.{next(self._numbers)}"
+
+    # -- while it runs -----------------------------------------------------------------------------------------
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the users could begin, up to the end."""
+        return (self.ended or time.perf_counter()) - self._began
+
+    @property
+    def counted(self) -> float:
+        """Seconds since the end of the warm-up, up to the end."""
+        return max(self.elapsed - self.options.warm_up, 0.0)
+
+    @property
+    def spent(self) -> bool:
+        """Whether as many appends have been stored as the options allow."""
+        if self.workshop is not None:
+            return self.workshop.spent
+        total, warm_up = self.collector.total().counts, self.collector.warm_up()
+        return sum((each.successes + each.unknown) for each in (total, warm_up)) >= self.options.max_appends
+
+    def progress(self, users: int) -> LoadProgress:
+        """Return a line of figures about the time since the last one, and keep it."""
+        now = self.elapsed
+        seconds = max(now - self._last_line, 1e-6)
+        self._last_line = now
+        recent, total = self.collector.recent(), self.collector.total()
+        counts, times, cpu = recent.counts, recent.percentiles(), self.collector.cpu()[0]
+        response: dict[str, float | None] = dict.fromkeys(times)
+        if self.options.rate is not None and recent.count(RESPONSE):
+            response.update(recent.percentiles(RESPONSE))
+        line = LoadProgress(
+            elapsed=now,
+            users=users,
+            total=total.counts,
+            goodput=counts.successes / seconds,
+            conflict_rate=counts.conflicts / (counts.attempts or 1),
+            p50_ms=times["p50"],
+            p95_ms=times["p95"],
+            p99_ms=times["p99"],
+            last_error=total.last_error,
+            warming_up=now <= self.options.warm_up,
+            tries_per_success=counts.attempts / counts.successes if counts.successes else 0.0,
+            response_p50_ms=response["p50"],
+            response_p95_ms=response["p95"],
+            response_p99_ms=response["p99"],
+            generator_cpu=cpu,
+            streams=self.collector.heat().hottest(),
+            database=None if self.watch is None else self.watch.per_second(),
+            feed=None if self.followers is None else self.followers.figures,
+        )
+        self.series.append(line)
+        return line
+
+    # -- ending ------------------------------------------------------------------------------------------------
+
+    def close(self) -> Ledger:
+        """End the writing: every user of this process has stopped. Return what they were told."""
+        if self.ended is None:
+            self.ended = time.perf_counter()
+            gevent.killall([each for each in self._greenlets if each is not gevent.getcurrent()], block=False)
+            self.collector.collect()
+            if self.workshop is not None:
+                AsyncUser.bridge.run(self.workshop.store.close())
+        return Ledger() if self.workshop is None else self.workshop.close()
+
+    def judge(self, ledgers: Iterable[Ledger]) -> None:
+        """Compare what was told with what is stored, and make the summary."""
+        ledger = Ledger()
+        for each in ledgers:
+            ledger.add(each)
+        cpu = self.collector.cpu()[1]
+        total = self.collector.total()
+        counts = total.counts
+        stored: int | None = None
+        verdict: str | None = None
+        database = feed = None
+        try:
+            if self.watch is None:
+                raise LoadFailed("this process knows no database: give the master --dsn")
+            database = self.watch.whole()
+            found: Findings = AsyncUser.bridge.run(examine(self.watch.store, self.id, ledger))
+            deliveries = []
+            if self.followers is not None:
+                deliveries = self.followers.finish(found.head)
+                feed = self.followers.figures
+            judged = conclude(found, deliveries)
+            stored, evidence = judged.stored, judged.evidence
+            if self.missing_workers:
+                evidence = (
+                    *evidence,
+                    f"workers ended without telling their figures: {', '.join(self.missing_workers)}",
+                )
+            else:
+                verdict = str(judged)
+        except EsxError as error:
+            evidence = (f"no verdict, the store could not be read: {error}",)
+        finally:
+            self.discard()
+        self.summary = LoadSummary(
+            run=self.id,
+            elapsed=self.counted,
+            users=self.users,
+            total=counts,
+            goodput=counts.successes / self.counted if self.counted else 0.0,
+            conflict_rate=counts.conflicts / (counts.attempts or 1),
+            percentiles=total.percentiles(),
+            stored=stored,
+            verdict=verdict,
+            evidence=evidence,
+            last_error=total.last_error,
+            options=self.options,
+            environment=self.environment,
+            warm_up=self.collector.warm_up(),
+            tries_per_success=counts.attempts / counts.successes if counts.successes else 0.0,
+            response=total.percentiles(RESPONSE) if self.options.rate is not None else {},
+            time_to_success=total.percentiles(TIME_TO_SUCCESS),
+            histograms=total.histograms(),
+            streams=_top(ledger),
+            generator_cpu=cpu,
+            saturated=cpu > _SATURATED,
+            database=database,
+            feed=feed,
+            parts=self.collector.parts(),
+        )
+
+    def discard(self) -> None:
+        """Close what still watches."""
+        if self.followers is not None:
+            self.followers.kill()
+        if self.watch is not None:
+            AsyncUser.bridge.run(self.watch.store.close())
+
+
+class Watch:
+    """Samples the database's counters a few times a second."""
+
+    def __init__(self, store: EventStore) -> None:
+        self.store = store
+        self.server_version = AsyncUser.bridge.run(store.place()).server_version
+        self._first = self._last_line = self._now = self._sample()
+        self._samples = self._recent_samples = 0
+        self._waits: dict[str, int] = {}
+        self._recent_waits: dict[str, int] = {}
+
+    def begin(self) -> None:
+        """Count from now on."""
+        self._first = self._last_line = self._now = self._sample()
+
+    def sample(self) -> None:
+        """Take one sample; a database that cannot be asked just now is passed over."""
+        try:
+            self._now = self._sample()
+        except EsxError:
+            return
+        self._samples += 1
+        self._recent_samples += 1
+        for name, count in self._now.waits.items():
+            self._waits[name] = self._waits.get(name, 0) + count
+            self._recent_waits[name] = self._recent_waits.get(name, 0) + count
+
+    def per_second(self) -> DatabaseFigures:
+        """Return the figures a second since the last call."""
+        last, self._last_line = self._last_line, self._now
+        seconds = (self._now.at - last.at).total_seconds()
+        waits, samples = self._recent_waits, self._recent_samples
+        self._recent_waits, self._recent_samples = {}, 0
+        return _difference(last, self._now, seconds or 1.0, waits, samples)
+
+    def whole(self) -> DatabaseFigures:
+        """Return the totals since `begin`. Raises EsxError."""
+        # PostgreSQL's sessions tell their commits within a second, or when they end, which they have done by now.
+        self._now = self._sample()
+        return _difference(self._first, self._now, 1.0, self._waits, self._samples)
+
+    def _sample(self) -> Pressure:
+        return AsyncUser.bridge.run(self.store.pressure(APPLICATION_NAME))
+
+
+def _difference(begin: Pressure, end: Pressure, seconds: float, waits: dict[str, int], samples: int) -> DatabaseFigures:
+    return DatabaseFigures(
+        (end.wal_bytes - begin.wal_bytes) / seconds,
+        (end.commits - begin.commits) / seconds,
+        (end.rollbacks - begin.rollbacks) / seconds,
+        {name: count / samples for name, count in sorted(waits.items())} if samples else {},
+    )
+
+
+def _top(ledger: Ledger) -> tuple[StreamCounts, ...]:
+    ranked = sorted(ledger.streams.items(), key=lambda item: (-item[1].conflicts, -item[1].successes, item[0]))
+    return tuple(
+        StreamCounts(stream, record.successes, record.conflicts)
+        for stream, record in ranked[:_TOP_STREAMS]
+        if record.successes or record.conflicts
+    )
+
+
+async def open_store(dsn: str | None, allowed: str | None, notification: str | None = None) -> EventStore:
+    """Connect to a store that a load test may write to; with `notification`, to write to it. Raises EsxError."""
+    if dsn is None and choose(None, os.environ).embedded:
+        raise LoadFailed("no database is named: set ESX_DSN or pass --dsn; `esx load` takes the embedded one by itself")
+    store: EventStore = await EventStore.connect(
+        dsn,
+        max_connections=1 if notification is None else _MOST_CONNECTIONS,
+        application_name=f"{APPLICATION_NAME} watch" if notification is None else APPLICATION_NAME,
+        notification=Notification(notification or Notification.OFF),
+    )
+    try:
+        await store.head()  # raises SchemaMissing where there is no events table
+        await check_may_write(store, allowed)
+    except BaseException:
+        await store.close()
+        raise
+    return store
