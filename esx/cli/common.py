@@ -145,14 +145,19 @@ class ProgressLine:
             self._dirty = True
             click.echo(f"\r\x1b[K{visible(text)}", err=True, nl=False)
 
+    def clear(self) -> None:
+        """Make room for what is printed next."""
+        if self._dirty:
+            self._dirty = False
+            click.echo("\r\x1b[K", err=True, nl=False)
+
     def __enter__(self) -> ProgressLine:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._dirty:
-            click.echo("\r\x1b[K", err=True, nl=False)
+        self.clear()
 
 
 class Lines:

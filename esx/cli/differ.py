@@ -21,11 +21,15 @@ _MARKS = {"added": "+", "removed": "-", "changed": "~"}
 
 
 class Differ:
-    """Compares each event with the one before it in its stream, or with the last one of its type."""
+    """Compares each event with the one before it in its stream, or with the last one of its type.
 
-    def __init__(self, store: EventStore, *, same_type: bool) -> None:
+    `all_events` says that it is given all events of the stream, not chosen ones.
+    """
+
+    def __init__(self, store: EventStore, *, same_type: bool, all_events: bool = True) -> None:
         self._store = store
         self._same_type = same_type
+        self._all_events = all_events
         # What came last, by type if types matter; saves a query an event when reading forwards.
         self._last: dict[str, Event] = {}
 
@@ -48,7 +52,7 @@ class Differ:
         key = event.event_type if self._same_type else ""
         last = self._last.get(key)
         self._last[key] = event
-        if last is not None and last.stream_seq < event.stream_seq:
+        if self._all_events and last is not None and last.stream_seq < event.stream_seq:
             return last
         if event.stream_seq == 0:
             return None
