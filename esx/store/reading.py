@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _LAST_SEQ = 2**63 - 1
 # Unicode's last code point, repeated, sorts after any id that starts with the prefix and is not made to defeat it.
-_AFTER_PREFIX = "\U0010ffff" * 16
+AFTER_PREFIX = "\U0010ffff" * 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +161,7 @@ class Reader:
 
     async def count_events(self, connection: asyncpg.Connection, prefix: str) -> int:
         """Return how many events the streams have whose id starts with `prefix`, by counting them."""
-        return int(await connection.fetchval(self._count, prefix, prefix + _AFTER_PREFIX))
+        return int(await connection.fetchval(self._count, prefix, prefix + AFTER_PREFIX))
 
     async def ids_page(
         self, connection: asyncpg.Connection, prefix: str, after: StoredId | None, limit: int
@@ -193,7 +193,7 @@ class Reader:
         rows = await connection.fetch(
             self._by_name[backwards, after is not None],
             prefix,
-            prefix + _AFTER_PREFIX,
+            prefix + AFTER_PREFIX,
             limit,
             None if match is None else glob_to_regex(match),
             after,

@@ -17,6 +17,7 @@ from esx.store.glob import glob_prefix
 from esx.store.model import ANY, NO_STREAM, Event, EventPreview, Notification, Strategy
 from esx.store.projection import Projection
 from esx.store.reading import Reader, StoredId, StreamKey, StreamPage, check_limit
+from esx.store.scale import name_scale
 from esx.store.scope import Scope
 from esx.store.trail import COMMON_FIELDS
 from esx.store.trail_reading import TrailReader
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from esx.store.pressure import Place, Pressure
     from esx.store.projection import BatchHandler, EventHandler
     from esx.store.projection_table import ProjectionStatus
+    from esx.store.scale import NameScale
     from esx.store.trail import FieldNames, Trail
 
 _PAGE = 1000
@@ -587,6 +589,12 @@ class EventStore:
                 return
             after = page.next_after
             left = None if left is None else left - len(page.streams)
+
+    async def name_scale(self) -> NameScale | None:
+        """Return where ids lie among all stream ids, estimated; None while PostgreSQL has no statistics of them."""
+        async with self._connection() as connection:
+            layout, _, _ = await self._tools(connection)
+            return await name_scale(connection, layout)
 
     async def count_events(self, prefix: str) -> int:
         """Return how many events the streams whose id starts with `prefix` have, by counting them all."""

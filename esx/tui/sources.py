@@ -6,13 +6,15 @@ from bisect import bisect_left
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
-from esx.store.reading import StreamKey
+from esx.store.reading import AFTER_PREFIX, StreamKey
 from esx.tui.rows import ALL_STREAMS, EventRow, StreamRow
+from esx.tui.scales import Names, Numbers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from esx.store.store import EventStore
+    from esx.tui.scales import Scale
 
 Row = TypeVar("Row")
 Key = TypeVar("Key")
@@ -42,6 +44,10 @@ class RowSource(Protocol[Row, Key]):
         """Return the rows that follow `after` (backwards: that come before it); None: from that end on."""
         ...
 
+    async def measure(self) -> Scale[Key] | None:
+        """Return where the rows lie in the whole list; None if that cannot be told at once."""
+        ...
+
     def key(self, row: Row) -> Key:
         """Return the row's own key."""
         ...
@@ -68,6 +74,14 @@ class StreamEvents:
         rows = list(map(EventRow.of_preview, events))
         return Page(rows[::-1] if backwards else rows, onward)
 
+    async def measure(self) -> Numbers | None:
+        """Return the scale of stream_seq, which is dense."""
+        stream = await self._store.summary(self.stream_id)
+        if stream is None:
+            return None
+        low = stream.version - stream.events + 1
+        return Numbers(low, stream.version, downwards=self.newest_first, dense=True)
+
     def key(self, row: EventRow) -> int:
         """Return the stream_seq."""
         return row.stream_seq
@@ -89,6 +103,14 @@ class AllEvents:
         onward = events[-1].global_seq if len(events) == limit else None
         rows = list(map(EventRow.of_preview, events))
         return Page(rows[::-1] if backwards else rows, onward)
+
+    async def measure(self) -> Numbers | None:
+        """Return the scale of global_seq, in which some numbers may be missing."""
+        ends = [await self._store.preview_all_page(limit=1, backwards=backwards) for backwards in (False, True)]
+        if not all(ends):
+            return None
+        (low,), (high,) = ends
+        return Numbers(low.global_seq, high.global_seq, downwards=self.newest_first, dense=False)
 
     def key(self, row: EventRow) -> int:
         """Return the global_seq."""
@@ -141,6 +163,13 @@ class StreamsByName(_Streams):
             return Page(self._topped(rows[::-1], at_top=page.next_after is None), page.next_after)
         return Page(self._topped(rows, at_top=at_top), page.next_after)
 
+    async def measure(self) -> Names | None:
+        """Return the scale of names, estimated; of those that match a glob nobody knows."""
+        names = None if self._match else await self._store.name_scale()
+        if names is None:
+            return None
+        return Names(names, self._prefix, self._prefix + AFTER_PREFIX, above=1 if self._with_all else 0)
+
 
 class StreamsByActivity(_Streams):
     """Streams by their last event, newest first.
@@ -163,6 +192,10 @@ class StreamsByActivity(_Streams):
         at_top = after is None
         rows, onward = await self._read(None if after in (None, _TOP) else after, limit)
         return Page(self._topped(rows, at_top=at_top), onward)
+
+    async def measure(self) -> None:
+        """Return nothing: how many streams follow only reading on can tell."""
+        return
 
     async def _read(self, after: StreamKey | None, limit: int) -> tuple[list[StreamRow], StreamKey | None]:
         page = await self._store.streams_page(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic
 
 from esx.tui.sources import Key, Row
@@ -11,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from typing import TypeAlias
 
+    from esx.tui.scales import Scale
     from esx.tui.sources import Page, RowSource
 
     # Rows, whether the list ends above and below, and the keys to go on from there.
@@ -20,26 +20,24 @@ PAGE = 200
 MOST = 4000
 
 
-@dataclass(frozen=True, slots=True)
-class Shift:
-    """What a change did to the rows before the ones that stayed: `above` rows more (less, if negative) on top."""
-
-    above: int = 0
-
-
 class Window(Generic[Row, Key]):
-    """The loaded part of a `RowSource`.
+    """The loaded part of a `RowSource`: `rows`, of which the first is row number `first` of the whole list.
 
     One reader may load at a time; a load that was overtaken by a jump changes nothing. `top` and `bottom` say
-    whether the list ends there.
+    whether the list ends there. Above and below, the source's scale says how much there is; where that is an estimate
+    and turns out wrong, the numbers of the rows shift, and the methods say by how much.
     """
 
     def __init__(self, source: RowSource[Row, Key], *, page: int = PAGE, most: int = MOST) -> None:
         self.source = source
         self.rows: list[Row] = []
+        self.first = 0
         self.top = False
         self.bottom = False
         self.loaded = False
+        self.joint = 0
+        """Where the rows begin that `around` read from the key on."""
+        self.scale: Scale[Key] | None = None
         self.looked = 0
         """Pages read since the last jump."""
         self._page = page
@@ -47,6 +45,22 @@ class Window(Generic[Row, Key]):
         self._up: Key | None = None
         self._down: Key | None = None
         self._generation = 0
+
+    @property
+    def length(self) -> int:
+        """How many rows the whole list has, as far as known."""
+        loaded = self.first + len(self.rows)
+        if self.bottom:
+            return loaded
+        # Where more follows than was estimated, leave room for it.
+        return max(loaded + 1, self.scale.length) if self.scale is not None else loaded
+
+    async def measure(self) -> None:
+        """Find out how long the whole list is, where that can be told."""
+        generation = self._generation
+        scale = await self.source.measure()
+        if generation == self._generation:
+            self.scale = scale
 
     async def home(self) -> bool:
         """Load the first page in place of what is there; return False if another jump overtook it."""
@@ -56,43 +70,105 @@ class Window(Generic[Row, Key]):
         """Load the last page in place of what is there; return False if another jump overtook it."""
         if not self.source.ends_anywhere:
             return (await self.grow(up=False)) is not None
-        return await self._jump(self._end)
+        if not await self._jump(self._end):
+            return False
+        if not self.top:
+            self.first = max((0 if self.scale is None else self.scale.length) - len(self.rows), 1)
+        return True
 
-    async def around(self, key: Key) -> bool:
-        """Load the rows at `key` and on both sides of it in place of what is there: a refresh that stays put."""
-        return await self._jump(lambda: self._around(key))
+    async def around(self, key: Key, place: int) -> bool:
+        """Load the rows at `key` and on both sides of it in place of what is there: a refresh that stays put.
 
-    async def grow(self, *, up: bool) -> Shift | None:
-        """Load one more page at an end; return how the rows moved, or None if a jump overtook it."""
+        `place` is where the row with that key was.
+        """
+        rows_before = 0
+
+        async def load() -> Loaded[Row, Key]:
+            nonlocal rows_before
+            loaded, rows_before = await self._around(key)
+            return loaded
+
+        if not await self._jump(load):
+            return False
+        if not self.top:
+            if self.scale is not None and self.scale.steady:
+                place = self.scale.place(key)
+            self.first = max(place - rows_before, 1)
+        self.joint = self.first + rows_before
+        return True
+
+    async def seek(self, place: int) -> bool:
+        """Load the rows from row number `place` on in place of what is there; without a scale, the first ones."""
+        scale = self.scale
+        if scale is None or place <= 0:
+            return await self.home()
+        place = min(place, max(scale.length - 1, 0))
+        rows_before = 0
+
+        async def load() -> Loaded[Row, Key]:
+            nonlocal rows_before
+            joint = scale.before(place)
+            after = await self.source.page(joint, backwards=False, limit=self._page)
+            if after.onward is not None and len(after.rows) >= self._page // 2:
+                return list(after.rows), False, False, joint, after.onward
+            # So near to the end that a screen might not be full.
+            before = await self.source.page(joint, backwards=True, limit=self._page)
+            rows_before = len(before.rows)
+            rows = [*before.rows, *after.rows]
+            return rows, before.onward is None, after.onward is None, before.onward, after.onward
+
+        if not await self._jump(load):
+            return False
+        if not self.top:
+            self.first = max(place - rows_before, 1)
+        return True
+
+    async def grow(self, *, up: bool) -> int | None:
+        """Load one more page at an end.
+
+        Return by how much the numbers of the rows that were there before have shifted, or None if a jump overtook it.
+        """
         if self.top if up else self.bottom:
-            return Shift()
+            return 0
         generation = self._generation
         page = await self.source.page(self._up if up else self._down, backwards=up, limit=self._page)
         if generation != self._generation:
             return None
         self.looked += 1
-        if up:
-            self._take_up(page)
-            self.rows[:0] = page.rows
-            surplus = len(self.rows) - self._most
-            if surplus > 0:
-                del self.rows[-surplus:]
-                self.bottom = False
-                self._down = self.source.key(self.rows[-1])
-            return Shift(len(page.rows))
-        self._take_down(page)
+        return self._grow_up(page) if up else self._grow_down(page)
+
+    def _grow_up(self, page: Page[Row, Key]) -> int:
+        self._up = page.onward
+        self.top = page.onward is None
+        self.rows[:0] = page.rows
+        surplus = len(self.rows) - self._most
+        if surplus > 0:
+            del self.rows[-surplus:]
+            self.bottom = False
+            self._down = self.source.key(self.rows[-1])
+        first = self.first - len(page.rows)
+        if self.top:
+            self.first = 0
+        else:
+            # More above than was estimated: make room for it.
+            self.first = first if first > 0 else self._page
+        return self.first - first
+
+    def _grow_down(self, page: Page[Row, Key]) -> int:
+        self._down = page.onward
+        self.bottom = page.onward is None
         self.rows += page.rows
         surplus = len(self.rows) - self._most
         if surplus > 0:
             del self.rows[:surplus]
+            self.first += surplus
             self.top = False
             self._up = self.source.key(self.rows[0])
-            return Shift(-surplus)
-        return Shift()
+        return 0
 
-    def index_of(self, key: Key) -> int | None:
-        """Return where the row with `key` is, if it is loaded."""
-        return next((index for index, row in enumerate(self.rows) if self.source.key(row) == key), None)
+    def place_of(self, key: Key) -> int | None:
+        """Return the number of the row with `key`, if it is loaded."""
+        return next((at for at, row in enumerate(self.rows, self.first) if self.source.key(row) == key), None)
 
     async def _jump(self, load: Callable[[], Awaitable[Loaded[Row, Key]]]) -> bool:
         self._generation += 1
@@ -101,6 +177,7 @@ class Window(Generic[Row, Key]):
         if generation != self._generation:
             return False
         self.rows, self.top, self.bottom, self._up, self._down = rows, top, bottom, up, down
+        self.first = 0
         self.loaded = True
         self.looked = 1
         return True
@@ -113,18 +190,10 @@ class Window(Generic[Row, Key]):
         page = await self.source.page(None, backwards=True, limit=self._page)
         return list(page.rows), page.onward is None, True, page.onward, None
 
-    async def _around(self, key: Key) -> Loaded[Row, Key]:
+    async def _around(self, key: Key) -> tuple[Loaded[Row, Key], int]:
         before = await self.source.page(key, backwards=True, limit=self._page)
         # The page after starts behind the last row before `key`, so that it begins with the row of `key` itself.
         joint = self.source.key(before.rows[-1]) if before.rows else before.onward
         after = await self.source.page(joint, backwards=False, limit=self._page)
         rows = [*before.rows, *after.rows]
-        return rows, before.onward is None, after.onward is None, before.onward, after.onward
-
-    def _take_up(self, page: Page[Row, Key]) -> None:
-        self._up = page.onward
-        self.top = page.onward is None
-
-    def _take_down(self, page: Page[Row, Key]) -> None:
-        self._down = page.onward
-        self.bottom = page.onward is None
+        return (rows, before.onward is None, after.onward is None, before.onward, after.onward), len(before.rows)

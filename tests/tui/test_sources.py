@@ -3,6 +3,9 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+import asyncpg
+import pytest
+
 from esx.store import NewEvent
 from esx.tui.sources import AllEvents, Page, StreamEvents, StreamsByActivity, StreamsByName
 from esx.tui.window import Window
@@ -46,13 +49,10 @@ async def test_the_window_is_bounded_and_forgets_nothing_for_good(store18: Event
     await store18.append("s", [NewEvent("T", {}) for _ in range(300)])
     window: Window[Any, int] = Window(StreamEvents(store18, "s"), page=20, most=50)
     await window.home()
-    above = 0
     while not window.bottom:
-        shift = await window.grow(up=False)
-        assert shift is not None
-        above -= shift.above
+        assert await window.grow(up=False) == 0
         assert len(window.rows) <= 50
-    assert (window.rows[0].stream_seq, window.rows[-1].stream_seq) == (above, 299)
+    assert (window.rows[0].stream_seq, window.rows[-1].stream_seq) == (window.first, 299)
     assert not window.top
     await walk(window, up=True)
     assert window.rows[0].stream_seq == 0
@@ -73,7 +73,7 @@ async def test_streams_by_name_from_either_end_with_all_on_top(store18: EventSto
     assert up.rows == down.rows
     for row in (down.rows[0], down.rows[1], down.rows[17], down.rows[-1]):
         around: Window[Any, Any] = Window(StreamsByName(store18), page=10)
-        await around.around(around.source.key(row))
+        await around.around(around.source.key(row), 0)
         assert row in around.rows
         await walk(around, up=True)
         await walk(around, up=False)
@@ -126,6 +126,9 @@ class SlowSource:
         start = 0 if after is None else after + 1
         return Page(list(range(start, start + limit)) if not backwards else list(range(-limit, 0)), start + limit - 1)
 
+    async def measure(self) -> None:
+        return
+
     def key(self, row: int) -> int:
         return row
 
@@ -149,3 +152,44 @@ async def test_a_jump_overtakes_what_is_being_loaded() -> None:
     source.gates[1].set()
     assert await grow is None
     assert window.rows == [-3, -2, -1]
+
+
+async def test_jumps_by_place(store18: EventStore, dsn18: str) -> None:
+    """The scale says where a row is: exactly in a stream, about there among names, and reading on fits."""
+    await store18.append("long", [NewEvent("T") for _ in range(3000)])
+    connection = await asyncpg.connect(dsn18)
+    await connection.execute(
+        "INSERT INTO events (stream_id, stream_seq, event_type, data) "
+        "SELECT 'name-' || n, 0, 'T', '{}' FROM generate_series(1, 3000) n"
+    )
+    await connection.execute("ANALYZE events")
+    await connection.close()
+    for newest_first in (False, True):
+        stream: Window[Any, int] = Window(StreamEvents(store18, "long", newest_first=newest_first), page=50)
+        await stream.measure()
+        for place in (1700, 2990, 3, 10**6):
+            await stream.seek(place)
+            assert stream.length == 3000
+            assert stream.first <= min(place, 2999) < stream.first + len(stream.rows)
+            at = stream.rows[min(place, 2999) - stream.first].stream_seq
+            assert at == (2999 - min(place, 2999) if newest_first else min(place, 2999))
+    all_events: Window[Any, int] = Window(AllEvents(store18), page=50)
+    await all_events.measure()
+    await all_events.seek(1000)
+    assert all_events.rows[0].global_seq == 5000
+    everything: Window[Any, Any] = Window(StreamsByName(store18), page=200, most=10_000)
+    await everything.home()
+    await walk(everything, up=False)
+    names: Window[Any, Any] = Window(StreamsByName(store18), page=50, most=10_000)
+    await names.measure()
+    assert names.length == pytest.approx(3002, rel=0.05)
+    for part in (0.1, 0.5, 0.9):
+        place = round(part * names.length)
+        await names.seek(place)
+        assert names.first <= place < names.first + len(names.rows)
+        # Events decide, of which half are in one stream; ids are not, so it is about there.
+        assert everything.rows.index(names.rows[0]) == pytest.approx(place, abs=0.06 * 3002)
+    await walk(names, up=True)
+    await walk(names, up=False)
+    assert names.first == 0
+    assert names.rows == everything.rows

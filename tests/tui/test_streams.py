@@ -69,6 +69,29 @@ async def test_ends_of_a_long_stream_are_one_key_away(dsn18: str, store18: Event
         assert events.scroll_offset.y == 0
 
 
+async def test_the_scrollbar_spans_the_whole_list(dsn18: str, store18: EventStore) -> None:
+    await store18.append("long", [NewEvent("T", {"n": n}) for n in range(5000)])
+    async with explorer(dsn18) as (app, pilot):
+        await pilot.press("down", "enter")
+        events = browse(app).events
+        await until(pilot, lambda: browse(app).stream_id == "long" and events.length == 5000, "for the length")
+        assert len(events.rows) < 1000
+        events.scroll_to(y=2500)
+        await until(pilot, lambda: events.row and events.row.stream_seq == 2500, "for the middle")
+        await pilot.press("down")
+        assert events.row is not None
+        assert events.row.stream_seq == 2501
+        bar = events.vertical_scrollbar.region
+        await pilot.mouse_down(offset=(bar.x, bar.bottom - 1))
+        await pilot.mouse_up(offset=(bar.x, bar.bottom - 1))
+        await until(pilot, lambda: events.row and events.row.stream_seq >= 4950, "for the end")
+        assert events.length == 5000
+        # A key while the rows are on their way counts from where one is going.
+        events.scroll_to(y=1000)
+        await pilot.press("down")
+        await until(pilot, lambda: events.row and events.row.stream_seq == 1001, "for the row after")
+
+
 async def test_rows_that_are_let_go_do_not_move_the_cursor(dsn18: str, store18: EventStore) -> None:
     await store18.append("long", [NewEvent("T", {"n": n}) for n in range(1000)])
     async with explorer(dsn18) as (app, pilot):

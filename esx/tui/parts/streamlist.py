@@ -11,6 +11,7 @@ from textual.message import Message
 from textual.widgets import Input
 
 from esx.text import visible
+from esx.tui.cells import round_estimate
 from esx.tui.parts.columns import stream_columns
 from esx.tui.parts.part import Part
 from esx.tui.rows import StreamRow
@@ -94,9 +95,14 @@ class StreamList(Part):
         window = self.table.window
         if window is None:
             return
-        count = len(window.rows) - (1 if window.rows and window.rows[0].summary is None else 0)
-        whole = window.top and window.bottom
-        self.border_subtitle = Content(f"{count:,}" if whole else f"{count:,}+")
+        above = 0 if self._filter else 1
+        if window.bottom and window.first == 0:
+            count = f"{window.length - above:,}"
+        elif window.scale is not None:
+            count = f"~{round_estimate(window.length - above):,}"
+        else:
+            count = f"{max(window.length - above, 0):,}+"
+        self.border_subtitle = Content(count)
 
     @on(RowTable.Highlighted, "#streams")
     def _highlighted(self, message: RowTable.Highlighted) -> None:

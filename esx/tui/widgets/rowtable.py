@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from textual import events
+    from textual.scrollbar import ScrollDown, ScrollUp
 
 Row = TypeVar("Row")
 
@@ -59,7 +60,8 @@ class _AboutRow(Message):
 class RowTable(ScrollView, Generic[Row], can_focus=True):
     """Rows under a line of titles, with a cursor. The rows are set from outside; nothing is loaded here.
 
-    Texts of cells must be safe to show already.
+    The rows may be a part of a longer list: `rows[0]` is then its row number `first` of `length`. The cursor and the
+    scrollbar count in rows of the whole list. Texts of cells must be safe to show already.
     """
 
     ALLOW_SELECT = False
@@ -114,6 +116,8 @@ class RowTable(ScrollView, Generic[Row], can_focus=True):
         super().__init__(id=id)
         self.columns = list(columns)
         self.rows: list[Row] = []
+        self.first = 0
+        self.length = 0
         self.cursor = 0
         self.empty = empty
         self.problem = ""
@@ -132,25 +136,33 @@ class RowTable(ScrollView, Generic[Row], can_focus=True):
     @property
     def row(self) -> Row | None:
         """The row under the cursor."""
-        return self.rows[self.cursor] if 0 <= self.cursor < len(self.rows) else None
+        at = self.cursor - self.first
+        return self.rows[at] if 0 <= at < len(self.rows) else None
 
     @property
     def body_height(self) -> int:
         """How many rows fit on screen."""
         return max(self.scrollable_content_region.height - 1, 1)
 
-    def set_rows(self, rows: list[Row], *, cursor: int, offset: int) -> None:
+    @property
+    def last(self) -> int:
+        """The number of the last row there is, `first` - 1 if there is none."""
+        return self.first + len(self.rows) - 1
+
+    def set_rows(self, rows: list[Row], *, cursor: int, offset: int, first: int = 0, length: int | None = None) -> None:
         """Show `rows`, the cursor and the first line on screen where they are said to be, all at once."""
         self.rows = rows
-        self.cursor = max(0, min(cursor, len(rows) - 1))
-        self.virtual_size = Size(0, len(rows) + 1)
-        self.scroll_to(y=offset, animate=False, force=True)
+        self.first = first
+        self.length = max(first + len(rows), length or 0)
+        self.cursor = max(first, min(cursor, self.last))
+        self.virtual_size = Size(0, self.length + 1)
+        self.scroll_to(y=offset)
         self.refresh()
         self._tell()
 
     def move_to(self, index: int) -> None:
         """Put the cursor on a row and show it."""
-        self.cursor = max(0, min(index, len(self.rows) - 1))
+        self.cursor = max(self.first, min(index, self.last))
         self._show_cursor()
         self.refresh()
         self._tell()
@@ -158,9 +170,9 @@ class RowTable(ScrollView, Generic[Row], can_focus=True):
     def _show_cursor(self) -> None:
         top = self.scroll_offset.y
         if self.cursor < top:
-            self.scroll_to(y=self.cursor, animate=False, force=True)
+            self.scroll_to(y=self.cursor)
         elif self.cursor >= top + self.body_height:
-            self.scroll_to(y=self.cursor - self.body_height + 1, animate=False, force=True)
+            self.scroll_to(y=self.cursor - self.body_height + 1)
 
     def on_resize(self) -> None:
         """Keep the row under the cursor on screen, if it was."""
@@ -187,11 +199,11 @@ class RowTable(ScrollView, Generic[Row], can_focus=True):
 
     def action_first(self) -> None:
         """Go to the first row."""
-        self.move_to(0)
+        self.move_to(self.first)
 
     def action_last(self) -> None:
         """Go to the last row."""
-        self.move_to(len(self.rows) - 1)
+        self.move_to(self.last)
 
     def action_choose(self) -> None:
         """Choose the row under the cursor."""
@@ -203,7 +215,7 @@ class RowTable(ScrollView, Generic[Row], can_focus=True):
         if offset is None or offset.y == 0:
             return None
         index = self.scroll_offset.y + offset.y - 1
-        return index if 0 <= index < len(self.rows) else None
+        return index if self.first <= index <= self.last else None
 
     def on_click(self, event: events.Click) -> None:
         """Move to the row; choose it on a second click."""
@@ -225,6 +237,27 @@ class RowTable(ScrollView, Generic[Row], can_focus=True):
         if index != self._hover:
             self._hover = index
             self.refresh()
+
+    # -- scrolling ------------------------------------------------------------------------------------------
+
+    def scroll_to(self, x: float | None = None, y: float | None = None, **_how: Any) -> None:
+        """Scroll at once: on the way to where a drag or the wheel leads, there is nothing to be seen."""
+        super().scroll_to(x, y, animate=False, force=True)
+
+    def _on_scroll_up(self, message: ScrollUp) -> None:
+        self._jump_to_click(message)
+
+    def _on_scroll_down(self, message: ScrollDown) -> None:
+        self._jump_to_click(message)
+
+    def _jump_to_click(self, message: ScrollUp | ScrollDown) -> None:
+        """Go where the scrollbar was clicked, instead of a screen up or down."""
+        message.prevent_default()
+        message.stop()
+        bar = self.vertical_scrollbar.region
+        if bar.height > 1:
+            part = (self.app.mouse_position.y - bar.y) / (bar.height - 1)
+            self.scroll_to(y=round(part * self.max_scroll_y))
 
     # -- drawing --------------------------------------------------------------------------------------------
 
@@ -260,8 +293,11 @@ class RowTable(ScrollView, Generic[Row], can_focus=True):
         if y == 0:
             return self._titles(width, base)
         index = self.scroll_offset.y + y - 1
-        if index < len(self.rows):
+        if self.first <= index <= self.last:
             return self._row_line(index, width, base)
+        if index < self.length:
+            # Not loaded yet.
+            return Strip([Segment(fit(" ·", width), base + self._role("muted"))], width)
         if not self.rows and y == 2:
             text, role = (self.problem, "problem") if self.problem else (self.empty, "muted")
             style = base + self._role(role)
@@ -285,7 +321,7 @@ class RowTable(ScrollView, Generic[Row], can_focus=True):
         else:
             line, plain = (base + self._role("hover") if index == self._hover else base), False
         dark = self.app.current_theme.dark
-        row = self.rows[index]
+        row = self.rows[index - self.first]
         segments = []
         gap = Segment(" ", line)
         for column, size in zip(self.columns, self.column_widths(width), strict=True):

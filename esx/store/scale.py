@@ -1,0 +1,103 @@
+"""Where a stream's id lies among all of them, estimated from PostgreSQL's statistics: for scrollbars and jumps."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import asyncpg
+
+    from esx.store.layout import Layout
+
+_DIGITS = 8
+"""How many characters behind what two neighbouring bounds share decide where a name lies between them."""
+_LOW, _HIGH = 0x2D, 0x7B
+"""What ids are mostly made of lies between ``-`` and ``z``."""
+
+
+class NameScale:
+    """Maps ids to fractions of the list of all ids, and back. `bounds` part it evenly; `names` is how many there are.
+
+    Both are estimates: from the last ANALYZE, and weighted by how many events a stream has.
+    """
+
+    def __init__(self, bounds: Sequence[str], names: float) -> None:
+        self._bounds = bounds
+        # Compared as the index compares them: by bytes.
+        self._keys = [bound.encode() for bound in bounds]
+        self.names = names
+
+    def rank(self, name: str) -> float:
+        """Return the fraction, 0 to 1, of ids that come before `name`."""
+        keys = self._keys
+        at = bisect_left(keys, name.encode("utf-8", "surrogatepass"))
+        if at == 0:
+            return 0.0
+        if at == len(keys):
+            return 1.0
+        low, high = self._bounds[at - 1], self._bounds[at]
+        shared = _shared(low, high)
+        bottom, top, own = (_number(text[shared:]) for text in (low, high, name))
+        part = (own - bottom) / (top - bottom) if top > bottom else 0.0
+        return (at - 1 + max(0.0, min(part, 1.0))) / (len(keys) - 1)
+
+    def name_at(self, fraction: float) -> str:
+        """Return a text that about this fraction of the ids come before. It need not be one of them."""
+        place = max(0.0, min(fraction, 1.0)) * (len(self._bounds) - 1)
+        at = min(int(place), len(self._bounds) - 2)
+        low, high = self._bounds[at], self._bounds[at + 1]
+        shared = _shared(low, high)
+        bottom, top = _number(low[shared:]), _number(high[shared:])
+        return low[:shared] + _text(bottom + (top - bottom) * (place - at))
+
+    def count(self, low: str, high: str) -> int:
+        """Return about how many ids there are from `low` up to `high`."""
+        return round((self.rank(high) - self.rank(low)) * self.names)
+
+
+def _shared(low: str, high: str) -> int:
+    return next(
+        (at for at, pair in enumerate(zip(low, high, strict=False)) if pair[0] != pair[1]), min(len(low), len(high))
+    )
+
+
+def _number(text: str) -> float:
+    """Return `text` as a fraction in the base of the characters that ids are mostly made of."""
+    base = _HIGH - _LOW + 1
+    value, unit = 0.0, 1.0
+    for char in text[:_DIGITS]:
+        unit /= base
+        value += unit * max(0, min(ord(char) - _LOW + 1, base - 1))
+    return value
+
+
+def _text(value: float) -> str:
+    base = _HIGH - _LOW + 1
+    out = []
+    for _ in range(_DIGITS):
+        value *= base
+        digit = int(value)
+        value -= digit
+        if digit == 0:
+            break
+        out.append(chr(_LOW + digit - 1))
+    return "".join(out)
+
+
+async def name_scale(connection: asyncpg.Connection, layout: Layout) -> NameScale | None:
+    """Return the scale of the table's stream ids; None where ids do not sort by bytes, or nothing was analysed yet."""
+    if not layout.byte_order:
+        return None
+    row = await connection.fetchrow(
+        "SELECT s.histogram_bounds::text::text[], "
+        "CASE WHEN s.n_distinct < 0 THEN -s.n_distinct * c.reltuples ELSE s.n_distinct END "
+        "FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
+        "JOIN pg_stats s ON s.schemaname = n.nspname AND s.tablename = c.relname "
+        f"WHERE c.oid = '{layout.table}'::regclass AND s.attname = 'stream_id' AND NOT s.inherited"
+    )
+    if row is None or row[0] is None or len(row[0]) < 2:
+        return None
+    return NameScale(row[0], float(row[1]))
