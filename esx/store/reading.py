@@ -168,12 +168,12 @@ class Reader:
     ) -> list[StoredId]:
         """Return up to `limit` events of the streams whose id starts with `prefix`, stream by stream in order."""
         key = ("", -1, -1) if after is None else (after.stream_id, after.stream_seq, after.global_seq)
-        rows = await connection.fetch(self._ids, prefix, prefix + _AFTER_PREFIX, *key, limit)
+        rows = await connection.fetch(self._ids, prefix, prefix + AFTER_PREFIX, *key, limit)
         return list(map(StoredId._make, rows))
 
     async def stream_outside(self, connection: asyncpg.Connection, prefix: str) -> str | None:
         """Return the id of a stream that does not start with `prefix`, None if there is none."""
-        found: str | None = await connection.fetchval(self._outside, prefix, prefix + _AFTER_PREFIX)
+        found: str | None = await connection.fetchval(self._outside, prefix, prefix + AFTER_PREFIX)
         return found
 
     async def streams_by_name(
