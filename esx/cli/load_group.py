@@ -12,6 +12,7 @@ _SUBCOMMANDS = {
     "report": "Write a run as one HTML page with plots.",
     "compare": "Put two or more runs side by side.",
     "sweep": "Turn knobs, and see where optimistic concurrency bends.",
+    "clean": "Delete the events of a run from the store.",
 }
 _INHERITED = frozenset({"dsn"})
 """What may be given before the name of a subcommand."""
@@ -46,5 +47,5 @@ class LoadGroup(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """List the subcommands without importing them."""
-        with formatter.section("Looking back at runs"):
+        with formatter.section("Looking back, and several runs"):
             formatter.write_dl(list(_SUBCOMMANDS.items()))

@@ -11,6 +11,7 @@ from esx.store.bulk_export import Export, settle
 from esx.store.bulk_import import Imported, Importer
 from esx.store.connection import Connector, open_pool
 from esx.store.doorbell import Doorbell
+from esx.store.erase import Eraser
 from esx.store.errors import InvalidQuery, NotFound, SchemaMissing, StoreFailed
 from esx.store.feed import Feed, find_end
 from esx.store.glob import glob_prefix
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     from esx.positions import Position
     from esx.store.doctor import Finding
+    from esx.store.erase import Mark, Marked
     from esx.store.health import Health
     from esx.store.layout import Layout
     from esx.store.locked import LockedStream
@@ -601,6 +603,26 @@ class EventStore:
         async with self._connection() as connection:
             _, _, reader = await self._tools(connection)
             return await reader.count_events(connection, prefix)
+
+    async def marked(self, prefix: str, mark: Mark, on_progress: Callable[[int], None] | None = None) -> Marked:
+        """Return what `delete_marked` would delete, having looked at each event; raises NotMarked as that does."""
+        async with self._connection() as connection:
+            layout, _, _ = await self._tools(connection)
+            return await Eraser(connection, layout, prefix, mark).look(on_progress)
+
+    async def delete_marked(self, prefix: str, mark: Mark, on_progress: Callable[[int], None] | None = None) -> int:
+        """Delete the events of the streams whose id starts with `prefix`, and return how many they were.
+
+        For what a load test left. All must carry `mark` in their metadata, otherwise none is deleted: raises
+        NotMarked. It goes in batches, each a transaction, of which `on_progress` is told; if it is broken off, the
+        rest can be deleted later. The numbers of what is deleted stay as dead gaps in global_seq. A projection that
+        has handled these events keeps what it made of them.
+        """
+        async with self._connection() as connection:
+            layout, _, _ = await self._tools(connection)
+            eraser = Eraser(connection, layout, prefix, mark)
+            await eraser.look()
+            return await eraser.delete(on_progress)
 
     async def trail(
         self,

@@ -94,3 +94,13 @@ async def test_a_sweep_is_saved_shown_again_and_repeated(dsn18: str, tmp_path: P
     compared = ndjson(esx("load", "compare", "last", results[0]["run"], "--json", ESX_DATA_DIR=home).stdout)
     assert [run["run"] for run in compared][1] == results[0]["run"]
     assert "name two or more" in one_line_error(esx("load", "compare", "last"), 2)
+
+
+async def test_clean_deletes_a_runs_events_once_told_so(dsn18: str) -> None:
+    run = ndjson(esx("load", "--users", "2", "--duration", "1s", "--json", "-d", dsn18).stdout)[-1]
+    refused = one_line_error(esx("load", "clean", run["run"], "-d", dsn18), 2)
+    assert f"{run['stored']:,} events" in refused
+    assert "--yes" in refused
+    done = esx("load", "clean", "last", "--yes", "-d", dsn18)
+    assert done.stdout == f"deleted {run['stored']:,} events of run {run['run']}\n"
+    assert "has no events" in esx("load", "clean", run["run"], "--yes", "-d", dsn18).stdout

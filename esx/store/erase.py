@@ -1,0 +1,117 @@
+"""Deleting the events of a load test: bounded batches, and only what is marked as belonging to it.
+
+The table is append-only for everybody else. What is deleted leaves dead gaps in global_seq, which the feed passes
+like those of rolled-back transactions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from esx.store.errors import EsxError
+from esx.store.reading import AFTER_PREFIX
+from esx.text import visible
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import asyncpg
+
+    from esx.store.layout import Layout
+
+_BATCH = 5_000
+
+
+class NotMarked(EsxError):
+    """An event in the range does not carry the mark, so nothing is deleted. The message names it and the remedy."""
+
+
+class Mark(NamedTuple):
+    """What the metadata of every event to be deleted must hold: `key` with the text `value`."""
+
+    key: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class Marked:
+    """What is there to be deleted."""
+
+    events: int
+    streams: int
+
+
+class Eraser:
+    """Finds and deletes the events of streams whose id starts with `prefix`, all of which must carry `mark`."""
+
+    def __init__(self, connection: asyncpg.Connection, layout: Layout, prefix: str, mark: Mark) -> None:
+        self._connection = connection
+        self._layout = layout
+        self._prefix = prefix
+        self._mark = mark
+        within = "stream_id >= $1 AND stream_id < $2 AND " if layout.byte_order else "$2::text IS NOT NULL AND "
+        self._within = f"{within}starts_with(stream_id, $1)"
+        self._page = (
+            f"SELECT stream_id, stream_seq, global_seq, (metadata ->> $5) IS NOT DISTINCT FROM $6 AS own "
+            f"FROM {layout.table} WHERE {self._within} AND (stream_id, stream_seq) > ($3, $4) "
+            f"ORDER BY stream_id, stream_seq LIMIT {_BATCH}"
+        )
+
+    async def look(self, on_progress: Callable[[int], None] | None = None) -> Marked:
+        """Count what is to be deleted, and look at the metadata of each event; raises NotMarked."""
+        events = streams = 0
+        at: tuple[str, int] | None = ("", -1)
+        last = ""
+        while at is not None:
+            rows = await self._connection.fetch(self._page, *self._range(at))
+            for stream_id, stream_seq, global_seq, own in rows:
+                if not own:
+                    key, value = self._mark
+                    raise NotMarked(
+                        f"event {global_seq} of stream {visible(stream_id, limit=100)} does not carry {key} {value} "
+                        f"in its metadata: nothing is deleted; look at it with `esx read`, at {stream_seq}"
+                    )
+                streams += stream_id != last
+                last = stream_id
+            events += len(rows)
+            at = (last, rows[-1][1]) if len(rows) == _BATCH else None
+            if on_progress is not None:
+                on_progress(events)
+        return Marked(events, streams)
+
+    async def delete(self, on_progress: Callable[[int], None] | None = None) -> int:
+        """Delete what carries the mark, a batch a transaction, and return how many events are gone."""
+        # From where the last batch ended: what is deleted stays in the index until vacuum, and to step over it
+        # again each time would take ever longer.
+        statement = (
+            f"WITH page AS ({self._page}), gone AS (DELETE FROM {self._layout.table} e USING page p "
+            "WHERE e.stream_id = p.stream_id AND e.stream_seq = p.stream_seq AND p.own RETURNING 1) "
+            "SELECT (SELECT count(*) FROM gone), (SELECT count(*) FROM page), last.stream_id, last.stream_seq "
+            "FROM (SELECT stream_id, stream_seq FROM page ORDER BY stream_id DESC, stream_seq DESC LIMIT 1) last"
+        )
+        deleted = 0
+        at: tuple[str, int] | None = ("", -1)
+        while at is not None:
+            row = await self._connection.fetchrow(statement, *self._range(at))
+            if row is None:
+                break
+            deleted += row[0]
+            at = (row[2], row[3]) if row[1] == _BATCH else None
+            if on_progress is not None:
+                on_progress(deleted)
+        if self._layout.lockable:
+            await self._delete_locks()
+        return deleted
+
+    async def _delete_locks(self) -> None:
+        """Delete the rows on which the writers of these streams queued."""
+        statement = (
+            "WITH gone AS (DELETE FROM stream_locks WHERE stream_id IN (SELECT stream_id FROM stream_locks "
+            f"WHERE {self._within} LIMIT {_BATCH}) RETURNING 1) SELECT count(*) FROM gone"
+        )
+        while await self._connection.fetchval(statement, self._prefix, self._prefix + AFTER_PREFIX) == _BATCH:
+            pass
+
+    def _range(self, at: tuple[str, int]) -> tuple[object, ...]:
+        return (self._prefix, self._prefix + AFTER_PREFIX, *at, *self._mark)

@@ -1,0 +1,57 @@
+"""Deleting what a load test left: all of it, nothing else, and the feed goes on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from esx.store import ANY, NewEvent, Strategy
+from esx.store.erase import Mark, Marked, NotMarked
+
+if TYPE_CHECKING:
+    import asyncpg
+
+    from esx.store import EventStore
+
+MARK = Mark("run_id", "r1")
+
+
+async def load(store: EventStore, run: str, streams: int, events: int) -> None:
+    for number in range(streams):
+        batch = [NewEvent("LoadTested", {}, {"run_id": run}) for _ in range(events)]
+        await store.append(f"load-{run}-{number}", batch, expected=ANY, strategy=Strategy.ROW_LOCK)
+
+
+async def test_only_the_runs_events_go_and_the_feed_passes_the_gap(
+    store: EventStore, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("esx.store.erase._BATCH", 4)
+    await store.append("account-1", [NewEvent("Opened", {})])
+    await load(store, "r1", 3, 5)
+    await load(store, "r10", 2, 2)
+    await store.append("account-1", [NewEvent("Closed", {})])
+
+    told: list[int] = []
+    assert await store.marked("load-r1-", MARK) == Marked(15, 3)
+    assert await store.delete_marked("load-r1-", MARK, told.append) == 15
+    assert told == [4, 8, 12, 15], "in bounded batches"
+    assert await store.marked("load-r1-", MARK) == Marked(0, 0)
+    assert await store.count_events("load-r10-") == 4
+    locks = [row[0] for row in await sql.fetch("SELECT stream_id FROM stream_locks ORDER BY stream_id")]
+    assert locks == ["load-r10-0", "load-r10-1"]
+    feed = await store.feed(after=0)
+    passed = [event.event_type async for batch in feed.to_safe_position() for event in batch.events]
+    assert passed == ["Opened", *["LoadTested"] * 4, "Closed"]
+
+
+async def test_an_event_without_the_mark_keeps_everything(store18: EventStore) -> None:
+    await load(store18, "r1", 2, 3)
+    await store18.append("load-r1-1", [NewEvent("Precious", {}, {"run_id": "another"})])
+    for attempt in (store18.marked, store18.delete_marked):
+        with pytest.raises(NotMarked, match="of stream load-r1-1 does not carry run_id r1"):
+            await attempt("load-r1-", MARK)
+    await store18.append("load-r1-", [NewEvent("Unmarked", {})])
+    with pytest.raises(NotMarked):
+        await store18.delete_marked("load-r1-", MARK)
+    assert await store18.count_events("load-r1-") == 8
