@@ -403,6 +403,14 @@ def _from_variables(environ: Mapping[str, str]) -> Database:
     return Database(dsn, "PG* variables", visible(label, limit=200), embedded=False)
 
 
+def place(text: str) -> str:
+    """Return where the database is that `text` names, for people: never a password, however broken it is."""
+    try:
+        return _label(normalise(text))
+    except BadDatabase:
+        return visible(without_password(text), limit=200)
+
+
 def _label(dsn: str) -> str:
     parts = urlsplit(dsn)
     service = "" if parts.netloc else dict(parse_qsl(parts.query)).get("service")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from esx.cli.common import database, run, store_on
+from esx.cli.common import config, database, run, store_on
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -36,7 +36,17 @@ def open_explorer(opened: Database, background: Callable[[], Awaitable[None]] | 
     from esx.load.process import LoadRun
     from esx.tui.app import Explorer
 
-    Explorer(opened.dsn, label=opened.label, embedded=opened.embedded, background=background, run_load=LoadRun).run()
+    Explorer(
+        opened.dsn,
+        label=opened.label,
+        embedded=opened.embedded,
+        name=opened.name,
+        read_only=opened.read_only,
+        statement_timeout=opened.statement_timeout,
+        config=config(),
+        background=background,
+        run_load=LoadRun,
+    ).run()
 
 
 async def _prepare(opened: Database) -> None:

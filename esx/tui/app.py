@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
@@ -12,14 +15,21 @@ from textual.content import Content
 from textual.widgets import ContentSwitcher, Footer, Static
 from textual.worker import Worker, WorkerState
 
+from esx.config import BadConfig, Config
+from esx.database import Database
 from esx.store.errors import StoreUnavailable
 from esx.text import visible
+from esx.tui import keymap
+from esx.tui.connections import Choice, Connections
 from esx.tui.follower import Follower
+from esx.tui.keymap import Keyed
 from esx.tui.link import Link, LinkState
+from esx.tui.palette import Actions
 from esx.tui.screens.pane import Pane
 from esx.tui.screens.streams import StreamsPane
-from esx.tui.widgets.help import Help
+from esx.tui.widgets.help import Help, groups_of
 from esx.tui.widgets.notice import Notice
+from esx.tui.widgets.picker import ConnectionPicker
 from esx.tui.widgets.statusbar import ScreenTab, StatusBar
 from esx.tui.work import start
 
@@ -27,6 +37,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
     from textual.app import ComposeResult
+    from textual.command import Provider
+    from textual.dom import DOMNode
     from textual.screen import Screen
 
     from esx.tui.screens.load import RunLoad
@@ -40,32 +52,38 @@ _SCREENS = [
 _TRAIL = "trail-screen"
 _UNREACHABLE = (
     "Is the server running, and is this the right address? Give another with --dsn, ESX_DSN, DATABASE_URL or PG*.\n"
-    "It is tried again every few seconds.   r  tries now   q  quits"
+    "It is tried again every few seconds.\n\nr  tries now   ctrl+o  other connections   q  quits"
 )
 _NO_SCHEMA = (
-    "Run  esx init  on this database to create it (with the same --dsn); this screen goes on by itself then.\n"
-    "r  looks again now   q  quits"
+    "Run  esx init  on this database to create it (with the same --dsn); this screen goes on by itself then.\n\n"
+    "r  looks again now   ctrl+o  other connections   q  quits"
 )
 
 
-class Explorer(App[None]):
+class Explorer(Keyed, App[None]):
     """Browse an event store, follow it live, load it, and see how it is.
 
-    `label` names the database for people; `embedded` says that it is esx's own. `background` runs while the
-    explorer is open. `run_load` runs a load test on the database of `dsn`; without it that screen says so.
+    `label` names the database for people, `name` is the one it has in `config`, `embedded` says that it is esx's own;
+    `read_only` and `statement_timeout` are as in `esx.database.Database`. `background` runs while the explorer is open.
+    `run_load` runs a load test on the database that is shown; without it that screen says so.
+
+    Raises BadConfig if the keymap of `config` names an action that is none, or its theme is unknown.
     """
 
     TITLE = "esx"
+    PART = "app"
     ENABLE_COMMAND_PALETTE = True
+    COMMANDS: ClassVar[set[type[Provider] | Callable[[], type[Provider]]]] = {Actions}
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("1", "screen('streams-screen')", "Streams", show=False, tooltip="Screen Streams"),
         Binding("2", "screen('feed-screen')", "Feed", show=False, tooltip="Screen Feed"),
         Binding("3", "screen('load-screen')", "Load", show=False, tooltip="Screen Load"),
         Binding("4", "screen('health-screen')", "Health", show=False, tooltip="Screen Health"),
         Binding("r", "retry", "Retry", show=False, tooltip="Try to reach the database now"),
+        Binding("ctrl+o", "connections", "Connections", show=False, tooltip="Show another database"),
         Binding("question_mark", "help", "Help", key_display="?", tooltip="The keys that work here"),
         Binding("q", "quit", "Quit", tooltip="Leave"),
-        Binding("ctrl+q", "quit", "Quit", show=False, priority=True, tooltip="Leave"),
+        Binding("ctrl+q", "quit", "Quit", show=False, priority=True, tooltip="Leave", id="app.quit-anywhere"),
     ]
     CSS = """
     ContentSwitcher { height: 1fr; }
@@ -81,18 +99,49 @@ class Explorer(App[None]):
         *,
         label: str,
         embedded: bool,
+        name: str | None = None,
+        read_only: bool | None = None,
+        statement_timeout: float | None = None,
+        config: Config | None = None,
         background: Callable[[], Awaitable[None]] | None = None,
         run_load: RunLoad | None = None,
     ) -> None:
         super().__init__()
-        self.link = Link(dsn, self._link_changed)
-        self.follower = Follower(self.link)
-        self._label = label
-        self._embedded = embedded
+        self.config = config or Config()
+        """The settings in effect."""
+        self._configure()
+        given = Database(dsn, "", label, embedded, name, read_only, statement_timeout)
+        self._connections = Connections(given, self.config)
+        self._connect(self._connections.current)
         self._background = background
         self._run_load = run_load
         self._wanted = "streams-screen"
         self._under_trail = self._wanted
+        self._started_by = os.getppid()
+        self._clashes: set[str] = set()
+
+    def _configure(self) -> None:
+        config = self.config
+        keymap.check(config.keymap, config.path)
+        self.set_keymap(config.keymap)
+        if config.theme is not None:
+            if config.theme not in self.available_themes:
+                raise BadConfig(
+                    f"{visible(str(config.path))}: theme {visible(config.theme, limit=60)} is unknown: "
+                    f"use one of {', '.join(sorted(self.available_themes))}"
+                )
+            self.theme = config.theme
+
+    def handle_bindings_clash(self, clashed_bindings: set[Binding], node: DOMNode) -> None:  # noqa: ARG002
+        """Say once which actions lost their key to the keymap."""
+        for binding in clashed_bindings:
+            if binding.id is not None and binding.id not in self._clashes:
+                self._clashes.add(binding.id)
+                self.notify(
+                    f"{binding.id} has lost its key {binding.key} to the keymap of the config file",
+                    severity="warning",
+                    markup=False,
+                )
 
     def compose(self) -> ComposeResult:
         """Lay out the line at the top, the screens, and the keys at the bottom."""
@@ -107,7 +156,7 @@ class Explorer(App[None]):
         self.query_one(StatusBar).mark(self._wanted)
         self._link_changed()
         self.set_interval(0.5, self._watch)
-        start(self, self.link.run, "link")
+        start(self, self._run_link, "link")
         if self._background is not None:
             start(self, partial(self._run_background, self._background), "background")
 
@@ -121,7 +170,49 @@ class Explorer(App[None]):
                 visible(text, limit=300), title="background work stopped", severity="error", timeout=15, markup=False
             )
 
+    async def on_unmount(self) -> None:
+        """Stop the embedded server, if it was started for the explorer alone."""
+        self.workers.cancel_group(self, "link")
+        with contextlib.suppress(Exception):
+            await self.workers.wait_for_complete([each for each in self.workers if each.group == "link"])
+        await self._connections.close()
+
     # -- connection -------------------------------------------------------------------------------------------
+
+    def _connect(self, choice: Choice) -> None:
+        """Make the link and the follower for a database."""
+        self._choice = choice
+        self.link = Link(
+            partial(self._connections.open, choice),
+            changed=self._link_changed,
+            told=self._told,
+            statement_timeout=self.config.statement_timeout,
+        )
+        self.follower = Follower(self.link)
+
+    async def _run_link(self) -> None:
+        await self.link.run()
+
+    def _told(self, message: str) -> None:
+        self.notify(visible(message, limit=300), severity="warning", timeout=8, markup=False)
+
+    def action_connections(self) -> None:
+        """Choose another database."""
+        picker = ConnectionPicker(self._connections.choices, self._choice, self._state())
+        self.push_screen(picker, self._picked)
+
+    async def _picked(self, choice: Choice | None) -> None:
+        """Show the database that was chosen, in place of the one that was shown."""
+        if choice is None or choice is self._choice:
+            return
+        for group in ("link", "follow"):
+            self.workers.cancel_group(self, group)
+        switcher = self.query_one(ContentSwitcher)
+        switcher.current = "notice"
+        await self.query(Pane).remove()
+        self._connect(choice)
+        self._link_changed()
+        start(self, self._run_link, "link")
 
     def _link_changed(self) -> None:
         if not self.query(StatusBar):
@@ -153,11 +244,15 @@ class Explorer(App[None]):
         """Notice what nobody tells: that the feed has lost its connection, or has begun to listen."""
         if not self.query(StatusBar):
             return
+        if self.is_web and os.getppid() != self._started_by:
+            # The server that showed it in a browser is gone, and cannot say so.
+            self.exit()
         if self.follower.problem:
             self.link.report(StoreUnavailable(self.follower.problem))
         self._write_status()
 
-    def _write_status(self) -> None:
+    def _state(self) -> tuple[str, str]:
+        """Return how the connection is, and its colour."""
         link = self.link
         state, colour = link.state.value, "$text-warning"
         if link.state is LinkState.CONNECTED:
@@ -169,15 +264,20 @@ class Explorer(App[None]):
                 state, colour = "connected, polling", "$text-warning"
         elif link.state in (LinkState.UNREACHABLE, LinkState.LOST):
             colour = "$text-error"
-        shorter = ["embedded PostgreSQL 18", "embedded PG 18"] if self._embedded else []
-        self.query_one(StatusBar).say([self._where, *shorter], state, colour)
+        return state, colour
+
+    def _write_status(self) -> None:
+        choice = self._choice
+        shorter = ["embedded PostgreSQL 18", "embedded PG 18"] if choice.embedded else [choice.name]
+        self.query_one(StatusBar).say([self._where, *shorter], *self._state())
 
     @property
     def _where(self) -> str:
-        if not self._embedded:
-            return self._label
+        choice = self._choice
+        if choice.configured:
+            return f"{choice.name} ({choice.where})"
         known = "embedded PostgreSQL 18"
-        return self._label if known in self._label else f"{self._label} · {known}"
+        return choice.where if not choice.embedded or known in choice.where else f"{choice.where} · {known}"
 
     # -- screens ------------------------------------------------------------------------------------------------
 
@@ -251,7 +351,9 @@ class Explorer(App[None]):
         if screen_id == "load-screen":
             from esx.tui.screens.load import LoadPane
 
-            return LoadPane(self.link, self._run_load, database=self._where, id=screen_id)
+            database = self.link.database
+            run_load = None if database is not None and database.read_only else self._run_load
+            return LoadPane(self.link, run_load, database=self._where, id=screen_id)
         if screen_id == "health-screen":
             from esx.tui.screens.health import HealthPane
 
@@ -272,19 +374,33 @@ class Explorer(App[None]):
         """Leave on ctrl+c as on q, as psql's neighbours do."""
         self.exit()
 
+    def action_screenshot(self, filename: str | None = None, path: str | None = None) -> None:
+        """Save the screen as SVG in the working directory, or hand it to the browser, and say where it is."""
+        name = filename or f"esx-{datetime.now().astimezone():%Y%m%d-%H%M%S-%f}.svg"
+        if self.is_web:
+            self.deliver_screenshot(name)
+            return
+        try:
+            saved = self.save_screenshot(name, path or os.getcwd())
+        except OSError as error:
+            self.notify(f"no screenshot: {visible(str(error))}", severity="error", markup=False)
+        else:
+            self.notify(visible(saved), title="screenshot saved", timeout=8, markup=False)
+
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
-        """Offer every action that has a key here, and Textual's own commands."""
+        """Offer every action: of the focused part, of its screen, of the explorer, and Textual's own."""
         seen = set()
-        for active in screen.active_bindings.values():
-            binding = active.binding
-            if binding.system or not binding.description or not active.enabled or binding.action in seen:
-                continue
-            seen.add(binding.action)
-            title = binding.tooltip or binding.description
-            run = partial(self.run_action, binding.action, active.node)
-            yield SystemCommand(title, f"key {self.get_key_display(binding)}", run)
+        for group in groups_of(screen):
+            for binding, node in group.bindings:
+                title = binding.tooltip or binding.description
+                if title in seen:
+                    continue
+                seen.add(title)
+                run = partial(self.run_action, binding.action, node)
+                yield SystemCommand(title, f"{group.title} · key {self.get_key_display(binding)}", run)
+        yield SystemCommand("Screenshot", "Save the screen as SVG", lambda: self.set_timer(0.1, self.action_screenshot))
         for command in super().get_system_commands(screen):
-            if command.title not in ("Quit", "Keys"):
+            if command.title not in ("Quit", "Keys", "Screenshot"):
                 yield command
 
     # -- trouble ------------------------------------------------------------------------------------------------

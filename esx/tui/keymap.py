@@ -7,7 +7,7 @@ import pkgutil
 import re
 from dataclasses import replace
 from difflib import get_close_matches
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual.binding import Binding
 
@@ -15,36 +15,53 @@ from esx.config import BadConfig
 from esx.text import visible
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping, Sequence
 
     from textual.binding import BindingType
 
 _NAMES: dict[str, tuple[str, str]] = {}
 
 
-def named(part: str, bindings: Iterable[BindingType]) -> list[BindingType]:
-    """Return `bindings` with an id each, ``part.action``, by which a keymap knows them.
+class Keyed:
+    """To be the first base of an app, screen or widget with BINDINGS: gives each an id, by which keymaps know it.
 
-    Use it for the BINDINGS of every screen and widget. Bindings of one action share a name.
+    That is ``part.action``, where the part is `PART` or comes from the name of the class: the keys of StreamsPane are
+    ``streams.zoom`` and so on. Bindings of one action share a name.
     """
-    made: list[BindingType] = []
-    for binding in bindings:
-        assert isinstance(binding, Binding)
-        name = binding.id or _name(part, binding.action)
-        made.append(replace(binding, id=name))
-        keys, what = _NAMES.get(name, ("", ""))
-        _NAMES[name] = (
-            ",".join(filter(None, (keys, binding.key))) if binding.key not in keys.split(",") else keys,
-            what or binding.tooltip or binding.description,
-        )
-    return made
+
+    PART: ClassVar[str] = ""
+
+    def __init_subclass__(cls, *arguments: Any, **options: Any) -> None:
+        own: Sequence[BindingType] = cls.__dict__.get("BINDINGS", ())
+        if own:
+            part = cls.__dict__.get("PART") or _kebab(cls.__name__)
+            cls.BINDINGS = [_named(part, binding) for binding in own]  # type: ignore[attr-defined]
+        super().__init_subclass__(*arguments, **options)
 
 
-def _name(part: str, action: str) -> str:
-    """Return ``part.action`` with the action's arguments in words: ``app.screen-feed``, ``list.line--1``."""
-    verb, _, arguments = action.rpartition(".")[2].partition("(")
-    words = [word for word in re.split(r"[^\w-]+", arguments) if word]
-    return f"{part}.{'-'.join([verb, *words])}"
+def _named(part: str, binding: BindingType) -> Binding:
+    assert isinstance(binding, Binding)
+    name = binding.id or name_of(part, binding)
+    keys, what = _NAMES.get(name, ("", ""))
+    if binding.key not in keys.split(","):
+        keys = ",".join(filter(None, (keys, binding.key)))
+    _NAMES[name] = (keys, what or binding.tooltip or binding.description)
+    return replace(binding, id=name)
+
+
+def is_ours(binding: Binding) -> bool:
+    """Return whether a binding is one of the explorer's, not of Textual's."""
+    return binding.id in _NAMES
+
+
+def _kebab(name: str) -> str:
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "-", name).lower().removesuffix("-pane").removesuffix("-screen")
+
+
+def name_of(part: str, binding: Binding) -> str:
+    """Return ``part.action``; where the action has arguments, its description stands for it: ``list.page-up``."""
+    verb, _, arguments = binding.action.rpartition(".")[2].partition("(")
+    return f"{part}.{'-'.join(re.findall(r'[a-z0-9]+', binding.description.lower())) if arguments else verb}"
 
 
 def actions() -> dict[str, tuple[str, str]]:

@@ -7,11 +7,13 @@ import contextlib
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from esx.store.errors import EsxError
+from esx.store.errors import EsxError, SchemaMissing, StoreUnavailable
 from esx.store.store import EventStore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
+
+    from esx.database import Database
 
 RETRY = 3.0
 """Seconds between attempts to reach a database that is away."""
@@ -28,13 +30,27 @@ class LinkState(Enum):
 
 
 class Link:
-    """Keeps one read-only store open and knows whether it answers.
+    """Keeps one store open and knows whether it answers.
 
-    `run` goes on until it is cancelled; `changed` is called after each change of `state` or `reason`.
+    Its sessions only read, unless the database's `read_only` is False, and a statement may take `statement_timeout`
+    seconds, unless the database has its own. `resolve` says which database it is, which may take a while: the embedded
+    one has to be started. `run` goes on until it is cancelled; `changed` is called after each change of `state` or
+    `reason`, `told` with what went wrong with a query while the connection is fine.
     """
 
-    def __init__(self, dsn: str | None, changed: Callable[[], None]) -> None:
-        self.dsn = dsn
+    def __init__(
+        self,
+        resolve: Callable[[], Awaitable[Database]],
+        *,
+        changed: Callable[[], None],
+        told: Callable[[str], None],
+        statement_timeout: float,
+    ) -> None:
+        self.database: Database | None = None
+        """The database, once it is known."""
+        self._resolve = resolve
+        self._statement_timeout = statement_timeout
+        self._told = told
         self.state = LinkState.CONNECTING
         self.reason = ""
         self._store: EventStore | None = None
@@ -48,13 +64,20 @@ class Link:
         return self._store if self.state in (LinkState.CONNECTED, LinkState.LOST) else None
 
     @property
+    def dsn(self) -> str | None:
+        """The address of the database, with its password if it has one."""
+        return None if self.database is None else self.database.dsn
+
+    @property
     def address(self) -> str:
         """Where the database is, without a password; empty before the first connection."""
         return "" if self._store is None else self._store.address
 
     def report(self, error: EsxError) -> None:
         """Take note that the store did not answer a query."""
-        if self.state is LinkState.CONNECTED:
+        if not isinstance(error, StoreUnavailable | SchemaMissing):
+            self._told(str(error))
+        elif self.state is LinkState.CONNECTED:
             self._set(LinkState.LOST, str(error))
             self._trouble.set()
 
@@ -78,7 +101,14 @@ class Link:
     async def _open(self) -> EventStore:
         while True:
             try:
-                store: EventStore = await EventStore.connect(self.dsn, read_only=True, application_name="esx explorer")
+                self.database = database = await self._resolve()
+                timeout = database.statement_timeout
+                store: EventStore = await EventStore.connect(
+                    database.dsn,
+                    read_only=database.read_only is not False,
+                    statement_timeout=self._statement_timeout if timeout is None else timeout,
+                    application_name="esx explorer",
+                )
             except EsxError as error:
                 self._set(LinkState.UNREACHABLE, str(error))
                 await self._pause()

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from textual.containers import Container
 
+from esx.tui.keymap import Keyed, name_of
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
     from esx.tui.link import Link
 
 
-class Part(Container):
+class Part(Keyed, Container):
     """A framed part of a screen.
 
     `KEYS` are its keys that work wherever the focus is on its screen; those for itself alone go into `BINDINGS`.
@@ -40,5 +42,6 @@ class Part(Container):
 
 
 def keys_of(part_id: str, keys: Iterable[Binding]) -> list[BindingType]:
-    """Return a part's keys as its screen offers them; see `Pane.action_part`."""
-    return [replace(key, action=f"part({part_id!r}, {key.action!r})") for key in keys]
+    """Return a part's keys as its screen offers them, by names like ``events.flip``; see `Pane.action_part`."""
+    part = part_id.removesuffix("-part")
+    return [replace(key, action=f"part({part_id!r}, {key.action!r})", id=name_of(part, key)) for key in keys]

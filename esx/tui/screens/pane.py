@@ -8,6 +8,8 @@ from textual.binding import Binding, BindingType
 from textual.containers import Container
 from textual.message import Message
 
+from esx.tui.keymap import Keyed
+
 if TYPE_CHECKING:
     from textual.events import DescendantFocus, Resize
     from textual.widget import Widget
@@ -19,7 +21,7 @@ _NARROW = 150
 """Below this width parts stand above each other, not all side by side."""
 
 
-class Pane(Container):
+class Pane(Keyed, Container):
     """One of the explorer's screens. It is made when it is first looked at, and stays."""
 
     FIRST_FOCUS: ClassVar[str] = ""

@@ -16,6 +16,7 @@ from esx.text import ago, visible
 from esx.times import iso
 from esx.tui.cells import fit, size_of, tint_style, wrap
 from esx.tui.jsonlayout import JsonLayout, Span
+from esx.tui.keymap import Keyed
 from esx.tui.work import start
 
 if TYPE_CHECKING:
@@ -56,9 +57,10 @@ class _Lines:
         return self._lines[index]
 
 
-class EventDetail(ScrollView, can_focus=True):
+class EventDetail(Keyed, ScrollView, can_focus=True):
     """Shows one event, or a line of text where there is none."""
 
+    PART = "event"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("up,k", "line(-1)", "Up", show=False),
         Binding("down,j", "line(1)", "Down", show=False),

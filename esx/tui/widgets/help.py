@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from textual.app import App
 from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
 from textual.content import Content
 from textual.screen import ModalScreen, Screen
-from textual.widgets import Static
+from textual.widgets import Input, Static
+
+from esx.tui.keymap import Keyed, is_ours
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult
+    from textual.dom import DOMNode
 
 
-class Help(ModalScreen[None]):
+class Help(Keyed, ModalScreen[None]):
     """Lists the keys that work in the focused part, then those of its screen, then those everywhere."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -53,22 +56,46 @@ class Help(ModalScreen[None]):
     @classmethod
     def of(cls, screen: Screen[object]) -> Help:
         """Return the help for what is focused on `screen`."""
-        groups: dict[str, dict[str, list[str]]] = {}
-        for active in screen.active_bindings.values():
-            binding = active.binding
-            if binding.system or not binding.description or not active.enabled:
-                continue
-            if isinstance(active.node, App | Screen):
-                title = "everywhere"
-            else:
-                title = _TITLES.get(type(active.node).__name__, "the focused part")
-            what = binding.tooltip or binding.description
-            keys = groups.setdefault(title, {}).setdefault(what, [])
-            keys.append(screen.app.get_key_display(binding))
-        order = sorted(groups, key=lambda title: title == "everywhere")
-        return cls([(title, [(" ".join(keys), what) for what, keys in groups[title].items()]) for title in order])
+        shown = []
+        for group in groups_of(screen):
+            lines: dict[str, list[str]] = {}
+            for binding, _node in group.bindings:
+                keys = lines.setdefault(binding.tooltip or binding.description, [])
+                keys.append(screen.app.get_key_display(binding))
+            shown.append((group.title, [(" ".join(keys), what) for what, keys in lines.items()]))
+        return cls(shown)
 
 
+class Group(NamedTuple):
+    """The bindings of one part, with the nodes whose actions they are."""
+
+    title: str
+    bindings: list[tuple[Binding, DOMNode]]
+
+
+def groups_of(screen: Screen[object]) -> list[Group]:
+    """Return the bindings that work on `screen`, by part: the focused one first, the whole explorer last.
+
+    Within a part, what it is for comes before moving about in it.
+    """
+    groups: dict[str, list[tuple[Binding, DOMNode]]] = {}
+    for active in screen.active_bindings.values():
+        binding = active.binding
+        if binding.system or not binding.description or not active.enabled:
+            continue
+        # Textual's own keys only where the part is Textual's own: a field.
+        if not is_ours(binding) and not isinstance(active.node, Input):
+            continue
+        if isinstance(active.node, App | Screen):
+            title = EVERYWHERE
+        else:
+            title = _TITLES.get(type(active.node).__name__, "the focused part")
+        groups.setdefault(title, []).append((binding, active.node))
+    order = sorted(groups, key=lambda title: title == EVERYWHERE)
+    return [Group(title, sorted(groups[title], key=lambda each: not each[0].tooltip)) for title in order]
+
+
+EVERYWHERE = "everywhere"
 _TITLES = {
     "PagedList": "this list",
     "RowTable": "this list",

@@ -15,6 +15,7 @@ from textual.strip import Strip
 
 from esx.text import visible
 from esx.tui.cells import Cell, fit, tint_style
+from esx.tui.keymap import Keyed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -57,7 +58,7 @@ class _AboutRow(Message):
         return self.table
 
 
-class RowTable(ScrollView, Generic[Row], can_focus=True):
+class RowTable(Keyed, ScrollView, Generic[Row], can_focus=True):
     """Rows under a line of titles, with a cursor. The rows are set from outside; nothing is loaded here.
 
     The rows may be a part of a longer list: `rows[0]` is then its row number `first` of `length`. The cursor and the
@@ -65,6 +66,7 @@ class RowTable(ScrollView, Generic[Row], can_focus=True):
     """
 
     ALLOW_SELECT = False
+    PART = "list"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("up,k", "move(-1)", "Up", show=False),
         Binding("down,j", "move(1)", "Down", show=False),

@@ -1,0 +1,138 @@
+"""The config file in the explorer: connections, keys, theme, timeouts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from esx.config import BadConfig, Config, Connection
+from esx.store import NewEvent
+from esx.tui.app import Explorer
+from esx.tui.keymap import actions
+from esx.tui.link import LinkState
+from esx.tui.widgets.help import Help, groups_of
+from esx.tui.widgets.picker import ConnectionPicker
+from tests.tui.helpers import browse, explorer, fill, ids, text_of, until
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from textual.pilot import Pilot
+
+    from esx.store import EventStore
+
+BROKEN = Connection("broken", "postgresql://me:hunter2@127.0.0.1:1/shop")
+
+
+async def choose(app: Explorer, pilot: Pilot[None], name: str) -> None:
+    await pilot.press("ctrl+o")
+    await until(pilot, lambda: isinstance(app.screen, ConnectionPicker))
+    at = next(index for index, each in enumerate(app._connections.choices) if each.name == name)
+    await pilot.press("home", *["down"] * at, "enter")
+    await until(pilot, lambda: not isinstance(app.screen, ConnectionPicker))
+
+
+async def test_another_database_is_shown_without_restarting(
+    dsn18: str, store18: EventStore, empty_dsn18: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await fill(store18, 2, 2)
+    config = Config(connections={"broken": BROKEN, "new": Connection("new", empty_dsn18)})
+    async with explorer(dsn18, config=config) as (app, pilot):
+        await pilot.press("2")
+        await until(pilot, lambda: app.follower.log.received == 4)
+        await choose(app, pilot, "broken")
+        # One that cannot be reached says so, and can be left.
+        await until(pilot, lambda: app.link.state is LinkState.UNREACHABLE and "cannot reach" in text_of(app))
+        assert "broken (me@127.0.0.1:1/shop)" in text_of(app).splitlines()[0]
+        await pilot.press("ctrl+o")
+        await until(pilot, lambda: "offline" in text_of(app).split("connections", 1)[1])
+        assert "hunter2" not in text_of(app)
+        await pilot.press("escape")
+        await choose(app, pilot, "new")
+        await until(pilot, lambda: app.link.state is LinkState.NO_SCHEMA and "esx init" in text_of(app))
+        await choose(app, pilot, "test database")
+        await pilot.press("1")
+        await until(pilot, lambda: app.link.state is LinkState.CONNECTED and ids(app) == ["s-000", "s-001"])
+        await store18.append("s-002", [NewEvent("T")])
+        await until(pilot, lambda: app.follower.log.received == 5)
+
+
+async def test_the_config_file_gives_other_keys(dsn18: str, store18: EventStore) -> None:
+    await fill(store18, 1, 1)
+    config = Config(keymap={"streams.sort": "f7", "app.help": "f1"}, theme="nord")
+    async with explorer(dsn18, config=config) as (app, pilot):
+        assert app.theme == "nord"
+        await pilot.press("s", "question_mark")
+        assert not browse(app).stream_list.recent
+        await pilot.press("f7")
+        await until(pilot, lambda: browse(app).stream_list.recent)
+        await pilot.press("f1")
+        await until(pilot, lambda: isinstance(app.screen, Help) and "f7" in text_of(app))
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (Config(keymap={"streams.sotr": "f"}), r"keymap.streams.sotr is no action: did you mean streams.sort\?"),
+        (Config(theme="nrod"), "theme nrod is unknown: use one of .*nord"),
+    ],
+)
+def test_a_config_that_makes_no_sense_is_refused(config: Config, message: str) -> None:
+    with pytest.raises(BadConfig, match=message):
+        Explorer(None, label="x", embedded=False, config=config)
+
+
+def test_every_key_of_ours_can_be_changed() -> None:
+    known = actions()
+    assert {"app.help", "streams.filter", "list.page-up", "feed.pause"} <= known.keys()
+    import importlib
+    import pkgutil
+
+    from textual.dom import DOMNode
+
+    import esx.tui
+
+    for module in pkgutil.walk_packages(esx.tui.__path__, "esx.tui."):
+        for part in vars(importlib.import_module(module.name)).values():
+            if isinstance(part, type) and issubclass(part, DOMNode) and part.__module__ == module.name:
+                for binding in part.__dict__.get("BINDINGS", []):
+                    assert binding.id is not None, f"{part.__name__}: {binding.key} has no name: use keymap.named"
+
+
+async def test_a_query_that_takes_too_long_is_a_message(dsn18: str, store18: EventStore) -> None:
+    await fill(store18, 1, 1)
+    async with explorer(dsn18, config=Config(statement_timeout=0.1)) as (app, pilot):
+
+        async def slow() -> None:
+            assert app.link.store is not None
+            from esx.store.errors import EsxError
+
+            try:
+                async with app.link.store._connection() as connection:
+                    await connection.execute("SELECT pg_sleep(60)")
+            except EsxError as error:
+                app.link.report(error)
+
+        app.run_worker(slow())
+        await until(pilot, lambda: "took longer than the statement timeout" in text_of(app))
+        assert app.link.state is LinkState.CONNECTED
+        store = app.link.store
+        assert store is not None
+        async with store._connection() as connection:
+            assert await connection.fetchval("SHOW default_transaction_read_only") == "on"
+
+
+async def test_what_the_focus_is_on_comes_first(
+    dsn18: str, store18: EventStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await fill(store18, 1, 1)
+    monkeypatch.chdir(tmp_path)
+    async with explorer(dsn18, size=(120, 40)) as (app, pilot):
+        titles = [command.title for command in app.get_system_commands(app.screen)]
+        assert titles.index("Streams by name, or by most recent activity") < titles.index("Leave")
+        assert [group.title for group in groups_of(app.screen)] == ["this list", "screen Streams", "everywhere"]
+        await pilot.press("ctrl+p", *"screenshot", "enter")
+        await until(pilot, lambda: "screenshot saved" in text_of(app))
+    [picture] = tmp_path.glob("*.svg")
+    assert "s-000" in picture.read_text(encoding="utf-8")
