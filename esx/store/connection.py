@@ -81,7 +81,7 @@ class Connector:
     def __init__(self, dsn: str | None, application_name: str, *, timeout: float = 10.0) -> None:
         self._dsn = dsn
         self._application_name = application_name
-        self._timeout = timeout
+        self.timeout = timeout
         self.where = describe(dsn)
         self.pooler: Pooler | None = None
 
@@ -94,7 +94,7 @@ class Connector:
 
         Raises the driver's errors, TimeoutError among them.
         """
-        async with asyncio.timeout(self._timeout):
+        async with asyncio.timeout(self.timeout):
             if self.pooler is None:
                 connection = await self._connect(role, keep_statements=True)
                 try:
@@ -113,7 +113,7 @@ class Connector:
         name = f"{self._application_name} {role}".rstrip()
         connection: Session = await asyncpg.connect(
             self._dsn,
-            timeout=self._timeout,
+            timeout=self.timeout,
             server_settings={"application_name": name},
             statement_cache_size=100 if keep_statements else 0,
             command_timeout=limit,

@@ -17,7 +17,7 @@ from esx.store.driver import as_store_error, is_connection_loss, took_too_long
 from esx.store.errors import EsxError, StoreClosed
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Collection
     from types import TracebackType
 
 _REST_LIMIT = 10.0
@@ -40,6 +40,11 @@ class Pool:
     def lend(self) -> Loan:
         """Return a context manager for one connection. Errors of the driver become the store's own."""
         return Loan(self)
+
+    @property
+    def lent(self) -> Collection[asyncpg.Connection]:
+        """The connections that are in use now."""
+        return self._lent
 
     def terminate(self) -> None:
         """Close all connections at once, also those that are lent."""

@@ -20,6 +20,7 @@ from esx.store.projection import Projection
 from esx.store.reading import Reader, StoredId, StreamKey, StreamPage, check_limit
 from esx.store.scale import name_scale
 from esx.store.scope import Scope
+from esx.store.silence import Watch
 from esx.store.trail import COMMON_FIELDS
 from esx.store.trail_reading import TrailReader
 
@@ -75,6 +76,8 @@ class EventStore:
         self._parts: tuple[Layout, Appender, Reader] | None = None
         self._closed = False
         self._doorbell = Doorbell(connector, "new_events")
+        self._watch = Watch(connector, pool.lent, connector.timeout)
+        self._watch.start()
 
     @classmethod
     def connect(
@@ -98,7 +101,8 @@ class EventStore:
         A `read_only` session may not write. A statement that takes longer than `statement_timeout` seconds (0: no
         limit, None: the server's own) ends with QueryTimeout; exports have no such limit.
 
-        An append whose connection is lost is tried again for up to `retry_for` seconds where that is safe.
+        A connection that is silent for `timeout` seconds while PostgreSQL has nothing to do for it counts as lost. An
+        append whose connection is lost is tried again for up to `retry_for` seconds where that is safe.
         `notification` says how this store's appends wake subscribers.
 
         Behind a connection pooler in transaction mode, which is noticed, feeds poll; StoreFailed is raised there for a
@@ -121,6 +125,7 @@ class EventStore:
     async def close(self) -> None:
         """Close all connections. Feeds that are still open end with StoreClosed."""
         self._closed = True
+        self._watch.stop()
         await self._doorbell.close()
         self._pool.terminate()
 
@@ -808,7 +813,8 @@ class EventStore:
         it later are not handled. Raises UnknownProjection, and ProjectionFailed if `clear` raises.
         """
         async with self._writing() as connection:
-            await projection_table.reset(connection, name, to, clear)
+            with self._watch.sparing(connection):
+                await projection_table.reset(connection, name, to, clear)
 
     async def delete_projection(self, name: str) -> None:
         """Forget a projection that is no longer run; its read model stays. A running instance ends in ProjectionFailed.

@@ -19,19 +19,36 @@ class Proxy:
 
     "before the request": PostgreSQL never sees it. "in flight": PostgreSQL has it, and nobody waits for what comes
     of it. "before the reply": PostgreSQL has done it, and the answer is lost.
+
+    It can also fall silent: it stays connected, and keeps to itself what either side says.
     """
 
     def __init__(self, target: str) -> None:
         self._target = target
         self.cut: Moment | None = None
         self.losses = 0
+        self.mute = False
+        """Whether all connections are silent, and those to come."""
+        self._hushed = 0
+        self._opened = 0
+
+    def hush(self) -> None:
+        """Silence the connections that are open now."""
+        self._hushed = self._opened
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         upstream_reader, upstream_writer = await asyncio.open_unix_connection(self._target)
         lost, answered = asyncio.Event(), asyncio.Event()
+        self._opened += 1
+        number = self._opened
+
+        def silent() -> bool:
+            return self.mute or number <= self._hushed
 
         async def forward() -> None:
             while data := await reader.read(65536):
+                if silent():
+                    continue
                 moment = self.cut
                 if moment:
                     self.cut = None
@@ -49,7 +66,7 @@ class Proxy:
             while data := await upstream_reader.read(65536):
                 if lost.is_set():
                     answered.set()
-                else:
+                elif not silent():
                     writer.write(data)
                     await writer.drain()
 

@@ -1,0 +1,86 @@
+"""A peer that stays connected and says nothing: whoever waits for it hears of that in time."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import asyncpg
+import pytest
+
+from esx import ANY, NO_STREAM, EventStore, NewEvent, OutcomeUnknown
+from esx.store import StoreUnavailable
+from tests.store.proxy import Proxy, proxied
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+_SILENCE = 1.0
+_SOON = 8.0
+
+
+@pytest.fixture
+async def through_proxy(dsn18: str) -> AsyncIterator[tuple[Proxy, EventStore]]:
+    with tempfile.TemporaryDirectory() as directory:
+        async with (
+            proxied(dsn18, Path(directory)) as (proxy, address),
+            EventStore.connect(address, timeout=_SILENCE, retry_for=_SILENCE) as store,
+        ):
+            await store.append("s", [NewEvent("T")], expected=NO_STREAM)
+            yield proxy, store
+
+
+async def test_an_append_goes_on_over_another_connection(through_proxy: tuple[Proxy, EventStore]) -> None:
+    proxy, store = through_proxy
+    proxy.hush()
+    async with asyncio.timeout(_SOON):
+        assert (await store.append("s", [NewEvent("T")], expected=0)).version == 1
+        proxy.hush()
+        with pytest.raises(OutcomeUnknown):
+            await store.append("s", [NewEvent("T")], expected=ANY)
+
+
+async def test_a_read_is_told_and_the_next_one_works(through_proxy: tuple[Proxy, EventStore]) -> None:
+    proxy, store = through_proxy
+    proxy.hush()
+    async with asyncio.timeout(_SOON):
+        with pytest.raises(StoreUnavailable):
+            await store.read_page("s")
+        assert len(await store.read_page("s")) == 1
+
+
+async def test_a_feed_goes_on(dsn18: str, through_proxy: tuple[Proxy, EventStore]) -> None:
+    proxy, store = through_proxy
+    events = aiter(store.subscribe())
+    async with asyncio.timeout(_SOON), EventStore.connect(dsn18) as other:
+        assert (await anext(events)).stream_seq == 0
+        proxy.hush()
+        await other.append("s", [NewEvent("T")])
+        assert (await anext(events)).stream_seq == 1
+
+
+async def test_where_nothing_answers_an_append_ends(through_proxy: tuple[Proxy, EventStore]) -> None:
+    proxy, store = through_proxy
+    proxy.mute = True
+    async with asyncio.timeout(_SOON):
+        with pytest.raises(OutcomeUnknown):
+            await store.append("s", [NewEvent("T")], expected=0)
+
+
+async def test_a_long_wait_for_a_lock_is_no_silence(dsn18: str) -> None:
+    sql = await asyncpg.connect(dsn18)
+    async with EventStore.connect(dsn18, timeout=_SILENCE, retry_for=0) as store:
+        assert await store.version("s") == -1
+        blocking = sql.transaction()
+        await blocking.start()
+        await sql.execute("INSERT INTO events (stream_id, stream_seq, event_type, data) VALUES ('s', 0, 'T', '{}')")
+        appending = asyncio.create_task(store.append("s", [NewEvent("T")], expected=NO_STREAM))
+        async with asyncio.timeout(_SOON):
+            while store._watch.asked < 2:
+                await asyncio.sleep(0.01)
+            assert not appending.done()
+            await blocking.rollback()
+            assert (await appending).version == 0
+    await sql.close()
