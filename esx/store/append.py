@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from uuid import UUID
 
+    from esx.store.connection import Session
     from esx.store.layout import Layout
     from esx.store.model import ExpectedVersion, NewEvent
 
@@ -108,7 +109,7 @@ class Appender:
 
     async def append(
         self,
-        connection: asyncpg.Connection,
+        connection: Session,
         stream_id: str,
         events: Sequence[NewEvent],
         expected: ExpectedVersion,
@@ -129,7 +130,7 @@ class Appender:
         retries: int | None = None
         while True:
             try:
-                row = await connection.fetchrow(
+                row = await connection.repeat(
                     self._statements[strategy.value, many], stream_id, lowest, highest, *arguments
                 )
             except asyncpg.UniqueViolationError as error:
@@ -159,18 +160,18 @@ class Appender:
                 return await self._recognise(connection, stream_id, events, lowest)
             raise WrongVersion(stream_id, expected, version)
 
-    async def lock(self, connection: asyncpg.Connection, stream_ids: Sequence[str]) -> None:
+    async def lock(self, connection: Session, stream_ids: Sequence[str]) -> None:
         """Lock streams until the end of the transaction, in an order that cannot deadlock with others."""
         self._check_strategy(Strategy.ROW_LOCK)
         for stream_id in sorted(set(stream_ids)):
             await connection.execute("SELECT esx_lock_stream($1)", stream_id)
 
-    async def lock_one(self, connection: asyncpg.Connection, stream_id: str) -> int:
+    async def lock_one(self, connection: Session, stream_id: str) -> int:
         """Lock a stream until the end of the transaction and return its version, -1 if it has no events."""
         self._check_strategy(Strategy.ROW_LOCK)
         return int(await connection.fetchval("SELECT esx_lock_stream($1)", stream_id))
 
-    async def version(self, connection: asyncpg.Connection, stream_id: str) -> int:
+    async def version(self, connection: Session, stream_id: str) -> int:
         """Return the stream's version, -1 if it has no events."""
         return int(await connection.fetchval(self._layout.version(), stream_id))
 
@@ -210,7 +211,7 @@ class Appender:
         return [types, datas, metadatas, ids]
 
     async def _lost(
-        self, connection: asyncpg.Connection, stream_id: str, events: Sequence[NewEvent], expected: ExpectedVersion
+        self, connection: Session, stream_id: str, events: Sequence[NewEvent], expected: ExpectedVersion
     ) -> AppendResult:
         """Tell a lost race from a retry of an append that was still being committed."""
         lowest = -1 if isinstance(expected, Expected) else expected
@@ -225,7 +226,7 @@ class Appender:
         raise WrongVersion(stream_id, expected, await self.version(connection, stream_id))
 
     async def _recognise(
-        self, connection: asyncpg.Connection, stream_id: str, events: Sequence[NewEvent], version: int
+        self, connection: Session, stream_id: str, events: Sequence[NewEvent], version: int
     ) -> AppendResult:
         """Return the result of the append that had stored these events after `version`."""
         rows = await connection.fetch(
@@ -241,7 +242,7 @@ class Appender:
 
     async def _recognise_anywhere(
         self,
-        connection: asyncpg.Connection,
+        connection: Session,
         stream_id: str,
         events: Sequence[NewEvent],
         error: asyncpg.UniqueViolationError,
@@ -259,7 +260,7 @@ class Appender:
         return AppendResult(stream_id, rows[-1][2], rows[-1][3])
 
     async def _explain(
-        self, connection: asyncpg.Connection, stream_id: str, events: Sequence[NewEvent], error: Exception
+        self, connection: Session, stream_id: str, events: Sequence[NewEvent], error: Exception
     ) -> Exception:
         """Return InvalidEvent for what PostgreSQL refuses by itself, the first of the batch, else `error`."""
         if connection.is_in_transaction():
@@ -281,7 +282,7 @@ class Appender:
         return error
 
 
-async def _refusal(connection: asyncpg.Connection, kind: str, text: str) -> str | None:
+async def _refusal(connection: Session, kind: str, text: str) -> str | None:
     """Return why PostgreSQL cannot hold `text` as `kind`, None if it can."""
     try:
         await connection.fetchval(f"SELECT $1::{kind} IS NULL", text)

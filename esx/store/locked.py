@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from esx.store.append import Appender
+    from esx.store.connection import Session
     from esx.store.layout import Layout
     from esx.store.model import AppendResult, NewEvent
     from esx.store.reading import Reader
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 class LockedStream:
     """A stream that nobody else who locks can append to, until the end of the transaction; `version` is where it is."""
 
-    def __init__(self, connection: asyncpg.Connection, appender: Appender, stream_id: str, version: int) -> None:
+    def __init__(self, connection: Session, appender: Appender, stream_id: str, version: int) -> None:
         self.version = version
         self.appended = False
         self._connection = connection
@@ -42,7 +43,7 @@ class LockedStream:
 
 @contextlib.asynccontextmanager
 async def lock_stream(
-    acquire: Callable[[], AbstractAsyncContextManager[asyncpg.Connection]],
+    acquire: Callable[[], AbstractAsyncContextManager[Session]],
     tools: Callable[[], Awaitable[tuple[Layout, Appender, Reader]]],
     stream_id: str,
 ) -> AsyncIterator[LockedStream]:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection
     from types import TracebackType
 
+    from esx.store.connection import Session
+
 _REST_LIMIT = 10.0
 _REST_PAUSE = 0.005
 
@@ -27,12 +29,12 @@ _REST_PAUSE = 0.005
 class Pool:
     """Lends at most `size` connections, opening them as needed with `connect`; `where` names them in errors."""
 
-    def __init__(self, connect: Callable[[], Awaitable[asyncpg.Connection]], size: int, where: str) -> None:
+    def __init__(self, connect: Callable[[], Awaitable[Session]], size: int, where: str) -> None:
         self._connect = connect
         self._where = where
         self._room = size
-        self._idle: list[asyncpg.Connection] = []
-        self._lent: set[asyncpg.Connection] = set()
+        self._idle: list[Session] = []
+        self._lent: set[Session] = set()
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._settling: set[asyncio.Task[bool]] = set()
         self._closed = False
@@ -57,7 +59,7 @@ class Pool:
         while self._waiting:
             self._wake()
 
-    async def _take(self) -> asyncpg.Connection:
+    async def _take(self) -> Session:
         while True:
             if self._closed:
                 raise StoreClosed(f"cannot reach {self._where}: the store is closed")
@@ -90,7 +92,7 @@ class Pool:
                     self._wake()
                 raise
 
-    def _settle(self, connection: asyncpg.Connection) -> None:
+    def _settle(self, connection: Session) -> None:
         """Give back a connection whose work was cut short, once PostgreSQL has seen that too."""
         task = asyncio.ensure_future(_at_rest(connection))
         self._settling.add(task)
@@ -101,15 +103,16 @@ class Pool:
 
         task.add_done_callback(done)
 
-    def _give_back(self, connection: asyncpg.Connection, *, broken: bool) -> None:
+    def _give_back(self, connection: Session, *, broken: bool = False) -> None:
         self._lent.discard(connection)
-        if broken or self._closed or connection.is_closed() or connection.is_in_transaction():
+        if broken or self._closed or connection.is_in_transaction():
             # A transaction left open could only be one that was cut short.
             connection.terminate()
             self._room += 1
         else:
             self._idle.append(connection)
-        self._wake()
+        if self._waiting:
+            self._wake()
 
     def _wake(self) -> None:
         while self._waiting:
@@ -119,7 +122,7 @@ class Pool:
                 return
 
 
-async def _at_rest(connection: asyncpg.Connection) -> bool:
+async def _at_rest(connection: Session) -> bool:
     """Wait until a connection can be used again after its work was cancelled; return whether it can."""
     try:
         async with asyncio.timeout(_REST_LIMIT):
@@ -143,9 +146,9 @@ class Loan:
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
-        self._connection: asyncpg.Connection | None = None
+        self._connection: Session | None = None
 
-    async def __aenter__(self) -> asyncpg.Connection:
+    async def __aenter__(self) -> Session:
         pool = self._pool
         if pool._idle and not pool._idle[-1].is_closed():
             self._connection = connection = pool._idle.pop()
@@ -163,17 +166,20 @@ class Loan:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        assert self._connection is not None
-        if error is not None and not isinstance(error, Exception):
-            self._pool._settle(self._connection)
+        pool, connection = self._pool, self._connection
+        assert connection is not None
+        if error is None:
+            pool._give_back(connection)
+            return
+        if not isinstance(error, Exception):
+            pool._settle(connection)
             return
         # asyncpg may take a lost connection for usable; then the next one to get it would wait for ever.
-        self._pool._give_back(self._connection, broken=error is not None and is_connection_loss(error))
-        if error is not None:
-            limited = isinstance(error, TimeoutError) and getattr(self._connection, "limited", False)
-            translated = took_too_long() if limited else self._translated(error)
-            if translated is not None:
-                raise translated from error
+        pool._give_back(connection, broken=is_connection_loss(error))
+        limited = isinstance(error, TimeoutError) and connection.limited
+        translated = took_too_long() if limited else self._translated(error)
+        if translated is not None:
+            raise translated from error
 
     def _translated(self, error: Exception) -> EsxError | None:
         return None if isinstance(error, EsxError) else as_store_error(error, self._pool._where)

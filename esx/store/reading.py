@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     import asyncpg
 
+    from esx.store.connection import Session
     from esx.store.layout import Layout
 
 _LAST_SEQ = 2**63 - 1
@@ -150,9 +151,11 @@ class Reader:
         rows = await connection.fetch(self._events, numbers)
         return {row[0]: Event._make(row) for row in rows}
 
-    async def version(self, connection: asyncpg.Connection, stream_id: str) -> int:
+    async def version(self, connection: Session, stream_id: str) -> int:
         """Return the stream's version, -1 if it has no events."""
-        return int(await connection.fetchval(self._version, stream_id))
+        row = await connection.repeat(self._version, stream_id)
+        assert row is not None
+        return int(row[0])
 
     async def summary(self, connection: asyncpg.Connection, stream_id: str) -> StreamSummary | None:
         """Return the stream at a glance, or None if it has no events."""

@@ -12,7 +12,7 @@ from esx.store.bulk_import import Imported, Importer
 from esx.store.connection import Connector, open_pool
 from esx.store.doorbell import Doorbell
 from esx.store.erase import Eraser
-from esx.store.errors import InvalidQuery, NotFound, SchemaMissing, StoreFailed
+from esx.store.errors import InvalidQuery, NotFound, SchemaMissing, StoreFailed, StoreUnavailable
 from esx.store.feed import Feed, find_end
 from esx.store.glob import glob_prefix
 from esx.store.model import ANY, NO_STREAM, Event, EventPreview, Notification, Strategy
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     import asyncpg
 
     from esx.positions import Position
+    from esx.store.connection import Session
     from esx.store.doctor import Finding
     from esx.store.erase import Mark, Marked
     from esx.store.health import Health
@@ -162,7 +163,7 @@ class EventStore:
             raise StoreFailed(f"{self.address} was opened read-only: nothing can be changed there")
         return self._pool.lend()
 
-    async def _tools(self, connection: asyncpg.Connection) -> tuple[Layout, Appender, Reader]:
+    async def _tools(self, connection: Session) -> tuple[Layout, Appender, Reader]:
         if self._parts is None:
             layout = await schema.detect_layout(connection)
             self._parts = (layout, Appender(layout), Reader(layout))
@@ -211,12 +212,18 @@ class EventStore:
         cannot be stored, and EventIdsReused.
         """
         layout, appender, _ = self._parts or await self._load()
-        return await writing.surviving_loss(
-            self._writing,
-            lambda connection: appender.append(connection, stream_id, events, expected, strategy),
-            may_repeat=writing.repeatable(layout, expected),
-            patience=self._patience,
-        )
+        patience: writing.Patience | None = None
+        began = False
+        while True:
+            try:
+                async with self._writing() as connection:
+                    began = True
+                    return await appender.append(connection, stream_id, events, expected, strategy)
+            except StoreUnavailable as error:
+                if patience is None:
+                    may_repeat = writing.repeatable(layout, expected)
+                    patience = writing.Patience(self._patience, may_repeat=may_repeat)
+                await patience.wait(error, began=began)
 
     async def append_to_streams(self, appends: Sequence[StreamAppend]) -> list[AppendResult]:
         """Append to several streams in one transaction, all or nothing, in the order given.
@@ -225,13 +232,19 @@ class EventStore:
         as with `append`. Raises WrongVersion for the first stream that is not at its expected version.
         """
         _, appender, _ = self._parts or await self._load()
-        return await writing.surviving_loss(
-            self._writing,
-            lambda connection: writing.append_to_streams(connection, appender, appends),
-            # A repeated event id would abort the transaction before it can be recognised.
-            may_repeat=all(isinstance(part.expected, int) or part.expected is NO_STREAM for part in appends),
-            patience=self._patience,
-        )
+        patience: writing.Patience | None = None
+        began = False
+        while True:
+            try:
+                async with self._writing() as connection:
+                    began = True
+                    return await writing.append_to_streams(connection, appender, appends)
+            except StoreUnavailable as error:
+                if patience is None:
+                    # A repeated event id would abort the transaction before it can be recognised.
+                    may_repeat = all(isinstance(part.expected, int) or part.expected is NO_STREAM for part in appends)
+                    patience = writing.Patience(self._patience, may_repeat=may_repeat)
+                await patience.wait(error, began=began)
 
     async def decide(
         self,

@@ -21,10 +21,11 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from esx.store.append import Appender
+    from esx.store.connection import Session
     from esx.store.layout import Layout
     from esx.store.model import AppendResult, Event, ExpectedVersion, NewEvent, StreamAppend
 
-    Acquire = Callable[[], AbstractAsyncContextManager[asyncpg.Connection]]
+    Acquire = Callable[[], AbstractAsyncContextManager[Session]]
 
 T = TypeVar("T")
 
@@ -51,35 +52,33 @@ def repeatable(layout: Layout, expected: ExpectedVersion) -> bool:
     )
 
 
-async def surviving_loss(
-    acquire: Acquire, attempt: Callable[[asyncpg.Connection], Awaitable[T]], *, may_repeat: bool, patience: float
-) -> T:
-    """Run `attempt` on a connection; when that is lost, again on another, for up to `patience` seconds.
+class Patience:
+    """How long a write goes on whose connections are lost: for up to `seconds`, if it `may_repeat`.
 
-    The lost attempt may have committed, so it is repeated only if it `may_repeat`. Raises OutcomeUnknown if that
-    could not be found out, StoreUnavailable if no attempt ever began.
+    The attempt that was lost may have committed, so it must be one that is recognised when it is repeated.
     """
-    deadline: float | None = None
-    began = False
-    failures = 0
-    while True:
-        try:
-            async with acquire() as connection:
-                began = True
-                return await attempt(connection)
-        except StoreUnavailable as error:
-            deadline = deadline or time.monotonic() + patience
-            pause = backoff(failures, _RETRY_FIRST, _RETRY_LAST)
-            if (began and not may_repeat) or time.monotonic() + pause > deadline:
-                if began:
-                    raise OutcomeUnknown(f"{error}; whether the append was stored is not known") from error
-                raise
-            failures += 1
-            await asyncio.sleep(pause)
+
+    def __init__(self, seconds: float, *, may_repeat: bool) -> None:
+        self._deadline = time.monotonic() + seconds
+        self._may_repeat = may_repeat
+        self._failures = 0
+
+    async def wait(self, error: StoreUnavailable, *, began: bool) -> None:
+        """Pause before the next attempt; `began` says whether any attempt had a connection.
+
+        Raises OutcomeUnknown if there can be no other and one had begun, `error` if none ever began.
+        """
+        pause = backoff(self._failures, _RETRY_FIRST, _RETRY_LAST)
+        if (began and not self._may_repeat) or time.monotonic() + pause > self._deadline:
+            if began:
+                raise OutcomeUnknown(f"{error}; whether the append was stored is not known") from error
+            raise error
+        self._failures += 1
+        await asyncio.sleep(pause)
 
 
 async def append_to_streams(
-    connection: asyncpg.Connection, appender: Appender, parts: Sequence[StreamAppend]
+    connection: Session, appender: Appender, parts: Sequence[StreamAppend]
 ) -> list[AppendResult]:
     """Append to several streams in one transaction, all or nothing, in the order given.
 

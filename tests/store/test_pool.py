@@ -9,6 +9,7 @@ import asyncpg
 import pytest
 
 from esx.store import StoreUnavailable
+from esx.store.connection import Connector
 from esx.store.pool import Pool
 
 if TYPE_CHECKING:
@@ -17,10 +18,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 async def pool(dsn18: str) -> AsyncIterator[Pool]:
-    async def connect() -> asyncpg.Connection:
-        return await asyncpg.connect(dsn18)
-
-    pool = Pool(connect, 3, "here")
+    pool = Pool(Connector(dsn18, "test").open, 3, "here")
     yield pool
     pool.terminate()
 
@@ -108,3 +106,11 @@ async def test_closed_means_closed(pool: Pool) -> None:
         pool.terminate()
     for outcome in await asyncio.gather(*waiting, return_exceptions=True):
         assert isinstance(outcome, StoreUnavailable)
+
+
+async def test_a_statement_kept_prepared_outlives_a_change_of_its_table(pool: Pool) -> None:
+    async with pool.lend() as connection:
+        await connection.execute("CREATE TEMPORARY TABLE kept AS SELECT 1 AS n")
+        assert tuple(await connection.repeat("SELECT * FROM kept") or ()) == (1,)
+        await connection.execute("ALTER TABLE kept ADD COLUMN m text DEFAULT 'x'")
+        assert tuple(await connection.repeat("SELECT * FROM kept") or ()) == (1, "x")
