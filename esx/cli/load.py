@@ -13,6 +13,7 @@ import click
 
 from esx.cli.common import Lines, database, database_option, json_option, narrate, run, store_on
 from esx.cli.load_group import LoadGroup
+from esx.cli.load_live import Live
 from esx.cli.load_options import load_options, workload_options
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ def command(ctx: click.Context, /, dsn: str | None, as_json: bool, **knobs: Any)
 
 async def _run(opened: Database, options: LoadOptions, *, as_json: bool) -> LoadSummary:
     from esx.load.archive import Archive, RecordedRun
+    from esx.load.live_text import LiveText
     from esx.load.model import LoadSummary, to_dict
     from esx.load.process import LoadRun
     from esx.load.report import render_progress, render_summary
@@ -59,17 +61,21 @@ async def _run(opened: Database, options: LoadOptions, *, as_json: bool) -> Load
         asyncio.get_running_loop().add_signal_handler(signal.SIGINT, load.stop)
     narrate(f"{options.users} writers on {options.streams} streams for {options.duration:g} s in {opened.label}")
     summary: LoadSummary | None = None
-    try:
-        async for line in load:
-            if isinstance(line, LoadSummary):
-                summary = line
-            elif not as_json:
-                narrate(render_progress(line))
-            if as_json:
-                lines.json(json.dumps(to_dict(line), ensure_ascii=False))
-                lines.flush()
-    finally:
-        await load.aclose()
+    in_place = LiveText(options)
+    with Live(quiet=as_json) as live:
+        try:
+            async for line in load:
+                if isinstance(line, LoadSummary):
+                    summary = line
+                elif live.in_place:
+                    live.show(in_place.lines(line))
+                else:
+                    live.keep(render_progress(line))
+                if as_json:
+                    lines.json(json.dumps(to_dict(line), ensure_ascii=False))
+                    lines.flush()
+        finally:
+            await load.aclose()
     assert summary is not None
     if not as_json:
         for text in render_summary(summary).splitlines():
@@ -77,5 +83,5 @@ async def _run(opened: Database, options: LoadOptions, *, as_json: bool) -> Load
     if load.problem is not None:
         narrate(load.problem)
     elif not as_json:
-        narrate(f"saved as run {summary.run}: `esx load report {summary.run}` makes a page of it")
+        narrate(f"saved; `esx load report {summary.run}` makes a page of it")
     return summary

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import TYPE_CHECKING
 
 from esx.text import visible
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
 
 _NAME = 14
 _COUNT = 13
+_WIDTH = 79
 
 
 def render_progress(line: LoadProgress) -> str:
@@ -39,7 +41,7 @@ def render_summary(summary: LoadSummary) -> str:
         title += ", interrupted"
     lines = [title, ""]
     lines.append(_row("appends/s", f"{summary.goodput:,.1f}", "successful appends a second"))
-    lines.append(_row("attempts", f"{total.attempts:,}"))
+    lines.append(_row("attempts", f"{total.attempts:,}", _tries(summary)))
     for name, count in (
         ("successes", total.successes),
         ("conflicts", total.conflicts),
@@ -48,17 +50,71 @@ def render_summary(summary: LoadSummary) -> str:
     ):
         lines.append(_row(name, f"{count:,}", f"{count / (total.attempts or 1):.1%}"))
     if summary.last_error:
-        lines.append(f"{'last error':<{_NAME}}  {visible(summary.last_error, limit=200)}")
-    lines.append("")
-    names = list(summary.percentiles)
-    lines.append(f"{'latency':<{_NAME}}" + "".join(f"{name:>10}" for name in names))
-    lines.append(f"{'ms':<{_NAME}}" + "".join(f"{milliseconds(summary.percentiles[name]):>10}" for name in names))
+        lines.append(f"{'last error':<{_NAME}}  {visible(summary.last_error, limit=60)}")
+    if summary.warm_up.attempts:
+        lines.append(_row("warm-up", f"{summary.warm_up.attempts:,}", "attempts before, not counted above"))
+    lines += ["", *_latencies(summary)]
+    told = [*_generator(summary), *_database(summary), *_feed(summary)]
+    if told:
+        lines += ["", *told]
     lines.append("")
     stored = "not known" if summary.stored is None else f"{summary.stored:,}"
     lines.append(_row("rows stored", stored))
     lines.append(_row("verdict", "none" if summary.verdict is None else summary.verdict.upper()))
-    lines.extend(f"  - {evidence}" for evidence in summary.evidence)
+    for evidence in summary.evidence:
+        lines += textwrap.wrap(visible(evidence), _WIDTH, initial_indent="  - ", subsequent_indent="    ")
     return "\n".join(lines)
+
+
+def _tries(summary: LoadSummary) -> str:
+    return f"{summary.tries_per_success:.2f} for each success" if summary.tries_per_success else ""
+
+
+def _latencies(summary: LoadSummary) -> list[str]:
+    """Return a line of titles, and a line for each kind of time that was measured."""
+    names = list(summary.percentiles)
+    lines = [f"{'latency, ms':<{_NAME}}" + "".join(f"{name:>10}" for name in names)]
+    for title, found in (
+        ("append", summary.percentiles),
+        ("response", summary.response),
+        ("to success", summary.time_to_success),
+        ("feed's lag", summary.feed.lag if summary.feed else {}),
+    ):
+        if found:
+            figures = "".join(f"{milliseconds(found.get(name, 0.0)):>10}" for name in names)
+            lines.append(f"{title:<{_NAME}}{figures}")
+    return lines
+
+
+def _generator(summary: LoadSummary) -> list[str]:
+    if summary.saturated:
+        note = "of a core: saturated, so use --processes"
+    else:
+        note = "of a core, by the busiest generating process"
+    return [_row("generator CPU", f"{summary.generator_cpu:.0%}", note)] if summary.generator_cpu else []
+
+
+def _database(summary: LoadSummary) -> list[str]:
+    figures = summary.database
+    if figures is None:
+        return []
+    lines = [
+        _row("WAL", f"{figures.wal_bytes / 1e6:,.1f} MB", "written by the whole server"),
+        _row("commits", f"{figures.commits:,.0f}", f"and {figures.rollbacks:,.0f} rollbacks, whoever made them"),
+    ]
+    waits = sorted(figures.waits.items(), key=lambda wait: -wait[1])[:2]
+    if waits:
+        named = ", ".join(f"{visible(kind, limit=24)} {count:.1f}" for kind, count in waits)
+        lines.append(f"{'waited for':<{_NAME}}{'':>{_COUNT}}  {named}")
+    return lines
+
+
+def _feed(summary: LoadSummary) -> list[str]:
+    feed = summary.feed
+    if feed is None or not feed.subscribers:
+        return []
+    who = "a subscriber" if feed.subscribers == 1 else f"{feed.subscribers:,} subscribers"
+    return [_row("delivered", f"{feed.delivered:,}", f"to {who}")]
 
 
 def _row(name: str, value: str, note: str = "") -> str:
