@@ -12,6 +12,7 @@ streams of the run's own, ``load-<run id>-<n>``; at the end they are compared wi
 # mypy: disable-error-code="untyped-decorator, type-var, override"
 from __future__ import annotations
 
+import gc
 import logging
 import sys
 from typing import TYPE_CHECKING, Any
@@ -93,6 +94,10 @@ def _init(environment: Environment, runner: Runner, **_: Any) -> None:
         state.protocol = Protocol()
     # Greenlets that collect figures must not hold the event loop up for the usual 5 ms: it would show in latencies.
     sys.setswitchinterval(0.0005)
+    # What has been imported stays: looking through it for garbage again and again would show in latencies too.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
     # Figures of a second need reports that come as often.
     runners.WORKER_REPORT_INTERVAL = 1.0
     # Users finish the append in progress, unless told otherwise.

@@ -22,7 +22,8 @@ from esx.load.safety import check_may_write
 from esx.load.verdict import Findings, conclude, examine
 from esx.store import EsxError, EventStore, Notification
 from loadtest.followers import Followers
-from loadtest.stats import RESPONSE, TIME_TO_SUCCESS, Collector
+from loadtest.outcomes import RESPONSE, TIME_TO_SUCCESS
+from loadtest.stats import Collector
 from loadtest.user import AsyncUser
 from loadtest.writer import Workshop
 
@@ -61,6 +62,7 @@ class Run:
         self.summary: LoadSummary | None = None
         self.missing_workers: list[str] = []
         self.ended: float | None = None
+        """When the last user had stopped, on the clock of `time.perf_counter`."""
         self.judging: Any = None
         self.ledgers: dict[str, Ledger] = {}
         """What workers told at their end, by worker."""
@@ -83,6 +85,8 @@ class Run:
     def open_watch(self) -> None:
         """Connect what watches the database, and let the subscribers follow. Raises EsxError."""
         self.watch = Watch(AsyncUser.bridge.run(open_store(self.settings.dsn, self.options.yes_write_to)))
+        if AsyncUser.bridge.run(_is_used(self.watch.store, self.prefix)):
+            raise LoadFailed(f"--run-id is {self.id}, but there is a run of that name already: use another one")
         self.environment = {
             "esx": __version__,
             "postgresql": self.watch.server_version,
@@ -305,6 +309,10 @@ def _top(ledger: Ledger) -> tuple[StreamCounts, ...]:
         for stream, record in ranked[:_TOP_STREAMS]
         if record.successes or record.conflicts
     )
+
+
+async def _is_used(store: EventStore, prefix: str) -> bool:
+    return bool((await store.streams_page(prefix=prefix, limit=1)).streams)
 
 
 async def open_store(dsn: str | None, allowed: str | None, notification: str | None = None) -> EventStore:

@@ -13,7 +13,7 @@ from esx.load.ledger import EventIds, Ledger
 from esx.load.model import run_prefix
 from esx.store import ANY, NO_STREAM, EsxError, JsonText, NewEvent, OutcomeUnknown, Strategy, WrongVersion
 from loadtest.draws import Heat, Payloads, Schedule, source
-from loadtest.stats import OUTCOMES, Outcomes
+from loadtest.outcomes import OUTCOMES, Outcomes
 
 if TYPE_CHECKING:
     from collections.abc import Callable

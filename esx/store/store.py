@@ -333,8 +333,8 @@ class EventStore:
 
     async def version(self, stream_id: str) -> int:
         """Return the version of a stream: its highest stream_seq, -1 if it has no events."""
+        _, _, reader = self._parts or await self._load()
         async with self._connection() as connection:
-            _, _, reader = await self._tools(connection)
             return await reader.version(connection, stream_id)
 
     async def event(self, global_seq: int) -> Event | None:

@@ -1,0 +1,195 @@
+"""What a user of the load test does, without Locust: policies after a conflict, bounds, warm-up, open loop, draws."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import time
+from collections import Counter
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import asyncpg
+import pytest
+
+from esx.load.model import LoadOptions
+from esx.load.verdict import judge
+from esx.store import EventStore
+from loadtest.draws import Heat, Payloads, Schedule, source
+from loadtest.outcomes import CONFLICT, ERROR, RESPONSE, SUCCESS, TIME_TO_SUCCESS, UNKNOWN, Outcomes
+from loadtest.writer import Workshop, Writer
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+_HOT = LoadOptions(users=6, streams=1, max_appends=60, max_tries=10_000)
+
+
+@asynccontextmanager
+async def workshop(dsn: str, options: LoadOptions, run: str = "w") -> AsyncIterator[Workshop]:
+    async with EventStore.connect(dsn, max_connections=20) as store:
+        yield Workshop(store, run, options, Outcomes(), options.max_appends)
+
+
+async def write(shop: Workshop, stopping: Callable[[], bool] = lambda: False) -> dict[str, list[int]]:
+    """Let the users work until all appends are made; return the times by outcome."""
+
+    async def live(number: int) -> None:
+        writer = Writer(shop, number, 1 / shop.options.users, stopping)
+        while not stopping() and await writer.command(await writer.wait_until_due()):
+            pass
+
+    await asyncio.gather(*(live(number) for number in range(shop.options.users)))
+    return shop.outcomes.drain().times
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        _HOT,
+        replace(_HOT, on_conflict="retry"),
+        replace(_HOT, on_conflict="backoff"),
+        replace(_HOT, on_conflict="queue", events_per_append=3),
+        replace(_HOT, strategy="row-lock"),
+        replace(_HOT, expected="any"),
+        replace(_HOT, expected="any", strategy="row-lock"),
+        replace(_HOT, expected="none", streams=200),
+    ],
+    ids=lambda options: f"{options.expected}-{options.strategy}-{options.on_conflict}",
+)
+async def test_every_policy_stores_what_it_is_allowed_and_no_more(dsn18: str, options: LoadOptions) -> None:
+    async with workshop(dsn18, options) as shop:
+        times = await write(shop)
+        assert len(times[SUCCESS]) == 60, "the bound is exact, and reached"
+        assert times[ERROR] == times[UNKNOWN] == []
+        verdict = await judge(shop.store, shop.run, shop.close())
+        assert verdict.passed, verdict.evidence
+        assert verdict.stored == 60 * options.events_per_append
+        if options.strategy == "row-lock" or options.expected == "any":
+            assert times[CONFLICT] == []
+        elif options.streams == 1:
+            assert times[CONFLICT], "six writers on one stream must meet"
+        assert len(times[TIME_TO_SUCCESS]) == 60
+        if options.on_conflict == "give-up":
+            assert len(times[RESPONSE]) == 60 + len(times[CONFLICT]), "each conflict ended a command"
+        else:
+            assert len(times[RESPONSE]) == 60, "no command was given up"
+
+
+async def test_tries_are_bounded(dsn18: str) -> None:
+    options = replace(_HOT, users=8, on_conflict="retry", max_tries=2)
+    async with workshop(dsn18, options) as shop:
+        times = await write(shop)
+        given_up = len(times[RESPONSE]) - len(times[SUCCESS])
+        assert given_up > 0
+        assert len(times[CONFLICT]) >= 2 * given_up
+
+
+async def test_what_begins_in_the_warm_up_is_stored_but_not_counted(dsn18: str) -> None:
+    async with workshop(dsn18, replace(_HOT, streams=20, warm_up=0.15, max_appends=10**6)) as shop:
+        end = time.perf_counter() + 0.4
+        times = await write(shop, lambda: time.perf_counter() > end)
+        early, conflicts, *_ = shop.outcomes.warm_up
+        assert early > 0
+        assert len(times[SUCCESS]) > 0
+        ledger = shop.close()
+        verdict = await judge(shop.store, shop.run, ledger)
+        assert verdict.passed, verdict.evidence
+        assert verdict.stored == early + len(times[SUCCESS])
+        assert sum(record.successes for record in ledger.streams.values()) == len(times[SUCCESS])
+        assert sum(record.conflicts for record in ledger.streams.values()) == len(times[CONFLICT])
+        assert conflicts >= 0
+
+
+async def test_conflicts_are_those_that_the_database_saw(dsn18: str) -> None:
+    """A trigger per statement fires for lost races too, and a sequence is not rolled back: it counts every attempt."""
+    async with workshop(dsn18, replace(_HOT, streams=3, on_conflict="retry", events_per_append=2)) as shop:
+        connection = await asyncpg.connect(dsn18)
+        await connection.execute(
+            """
+            CREATE SEQUENCE attempts;
+            CREATE FUNCTION count_attempt() RETURNS trigger LANGUAGE plpgsql AS
+                $$ BEGIN PERFORM nextval('attempts'); RETURN NULL; END $$;
+            CREATE TRIGGER attempt BEFORE INSERT ON events EXECUTE FUNCTION count_attempt();
+            """
+        )
+        times = await write(shop)
+        attempts = await connection.fetchval("SELECT last_value FROM attempts")
+        stored = await connection.fetchval("SELECT count(*) FROM events")
+        await connection.close()
+        assert len(times[CONFLICT]) > 0
+        assert len(times[CONFLICT]) == attempts - stored // 2
+        assert len(times[SUCCESS]) == stored // 2
+
+
+async def test_open_loop_counts_from_when_a_command_was_due(dsn18: str) -> None:
+    """While the table is locked the two users wait in two appends, but every command due meanwhile is late."""
+    options = LoadOptions(users=2, rate=200, streams=50, seed=1, max_appends=160)
+    async with workshop(dsn18, options) as shop:
+        connection = await asyncpg.connect(dsn18)
+
+        async def block() -> None:
+            await asyncio.sleep(0.1)
+            async with connection.transaction():
+                await connection.execute("LOCK TABLE events IN SHARE ROW EXCLUSIVE MODE")
+                await asyncio.sleep(0.5)
+
+        times, _ = await asyncio.gather(write(shop), block())
+        await connection.close()
+        service = [took for took in times[SUCCESS] if took > 100_000_000]
+        response = [took for took in times[RESPONSE] if took > 100_000_000]
+        assert len(service) >= 1
+        assert len(response) >= 40
+        assert len(response) > 4 * len(service), "a closed loop would have seen only those"
+
+
+async def test_a_seed_makes_two_runs_draw_the_same(dsn18: str) -> None:
+    options = LoadOptions(users=1, streams=30, zipf=1.0, payload_bytes=300, seed=4, max_appends=40)
+    drawn = []
+    for run, seed in (("a", 4), ("b", 4), ("c", 5)):
+        async with workshop(dsn18, replace(options, seed=seed), run) as shop:
+            await write(shop)
+            events = [event async for event in shop.store.read_all() if event.stream_id.startswith(f"load-{run}-")]
+            drawn.append([(event.stream_id.rpartition("-")[2], event.data) for event in events])
+            assert {json.loads(event.metadata_json or "")["run_id"] for event in events} == {run}
+            assert all(len(json.dumps(event.data, separators=(",", ":"))) == 300 for event in events)
+    assert drawn[0] == drawn[1]
+    assert drawn[0] != drawn[2]
+
+
+def test_heat() -> None:
+    def picked(options: LoadOptions) -> Counter[int]:
+        pick = Heat(options).picker(random.Random(3).random)
+        return Counter(pick() for _ in range(20_000))
+
+    even = picked(LoadOptions(streams=10))
+    assert set(even) == set(range(10))
+    assert max(even.values()) < 1.2 * min(even.values())
+    hot = picked(LoadOptions(streams=10, hot_streams=2, hot_share=0.8))
+    assert (hot[0] + hot[1]) / 20_000 == pytest.approx(0.8, abs=0.02)
+    assert set(hot) == set(range(10))
+    assert set(picked(LoadOptions(streams=2, hot_streams=2, hot_share=0.5))) == {0, 1}
+    falling = picked(LoadOptions(streams=1000, zipf=1.0))
+    assert falling[0] / falling[9] == pytest.approx(10, rel=0.3)
+    assert max(falling) < 1000
+
+
+def test_payloads_have_their_size_and_do_not_repeat() -> None:
+    payloads = Payloads(5000, source(1, "p"))
+    made = [payloads.next(number) for number in range(9, 12)]
+    assert [len(each) for each in made] == [5000] * 3
+    assert len({json.loads(each)["pad"] for each in made}) == 3
+    assert Payloads(0, source(1)).next(7) == '{"n":7}'
+    assert json.loads(Payloads(5, source(1)).next(7))["n"] == 7, "as small as it can be"
+
+
+def test_a_schedule_keeps_its_rate_however_late_its_user_is() -> None:
+    schedule = Schedule(100, 0, source(1, "t"))
+    due = [schedule.next() for _ in range(2000)]
+    assert due == sorted(due)
+    assert due[-1] / 1e9 == pytest.approx(20, rel=0.1)
+    gaps = [after - before for before, after in pairwise(due)]
+    assert sum(gap < 5_000_000 for gap in gaps) / len(gaps) == pytest.approx(0.39, abs=0.05), "a Poisson process"
