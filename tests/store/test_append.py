@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import pickle
 from uuid import uuid4
 
@@ -77,6 +78,21 @@ async def test_every_digit_of_json_text_is_kept(store: EventStore) -> None:
     assert stored.data_json == '{"huge": 12345678901234567890123, "price": 1.10}'
     assert stored.metadata_json == '{"rate": 0.00}'
     assert '"price": 1.10' in stored.to_json()
+
+
+async def test_of_a_name_given_twice_the_last_counts(store: EventStore) -> None:
+    await store.append("s", [NewEvent("T", JsonText('{"a": 1, "b": {"c": 1, "c": 2}, "a": 3}'))])
+    [stored] = await store.read_page("s")
+    assert stored.data_json == '{"a": 3, "b": {"c": 2}}'
+
+
+async def test_an_event_as_deep_as_postgresql_takes_it_comes_back(store18: EventStore) -> None:
+    text = "[" * 3000 + "]" * 3000
+    await store18.append("s", [NewEvent("T", JsonText(text))])
+    [stored] = await store18.read_page("s")
+    assert stored.data_json == text
+    assert json.loads(stored.to_json()[: stored.to_json().index('"data"')].rstrip(", ") + "}")["stream_seq"] == 0
+    assert text in stored.to_json()
 
 
 async def test_a_batch_keeps_its_order_in_both_sequences(store: EventStore) -> None:

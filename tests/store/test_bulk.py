@@ -365,11 +365,15 @@ async def test_one_store_streams_into_another(store18: EventStore, sql18: asyncp
 
 
 async def test_50_mb_in_one_event(store18: EventStore, sql18: asyncpg.Connection) -> None:
-    await sql18.execute(
-        "INSERT INTO events (stream_id, stream_seq, event_type, data) "
-        "VALUES ('s', 0, 'T', jsonb_build_object('x', repeat('\"\\é', 8400000)))"
-    )
+    """Appended, read, fed, exported and imported, and the same after each."""
+    data = JsonText('{"x": "' + 'é\\"' * 1000 + "x" * 50_000_000 + '"}')
+    await store18.append("s", [NewEvent("Large", data)])
     before = await sql18.fetchval("SELECT md5(data::text) FROM events")
+    assert len(data.encode()) > 50_000_000
+    [read] = await store18.read_page("s")
+    assert read.data_json == data
+    feed = await store18.feed()
+    assert [event.data_json == data async for batch in feed.to_safe_position() for event in batch.events] == [True]
     pieces = [piece async for piece in await store18.export()]
     await sql18.execute(EMPTY)
     assert sum(map(len, pieces)) > 50_000_000

@@ -489,6 +489,28 @@ async def test_without_the_lock_the_checkpoint_alone_keeps_two_from_handling_twi
     assert {name for name, _ in calls} == {"one", "two"}
 
 
+async def test_a_stricter_default_isolation_changes_nothing(
+    dsn: str, store: EventStore, read: asyncpg.Connection
+) -> None:
+    """Under serializable, waiting for who moved the checkpoint would end in a failure to serialize."""
+    name = await read.fetchval("SELECT current_database()")
+    await read.execute(f"ALTER DATABASE {name} SET default_transaction_isolation = 'serializable'")
+    levels: list[str] = []
+
+    async def handle(connection: asyncpg.Connection, event: Event) -> None:
+        levels.append(await connection.fetchval("SHOW transaction_isolation"))
+        await note(connection, event)
+
+    async with EventStore.connect(dsn) as strict, running(strict.project("p", handle, batch=2)) as projection:
+        for n in range(1, 6):
+            await fill(store, 4)
+            await strict.pause_projection("p")
+            await strict.resume_projection("p")
+            await at(strict, 4 * n, projection)
+    assert await handled(read) == list(range(1, 21))
+    assert levels == ["read committed"] * 20
+
+
 async def test_two_projections_of_different_names_are_independent(store: EventStore, read: asyncpg.Connection) -> None:
     await fill(store, 3)
     async with running(store.project("p", note)) as one, running(store.project("q", note)) as two:
