@@ -82,3 +82,8 @@ def lapse(seconds: float) -> str:
             rest = whole % size // small
             return f"{sign}{whole // size} {unit}" + (f" {rest} {small_unit}" if rest else "")
     return f"{sign}{whole} s"
+
+
+def round_estimate(count: int) -> int:
+    """Return an estimate with no more digits than it deserves: two."""
+    return round(count, 2 - len(str(abs(count))))

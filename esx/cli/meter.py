@@ -1,4 +1,4 @@
-"""Progress on stderr, for long work: events done, events a second, the share done."""
+"""Progress on stderr, for long work: how many events (or whatever it is) are done, how many a second, the share."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ _EVERY = 0.2
 class Meter:
     """Shows one line that is written over, if a person is there to see it; otherwise does nothing.
 
-    `quiet` keeps it from a terminal that is being printed to. Use it as a context manager: the line is wiped at
-    the end.
+    `quiet` keeps it from a terminal that is being printed to, `noun` is what is counted. Use it as a context manager:
+    the line is wiped at the end.
     """
 
-    def __init__(self, *, quiet: bool = False) -> None:
+    def __init__(self, *, quiet: bool = False, noun: str = "events") -> None:
+        self._noun = noun
         self._shown = sys.stderr.isatty() and not quiet
         self._began = self._last = time.monotonic()
 
@@ -26,7 +27,7 @@ class Meter:
             return
         self._last = now
         done = "" if share is None else f"  {min(share, 1.0):.0%}"
-        sys.stderr.write(f"\r\x1b[K{events:,} events  {self.rate(events):,.0f}/s{done}")
+        sys.stderr.write(f"\r\x1b[K{events:,} {self._noun}  {self.rate(events):,.0f}/s{done}")
         sys.stderr.flush()
 
     def rate(self, events: int) -> float:
@@ -37,6 +38,10 @@ class Meter:
         return self
 
     def __exit__(self, *_error: object) -> None:
+        self.wipe()
+
+    def wipe(self) -> None:
+        """Take the line away, so that something else can be printed there."""
         if self._shown:
             sys.stderr.write("\r\x1b[K")
             sys.stderr.flush()

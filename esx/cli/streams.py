@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import click
 
 from esx.cli.common import Lines, database_option, json_option, with_store
-from esx.text import visible
+from esx.cli.meter import Meter
+from esx.text import round_estimate, visible
 from esx.times import iso
 
 if TYPE_CHECKING:
@@ -17,49 +18,107 @@ _SCREENFUL = 200
 
 
 @click.command(name="streams")
-@click.option("--prefix", default="", metavar="TEXT", help="Only streams whose id starts with TEXT.")
+@click.option("--prefix", default="", metavar="TEXT", help="Only streams whose id starts with TEXT: quick at any size.")
 @click.option("--match", metavar="GLOB", help="Only streams whose id matches, e.g. 'account-*7'.")
+@click.option("--contains", metavar="TEXT", help="Only streams with TEXT anywhere in their id; looks at all ids.")
 @click.option(
     "--sort", type=click.Choice(["name", "recent"]), default="name", show_default=True, help="By id or by last event."
 )
 @click.option("--limit", type=click.IntRange(min=0), metavar="N", help="At most N streams.")
+@click.option(
+    "--categories", is_flag=True, help="List categories (ids up to their first -) with their numbers of streams."
+)
 @json_option
 @database_option
-def command(dsn: str | None, prefix: str, match: str | None, sort: str, limit: int | None, as_json: bool) -> None:
-    """List streams with their version, number of events, and last event."""
+def command(
+    dsn: str | None,
+    prefix: str,
+    match: str | None,
+    contains: str | None,
+    sort: str,
+    limit: int | None,
+    categories: bool,
+    as_json: bool,
+) -> None:
+    """List streams with their version, number of events, and last event.
 
-    async def work(store: EventStore) -> None:
+    Counts of more than 100 streams in a category are estimates, marked with ~ (in JSON: "exact": false).
+    """
+    if match is not None and contains is not None:
+        raise click.UsageError("choose streams by --match or by --contains, not by both")
+    if categories and (prefix or match is not None or contains is not None or sort != "name"):
+        raise click.UsageError("--categories lists all categories by name: it cannot be narrowed down or sorted")
+
+    async def list_streams(store: EventStore) -> None:
         lines = Lines()
-        table = _Table(lines)
-        async for stream in store.streams(prefix=prefix, match=match, recent=sort == "recent", limit=limit):
-            if as_json:
-                lines.json(stream.to_json())
-            else:
-                table.add(stream)
+        table = _Table(lines, ("STREAM", "VERSION", "EVENTS", "LAST TYPE", "LAST EVENT AT", "GLOBAL SEQ"), {1, 2, 5})
+        with Meter(noun="events looked at" if sort == "recent" else "streams looked at") as meter:
+
+            def progress(looked: int) -> None:
+                # What has been found should not wait for what is searched for next.
+                meter.wipe()
+                table.flush()
+                lines.flush()
+                meter.update(looked)
+
+            async for stream in store.streams(
+                prefix=prefix,
+                match=match,
+                contains=contains,
+                recent=sort == "recent",
+                limit=limit,
+                on_progress=None if match is None and contains is None else progress,
+            ):
+                if as_json:
+                    lines.json(stream.to_json())
+                else:
+                    table.add(_cells(stream))
         table.flush()
 
-    with_store(dsn, work, read_only=True)
+    async def list_categories(store: EventStore) -> None:
+        lines = Lines()
+        table = _Table(lines, ("CATEGORY", "STREAMS"), {1})
+        left = limit
+        async for category in store.categories():
+            if left == 0:
+                break
+            left = None if left is None else left - 1
+            if as_json:
+                lines.json(category.to_json())
+            else:
+                count = f"{category.streams:,}" if category.exact else f"~{round_estimate(category.streams):,}"
+                table.add((visible(category.category, limit=200), count))
+        table.flush()
+
+    with_store(dsn, list_categories if categories else list_streams, read_only=True)
+
+
+def _cells(stream: StreamSummary) -> tuple[str, ...]:
+    return (
+        visible(stream.stream_id, limit=200),
+        str(stream.version),
+        str(stream.events),
+        visible(stream.last_event_type, limit=80),
+        iso(stream.last_created_at),
+        str(stream.last_global_seq),
+    )
 
 
 class _Table:
-    """Aligns the streams a screenful at a time, so that a million of them never wait for the last."""
+    """Aligns lines a screenful at a time, so that a million of them never wait for the last.
 
-    def __init__(self, lines: Lines) -> None:
+    `right` are the columns that are aligned to the right.
+    """
+
+    def __init__(self, lines: Lines, titles: tuple[str, ...], right: set[int]) -> None:
         self._lines = lines
+        self._titles = titles
+        self._right = right
         self._rows: list[tuple[str, ...]] = []
         self._headed = False
 
-    def add(self, stream: StreamSummary) -> None:
-        self._rows.append(
-            (
-                visible(stream.stream_id, limit=200),
-                str(stream.version),
-                str(stream.events),
-                visible(stream.last_event_type, limit=80),
-                iso(stream.last_created_at),
-                str(stream.last_global_seq),
-            )
-        )
+    def add(self, row: tuple[str, ...]) -> None:
+        self._rows.append(row)
         if len(self._rows) >= _SCREENFUL:
             self.flush()
 
@@ -67,12 +126,12 @@ class _Table:
         if not self._rows:
             return
         if not self._headed:
-            self._rows.insert(0, ("STREAM", "VERSION", "EVENTS", "LAST TYPE", "LAST EVENT AT", "GLOBAL SEQ"))
+            self._rows.insert(0, self._titles)
             self._headed = True
         widths = [max(len(cell) for cell in column) for column in zip(*self._rows, strict=True)]
         for row in self._rows:
             cells = [
-                cell.rjust(width) if place in (1, 2, 5) else cell.ljust(width)
+                cell.rjust(width) if place in self._right else cell.ljust(width)
                 for place, (cell, width) in enumerate(zip(row, widths, strict=True))
             ]
             self._lines.text("  ".join(cells).rstrip())

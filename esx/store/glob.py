@@ -54,6 +54,11 @@ def glob_literal(pattern: str) -> str | None:
     return None if re.search(r"[*?\[]", plain) else re.sub(r"\\(.)", r"\1", pattern, flags=re.DOTALL)
 
 
+def glob_containing(text: str) -> str:
+    """Return the pattern for everything that contains `text` as it is."""
+    return "*" + re.sub(r"([*?\[\\])", r"\\\1", text) + "*"
+
+
 def _literal(char: str) -> str:
     return char if char.isalnum() or char in "_-" or not char.isascii() else "\\" + char
 

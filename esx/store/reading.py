@@ -37,6 +37,8 @@ class StreamPage:
 
     streams: list[StreamSummary]
     next_after: StreamKey | None
+    looked: int = 0
+    """How many streams (by recent activity: events) were looked at."""
 
 
 class StreamKey(NamedTuple):
@@ -187,11 +189,13 @@ class Reader:
         prefix: str,
         match: str | None,
         limit: int,
+        scan: int,
         backwards: bool,
     ) -> StreamPage:
-        """Return streams whose id starts with `prefix`, in the order of their ids, looking at `limit` of them.
+        """Return up to `limit` streams whose id starts with `prefix`, in the order of their ids.
 
-        `match` is a glob; ids that it does not match are passed over, so a page can come out empty.
+        `match` is a glob; ids that it does not match are passed over. No more than `scan` are looked at, so a page can
+        come out empty.
         """
         rows = await connection.fetch(
             self._by_name[backwards, after is not None],
@@ -200,10 +204,14 @@ class Reader:
             limit,
             None if match is None else glob_to_regex(match),
             after,
+            scan,
         )
-        found = [StreamSummary(row[0], *row[2:]) for row in rows if row[1]]
-        more = len(rows) == limit
-        return StreamPage(found, StreamKey(rows[-1][0], 0) if more else None)
+        if not rows:
+            return StreamPage([], None)
+        found = [StreamSummary(row[0], *row[3:]) for row in rows if row[1]]
+        looked = rows[-1][2]
+        more = len(found) >= limit or looked >= scan
+        return StreamPage(found, StreamKey(rows[-1][0], 0) if more else None, looked)
 
     async def streams_by_recent(
         self,
@@ -232,10 +240,10 @@ class Reader:
             return StreamPage([], None)
         last = rows[-1]
         if len(found) >= limit:
-            return StreamPage(found, StreamKey(found[-1].stream_id, found[-1].last_global_seq))
+            return StreamPage(found, StreamKey(found[-1].stream_id, found[-1].last_global_seq), scan)
         # The closing row tells how far the scan came; None: it came to the start of the store.
         scanned_to = last[6]
-        return StreamPage(found, None if scanned_to is None else StreamKey("", scanned_to))
+        return StreamPage(found, None if scanned_to is None else StreamKey("", scanned_to), scan)
 
 
 def _near_end(backwards: bool) -> int:
@@ -258,34 +266,36 @@ def _all(columns: str, table: str, backwards: bool) -> str:
 def _by_name(layout: Layout, *, backwards: bool, resumed: bool) -> str:
     """Skip from stream to stream along the unique index: one probe for the next id, and one per end of it.
 
-    $1 prefix, $2 where the prefix's range ends, $3 rows, $4 regular expression, $5 the id to go on from.
+    $1 prefix, $2 where the prefix's range ends, $3 rows to find, $4 regular expression, $5 the id to go on from,
+    $6 ids to look at. Besides what was found, the last id looked at is returned.
     """
     table = layout.table
     order, step = ("DESC", "<") if backwards else ("ASC", ">")
     # Only where ids sort by bytes are those with a prefix one range.
     within = "s.stream_id >= $1 AND s.stream_id < $2" if layout.byte_order else "$2::text IS NOT NULL"
     first = f"s.stream_id {step} $5" if resumed else "$5::text IS NULL"
+    next_id = f"""
+        SELECT s.stream_id, starts_with(s.stream_id, $1) AND ($4::text IS NULL OR s.stream_id ~ $4::text) AS hit
+        FROM {table} s WHERE {within} AND %s ORDER BY s.stream_id {order} LIMIT 1
+    """
     return f"""
-        WITH RECURSIVE ids (stream_id, n) AS (
-            (SELECT s.stream_id, 1 FROM {table} s WHERE {within} AND {first}
-             ORDER BY s.stream_id {order} LIMIT 1)
+        WITH RECURSIVE ids (stream_id, hit, n, hits) AS (
+            (SELECT f.*, 1, f.hit::int FROM ({next_id % first}) f)
             UNION ALL
-            SELECT (SELECT s.stream_id FROM {table} s WHERE {within} AND s.stream_id {step} ids.stream_id
-                    ORDER BY s.stream_id {order} LIMIT 1), n + 1
-            FROM ids WHERE ids.stream_id IS NOT NULL AND n < $3
+            SELECT f.*, ids.n + 1, ids.hits + f.hit::int
+            FROM ids CROSS JOIN LATERAL ({next_id % f"s.stream_id {step} ids.stream_id"}) f
+            WHERE ids.n < $6 AND ids.hits < $3
         )
-        SELECT ids.stream_id, found.hit, last.stream_seq, last.stream_seq - first.stream_seq + 1,
+        SELECT ids.stream_id, ids.hit, ids.n, last.stream_seq, last.stream_seq - first.stream_seq + 1,
                last.event_type, last.created_at, last.global_seq
-        FROM ids
-        CROSS JOIN LATERAL (SELECT starts_with(ids.stream_id, $1)
-                               AND ($4::text IS NULL OR ids.stream_id ~ $4::text) AS hit) found
+        FROM (SELECT *, max(n) OVER () AS looked FROM ids) ids
         LEFT JOIN LATERAL (SELECT e.stream_seq, e.event_type, e.created_at, e.global_seq FROM {table} e
-                           WHERE found.hit AND e.stream_id = ids.stream_id
+                           WHERE ids.hit AND e.stream_id = ids.stream_id
                            ORDER BY e.stream_seq DESC LIMIT 1) last ON true
         LEFT JOIN LATERAL (SELECT e.stream_seq FROM {table} e
-                           WHERE found.hit AND e.stream_id = ids.stream_id
+                           WHERE ids.hit AND e.stream_id = ids.stream_id
                            ORDER BY e.stream_seq LIMIT 1) first ON true
-        WHERE ids.stream_id IS NOT NULL
+        WHERE ids.hit OR ids.n = ids.looked
         ORDER BY ids.n
     """
 

@@ -9,12 +9,13 @@ from esx.store.append import Appender
 from esx.store.barrier import Filter
 from esx.store.bulk_export import Export, settle
 from esx.store.bulk_import import Imported, Importer
+from esx.store.categories import CategoryReader
 from esx.store.connection import Connector, open_pool
 from esx.store.doorbell import Doorbell
 from esx.store.erase import Eraser
 from esx.store.errors import InvalidQuery, NotFound, SchemaMissing, StoreFailed, StoreUnavailable
 from esx.store.feed import Feed, find_end
-from esx.store.glob import glob_prefix
+from esx.store.glob import glob_containing, glob_prefix
 from esx.store.model import ANY, NO_STREAM, Event, EventPreview, Notification, Strategy
 from esx.store.projection import Projection
 from esx.store.reading import Reader, StoredId, StreamKey, StreamPage, check_limit
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     import asyncpg
 
     from esx.positions import Position
+    from esx.store.categories import CategoryPage, CategorySummary
     from esx.store.connection import Session
     from esx.store.doctor import Finding
     from esx.store.erase import Mark, Marked
@@ -57,6 +59,9 @@ _PAGE = 1000
 _STREAM_PAGE = 200
 _BATCH = 500
 _RECENT_SCAN = 1000
+_SEARCH_SCAN = 5000
+"""How many ids (by recent activity: events) a page looks at for those that match."""
+_CATEGORY_PAGE = 100
 _TRAIL = 10_000
 _TRAIL_SCAN = 1_000_000
 _IDS_PAGE = 5000
@@ -560,17 +565,23 @@ class EventStore:
         after: StreamKey | None = None,
         prefix: str = "",
         match: str | None = None,
+        contains: str | None = None,
         recent: bool = False,
         limit: int = _STREAM_PAGE,
         backwards: bool = False,
     ) -> StreamPage:
         """Return a page of streams, by name or by `recent` activity, from the key `after` on.
 
-        `prefix` and the glob `match` choose by id. By name, `backwards` reads towards the start. A page costs the
-        same at any size of the store; it may hold fewer streams than `limit` although more follow.
+        `prefix`, the glob `match`, or the text that an id `contains` choose by id. By name, `backwards` reads towards
+        the start. A page costs the same at any size of the store; it may hold fewer streams than `limit`, even none,
+        although more follow.
         """
         if recent and backwards:
             raise InvalidQuery("streams by recent activity are listed from the newest only")
+        if contains is not None:
+            if match is not None:
+                raise InvalidQuery("choose streams by a glob or by what their ids contain, not by both")
+            match = glob_containing(contains)
         if match is not None and glob_prefix(match).startswith(prefix):
             prefix = glob_prefix(match)
         async with self._connection() as connection:
@@ -582,7 +593,7 @@ class EventStore:
                     prefix=prefix,
                     match=match,
                     limit=limit,
-                    scan=_RECENT_SCAN,
+                    scan=_RECENT_SCAN if match is None else _SEARCH_SCAN,
                 )
             return await reader.streams_by_name(
                 connection,
@@ -590,25 +601,73 @@ class EventStore:
                 prefix=prefix,
                 match=match,
                 limit=limit,
+                scan=limit if match is None else max(_SEARCH_SCAN, limit),
                 backwards=backwards,
             )
 
     async def streams(
-        self, *, prefix: str = "", match: str | None = None, recent: bool = False, limit: int | None = None
+        self,
+        *,
+        prefix: str = "",
+        match: str | None = None,
+        contains: str | None = None,
+        recent: bool = False,
+        limit: int | None = None,
+        on_progress: Callable[[int], None] | None = None,
     ) -> AsyncIterator[StreamSummary]:
-        """Yield streams, by name or by `recent` activity, at most `limit`."""
+        """Yield streams, by name or by `recent` activity, at most `limit`; see `streams_page` for how to choose.
+
+        `on_progress` is told how many streams (by recent activity: events) have been looked at.
+        """
         check_limit(limit)
+        looked = 0
         after: StreamKey | None = None
         left = limit
         while left is None or left > 0:
-            size = _STREAM_PAGE if left is None or match is not None else min(_STREAM_PAGE, left)
-            page = await self.streams_page(after=after, prefix=prefix, match=match, recent=recent, limit=size)
+            size = _STREAM_PAGE if left is None else min(_STREAM_PAGE, left)
+            page = await self.streams_page(
+                after=after, prefix=prefix, match=match, contains=contains, recent=recent, limit=size
+            )
+            looked += page.looked
+            if on_progress is not None:
+                on_progress(looked)
             for stream in page.streams[:left]:
                 yield stream
             if page.next_after is None:
                 return
             after = page.next_after
             left = None if left is None else left - len(page.streams)
+
+    async def categories_page(
+        self, *, after: str | None = None, limit: int = _CATEGORY_PAGE, backwards: bool = False
+    ) -> CategoryPage:
+        """Return a page of categories (the part of a stream's id before the first ``-``) after the place `after`.
+
+        Up to 100 streams of each are counted, more are estimated. A page costs the same at any size of the store.
+        """
+        scale = await self.name_scale()
+        async with self._connection() as connection:
+            layout, _, _ = await self._tools(connection)
+            reader = CategoryReader(layout)
+            return await reader.page(connection, after=after, limit=limit, backwards=backwards, scale=scale)
+
+    async def category(self, place: str) -> CategorySummary | None:
+        """Return the category at a place, None if there is none."""
+        scale = await self.name_scale()
+        async with self._connection() as connection:
+            layout, _, _ = await self._tools(connection)
+            return await CategoryReader(layout).one(connection, place, scale=scale)
+
+    async def categories(self) -> AsyncIterator[CategorySummary]:
+        """Yield all categories, in the order of their ids."""
+        after: str | None = None
+        while True:
+            page = await self.categories_page(after=after)
+            for category in page.categories:
+                yield category
+            if page.next_after is None:
+                return
+            after = page.next_after
 
     async def name_scale(self) -> NameScale | None:
         """Return where ids lie among all stream ids, estimated; None while PostgreSQL has no statistics of them."""

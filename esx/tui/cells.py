@@ -62,11 +62,6 @@ def size_of(count: float) -> str:
     return f"{count:.1f} TB"
 
 
-def round_estimate(count: int) -> int:
-    """Return an estimate with no more digits than it deserves: two."""
-    return round(count, 2 - len(str(abs(count))))
-
-
 def wrap(text: str, width: int) -> list[str]:
     """Return `text` in pieces of at most `width` cells, at least one piece."""
     pieces = []

@@ -91,6 +91,8 @@ async def test_append_a_batch(dsn18: str, tmp_path: Path) -> None:
         (["streams", "--sort", "size"], "", "'name', 'recent'"),
         (["nonsense"], "", "nonsense"),
         (["streams", "--nonsense"], "", "--nonsense"),
+        (["streams", "--contains", "a", "--match", "b"], "", "not by both"),
+        (["streams", "--categories", "--prefix", "a"], "", "--categories"),
     ],
 )
 def test_wrong_usage_is_said_in_one_line(arguments: list[str], stdin: str, names: str) -> None:
@@ -141,6 +143,12 @@ async def test_streams_as_a_table_and_as_ndjson(dsn: str, store: EventStore) -> 
     assert table[0].split() == ["STREAM", "VERSION", "EVENTS", "LAST", "TYPE", "LAST", "EVENT", "AT", "GLOBAL", "SEQ"]
     assert [line.split()[0] for line in table[1:]] == ["a-1", "a-2"]
     assert len(ndjson(esx("streams", "--match", "*-1", "--json", "-d", dsn).stdout)) == 2
+    contained = esx("streams", "--contains", "-1", "-d", dsn).stdout.splitlines()
+    assert len(contained) == 3
+    categories = ndjson(esx("streams", "--categories", "--json", "-d", dsn).stdout)
+    assert sum(category["streams"] for category in categories) == len(listed)
+    assert all(category["exact"] for category in categories)
+    assert esx("streams", "--categories", "-d", dsn).stdout.split()[:2] == ["CATEGORY", "STREAMS"]
 
 
 async def test_a_missing_stream_is_an_error_that_helps(dsn18: str) -> None:

@@ -10,8 +10,7 @@ from textual.content import Content
 from textual.message import Message
 from textual.widgets import Input
 
-from esx.text import visible
-from esx.tui.cells import round_estimate
+from esx.text import round_estimate, visible
 from esx.tui.parts.columns import stream_columns
 from esx.tui.parts.part import Part
 from esx.tui.rows import StreamRow
