@@ -5,39 +5,57 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
-from textual.binding import Binding
+from textual import on
+from textual.actions import SkipAction
+from textual.binding import Binding, BindingType
 from textual.content import Content
+from textual.widgets import Input
 
 from esx.store.errors import EsxError
 from esx.text import visible
-from esx.tui.cells import size_of
 from esx.tui.parts.part import Part
 from esx.tui.widgets.eventdetail import EventDetail
 from esx.tui.work import start
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult
+    from textual.timer import Timer
 
     from esx.store.model import Event
     from esx.tui.link import Link
 
-_MOST_COPIED = 1_000_000
+_TYPING = 0.15
 
 
 class EventPart(Part):
     """Shows the event of a global_seq. `empty` is said where there is nothing to copy."""
 
     KEYS: ClassVar[list[Binding]] = [Binding("y", "copy", "Copy", tooltip="Copy the event as JSON")]
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("slash", "search", "Search", key_display="/", tooltip="Look for text in the JSON; n and N go on"),
+        Binding("Y", "copy", "Copy event", show=False, tooltip="Copy the whole event as JSON"),
+        Binding("escape", "back", "Back", show=False, tooltip="End the search"),
+    ]
+    DEFAULT_CSS = """
+    EventPart {
+        .search { display: none; height: 1; border: none; padding: 0 1; background: $boost; }
+        .search.-shown { display: block; }
+        EventDetail { height: 1fr; }
+    }
+    """
 
     def __init__(self, link: Link, *, id: str, detail_id: str, empty: str = "there is no event to copy") -> None:
         super().__init__(link, id=id)
         self._detail_id = detail_id
         self._empty = empty
+        self._needle = ""
+        self._typing: Timer | None = None
 
     def compose(self) -> ComposeResult:
         """Lay out the event."""
         self.border_title = "event"
         yield EventDetail(id=self._detail_id)
+        yield Input(classes="search", placeholder="text to look for in the JSON", compact=True)
 
     @property
     def detail(self) -> EventDetail:
@@ -79,13 +97,60 @@ class EventPart(Part):
         if event is None:
             self.notify(self._empty, severity="warning")
             return
-        text = event.to_json()
-        if len(text) > _MOST_COPIED:
-            self.notify(
-                f"{size_of(len(text))} is more than terminals take: use esx read with --json instead",
-                severity="warning",
-                markup=False,
-            )
-            return
-        self.app.copy_to_clipboard(text)
-        self.notify(f"event {event.global_seq} copied as JSON, {size_of(len(text))}", markup=False)
+        self.detail.copy(event.to_json(), f"event {event.global_seq}", "as JSON")
+
+    # -- search -------------------------------------------------------------------------------------------------
+
+    def action_search(self) -> None:
+        """Open the line in which to type what to look for."""
+        line = self.query_one(".search", Input)
+        line.add_class("-shown")
+        line.focus()
+
+    @on(Input.Changed, ".search")
+    def _typed(self, message: Input.Changed) -> None:
+        message.stop()
+        if self._typing is not None:
+            self._typing.stop()
+        self._typing = self.set_timer(_TYPING, self._find)
+
+    def _find(self) -> None:
+        needle = self.query_one(".search", Input).value
+        if needle != self._needle:
+            self._needle = needle
+            self.detail.find(needle)
+
+    @on(Input.Submitted, ".search")
+    def _submitted(self, message: Input.Submitted) -> None:
+        message.stop()
+        self._find()
+        self.detail.focus()
+        if self._needle:
+            self.detail.action_match(1)
+        else:
+            self._end_search()
+
+    def _end_search(self) -> None:
+        line = self.query_one(".search", Input)
+        line.value = self._needle = ""
+        line.remove_class("-shown")
+        self.detail.find("")
+        self.detail.focus()
+
+    def action_back(self) -> None:
+        """Undo what was asked of the detail last; if there is nothing, let the screen go back."""
+        if self.query_one(".search").has_class("-shown"):
+            self._end_search()
+        else:
+            raise SkipAction
+
+    @on(EventDetail.Changed)
+    def _write_found(self, message: EventDetail.Changed) -> None:
+        message.stop()
+        text = ""
+        if self._needle:
+            current, total = self.detail.found
+            text = f"{total:,} found" if current is None else f"{current:,} of {total:,}"
+        elif not self.detail.as_tree:
+            text = "text"
+        self.border_subtitle = Content(text)

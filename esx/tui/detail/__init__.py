@@ -1,0 +1,1 @@
+"""What an event in full is put together from: foldable JSON, search in it, differences, and states."""
