@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,9 @@ def explore(dsn: str | None) -> None:
 
 def need_terminal(remedy: str) -> None:
     """Raise UsageError unless there is a terminal to draw on."""
+    if os.environ.get("TEXTUAL_DRIVER"):
+        # In a browser, which `esx serve` draws on.
+        return
     # Textual reads keys from stdin and draws on stderr.
     if not all(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr)):
         raise click.UsageError(f"the explorer needs a terminal; {remedy}")

@@ -32,6 +32,7 @@ _COMMANDS = {
     "export": "Write all events, or a slice, as NDJSON.",
     "import": "Store events from NDJSON; safe to repeat.",
     "doctor": "Look for what is wrong with the store, with remedies.",
+    "serve": "Show the explorer in a browser.",
     "config": "Show the config file and the settings in effect.",
     "load": "Load-test optimistic concurrency with the bundled Locust scenario.",
 }

@@ -1,0 +1,76 @@
+"""The explorer in a real browser."""
+
+from __future__ import annotations
+
+import re
+import signal
+
+import aiohttp
+import psutil
+import pytest
+
+from esx.store import EventStore, NewEvent
+from tests.browser import PROGRAM, browser, until
+from tests.cli.support import Running, esx, one_line_error
+
+
+def explorers(process: psutil.Process) -> list[psutil.Process]:
+    """Return the explorers that serve pages."""
+    return [child for child in process.children(recursive=True) if "esx" in child.cmdline()]
+
+
+async def serve(*arguments: str, **environ: str) -> tuple[Running, str]:
+    running = await Running.start("serve", "--port", "0", *arguments, **environ)
+    match = re.search(r"http://\S+/", await running.narration())
+    assert match is not None
+    return running, match[0]
+
+
+@pytest.mark.skipif(PROGRAM is None, reason="there is no chromium: apt-get install chromium")
+async def test_the_explorer_in_a_browser(dsn18: str, store18: EventStore) -> None:
+    await store18.append("stream-in-a-browser", [NewEvent("Shown")])
+    running, url = await serve("-d", f"{dsn18}&password=hunter2")
+    assert url.startswith("http://127.0.0.1:")
+    server = psutil.Process(running.process.pid)
+    async with browser() as chromium:
+        page = await chromium.open(url)
+        await until(lambda: "stream-in-a-browser" in page.received, "the stream")
+        assert await page.evaluate("document.body.classList.contains('-first-byte')")
+        before = await page.picture()
+        [child] = explorers(server)
+        assert "hunter2" not in " ".join(child.cmdline())
+        await page.click(20, 10)
+        await page.press("2")
+        await until(lambda: "safe position" in page.received, "the screen Feed")
+        assert await page.picture() != before
+        # A page that is closed takes its explorer with it.
+        await page.close()
+        await until(lambda: not explorers(server), "the explorer to end")
+        second = await chromium.open(url)
+        await until(lambda: "stream-in-a-browser" in second.received, "the stream")
+        [child] = explorers(server)
+        assert await running.end(signal.SIGINT) == 130
+        await until(lambda: not child.is_running(), "the explorer to end with the server")
+
+
+async def test_only_pages_of_its_own_address_may_use_it(dsn18: str) -> None:
+    running, url = await serve("-d", dsn18)
+    async with aiohttp.ClientSession() as client:
+        async with client.get(url) as page:
+            assert page.status == 200
+            assert "default-src 'self'" in page.headers["Content-Security-Policy"]
+        for headers in ({"Origin": "http://evil.example"}, {"Host": "evil.example"}):
+            async with client.get(url, headers=headers) as page:
+                assert page.status == 403
+            with pytest.raises(aiohttp.WSServerHandshakeError, match="403"):
+                await client.ws_connect(f"{url}ws", headers=headers)
+        assert not explorers(psutil.Process(running.process.pid))
+        port = url.rsplit(":", 1)[1].strip("/")
+        assert "another --port" in one_line_error(esx("serve", "--port", port, "-d", dsn18), 1)
+    assert await running.end(signal.SIGTERM) == 143
+
+
+def test_other_machines_are_let_in_only_on_request() -> None:
+    line = one_line_error(esx("serve", "--host", "0.0.0.0", "-d", "postgresql://127.0.0.1:1/x"), 2)
+    assert "--allow-remote" in line
+    assert "without a password" in line
