@@ -34,9 +34,16 @@ if TYPE_CHECKING:
 @click.option(
     "-o", "--output", metavar="FILE", help="Write to FILE, which appears once it is complete (default: stdout)."
 )
+@click.option("--force", is_flag=True, help="Replace FILE if it is there already.")
 @database_option
 def command(
-    dsn: str | None, start: int, stream: str | None, event_type: str | None, where: str | None, output: str | None
+    dsn: str | None,
+    start: int,
+    stream: str | None,
+    event_type: str | None,
+    where: str | None,
+    output: str | None,
+    force: bool,
 ) -> None:
     """Write all events, or a slice, as NDJSON in global order: one event a line, every digit kept.
 
@@ -58,14 +65,14 @@ def command(
             done.append(f"exported {export.events:,} events up to global_seq {export.until}, {rate:,.0f}/s")
 
     done: list[str] = []
-    with _target(output) as write, Meter(quiet=output is None and sys.stdout.isatty()) as meter:
+    with _target(output, force=force) as write, Meter(quiet=output is None and sys.stdout.isatty()) as meter:
         with_store(dsn, work, read_only=True)
     for line in done:
         narrate(line)
 
 
 @contextlib.contextmanager
-def _target(output: str | None) -> Iterator[Callable[[bytes], object]]:
+def _target(output: str | None, *, force: bool) -> Iterator[Callable[[bytes], object]]:
     """Give a function that writes; a regular file takes its name only when all is written."""
     if output is None or output == "-":
         yield Lines().ndjson
@@ -73,6 +80,8 @@ def _target(output: str | None) -> Iterator[Callable[[bytes], object]]:
     path = Path(os.path.realpath(output))
     try:
         replaced = not path.exists() or stat.S_ISREG(path.stat().st_mode)
+        if path.exists() and replaced and not force:
+            raise click.UsageError(f"{output} is there already: name another file, or replace it with --force")
         if path.exists() and not os.access(path, os.W_OK):
             raise PermissionError(13, "it may not be written")
         written = path.with_name(f"{path.name}.part") if replaced else path

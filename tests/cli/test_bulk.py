@@ -74,9 +74,14 @@ async def test_a_slice(dsn18: str, store18: EventStore) -> None:
 async def test_an_export_to_a_file_leaves_the_old_one_until_it_is_complete(dsn18: str, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.write_text("old")
-    assert "JSONPATH" not in one_line_error(esx("export", "--where", "$.(", "-o", str(out), "-d", dsn18), 1)
+    assert "replace it with --force" in one_line_error(esx("export", "-o", str(out), "-d", dsn18), 2)
+    assert out.read_text() == "old"
+    refused = esx("export", "--where", "$.(", "-o", str(out), "--force", "-d", dsn18)
+    assert "JSONPATH" not in one_line_error(refused, 1)
     assert out.read_text() == "old"
     assert list(tmp_path.iterdir()) == [out]
+    assert esx("export", "-o", str(out), "--force", "-d", dsn18).returncode == 0
+    assert out.read_text() == ""
     missing = tmp_path / "missing" / "out"
     assert str(missing) in one_line_error(esx("export", "-o", str(missing), "-d", dsn18), 1)
     assert "irectory" in one_line_error(esx("export", "-o", str(tmp_path), "-d", dsn18), 1)
@@ -208,7 +213,7 @@ async def test_memory_stays_the_same_at_any_size(dsn18: str, tmp_path: Path) -> 
     connection = await asyncpg.connect(dsn18)
     for events in (60_000, 200_000):  # several chunks are in flight with both
         await fill(dsn18, events)
-        exporting = peak("export", "-o", str(out))
+        exporting = peak("export", "--force", "-o", str(out))
         await connection.execute(EMPTY)
         peaks[events] = exporting, peak("import", str(out))
         assert await connection.fetchval("SELECT count(*) FROM events") == events
