@@ -11,12 +11,14 @@ import socket
 import subprocess
 import sys
 import textwrap
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import pytest
+from hdrh.histogram import HdrHistogram
 
 from esx.load.errors import InvalidOptions, LoadFailed
 from esx.load.model import LoadCounts, LoadOptions, LoadProgress, LoadSummary, from_dict, run_prefix, to_dict
@@ -228,19 +230,130 @@ async def test_plain_locust_runs_the_scenario(dsn18: str) -> None:
     assert shown["append"] == [str(stored), "0"]
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-async def test_master_and_workers_add_up_exactly(dsn18: str) -> None:
+async def test_a_master_and_two_workers_judge_as_one_process_does(dsn18: str) -> None:
+    """Three processes that talk over a socket; the summary's histograms are the sums of the workers'."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])
-    done = await asyncio.to_thread(
-        locust, dsn18, "-u", "4", "-r", "4", "-t", "2s", "--run-id", "spread", "--processes", "2",
-        "--master-bind-port", port, "--master-port", port, "--only-summary",
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    async with EventStore.connect(dsn18) as store:
-        stored = await store.count_events(run_prefix("spread"))
-    assert stored > 0
-    assert locust_counts(done.stderr)["append"] == [str(stored), "0"]
+
+    async def start(*arguments: str, dsn: str = "") -> asyncio.subprocess.Process:
+        return await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "locust", "-f", "loadtest/locustfile.py", "--master-port", port, *arguments),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            cwd=_ROOT,
+            env={**{key: value for key, value in os.environ.items() if key != "ESX_DSN"}, "PGHOST": "", "ESX_DSN": dsn},
+        )
+
+    master = await start(
+        *("--master", "--master-bind-host", "127.0.0.1", "--master-bind-port", port, "--expect-workers", "2"),
+        *("--headless", "--only-summary", "-u", "6", "-r", "6", "--stop-after", "60", "--progress-ndjson"),
+        *("--max-appends", "301"),
+        *("--streams", "4", "--on-conflict", "retry", "--subscribers", "1", "--run-id", "spread"),
+        dsn=dsn18,
+    )
+    # They are told the database by the master.
+    workers = [await start("--worker") for _ in range(2)]
+    told, narrated = await asyncio.wait_for(master.communicate(), 60)
+    assert master.returncode == 0, narrated.decode()
+    for worker in workers:
+        _, said = await asyncio.wait_for(worker.communicate(), 20)
+        assert b"Traceback" not in said, said.decode()
+
+    *_, summary = (from_dict(json.loads(line)) for line in told.splitlines())
+    assert isinstance(summary, LoadSummary)
+    assert summary.verdict == "pass", summary.evidence
+    assert summary.stored == summary.total.successes > 0
+    assert "the feed gave 1 subscriber all" in summary.evidence[-1]
+    assert len(summary.parts) == 2
+    assert sorted(part.total.successes for part in summary.parts) == [150, 151], "each has its share of what is allowed"
+    assert buckets(summary.histograms) == sum((buckets(part.histograms) for part in summary.parts), Counter())
+    assert sum(part.total.conflicts for part in summary.parts) == summary.total.conflicts
+    assert sum(stream.successes for stream in summary.streams) == summary.total.successes
+    assert sum(stream.conflicts for stream in summary.streams) == summary.total.conflicts
+
+
+def buckets(histograms: dict[str, str]) -> Counter[tuple[str, int]]:
+    """Return how many times are in each bucket of each histogram."""
+    counts: Counter[tuple[str, int]] = Counter()
+    for kind, encoded in histograms.items():
+        for item in HdrHistogram.decode(encoded).get_recorded_iterator():
+            counts[kind, item.value_iterated_to] += item.count_at_value_iterated_to
+    return counts
+
+
+async def test_forked_workers_share_one_run(dsn18: str) -> None:
+    _, summary = await finish(LoadRun(dsn18, LoadOptions(users=4, duration=1.2, processes=2, max_appends=100_000)))
+    assert summary.verdict == "pass", summary.evidence
+    assert len(summary.parts) == 2
+    assert buckets(summary.histograms) == sum((buckets(part.histograms) for part in summary.parts), Counter())
+
+
+async def test_a_run_with_everything(dsn18: str) -> None:
+    options = LoadOptions(
+        users=6,
+        duration=1.2,
+        warm_up=1.1,
+        streams=3,
+        events_per_append=2,
+        payload_bytes=100,
+        on_conflict="backoff",
+        notification="every",
+        subscribers=2,
+        rate=400,
+        seed=1,
+        run_id="all",
+    )
+    rung: set[str] = set()
+    connection = await asyncpg.connect(dsn18)
+    await connection.add_listener("new_events", lambda *told: rung.add(told[3]))
+    progress, summary = await finish(LoadRun(dsn18, options))
+
+    assert summary.verdict == "pass", summary.evidence
+    assert summary.run == "all"
+    assert summary.options == replace(options, spawn_rate=6.0)
+    assert summary.warm_up.successes > 0
+    appends = summary.total.successes + summary.warm_up.successes
+    assert summary.stored == 2 * appends
+    assert 1.2 <= summary.elapsed < 5
+    assert summary.goodput == pytest.approx(summary.total.successes / summary.elapsed)
+    assert summary.total.successes / 1.2 < 700, "it keeps to its rate"
+    assert summary.tries_per_success == pytest.approx(summary.total.attempts / summary.total.successes)
+    assert sum(stream.conflicts for stream in summary.streams) == summary.total.conflicts
+    for times in (summary.percentiles, summary.response, summary.time_to_success):
+        assert 0 < times["p50"] <= times["p99"] <= times["max"]
+    assert summary.response["p99"] >= summary.percentiles["p50"]
+    assert summary.feed is not None
+    assert (summary.feed.subscribers, summary.feed.duplicates, summary.feed.disordered) == (2, 0, 0)
+    assert summary.feed.delivered == 2 * summary.stored
+    assert summary.feed.lag["p50"] > 0
+    assert "the feed gave 2 subscribers all" in summary.evidence[-1]
+    assert summary.database is not None
+    assert summary.database.wal_bytes > 100 * summary.stored
+    assert summary.database.commits >= appends
+    assert summary.environment["postgresql"].startswith("18")
+    assert 0 < summary.generator_cpu < 2
+    assert progress[0].warming_up != progress[-1].warming_up
+    assert progress[-1].response_p50_ms is not None
+    assert any(line.streams for line in progress)
+    assert progress[-1].database is not None
+    assert progress[-1].feed is not None
+
+    async def all_rang() -> bool:
+        return len(rung) == summary.stored
+
+    await until(all_rang)
+    await connection.close()
+
+    with pytest.raises(LoadFailed, match="--run-id is all, but there is a run of that name already"):
+        await finish(LoadRun(dsn18, options))
+
+
+async def test_a_bound_on_appends_ends_the_run(dsn18: str) -> None:
+    _, summary = await finish(LoadRun(dsn18, LoadOptions(users=3, duration=600, max_appends=30, notification="off")))
+    assert summary.total.successes == summary.stored == 30
+    assert summary.verdict == "pass"
+    assert not summary.interrupted
 
 
 async def test_plain_locust_says_in_one_line_what_is_wrong() -> None:
@@ -268,6 +381,18 @@ async def test_plain_locust_says_in_one_line_what_is_wrong() -> None:
         (LoadOptions(hot_streams=1, hot_share=80), "--hot-share is 80: use a share from 0 to 1, e.g. 0.8"),
         (LoadOptions(hot_share=0.5), "--hot-share is 0.5 but no stream is hot: add --hot-streams"),
         (LoadOptions(hot_streams=2), "--hot-streams is 2 but they have no share: add --hot-share"),
+        (LoadOptions(zipf=-1), "--zipf is -1: use an exponent from 0"),
+        (LoadOptions(zipf=1, hot_streams=1, hot_share=1), "--zipf and --hot-streams exclude each other"),
+        (LoadOptions(zipf=1, streams=10**7), "--streams is 10000000 with --zipf: use at most 1000000"),
+        (LoadOptions(expected="some"), "--expected is 'some': use exact, any or none"),
+        (LoadOptions(on_conflict="cry"), "--on-conflict is 'cry': use give-up, retry, backoff or queue"),
+        (LoadOptions(expected="none", on_conflict="retry"), "--on-conflict is retry with --expected none"),
+        (LoadOptions(rate=0), "--rate is 0: use a number of appends a second above 0"),
+        (LoadOptions(rate=5, think_time=1), "--think-time and --rate exclude each other"),
+        (LoadOptions(warm_up=-1), "--warm-up is -1 s: use from 0"),
+        (LoadOptions(max_appends=0), "--max-appends is 0: use a number from 1"),
+        (LoadOptions(users=2, processes=3), "--processes is 3: use a number from 1 to 2"),
+        (LoadOptions(run_id="a b"), "--run-id is 'a b': use up to 64 letters"),
     ],
 )
 def test_options_that_make_no_sense_are_named_with_the_remedy(options: LoadOptions, message: str) -> None:

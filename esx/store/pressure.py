@@ -74,10 +74,10 @@ async def read_place(connection: asyncpg.Connection) -> Place:
     )
     assert row is not None
     transport = getattr(connection, "_transport", None)
-    return Place(_is_local(transport and transport.get_extra_info("peername")), row[1], row[2], row[0])
+    return Place(is_local(transport and transport.get_extra_info("peername")), row[1], row[2], row[0])
 
 
-def _is_local(peer: object) -> bool:
+def is_local(peer: object) -> bool:
     """Tell a Unix socket, whose peer has a path or no name at all, from an address, a tuple that begins with the IP."""
     if not isinstance(peer, tuple):
         return isinstance(peer, str | bytes)

@@ -1,0 +1,116 @@
+"""What a load test may write to."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from esx.embedded import is_own
+from esx.load.errors import LoadFailed
+from esx.load.safety import check_may_write
+from esx.store import EventStore, NewEvent
+from esx.store.pressure import Place, is_local
+from tests.cli.support import esx
+
+_ROOT = Path(__file__).parents[1]
+
+
+async def test_a_local_store_of_load_tests_only_may_be_written_to(store: EventStore) -> None:
+    await check_may_write(store, None)
+    await store.append("load-a-1", [NewEvent("T")])
+    await check_may_write(store, None)
+
+
+@pytest.mark.parametrize("stream", ["a-1", "loads", "load", "zebra"])
+async def test_other_events_are_left_alone_unless_their_store_is_named(store18: EventStore, stream: str) -> None:
+    await store18.append("load-a-1", [NewEvent("T")])
+    await store18.append(stream, [NewEvent("T")])
+    place = await store18.place()
+    name = f"localhost/{place.database}"
+    with pytest.raises(LoadFailed) as refusal:
+        await check_may_write(store18, None)
+    assert str(refusal.value) == (
+        f"the store {name} holds events that are not a load test's, e.g. in stream {stream}: "
+        f"use another database, or to write to it all the same, give --yes-write-to {name}"
+    )
+    with pytest.raises(LoadFailed, match="--yes-write-to names localhost/other, but the store is"):
+        await check_may_write(store18, "localhost/other")
+    await check_may_write(store18, name)
+
+
+async def test_a_store_elsewhere_must_be_named(store18: EventStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which addresses are elsewhere is told below; here the store is said to be at one."""
+
+    async def place(_: EventStore) -> Place:
+        return Place(False, "shop", None, "18")
+
+    monkeypatch.setattr(EventStore, "place", place)
+    monkeypatch.setattr(EventStore, "address", "me@db.example.com:5433/shop")
+    with pytest.raises(LoadFailed, match=r"^the store db\.example\.com/shop is not on this machine: .*to db"):
+        await check_may_write(store18, None)
+    await check_may_write(store18, "db.example.com/shop")
+
+
+def test_which_addresses_are_local() -> None:
+    assert is_local("/tmp/.s.PGSQL.5432")
+    assert is_local(b"\0abstract")
+    assert is_local("")
+    assert is_local(("127.0.0.1", 5432))
+    assert is_local(("::1", 5432, 0, 0))
+    assert not is_local(("10.0.0.7", 5432))
+    assert not is_local(("fe80::1%eth0", 5432, 0, 2))
+    assert not is_local(None)
+
+
+def test_esx_knows_its_own_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ESX_DATA_DIR", str(tmp_path))
+    assert is_own(str(tmp_path / "postgresql-18" / "data"))
+    assert not is_own("/var/lib/postgresql/18/data")
+    assert not is_own(str(tmp_path / "elsewhere" / "data"))
+
+
+async def test_commands_and_plain_locust_obey(dsn18: str, store18: EventStore) -> None:
+    await store18.append("orders-1", [NewEvent("T")])
+    name = f"localhost/{(await store18.place()).database}"
+    done = esx("load", "--users", "1", "--duration", "1s", "-d", dsn18)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.splitlines()[-1].endswith(f"give --yes-write-to {name}")
+    assert "Traceback" not in done.stderr
+    refused = await asyncio.to_thread(locust, dsn18)
+    assert refused.returncode == 1
+    assert refused.stderr.splitlines()[-1].endswith(f"give --yes-write-to {name}")
+    assert await store18.stream_outside("orders-") is None
+
+    allowed = await asyncio.to_thread(locust, dsn18, "--yes-write-to", name)
+    assert allowed.returncode == 0, allowed.stderr
+    assert "verdict pass" in allowed.stderr
+
+
+def locust(dsn: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "locust",
+            "-f",
+            "loadtest/locustfile.py",
+            "--headless",
+            "-u",
+            "1",
+            "-t",
+            "1s",
+            *arguments,
+        ],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=_ROOT,
+        env={**os.environ, "ESX_DSN": dsn},
+        stdin=subprocess.DEVNULL,
+        check=False,
+    )
