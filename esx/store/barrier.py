@@ -21,13 +21,17 @@ cluster has ended that the standby had heard of some 20 seconds after the gap wa
 from __future__ import annotations
 
 import time
+from collections import deque
+from collections.abc import Mapping  # noqa: TC003 - a default of a NamedTuple is of this type
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from esx.store.glob import glob_literal, glob_to_regex
 from esx.store.model import Event
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import datetime
 
     import asyncpg
@@ -37,6 +41,9 @@ if TYPE_CHECKING:
 # Seconds. A writer's transaction id may reach a standby late: a primary at rest need not send what an open
 # transaction has written. But every 15 s it logs who is running, and then the standby knows.
 STANDBY_MOMENT = 20.0
+
+
+_NOBODY_LATE: Mapping[int, float] = MappingProxyType({})
 
 
 class Writer(NamedTuple):
@@ -104,12 +111,15 @@ class Batch(NamedTuple):
 
     `events` are safe to deliver, in order. `position` is the global_seq up to which nothing can appear any
     more. `full` says that there is more to read at once; `gap` is what holds the barrier, if something does.
+    `late` tells of the numbers passed that became visible after their successors: for how long they had been missing,
+    in seconds, as far as this reader saw.
     """
 
     events: list[Event]
     position: int
     full: bool
     gap: Gap | None
+    late: Mapping[int, float] = _NOBODY_LATE
 
 
 class Barrier:
@@ -123,6 +133,11 @@ class Barrier:
         self.position = position
         self.dead = 0
         """Numbers passed for good because no event has them."""
+        self.late = 0
+        """Events passed that became visible after their successors."""
+        self.looked = 0
+        """Events passed, whether they are wanted or not."""
+        self._missing = Missing()
         self._settled = position
         self._fence: int | None = None
         self._watch: LockWatch | SnapshotWatch = SnapshotWatch() if layout.standby else LockWatch(layout)
@@ -135,6 +150,8 @@ class Barrier:
     async def step(self, connection: asyncpg.Connection, limit: int) -> Batch:
         """Read up to `limit` rows after the position and return those that are safe."""
         rows = await connection.fetch(self._read_sql, self.position, limit, *self._filter_arguments)
+        if self._missing:
+            self._missing.see(self.position, rows)
         taken = self._contiguous(rows)
         gap: Gap | None = None
         if taken < len(rows):
@@ -143,15 +160,21 @@ class Barrier:
                 # Nobody can fill what is missing below the fence any more; what was committed before that
                 # became certain may still be missing in `rows`, so only a new read may be believed.
                 rows = await connection.fetch(self._read_sql, self.position, limit, *self._filter_arguments)
+                if self._missing:
+                    self._missing.see(self.position, rows)
                 taken = self._contiguous(rows)
             else:
+                self._missing.see(self.position, rows)
                 first_missing = (rows[taken - 1][0] if taken else self.position) + 1
                 gap = Gap(first_missing, rows[taken][0] - 1, settled)
         more = gap is None and (taken < len(rows) or len(rows) == limit)
         if taken:
             self._advance(rows[taken - 1][0], taken)
         events = [Event._make(row[2:]) for row in rows[:taken] if row[1]]
-        return Batch(events, self.position, more, gap)
+        late = self._missing.passed(self.position) if self._missing else _NOBODY_LATE
+        self.late += len(late)
+        self.looked += taken
+        return Batch(events, self.position, more, gap, late)
 
     def _contiguous(self, rows: list[asyncpg.Record]) -> int:
         """Return how many rows from the first on have nothing pending before them."""
@@ -180,6 +203,68 @@ class Barrier:
         self._settled = self._fence
         self._fence = None
         return None
+
+
+class Run(NamedTuple):
+    """Numbers `first` to `last`, missing since the time `since`."""
+
+    first: int
+    last: int
+    since: float
+
+
+class Missing:
+    """Remembers which numbers the barrier waits for, and since when: to tell who came late. False if it knows none."""
+
+    def __init__(self) -> None:
+        self._runs: list[Run] = []
+        """In ascending order."""
+        self._late: dict[int, float] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._runs or self._late)
+
+    def see(self, position: int, rows: Sequence[asyncpg.Record]) -> None:
+        """Compare what is visible after `position` with what was missing before."""
+        now = time.monotonic()
+        known = deque(self._runs)
+        missing: list[Run] = []
+        last = position
+        for row in rows:
+            number = row[0]
+            if number != last + 1:
+                missing += _overlaid(last + 1, number - 1, known, now)
+            while known and known[0].last < number:
+                known.popleft()
+            if known and known[0].first <= number:
+                self._late.setdefault(number, now - known[0].since)
+            last = number
+        # Beyond what a page holds nothing new is known.
+        self._runs = missing + [run._replace(first=max(run.first, last + 1)) for run in known if run.last > last]
+
+    def passed(self, position: int) -> Mapping[int, float]:
+        """Forget what is not above `position`, and return which of it came late, and by how many seconds."""
+        self._runs = [run for run in self._runs if run.last > position]
+        late = {number: delay for number, delay in self._late.items() if number <= position}
+        for number in late:
+            del self._late[number]
+        return late
+
+
+def _overlaid(first: int, last: int, known: deque[Run], now: float) -> list[Run]:
+    """Return the missing numbers `first` to `last` as runs: those in `known` since then, the rest since now."""
+    runs = []
+    while known and known[0].first <= last and first <= last:
+        run = known[0]
+        if run.last >= first:
+            if run.first > first:
+                runs.append(Run(first, run.first - 1, now))
+            runs.append(Run(max(run.first, first), min(run.last, last), run.since))
+            first = min(run.last, last) + 1
+        if run.last > last:
+            break
+        known.popleft()
+    return [*runs, Run(first, last, now)] if first <= last else runs
 
 
 class LockWatch:

@@ -98,6 +98,16 @@ class Feed:
         return self._barrier.dead
 
     @property
+    def late(self) -> int:
+        """How many events were waited for, because they became visible after their successors."""
+        return self._barrier.late
+
+    @property
+    def looked(self) -> int:
+        """How many events have been passed, whether the filter wanted them or not."""
+        return self._barrier.looked
+
+    @property
     def listening(self) -> bool:
         """Whether notifications wake this feed; if not, it polls."""
         return self._doorbell.listening

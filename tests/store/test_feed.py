@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import pytest
 
 from esx import Event, EventStore, NewEvent, Notification, StoreUnavailable
 from esx.store import InvalidQuery
-from esx.store.barrier import Filter, Gap
+from esx.store.barrier import Filter, Gap, Missing
 from esx.store.errors import StoreClosed
 from esx.store.feed import Feed
 from esx.store.layout import Layout
@@ -397,3 +397,58 @@ async def test_closing_the_store_ends_its_feeds(dsn18: str) -> None:
     await store.close()
     with pytest.raises(StoreClosed):
         await following
+
+
+async def test_what_commits_after_its_successors_is_counted_as_late(dsn18: str, store18: EventStore) -> None:
+    slow, slower = await asyncpg.connect(dsn18), await asyncpg.connect(dsn18)
+    feed = await store18.feed()
+    await store18.append("s", [NewEvent("T")])
+    first, second = slow.transaction(), slower.transaction()
+    await first.start()
+    await slow.execute(_INSERT, "slow", 0)
+    await slow.execute(_INSERT, "slow", 1)
+    await second.start()
+    await slower.execute(_INSERT, "slower", 0)
+    await store18.append("s", [NewEvent("T"), NewEvent("T")])
+    late: dict[int, float] = {}
+    delivered: list[int] = []
+    async with asyncio.timeout(_DEADLINE):
+        async for batch in feed.follow():
+            delivered += [event.global_seq for event in batch.events]
+            late.update(batch.late)
+            if batch.gap is not None and batch.gap.first == 2 and batch.gap.last == 4:
+                # The later number first: it goes on waiting for the earlier ones.
+                await second.commit()
+            elif batch.gap is not None and batch.gap.last == 3:
+                await asyncio.sleep(0.05)
+                await first.rollback()
+            if batch.position == 6:
+                break
+    assert delivered == [1, 4, 5, 6]
+    assert (feed.late, feed.dead, feed.looked) == (1, 2, 4)
+    assert set(late) == {4}
+    assert 0 < late[4] < 0.05 + _DEADLINE
+    await slow.close()
+    await slower.close()
+
+
+def test_late_numbers_are_told_apart_from_dead_ones() -> None:
+    def rows(*numbers: int) -> Any:
+        return [(number,) for number in numbers]
+
+    draw = random.Random(4)
+    for _ in range(300):
+        missing = Missing()
+        hidden = {number for number in range(1, 40) if draw.random() < 0.5}
+        expected: set[int] = set()
+        horizon = 0
+        while hidden or horizon < 40:
+            horizon = min(horizon + draw.randint(1, 15), 40)
+            missing.see(0, rows(*(number for number in range(1, horizon + 1) if number not in hidden)))
+            coming = {number for number in hidden if draw.random() < 0.5}
+            last_visible = max((number for number in range(1, horizon + 1) if number not in hidden), default=0)
+            expected |= {number for number in coming if number < last_visible}
+            hidden -= coming
+        missing.see(0, rows(*range(1, 41)))
+        assert set(missing.passed(40)) == expected
+        assert not missing
