@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from typing import TYPE_CHECKING
 
 import click
 
 from esx.cli.common import Lines, database_option, filter_options, json_option, narrate, with_store
 from esx.cli.printing import describe_gap, print_events
+from esx.text import lapse
 
 if TYPE_CHECKING:
     from esx.store import EventStore
-    from esx.store.barrier import Filter, Gap
+    from esx.store.barrier import Batch, Filter, Gap
     from esx.store.feed import Feed
+
+_LOOK = 0.25
+"""Seconds between looks at what holds the feed."""
 
 
 def _start(ctx: click.Context, parameter: click.Parameter, value: str) -> str | int:
@@ -35,6 +41,7 @@ def _start(ctx: click.Context, parameter: click.Parameter, value: str) -> str | 
 )
 @filter_options
 @click.option("--follow/--no-follow", default=True, help="Go on for ever, or end at the safe position.")
+@click.option("--stats", is_flag=True, help="Say at the end what came, on stderr: also late events and dead numbers.")
 @json_option
 @database_option
 def command(
@@ -44,28 +51,35 @@ def command(
     event_type: str | None,
     where: str | None,
     follow: bool,
+    stats: bool,
     as_json: bool,
 ) -> None:
     """Print the events of all streams in their global order, each exactly once, and follow as they come.
 
-    An event that commits late is waited for, never skipped: nothing is printed beyond the safe position.
+    An event that commits late is waited for, never skipped: nothing is printed beyond the safe position. When that
+    takes longer than a second, stderr says who is waited for; it also says when the connection is lost and found again.
     """
 
     async def work(store: EventStore) -> None:
         from esx.store.barrier import Filter
 
         chosen = Filter(stream, event_type, where)
-        if as_json and not follow and start != "end":
+        if as_json and not follow and not stats and start != "end":
             await _export(store, 0 if start == "start" else int(start), chosen)
             return
         if start == "end":
             feed = await store.feed_from_end(where=chosen)
         else:
             feed = await store.feed(after=0 if start == "start" else int(start), where=chosen)
-        if follow:
-            await _follow(feed, as_json=as_json)
-        else:
-            await _to_safe_position(feed, as_json=as_json)
+        totals = Totals()
+        try:
+            if follow:
+                await _follow(feed, totals, as_json=as_json)
+            else:
+                await _to_safe_position(feed, totals, as_json=as_json)
+        finally:
+            if stats:
+                narrate(totals.line(feed))
 
     with_store(dsn, work, read_only=True)
 
@@ -80,24 +94,75 @@ async def _export(store: EventStore, after: int, chosen: Filter) -> None:
         narrate(f"ended at the safe position {export.until}: {describe_gap(export.gap)}")
 
 
-async def _to_safe_position(feed: Feed, *, as_json: bool) -> None:
+async def _to_safe_position(feed: Feed, totals: Totals, *, as_json: bool) -> None:
     lines = Lines()
     async for batch in feed.to_safe_position():
         print_events(lines, batch.events, as_json=as_json)
+        totals.add(batch)
         if batch.gap is not None:
             narrate(f"ended at the safe position {batch.position}: {describe_gap(batch.gap)}")
 
 
-async def _follow(feed: Feed, *, as_json: bool) -> None:
+async def _follow(feed: Feed, totals: Totals, *, as_json: bool) -> None:
     lines = Lines()
     narrate(f"following after global_seq {feed.position}; Ctrl-C ends it")
     if not await feed.listen():
         narrate(f"polling, as nothing wakes this feed: {feed.problem}")
     held = Held()
-    async for batch in feed.follow():
-        print_events(lines, batch.events, as_json=as_json)
-        lines.flush()
-        held.see(batch.gap)
+    lost = Lost()
+    feed.on_change = lambda: lost.see(feed.lost)
+    watch = asyncio.create_task(_watch(feed, held))
+    try:
+        async for batch in feed.follow():
+            print_events(lines, batch.events, as_json=as_json)
+            lines.flush()
+            totals.add(batch)
+            held.see(batch.gap)
+    finally:
+        watch.cancel()
+
+
+async def _watch(feed: Feed, held: Held) -> None:
+    # A gap that stays the same makes no batch to tell of it.
+    while True:
+        await asyncio.sleep(_LOOK)
+        held.see(feed.gap)
+
+
+class Totals:
+    """Counts what was printed and what was waited for."""
+
+    def __init__(self) -> None:
+        self._printed = 0
+        self._longest = 0.0
+
+    def add(self, batch: Batch) -> None:
+        """Take a batch into account."""
+        self._printed += len(batch.events)
+        self._longest = max(self._longest, max(batch.late.values(), default=0.0))
+
+    def line(self, feed: Feed) -> str:
+        """Return the counts in a line."""
+        longest = f" (the longest by {lapse(self._longest)})" if feed.late else ""
+        return (
+            f"{self._printed:,} events printed of {feed.looked:,} looked at, up to global_seq {feed.position}; "
+            f"{feed.late:,} came late{longest}, {feed.dead:,} numbers are dead"
+        )
+
+
+class Lost:
+    """Says when the connection is lost, and when there is one again."""
+
+    def __init__(self) -> None:
+        self._said = False
+
+    def see(self, problem: str | None) -> None:
+        """Take note of the state of the connection."""
+        if problem is not None and not self._said:
+            narrate(f"{problem}; trying again, nothing will be lost")
+        elif problem is None and self._said:
+            narrate("connected again")
+        self._said = problem is not None
 
 
 class Held:
@@ -105,19 +170,19 @@ class Held:
 
     def __init__(self, *, after: float = 1.0) -> None:
         self._after = after
-        self._said: int | None = None
+        self._first: int | None = None
+        """The number that is waited for."""
+        self._since = 0.0
+        self._said = self._told = False
 
     def see(self, gap: Gap | None) -> None:
         """Take note of what holds the feed now."""
-        from datetime import UTC, datetime
-
-        if gap is None:
-            if self._said is not None:
+        if gap is None or gap.first != self._first:
+            if self._said and gap is None:
                 narrate("the feed goes on")
-            self._said = None
-            return
-        oldest = min((writer.since for writer in gap.writers if writer.since), default=None)
-        waiting = 0.0 if oldest is None else (datetime.now(UTC) - oldest).total_seconds()
-        if self._said != gap.first and waiting > self._after:
+                self._said = False
+            self._first, self._since = (None if gap is None else gap.first), time.monotonic()
+            self._told = False
+        elif not self._told and time.monotonic() - self._since > self._after:
             narrate(describe_gap(gap))
-            self._said = gap.first
+            self._said = self._told = True

@@ -37,6 +37,7 @@ class Doorbell:
         self._connector = connector
         self._channel = channel
         self._wakers: set[asyncio.Event] = set()
+        self._watchers: list[Callable[[], None]] = []
         self._task: asyncio.Task[None] | None = None
         self._first_try = asyncio.Event()
         self.listening = False
@@ -68,6 +69,19 @@ class Doorbell:
         finally:
             self._wakers.discard(event)
 
+    @contextlib.contextmanager
+    def watched(self, changed: Callable[[], None]) -> Iterator[None]:
+        """Have `changed` called whenever listening begins or ends."""
+        self._watchers.append(changed)
+        try:
+            yield
+        finally:
+            self._watchers.remove(changed)
+
+    def _tell(self) -> None:
+        for changed in list(self._watchers):
+            changed()
+
     def ring(self) -> None:
         """Wake everyone."""
         for event in self._wakers:
@@ -86,6 +100,9 @@ class Doorbell:
             finally:
                 self.listening = False
                 self._first_try.set()
+            # Whoever waits to be called has to look for himself now.
+            self.ring()
+            self._tell()
             await asyncio.sleep(pause)
             pause = min(pause * 2, _LAST_RETRY)
         self.problem = f"no LISTEN: {self._connector.pooler}"
@@ -103,6 +120,7 @@ class Doorbell:
             self.problem = None
             self._first_try.set()
             self.ring()
+            self._tell()
             while not lost.is_set():
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(lost.wait(), _HEARTBEAT)

@@ -75,6 +75,8 @@ class Feed:
         self._page = page
         self._skip = skip
         self.gap: Gap | None = None
+        self.on_change: Callable[[], None] | None = None
+        """Called while `follow` runs, when `problem` or `listening` may have changed."""
         self._lost: str | None = None
 
     @property
@@ -84,8 +86,12 @@ class Feed:
 
     @property
     def lost(self) -> str | None:
-        """Why the feed is not connected; None if it is."""
+        """Why the feed is not connected; None while it is."""
         return self._lost
+
+    def _changed(self) -> None:
+        if self.on_change is not None:
+            self.on_change()
 
     @property
     def position(self) -> int:
@@ -171,7 +177,7 @@ class Feed:
         A batch without events tells that the feed is held by a gap, or that it no longer is. A lost connection is
         replaced, with backoff, and nothing is lost or repeated. Raises StoreClosed when the store is closed.
         """
-        with self._doorbell.waker() as wake:
+        with self._doorbell.waker() as wake, self._doorbell.watched(self._changed):
             await self._doorbell.start()
             pause = _SHORTEST_PAUSE
             quiet = False
@@ -184,12 +190,15 @@ class Feed:
                     raise
                 except StoreUnavailable as error:
                     self._lost = str(error)
+                    self._changed()
                     self._barrier.forget_writers()
                     await asyncio.sleep(retry)
                     retry = min(retry * 2, _RETRY_LAST)
                     quiet = False
                     continue
-                self._lost = None
+                if self._lost is not None:
+                    self._lost = None
+                    self._changed()
                 retry = _RETRY_FIRST
                 moved = bool(batch.events) or batch.gap != self.gap
                 self.gap = batch.gap

@@ -153,9 +153,10 @@ class Explorer(Keyed, App[None]):
 
     def on_mount(self) -> None:
         """Begin to connect; the first frame does not wait for it."""
-        self.query_one(StatusBar).mark(self._wanted)
+        self._main.query_one(StatusBar).mark(self._wanted)
         self._link_changed()
-        self.set_interval(0.5, self._watch)
+        if self.is_web:
+            self.set_interval(0.5, self._leave_with_server)
         start(self, self._run_link, "link")
         if self._background is not None:
             start(self, partial(self._run_background, self._background), "background")
@@ -177,6 +178,16 @@ class Explorer(Keyed, App[None]):
             await self.workers.wait_for_complete([each for each in self.workers if each.group == "link"])
         await self._connections.close()
 
+    @property
+    def _main(self) -> Screen[object]:
+        """What lies below any dialog: the application itself looks at the topmost screen only."""
+        return self.screen_stack[0]
+
+    @property
+    def _is_up(self) -> bool:
+        """Whether the screens have been laid out, and not yet been taken down."""
+        return bool(self.screen_stack) and bool(self._main.query(StatusBar))
+
     # -- connection -------------------------------------------------------------------------------------------
 
     def _connect(self, choice: Choice) -> None:
@@ -188,7 +199,7 @@ class Explorer(Keyed, App[None]):
             told=self._told,
             statement_timeout=self.config.statement_timeout,
         )
-        self.follower = Follower(self.link)
+        self.follower = Follower(self.link, self._watch)
 
     async def _run_link(self) -> None:
         await self.link.run()
@@ -207,25 +218,26 @@ class Explorer(Keyed, App[None]):
             return
         for group in ("link", "follow"):
             self.workers.cancel_group(self, group)
-        switcher = self.query_one(ContentSwitcher)
+        switcher = self._main.query_one(ContentSwitcher)
         switcher.current = "notice"
-        await self.query(Pane).remove()
+        if self._wanted == _TRAIL:
+            self._wanted = self._under_trail
+        await self._main.query(Pane).remove()
         self._connect(choice)
         self._link_changed()
         start(self, self._run_link, "link")
 
     def _link_changed(self) -> None:
-        if not self.query(StatusBar):
-            # Not begun yet, or taken down already.
+        if not self._is_up:
             return
         link = self.link
         self._write_status()
-        banner = self.query_one("#banner", Static)
+        banner = self._main.query_one("#banner", Static)
         lost = link.state is LinkState.LOST
         banner.set_class(lost, "-shown")
         if lost:
             banner.update(Content(f"reconnecting · r tries now · {visible(link.reason, limit=500)}"))
-        notice = self.query_one(Notice)
+        notice = self._main.query_one(Notice)
         if link.state is LinkState.CONNECTING:
             notice.say("connecting …", self._where, "", error=False)
         elif link.state is LinkState.UNREACHABLE:
@@ -235,21 +247,22 @@ class Explorer(Keyed, App[None]):
         if link.state is LinkState.CONNECTED:
             if not any(worker.group == "follow" for worker in self.workers):
                 start(self, self.follower.run, "follow")
-            for pane in self.query(Pane):
+            for pane in self._main.query(Pane):
                 if pane.ready:
                     pane.connected()
         self.call_later(self._show_wanted)
 
-    def _watch(self) -> None:
-        """Notice what nobody tells: that the feed has lost its connection, or has begun to listen."""
-        if not self.query(StatusBar):
-            return
-        if self.is_web and os.getppid() != self._started_by:
-            # The server that showed it in a browser is gone, and cannot say so.
+    def _leave_with_server(self) -> None:
+        """End when the server that showed it in a browser is gone, which cannot say so."""
+        if os.getppid() != self._started_by:
             self.exit()
+
+    def _watch(self) -> None:
+        """Take note that the feed has lost its connection or found it again, or has begun or ceased to listen."""
         if self.follower.problem:
             self.link.report(StoreUnavailable(self.follower.problem))
-        self._write_status()
+        if self._is_up:
+            self._write_status()
 
     def _state(self) -> tuple[str, str]:
         """Return how the connection is, and its colour."""
@@ -269,7 +282,7 @@ class Explorer(Keyed, App[None]):
     def _write_status(self) -> None:
         choice = self._choice
         shorter = ["embedded PostgreSQL 18", "embedded PG 18"] if choice.embedded else [choice.name]
-        self.query_one(StatusBar).say([self._where, *shorter], *self._state())
+        self._main.query_one(StatusBar).say([self._where, *shorter], *self._state())
 
     @property
     def _where(self) -> str:
@@ -283,9 +296,9 @@ class Explorer(Keyed, App[None]):
 
     async def action_screen(self, screen_id: str) -> None:
         """Go to a screen."""
-        trails = self.query(f"#{_TRAIL}")
+        trails = self._main.query(f"#{_TRAIL}")
         self._wanted = screen_id
-        self.query_one(StatusBar).mark(screen_id)
+        self._main.query_one(StatusBar).mark(screen_id)
         await self._show_wanted()
         await trails.remove()
 
@@ -295,11 +308,11 @@ class Explorer(Keyed, App[None]):
 
     async def _show_wanted(self) -> None:
         """Show the screen that is wanted, or the notice while there is nothing to show on it."""
-        switcher = self.query_one(ContentSwitcher)
+        switcher = self._main.query_one(ContentSwitcher)
         if self.link.store is None:
             if switcher.current != "notice":
                 switcher.current = "notice"
-            self.query_one(Notice).focus()
+            self._main.query_one(Notice).focus()
             return
         wanted = self._wanted
         if switcher.current == wanted:
@@ -320,12 +333,12 @@ class Explorer(Keyed, App[None]):
         from esx.tui.screens.trail import TrailPane
 
         await self._close_trail()
-        await self.query_one(ContentSwitcher).mount(TrailPane(self.link, message.global_seq, id=_TRAIL))
+        await self._main.query_one(ContentSwitcher).mount(TrailPane(self.link, message.global_seq, id=_TRAIL))
         self._under_trail, self._wanted = self._wanted, _TRAIL
         await self._show_wanted()
 
     async def _close_trail(self) -> None:
-        switcher = self.query_one(ContentSwitcher)
+        switcher = self._main.query_one(ContentSwitcher)
         if self._wanted == _TRAIL:
             self._wanted = self._under_trail
             await self._show_wanted()
@@ -338,7 +351,7 @@ class Explorer(Keyed, App[None]):
     async def go_to_event(self, stream_id: str, stream_seq: int) -> None:
         """Show an event in its stream, on the screen Streams."""
         await self.action_screen("streams-screen")
-        panes = self.query(StreamsPane)
+        panes = self._main.query(StreamsPane)
         if panes:
             panes.first().go_to(stream_id, stream_seq)
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import zlib
 from functools import lru_cache
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from rich.cells import cell_len, set_cell_size
 from rich.color import Color as RichColor
 from rich.style import Style
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _HUES = 14
 
@@ -51,6 +54,35 @@ def tint_style(name: str, dark: bool) -> Style:
     hue = zlib.crc32(name.encode("utf-8", "replace")) % _HUES / _HUES
     red, green, blue = Color.from_hsl(hue, 0.55 if dark else 0.65, 0.70 if dark else 0.33).rgb
     return Style.from_color(RichColor.from_rgb(red, green, blue))
+
+
+def tint_colour(name: str, dark: bool) -> str:
+    """Return the colour that belongs to `name` as ``#rrggbb``, for `Content`."""
+    colour = tint_style(name, dark).color
+    assert colour is not None
+    assert colour.triplet is not None
+    return colour.triplet.hex
+
+
+_BARS = "▁▂▃▄▅▆▇█"
+
+
+def spark(values: Sequence[float], width: int) -> str:
+    """Return values as bars in exactly `width` cells, the newest on the right; where there is no room, added up.
+
+    The lowest bar is zero to an eighth of the highest value; no bar at all is where there is no value yet.
+    """
+    if width <= 0:
+        return ""
+    size = -(-len(values) // width) or 1
+    first = len(values) % size
+    parts = [values[:first]] if first else []
+    parts += [values[at : at + size] for at in range(first, len(values), size)]
+    # Means, so that a part of fewer values is no lower than the others.
+    heights = [sum(part) / len(part) for part in parts]
+    highest = max(heights, default=0)
+    bars = "".join(_BARS[min(int(height / highest * 8), 7)] if highest else _BARS[0] for height in heights)
+    return bars.rjust(width)
 
 
 def size_of(count: float) -> str:

@@ -6,27 +6,41 @@ import asyncio
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from esx.store.errors import EsxError
+from esx.store.barrier import Filter
+from esx.store.errors import EsxError, StoreUnavailable
 from esx.tui.feedlog import HISTORY, FeedLog
 from esx.tui.link import RETRY
 from esx.tui.rows import EventRow
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable
 
-    from esx.store.barrier import Gap
+    from esx.store.barrier import Batch, Gap
     from esx.store.feed import Feed
-    from esx.store.model import Event
     from esx.tui.link import Link
+
+PAGE = 500
+"""Events read at once: few enough not to keep keys and screen waiting."""
+LOOKED_BACK = 5000
+"""How far back, in numbers, a filter looks for events that were there already."""
+_BEYOND = 2**62
 
 
 class Follower:
-    """Puts what the feed delivers into a `FeedLog`, beginning a little before the present."""
+    """Puts what the feed delivers into a `FeedLog`, beginning a little before the present.
 
-    def __init__(self, link: Link) -> None:
+    `changed` is called when the connection or the way of being notified may have changed.
+    """
+
+    def __init__(self, link: Link, changed: Callable[[], None] | None = None) -> None:
         self.log = FeedLog()
+        self.where = Filter()
+        """Which events are wanted."""
         self._link = link
+        self._changed = changed
         self._feed: Feed | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._switching = False
         self._history_to = 0
 
     @property
@@ -60,17 +74,47 @@ class Follower:
         return 0 if self._feed is None else self._feed.dead
 
     @property
+    def late(self) -> int:
+        """How many events were waited for, having become visible after their successors."""
+        return 0 if self._feed is None else self._feed.late
+
+    @property
+    def looked(self) -> int:
+        """How many events have been passed, wanted or not."""
+        return 0 if self._feed is None else self._feed.looked
+
+    @property
     def gap(self) -> Gap | None:
         """What holds the feed now."""
         return None if self._feed is None else self._feed.gap
 
+    async def choose(self, where: Filter) -> None:
+        """Follow only what passes a filter, beginning anew; raises InvalidQuery for one that makes no sense."""
+        store = self._link.store
+        if store is not None and where:
+            trial = await store.feed(after=_BEYOND, where=where)
+            async for _ in trial.to_safe_position():
+                break
+        self.where = where
+        self.log.clear()
+        self._feed = None
+        if self._task is not None:
+            self._switching = True
+            self._task.cancel()
+
     async def run(self) -> None:
         """Follow until cancelled."""
         while True:
+            self._task = asyncio.create_task(self._follow(), name="esx-follow")
             try:
-                await self._follow()
+                await self._task
+            except asyncio.CancelledError:
+                if not self._switching:
+                    raise
+                self._switching = False
             except EsxError as error:
-                self._link.report(error)
+                if isinstance(error, StoreUnavailable):
+                    self._link.report(error)
                 await asyncio.sleep(RETRY)
 
     async def _follow(self) -> None:
@@ -78,23 +122,32 @@ class Follower:
         if store is None:
             await asyncio.sleep(RETRY)
             return
-        if self._feed is None:
+        if self._feed is not None:
+            after = self._feed.position
+        elif self.where:
+            self._history_to = await store.head()
+            after = max(self._history_to - LOOKED_BACK, 0)
+        else:
             latest = await store.read_all_page(limit=HISTORY, backwards=True)
             self._history_to = latest[0].global_seq if latest else 0
             # The feed itself delivers the last events that were there, so that they too come in order, and a gap
             # among them shows as what it is.
             after = latest[-1].global_seq - 1 if latest else 0
-        else:
-            after = self._feed.position
-        self._feed = await store.feed(after=after)
-        async for batch in self._feed.follow():
-            self._take(batch.events)
+        feed = await store.feed(after=after, where=self.where, page=PAGE)
+        feed.on_change = self._changed
+        self._feed = feed
+        if self._changed is not None:
+            self._changed()
+        async for batch in feed.follow():
+            self._take(batch)
             # A store that never runs dry must not keep the screen from being drawn.
             await asyncio.sleep(0)
 
-    def _take(self, events: Sequence[Event]) -> None:
-        rows = list(map(EventRow.of, events))
+    def _take(self, batch: Batch) -> None:
+        rows = list(map(EventRow.of, batch.events))
         old = sum(row.global_seq <= self._history_to for row in rows)
         now = monotonic()
         self.log.add(rows[:old], now, history=True)
         self.log.add(rows[old:], now)
+        if batch.late:
+            self.log.add_late(batch.late)

@@ -2,8 +2,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rich.cells import cell_len
+
 from esx.store import NewEvent
-from tests.tui.helpers import explorer, feed_of, fill, text_of, until
+from esx.tui.parts.feedfigures import short_delay
+from tests.tui.helpers import explorer, feed_of, fill, lines_of, text_of, until
 
 if TYPE_CHECKING:
     import asyncpg
@@ -86,8 +89,43 @@ async def test_a_gap_names_the_writer_that_holds_it(dsn: str, store: EventStore,
         await transaction.start()
         await sql.execute("INSERT INTO events (stream_id, stream_seq, event_type, data) VALUES ('held', 0, 'T', '{}')")
         await store.append("s-001", [NewEvent("T")])
-        await until(pilot, lambda: f"held: 4 may still be committed by pid {pid}" in text_of(app), "for the gap")
+        await until(pilot, lambda: f"held at 4 by pid {pid}, open" in text_of(app), "for the gap")
         assert len(feed_of(app).table.rows) == 3
         await transaction.commit()
         await until(pilot, lambda: len(feed_of(app).table.rows) == 5)
-        assert "complete and in order" in text_of(app)
+        await until(pilot, lambda: "complete and in order" in text_of(app) and "1 late" in text_of(app))
+        # The row itself tells for how long it was waited for.
+        [delay] = app.follower.log.late.values()
+        [line] = [line for line in text_of(app).splitlines() if " held " in line]
+        assert short_delay(delay) in line
+
+
+async def test_a_filter_is_refused_or_begins_anew_and_is_taken_away(dsn18: str, store18: EventStore) -> None:
+    await fill(store18, 3, 20)
+    async with explorer(dsn18) as (app, pilot):
+        await pilot.press("2")
+        await until(pilot, lambda: len(feed_of(app).table.rows) == 60)
+        await pilot.press("f", "tab", "tab", *"nonsense(", "enter")
+        await until(pilot, lambda: "PostgreSQL does not accept" in text_of(app), "for the refusal")
+        assert len(feed_of(app).table.rows) == 60
+        await pilot.press("shift+tab", "shift+tab", *"s-001", "tab", "tab", *["backspace"] * 9, *"$.at>9", "enter")
+        await until(pilot, lambda: len(feed_of(app).table.rows) == 10 and feed_of(app).table.has_focus)
+        await until(pilot, lambda: "10 received of 60 looked at" in text_of(app), "for the counts")
+        assert "stream s-001 · data $.at>9" in text_of(app)
+        await store18.append("s-001", [NewEvent("T", {"at": 99}), NewEvent("T", {"at": 1})])
+        await until(pilot, lambda: "11 received of 62 looked at" in text_of(app))
+        await pilot.press("escape")
+        await until(pilot, lambda: len(feed_of(app).table.rows) == 62)
+        assert "looked at" not in text_of(app)
+
+
+async def test_the_types_of_the_last_minute_with_their_rates(dsn18: str, store18: EventStore) -> None:
+    async with explorer(dsn18, size=(80, 24)) as (app, pilot):
+        await pilot.press("2")
+        await until(pilot, lambda: "no events in the last minute" in text_of(app))
+        await store18.append("s", [NewEvent("[b]Rare[/b]\x1b[2J")])
+        await store18.append("s", [NewEvent("Frequent") for _ in range(6)])
+        await until(pilot, lambda: text_of(app).count("/s ") == 3 and "█" in text_of(app), "for the bars")
+        lines = [line for line in text_of(app).splitlines() if "/s " in line]
+        assert ["Frequent" in lines[1], "[b]Rare[/b]␛[2J" in lines[2]] == [True, True]
+        assert all(cell_len(line) == 80 for line in lines_of(app))

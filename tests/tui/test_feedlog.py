@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from esx.tui.feedlog import FeedLog, Rate
+from esx.tui.feedlog import OTHERS, FeedLog, Rate, TypeRates
 from esx.tui.rows import EventRow
 
 
@@ -44,3 +44,19 @@ def test_rate_by_the_second() -> None:
     assert rate.series(102.0) == [10, 20]
     assert rate.current(104.0) == 20 / 3
     assert rate.series(200.0) == [0, 0, 0, 0]
+
+
+def test_types_are_counted_for_a_minute_and_their_number_is_bounded() -> None:
+    rates = TypeRates(seconds=3)
+    rates.add(["A"] * 6 + ["B"], 10.5)
+    rates.add(["B"] * 2, 11.5)
+    assert [(rate.name, rate.events, rate.series) for rate in rates.top(5, 12.0)] == [
+        ("A", 6, [6, 0]),
+        ("B", 3, [1, 2]),
+    ]
+    assert rates.top(5, 12.0)[0].current == 3
+    assert [rate.name for rate in rates.top(5, 14.0)] == ["B"]
+    assert rates.top(5, 99.0) == []
+    rates.add((f"T{number}" for number in range(10_000)), 99.5)
+    top = rates.top(1, 100.0)[0]
+    assert (top.name, top.events) == (OTHERS, 9_500)

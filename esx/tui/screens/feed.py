@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, ClassVar
 
@@ -9,28 +11,55 @@ from textual import on
 from textual.binding import Binding, BindingType
 from textual.containers import Container
 from textual.content import Content
-from textual.widgets import Sparkline, Static
+from textual.widgets import Static
 
-from esx.text import ago, visible
-from esx.tui.cells import MUTED
+from esx.store.barrier import Filter
+from esx.store.errors import EsxError, InvalidQuery
+from esx.text import visible
+from esx.tui.cells import Cell
 from esx.tui.parts.columns import event_columns
 from esx.tui.parts.eventpart import EventPart
+from esx.tui.parts.feedfigures import figures, short_delay
+from esx.tui.parts.filterline import FilterLine, describe_filter
 from esx.tui.parts.part import Part, keys_of
+from esx.tui.rows import EventRow
 from esx.tui.screens.pane import Pane
-from esx.tui.widgets.rowtable import RowTable
+from esx.tui.widgets.rowtable import Column, RowTable
+from esx.tui.work import start
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from textual.app import ComposeResult
     from textual.timer import Timer
 
-    from esx.store.barrier import Gap, Writer
     from esx.tui.follower import Follower
     from esx.tui.link import Link
-    from esx.tui.rows import EventRow
     from esx.tui.widgets.eventdetail import EventDetail
 
 FLUSHES = 15
 """Repaints a second while events come in."""
+
+
+_TALL = 28
+"""From this height on there is room for a line more of types."""
+
+
+def feed_columns(late: Mapping[int, float]) -> list[Column[EventRow]]:
+    """Return the columns of the feed; `late` says which events were waited for, and for how many seconds."""
+
+    def delay(row: EventRow) -> Cell:
+        seconds = late.get(row.global_seq)
+        if seconds is None:
+            return Cell("")
+        return Cell(short_delay(seconds), "problem" if seconds >= 1 else "muted")
+
+    columns = event_columns(in_all=True)
+    at = next(index for index, column in enumerate(columns) if column.title == "ago") + 1
+    late_by = Column[EventRow]("late", delay, 6, right=True, needs=60)
+    # The time of day can go first where there is no room: what comes comes now.
+    columns = [replace(column, needs=100) if column.title == "time" else column for column in columns]
+    return [*columns[:at], late_by, *columns[at:]]
 
 
 class FeedList(RowTable["EventRow"]):
@@ -75,27 +104,26 @@ class FeedPane(Pane):
     FIRST_FOCUS = "#feed"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("space", "pause", "Pause", tooltip="Stop the view and keep counting; again to go on"),
+        Binding("f", "filter", "Filter", tooltip="Choose events by stream, by type, and by their data"),
         *keys_of("feed-detail-part", EventPart.KEYS),
         Binding("d", "detail", "Detail", tooltip="Show or hide the event in full"),
         Binding("right,l", "focus_detail", "To the event in full", show=False),
         Binding("left,h", "focus_list", "To the list", show=False),
-        Binding("escape", "close_detail", "Close the event in full", show=False),
+        Binding("escape", "back", "Close the event in full, or take the filter away", show=False),
         Binding("r", "retry", "Retry the connection", show=False),
     ]
     DEFAULT_CSS = """
     FeedPane {
         layout: vertical;
         #feed-figures {
-            height: 4;
-            layout: horizontal;
+            height: auto;
             border: round $foreground 25%;
             border-title-color: $text-muted;
             border-subtitle-color: $text-muted;
             background: $surface;
             padding: 0 1;
         }
-        #feed-numbers { width: 2fr; text-wrap: nowrap; text-overflow: ellipsis; }
-        #feed-spark { width: 1fr; height: 2; margin-left: 2; }
+        #feed-numbers { width: 1fr; height: auto; text-wrap: nowrap; text-overflow: ellipsis; }
         #feed-body { height: 1fr; layout: horizontal; }
         #feed-part { width: 3fr; }
         #feed-detail-part { width: 2fr; display: none; }
@@ -103,8 +131,6 @@ class FeedPane(Pane):
         &.-paused #feed-part { border: round $warning; border-title-color: $text-warning; }
     }
     FeedPane.-narrow {
-        #feed-numbers { width: 1fr; }
-        #feed-spark { width: 9; margin-left: 1; }
         #feed-body { layout: vertical; }
         #feed-part { width: 1fr; }
         #feed-detail-part { width: 1fr; }
@@ -122,10 +148,10 @@ class FeedPane(Pane):
         with Container(id="feed-figures") as figures:
             figures.border_title = "feed"
             yield Static(id="feed-numbers")
-            yield Sparkline([], id="feed-spark")
         with Container(id="feed-body"):
             with Part(self.link, id="feed-part"):
-                yield FeedList(event_columns(in_all=True), id="feed", empty="waiting for events …")
+                yield FilterLine(id="feed-filter")
+                yield FeedList(feed_columns(self.follower.log.late), id="feed", empty="waiting for events …")
             yield EventPart(
                 self.link, id="feed-detail-part", detail_id="feed-detail", empty="choose an event with enter first"
             )
@@ -174,11 +200,10 @@ class FeedPane(Pane):
 
     def _write(self, now: float) -> None:
         log = self.follower.log
-        self.query_one("#feed-numbers", Static).update(self._figures(now))
-        spark = self.query_one("#feed-spark", Sparkline)
-        width = max(spark.size.width, 1)
-        series = log.rate.series(now)[-width:]
-        spark.data = [0] * (width - len(series)) + series
+        numbers = self.query_one("#feed-numbers", Static)
+        dark = self.app.current_theme.dark
+        rows = 2 if self.size.height < _TALL else 3
+        numbers.update(figures(self.follower, now, width=max(numbers.size.width, 20), types=rows, dark=dark))
         self.set_class(log.paused, "-paused")
         if log.paused:
             title = f"paused · {log.waiting:,} new"
@@ -187,23 +212,10 @@ class FeedPane(Pane):
         else:
             title = f"not following · {self.table.behind:,} below · end follows again"
         part = self.query_one("#feed-part")
-        part.border_title = Content(title)
+        chosen = describe_filter(self.follower.where)
+        part.border_title = Content(f"{title} · {visible(chosen, limit=80)}" if chosen else title)
         gone = f" · {log.gone:,} earlier no longer kept" if log.gone else ""
         part.border_subtitle = Content(f"{len(log.rows):,} shown{gone}")
-
-    def _figures(self, now: float) -> Content:
-        follower = self.follower
-        log = follower.log
-        first: list[tuple[str, str] | str] = [
-            (f"{log.rate.current(now):,.1f}", "bold"),
-            " events/s   ",
-            (f"{log.received:,}", "bold"),
-            " received   safe position ",
-            (f"{follower.position:,}", "bold"),
-        ]
-        if follower.dead:
-            first.append((f"   {follower.dead:,} numbers never used", MUTED))
-        return Content.assemble(*first, "\n", gap_line(follower.gap, started=follower.started))
 
     # -- keys and the event in full -----------------------------------------------------------------------------
 
@@ -238,6 +250,50 @@ class FeedPane(Pane):
         if row is not None:
             self.event_part.open(row.global_seq)
 
+    # -- the filter -----------------------------------------------------------------------------------------------
+
+    def action_filter(self) -> None:
+        """Open the line in which to say which events are wanted."""
+        self.query_one(FilterLine).open(self.follower.where)
+
+    @on(FilterLine.Entered)
+    def _filter_entered(self, message: FilterLine.Entered) -> None:
+        message.stop()
+        start(self, partial(self._choose, message.where), "filter")
+
+    async def _choose(self, where: Filter) -> None:
+        line = self.query_one(FilterLine)
+        if where == self.follower.where:
+            line.close()
+            self.table.focus()
+            return
+        try:
+            await self.follower.choose(where)
+        except InvalidQuery as error:
+            line.refuse(str(error))
+            return
+        except EsxError as error:
+            self.link.report(error)
+            return
+        line.close()
+        self.table.focus()
+        self.table.following = True
+        self.table.take([], 0)
+        self.table.empty = "nothing among the latest events passes the filter" if where else "waiting for events …"
+        self._written_at = 0.0
+        self._flush()
+
+    def action_back(self) -> None:
+        """Undo the last narrowing: the line of the filter, the event in full, the filter."""
+        line = self.query_one(FilterLine)
+        if line.is_open:
+            line.close()
+            self.table.focus()
+        elif self.has_class("-detail"):
+            self.action_close_detail()
+        elif self.follower.where:
+            start(self, partial(self._choose, Filter()), "filter")
+
     def action_detail(self) -> None:
         """Show or hide the event in full."""
         if self.has_class("-detail"):
@@ -264,24 +320,3 @@ class FeedPane(Pane):
     def action_retry(self) -> None:
         """Try to reach the database now."""
         self.link.retry()
-
-
-def gap_line(gap: Gap | None, *, started: bool) -> tuple[str, str]:
-    """Return what says whether the feed is held, by what and by whom, and its style."""
-    if not started:
-        return "starting …", MUTED
-    if gap is None:
-        return "complete and in order up to there", "$text-success"
-    numbers = f"{gap.first:,}" if gap.first == gap.last else f"{gap.first:,}–{gap.last:,}"
-    held = ", ".join(writer_text(writer) for writer in gap.writers[:3])
-    more = f" and {len(gap.writers) - 3} more" if len(gap.writers) > 3 else ""
-    return f"held: {numbers} may still be committed by {held}{more}", "$text-warning"
-
-
-def writer_text(writer: Writer) -> str:
-    """Return who a writer is: its process, for how long, what it does."""
-    who = "a prepared transaction" if writer.pid is None else f"pid {writer.pid}"
-    since = "" if writer.since is None else f" open {ago(writer.since)}"
-    state = f", {visible(writer.state, limit=40)}" if writer.state else ""
-    application = f", {visible(writer.application, limit=40)}" if writer.application else ""
-    return f"{who}{since}{state}{application}"

@@ -13,7 +13,7 @@ from esx.store.errors import EsxError
 from esx.text import ago, visible
 from esx.times import clock
 from esx.tui.cells import MUTED, size_of, wrap
-from esx.tui.screens.feed import gap_line, writer_text
+from esx.tui.parts.feedfigures import gap_line, writer_text
 from esx.tui.screens.pane import Pane
 from esx.tui.work import start
 

@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import json
+import signal
+from typing import TYPE_CHECKING
+
+from esx import EventStore, NewEvent
+from tests.cli.support import Running, esx
+
+if TYPE_CHECKING:
+    import asyncpg
+
+_INSERT = "INSERT INTO events (stream_id, stream_seq, event_type, data) VALUES ('slow', 0, 'T', '{}')"
+
+
+async def test_says_who_holds_the_feed_and_what_came_late(dsn: str, store: EventStore, sql: asyncpg.Connection) -> None:
+    tail = await Running.start("tail", "--json", "--stats", "-d", dsn)
+    assert "following after global_seq 0" in await tail.narration()
+    transaction = sql.transaction()
+    await transaction.start()
+    await sql.execute(_INSERT)
+    await store.append("s", [NewEvent("T")])
+    pid = await sql.fetchval("SELECT pg_backend_pid()")
+    held = await tail.narration()
+    assert "global_seq 1 may still appear" in held
+    assert f"pid {pid}" in held
+    await transaction.commit()
+    assert await tail.narration() == "the feed goes on\n"
+    assert [json.loads(await tail.line())["stream_id"] for _ in range(2)] == ["slow", "s"]
+    tail.process.send_signal(signal.SIGINT)
+    summary = await tail.narration()
+    assert "2 events printed of 2 looked at, up to global_seq 2; 1 came late (the longest by " in summary
+    assert "0 numbers are dead" in summary
+    assert await tail.process.wait() == 130
+
+
+async def test_counts_what_a_filter_left_out(dsn18: str, store18: EventStore) -> None:
+    await store18.append("a-1", [NewEvent("T"), NewEvent("U")])
+    await store18.append("b-1", [NewEvent("T")])
+    done = esx("tail", "--from", "start", "--no-follow", "--stats", "--type", "T", "--stream", "a-*", "-d", dsn18)
+    assert len(done.stdout.splitlines()) == 1
+    assert "1 events printed of 3 looked at, up to global_seq 3" in done.stderr
