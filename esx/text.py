@@ -88,3 +88,14 @@ def lapse(seconds: float) -> str:
 def round_estimate(count: int) -> int:
     """Return an estimate with no more digits than it deserves: two."""
     return round(count, 2 - len(str(abs(count))))
+
+
+def short_count(count: int) -> str:
+    """Return a count in at most six characters: ``99,999``, ``120k``, ``1.2M``."""
+    if count < 100_000:
+        return f"{count:,}"
+    for size, unit in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
+        if count >= size:
+            shown = count / size
+            return f"{shown:.1f}{unit}" if shown < 10 else f"{shown:.0f}{unit}"
+    return str(count)

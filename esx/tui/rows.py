@@ -10,6 +10,7 @@ from esx.tui.cells import size_of
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from esx.store.categories import CategorySummary
     from esx.store.model import Event, EventPreview, StreamSummary
 
 PREVIEW = 400
@@ -53,15 +54,32 @@ class EventRow(NamedTuple):
 
 
 class StreamRow(NamedTuple):
-    """A stream in a list; `summary` is None for the row that stands for all of them."""
+    """A stream in a list, or a `category` of them; with neither, the row that stands for all streams.
+
+    `under` is the place of the open category that a stream is listed under.
+    """
 
     label: str
     summary: StreamSummary | None
+    category: CategorySummary | None = None
+    is_open: bool = False
+    under: str | None = None
 
     @classmethod
     def of(cls, summary: StreamSummary) -> StreamRow:
         """Return the row for a stream."""
         return cls(visible(summary.stream_id, limit=PREVIEW), summary)
+
+    @classmethod
+    def within(cls, summary: StreamSummary, place: str) -> StreamRow:
+        """Return the row for a stream under its category."""
+        return cls("  " + visible(summary.stream_id, limit=PREVIEW), summary, under=place)
+
+    @classmethod
+    def heading(cls, category: CategorySummary, *, is_open: bool) -> StreamRow:
+        """Return the row for a category."""
+        label = visible(category.category, limit=PREVIEW) or "(none)"
+        return cls(f"{'▾' if is_open else '▸'} {label}", None, category, is_open)
 
 
 ALL_STREAMS = StreamRow("$all", None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, NamedTuple, Protocol, TypeVar
 
 from esx.store.reading import AFTER_PREFIX, StreamKey
 from esx.tui.rows import ALL_STREAMS, EventRow, StreamRow
@@ -32,6 +32,8 @@ class Page(Generic[Row, Key]):
 
     rows: Sequence[Row]
     onward: Key | None
+    looked: int = 0
+    """How many streams or events were looked at, where that is more than was found."""
 
 
 class RowSource(Protocol[Row, Key]):
@@ -117,16 +119,31 @@ class AllEvents:
         return row.global_seq
 
 
+class StreamChoice(NamedTuple):
+    """Which streams: those with a prefix, that match a glob, or that contain a text."""
+
+    prefix: str = ""
+    match: str | None = None
+    contains: str | None = None
+
+    @classmethod
+    def of(cls, text: str) -> StreamChoice:
+        """Return what a text typed as a filter means: ``~text`` contains, ``*?[`` make a glob, else it is a prefix."""
+        if text.startswith("~"):
+            return cls(contains=text[1:]) if len(text) > 1 else cls()
+        return cls(prefix=text) if _GLOB.isdisjoint(text) else cls(match=text)
+
+
+EVERY_STREAM = StreamChoice()
+
+
 class _Streams:
     """What both orders of streams share: the filter, and the row that stands for all streams at the top."""
 
-    def __init__(self, store: EventStore, text: str = "") -> None:
+    def __init__(self, store: EventStore, choice: StreamChoice = EVERY_STREAM) -> None:
         self._store = store
-        self.text = text
-        is_glob = not _GLOB.isdisjoint(text)
-        self._prefix = "" if is_glob else text
-        self._match = text if is_glob else None
-        self._with_all = not text
+        self.choice = choice
+        self._with_all = choice == EVERY_STREAM
 
     def key(self, row: StreamRow) -> StreamKey:
         """Return the position of the stream; the row of all streams comes before every other."""
@@ -155,20 +172,19 @@ class StreamsByName(_Streams):
             at_top = False
         else:
             at_top = after is None and not backwards
-        page = await self._store.streams_page(
-            after=after, prefix=self._prefix, match=self._match, limit=limit, backwards=backwards
-        )
+        page = await self._store.streams_page(after=after, **self.choice._asdict(), limit=limit, backwards=backwards)
         rows = list(map(StreamRow.of, page.streams))
         if backwards:
-            return Page(self._topped(rows[::-1], at_top=page.next_after is None), page.next_after)
-        return Page(self._topped(rows, at_top=at_top), page.next_after)
+            return Page(self._topped(rows[::-1], at_top=page.next_after is None), page.next_after, page.looked)
+        return Page(self._topped(rows, at_top=at_top), page.next_after, page.looked)
 
     async def measure(self) -> Names | None:
         """Return the scale of names, estimated; of those that match a glob nobody knows."""
-        names = None if self._match else await self._store.name_scale()
+        prefix, match, contains = self.choice
+        names = await self._store.name_scale() if match is None and contains is None else None
         if names is None:
             return None
-        return Names(names, self._prefix, self._prefix + AFTER_PREFIX, above=1 if self._with_all else 0)
+        return Names(names, prefix, prefix + AFTER_PREFIX, above=1 if self._with_all else 0)
 
 
 class StreamsByActivity(_Streams):
@@ -180,8 +196,8 @@ class StreamsByActivity(_Streams):
 
     ends_anywhere = False
 
-    def __init__(self, store: EventStore, text: str = "") -> None:
-        super().__init__(store, text)
+    def __init__(self, store: EventStore, choice: StreamChoice = EVERY_STREAM) -> None:
+        super().__init__(store, choice)
         # Where pages began, by falling global_seq, negated for bisect.
         self._began: list[int] = []
 
@@ -190,22 +206,20 @@ class StreamsByActivity(_Streams):
         if backwards:
             return await self._before(after, limit)
         at_top = after is None
-        rows, onward = await self._read(None if after in (None, _TOP) else after, limit)
-        return Page(self._topped(rows, at_top=at_top), onward)
+        rows, onward, looked = await self._read(None if after in (None, _TOP) else after, limit)
+        return Page(self._topped(rows, at_top=at_top), onward, looked)
 
     async def measure(self) -> None:
         """Return nothing: how many streams follow only reading on can tell."""
         return
 
-    async def _read(self, after: StreamKey | None, limit: int) -> tuple[list[StreamRow], StreamKey | None]:
-        page = await self._store.streams_page(
-            after=after, prefix=self._prefix, match=self._match, recent=True, limit=limit
-        )
+    async def _read(self, after: StreamKey | None, limit: int) -> tuple[list[StreamRow], StreamKey | None, int]:
+        page = await self._store.streams_page(after=after, **self.choice._asdict(), recent=True, limit=limit)
         if after is not None:
             place = bisect_left(self._began, -after.global_seq)
             if self._began[place : place + 1] != [-after.global_seq]:
                 self._began.insert(place, -after.global_seq)
-        return list(map(StreamRow.of, page.streams)), page.next_after
+        return list(map(StreamRow.of, page.streams)), page.next_after, page.looked
 
     async def _before(self, key: StreamKey | None, limit: int) -> Page[StreamRow, StreamKey]:
         """Return the streams above `key`: those of the page that began above it, down to it."""
@@ -217,7 +231,7 @@ class StreamsByActivity(_Streams):
         found: list[StreamRow] = []
         after = start
         while True:
-            rows, onward = await self._read(after, limit)
+            rows, onward, _ = await self._read(after, limit)
             above = [row for row in rows if self.key(row).global_seq > bound]
             found += above
             if onward is None or len(above) < len(rows) or onward.global_seq <= bound:

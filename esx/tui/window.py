@@ -39,7 +39,7 @@ class Window(Generic[Row, Key]):
         """Where the rows begin that `around` read from the key on."""
         self.scale: Scale[Key] | None = None
         self.looked = 0
-        """Pages read since the last jump."""
+        """How many rows were looked at to find these, where that is more, since the last jump."""
         self._page = page
         self._most = most
         self._up: Key | None = None
@@ -134,7 +134,7 @@ class Window(Generic[Row, Key]):
         page = await self.source.page(self._up if up else self._down, backwards=up, limit=self._page)
         if generation != self._generation:
             return None
-        self.looked += 1
+        self.looked += page.looked
         return self._grow_up(page) if up else self._grow_down(page)
 
     def _grow_up(self, page: Page[Row, Key]) -> int:
@@ -173,17 +173,18 @@ class Window(Generic[Row, Key]):
     async def _jump(self, load: Callable[[], Awaitable[Loaded[Row, Key]]]) -> bool:
         self._generation += 1
         generation = self._generation
+        self.looked = 0
         rows, top, bottom, up, down = await load()
         if generation != self._generation:
             return False
         self.rows, self.top, self.bottom, self._up, self._down = rows, top, bottom, up, down
         self.first = 0
         self.loaded = True
-        self.looked = 1
         return True
 
     async def _home(self) -> Loaded[Row, Key]:
         page = await self.source.page(None, backwards=False, limit=self._page)
+        self.looked = page.looked
         return list(page.rows), True, page.onward is None, None, page.onward
 
     async def _end(self) -> Loaded[Row, Key]:

@@ -7,7 +7,8 @@ import asyncpg
 import pytest
 
 from esx.store import NewEvent
-from esx.tui.sources import AllEvents, Page, StreamEvents, StreamsByActivity, StreamsByName
+from esx.tui.categories import StreamsByCategory
+from esx.tui.sources import AllEvents, Page, StreamChoice, StreamEvents, StreamsByActivity, StreamsByName
 from esx.tui.window import Window
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ async def test_filters(store18: EventStore) -> None:
     await store18.append("other-1", [NewEvent("T")])
 
     async def found(text: str) -> list[str]:
-        window: Window[Any, Any] = Window(StreamsByName(store18, text), page=7)
+        window: Window[Any, Any] = Window(StreamsByName(store18, StreamChoice.of(text)), page=7)
         await window.home()
         await walk(window, up=False)
         return [row.label for row in window.rows]
@@ -94,6 +95,8 @@ async def test_filters(store18: EventStore) -> None:
     assert await found("*-??1") == ["s-001", "s-011", "s-021"]
     assert await found("*-1") == ["other-1"]
     assert await found("none") == []
+    assert await found("~-01") == [f"s-{n:03d}" for n in range(10, 20)]
+    assert len(await found("~")) == 32
 
 
 async def test_streams_by_activity_in_both_directions(store18: EventStore) -> None:
@@ -193,3 +196,35 @@ async def test_jumps_by_place(store18: EventStore, dsn18: str) -> None:
     await walk(names, up=False)
     assert names.first == 0
     assert names.rows == everything.rows
+
+
+async def test_categories_open_and_close(store18: EventStore) -> None:
+    for stream in ("a", *(f"a-{n:02d}" for n in range(25)), "b-1", "c", "d-1", "d-2"):
+        await store18.append(stream, [NewEvent("T")])
+    many = [f"  a-{n:02d}" for n in range(25)]
+    opened = {"a-", "c", "d-"}
+    expected = [
+        "$all",
+        "▾ a",
+        "  a",
+        *many,
+        "▸ b",
+        "▾ c",
+        "  c",
+        "▾ d",
+        "  d-1",
+        "  d-2",
+    ]
+    for page in (1, 2, 7, 100):
+        down: Window[Any, Any] = Window(StreamsByCategory(store18, opened), page=page)
+        await down.home()
+        await walk(down, up=False)
+        assert [row.label for row in down.rows] == expected
+        up: Window[Any, Any] = Window(StreamsByCategory(store18, opened), page=page)
+        await up.end()
+        await walk(up, up=True)
+        assert up.rows == down.rows
+    around: Window[Any, Any] = Window(StreamsByCategory(store18, opened), page=3)
+    for row in down.rows[1:]:
+        await around.around(around.source.key(row), 0)
+        assert row in around.rows

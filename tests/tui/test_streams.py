@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+import asyncpg
 import pytest
 
 from esx.store import JsonText, NewEvent
@@ -147,8 +148,66 @@ async def test_filter_by_prefix_and_glob(dsn18: str, store18: EventStore) -> Non
         await until(pilot, lambda: ids(app) == ["s-001", "s-011", "s-021"])
         await pilot.press("escape", "slash", "[")
         await until(pilot, lambda: "without its" in text_of(app), "for the reason")
-        await pilot.press("escape", "slash", *"zzz")
-        await until(pilot, lambda: "no streams" in text_of(app))
+        await pilot.press("escape", "slash", *"er-1")
+        await until(pilot, lambda: "no id starts with er-1" in text_of(app))
+        # What no id starts with may be somewhere inside.
+        await pilot.press("enter")
+        await until(pilot, lambda: ids(app) == ["order-1"])
+        assert "~er-1" in text_of(app)
+
+
+async def test_escape_ends_a_search_in_postgresql_too(dsn18: str, store18: EventStore) -> None:
+    await fill(store18, 30, 1)
+    connection = await asyncpg.connect(dsn18)
+    searches = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%RECURSIVE ids%' AND wait_event_type = 'Lock'"
+    async with explorer(dsn18) as (app, pilot):
+        table = browse(app).streams
+        async with connection.transaction():
+            await connection.execute("LOCK TABLE events IN ACCESS EXCLUSIVE MODE")
+            await pilot.press("slash", *"~-00")
+            await until(pilot, lambda: table.busy)
+            while not await connection.fetchval(searches):
+                await pilot.pause(0.02)
+            await pilot.press("escape")
+            assert not table.busy
+            while await connection.fetchval(searches):
+                await pilot.pause(0.02)
+        await pilot.press("escape")
+        await until(pilot, lambda: len(ids(app)) == 30, "for all streams again")
+        await pilot.press("slash", *"~-00")
+        await until(pilot, lambda: "10 found" in text_of(app))
+        assert len(ids(app)) == 10
+    await connection.close()
+
+
+async def test_categories(dsn18: str, store18: EventStore) -> None:
+    await fill(store18, 3, 2)
+    await store18.append("order-1", [NewEvent("T")])
+    async with explorer(dsn18) as (app, pilot):
+        table = browse(app).streams
+
+        def labels() -> list[str]:
+            return [row.label for row in table.rows]
+
+        await pilot.press("c")
+        await until(pilot, lambda: labels() == ["$all", "▸ order", "▸ s"])
+        assert "streams by category" in text_of(app)
+        await pilot.press("down", "down", "right")
+        await until(pilot, lambda: labels() == ["$all", "▸ order", "▾ s", "  s-000", "  s-001", "  s-002"])
+        await pilot.press("down", "down")
+        await until(pilot, lambda: browse(app).stream_id == "s-001")
+        assert table.has_focus
+        await pilot.press("left")
+        await until(pilot, lambda: labels() == ["$all", "▸ order", "▸ s"] and table.cursor == 2)
+        await pilot.press("enter")
+        await until(pilot, lambda: len(labels()) == 6)
+        await pilot.press("up", "right")
+        await until(pilot, lambda: labels()[1:3] == ["▾ order", "  order-1"])
+        # A key that has nothing to open goes on to the next part, as everywhere.
+        await pilot.press("right")
+        await until(pilot, lambda: browse(app).events.has_focus)
+        await pilot.press("c")
+        await until(pilot, lambda: ids(app) == ["order-1", "s-000", "s-001", "s-002"])
 
 
 async def test_streams_by_activity(dsn18: str, store18: EventStore) -> None:

@@ -2,30 +2,19 @@
 
 from __future__ import annotations
 
-from esx.text import ago, visible
+from esx.text import ago, round_estimate, short_count, visible
 from esx.times import clock
 from esx.tui.cells import Cell
 from esx.tui.rows import EventRow, StreamRow
 from esx.tui.widgets.rowtable import Column
 
 
-def stream_columns() -> list[Column[StreamRow]]:
-    """Return the columns of a list of streams."""
+def stream_columns(*, by_category: bool = False) -> list[Column[StreamRow]]:
+    """Return the columns of a list of streams; a category shows how many it has where a stream shows its events."""
     return [
         Column("stream", lambda row: Cell(row.label, "strong" if row.summary is None else ""), share=3),
-        Column(
-            "events",
-            lambda row: Cell(f"{row.summary.events:,}" if row.summary else "", "number"),
-            7,
-            right=True,
-            needs=24,
-        ),
-        Column(
-            "last type",
-            lambda row: _typed(visible(row.summary.last_event_type, limit=200)) if row.summary else Cell(""),
-            share=2,
-            needs=44,
-        ),
+        Column("count" if by_category else "events", lambda row: Cell(_count(row), "number"), 7, right=True, needs=24),
+        Column("last type", _last_type, share=2, needs=44),
         Column(
             "last",
             lambda row: Cell(ago(row.summary.last_created_at) if row.summary else "", "muted"),
@@ -34,6 +23,21 @@ def stream_columns() -> list[Column[StreamRow]]:
             needs=16,
         ),
     ]
+
+
+def _count(row: StreamRow) -> str:
+    if row.summary is not None:
+        return short_count(row.summary.events)
+    if row.category is None:
+        return ""
+    streams = row.category.streams
+    return short_count(streams) if row.category.exact else "~" + short_count(round_estimate(streams))
+
+
+def _last_type(row: StreamRow) -> Cell:
+    if row.category is not None:
+        return Cell("stream" if row.category.exact and row.category.streams == 1 else "streams", "muted")
+    return _typed(visible(row.summary.last_event_type, limit=200)) if row.summary else Cell("")
 
 
 def event_columns(*, in_all: bool) -> list[Column[EventRow]]:

@@ -5,16 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual import on
-from textual.binding import Binding
+from textual.actions import SkipAction
+from textual.binding import Binding, BindingType
 from textual.content import Content
 from textual.message import Message
 from textual.widgets import Input
 
 from esx.text import round_estimate, visible
+from esx.tui.categories import StreamsByCategory, TreeKey
 from esx.tui.parts.columns import stream_columns
 from esx.tui.parts.part import Part
 from esx.tui.rows import StreamRow
-from esx.tui.sources import StreamsByActivity, StreamsByName
+from esx.tui.sources import EVERY_STREAM, StreamChoice, StreamsByActivity, StreamsByName
 from esx.tui.widgets.pagedlist import PagedList
 from esx.tui.widgets.rowtable import RowTable
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from textual.timer import Timer
 
     from esx.tui.link import Link
+    from esx.tui.window import Window
 
 SETTLE = 0.04
 """Seconds the cursor rests on a row before what belongs to it is read."""
@@ -41,8 +44,19 @@ class StreamList(Part):
             self.chosen = chosen
 
     KEYS: ClassVar[list[Binding]] = [
-        Binding("slash", "filter", "Filter", key_display="/", tooltip="Choose streams by prefix, or by glob (* ? [)"),
+        Binding(
+            "slash",
+            "filter",
+            "Filter",
+            key_display="/",
+            tooltip="Choose streams by prefix, by glob (* ? [), or by what their ids contain (~text)",
+        ),
         Binding("s", "sort", "Sort", tooltip="Streams by name, or by most recent activity"),
+        Binding("c", "categories", "Group", tooltip="Streams by category (ids up to their first -), or in one list"),
+    ]
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("right,l", "expand", "Open the category", show=False),
+        Binding("left,h", "collapse", "Close the category", show=False),
     ]
     DEFAULT_CSS = """
     StreamList #filter {
@@ -58,13 +72,18 @@ class StreamList(Part):
     def __init__(self, link: Link, *, id: str) -> None:
         super().__init__(link, id=id)
         self.recent = False
+        self.by_category = False
         self._filter = ""
+        self._opened: set[str] = set()
+        """The places of the open categories."""
+        self._search_if_none = False
+        """Whether to look for the filter's text anywhere, should no id start with it."""
         self._row_timer: Timer | None = None
         self._filter_timer: Timer | None = None
 
     def compose(self) -> ComposeResult:
         """Lay out the filter above the list."""
-        yield Input(id="filter", placeholder="prefix, or glob with * ? [", compact=True)
+        yield Input(id="filter", placeholder="prefix, glob * ? [, or ~text anywhere", compact=True)
         yield PagedList[StreamRow, Any](stream_columns(), id="streams", empty="no streams")
 
     @property
@@ -76,32 +95,72 @@ class StreamList(Part):
         """Write the title."""
         self._write_title()
 
+    @property
+    def _in_categories(self) -> bool:
+        # What a filter finds is one list.
+        return self.by_category and not self._filter
+
     def show(self) -> None:
         """Read the streams from their start."""
         store = self.link.store
+        table = self.table
+        table.columns = stream_columns(by_category=self._in_categories)
+        table.forget_widths()
+        choice = StreamChoice.of(self._filter)
+        table.nothing = "no streams"
+        if choice.prefix:
+            table.nothing = f"no id starts with {choice.prefix} · enter searches inside all ids"
+        elif choice != EVERY_STREAM:
+            table.nothing = "no id matches" if choice.match else f"no id contains {choice.contains}"
         if store is not None:
-            kind = StreamsByActivity if self.recent else StreamsByName
-            self.table.show(kind(store, self._filter))
+            if self._in_categories:
+                table.show(StreamsByCategory(store, self._opened))
+            elif self.recent:
+                table.show(StreamsByActivity(store, choice))
+            else:
+                table.show(StreamsByName(store, choice))
         self._write_title()
 
     def _write_title(self) -> None:
-        order = "by activity" if self.recent else "by name"
+        order = "by category" if self._in_categories else "by activity" if self.recent else "by name"
         shown = f" · {visible(self._filter, limit=40)}" if self._filter else ""
         self.border_title = Content(f"streams {order}{shown}")
 
     @on(PagedList.Moved, "#streams")
     def _moved(self) -> None:
-        window = self.table.window
+        table = self.table
+        window = table.window
         if window is None:
             return
+        whole = window.bottom and window.first == 0
+        if self._search_if_none and window.loaded:
+            self._search_if_none = False
+            if whole and not window.rows:
+                self._line.value = "~" + self._filter
+                self._apply_filter()
+                return
+        self.border_subtitle = Content(self._progress(window) if self._searching else self._count(window, whole=whole))
+
+    @property
+    def _searching(self) -> bool:
+        choice = StreamChoice.of(self._filter)
+        return choice.match is not None or choice.contains is not None
+
+    def _progress(self, window: Window[StreamRow, Any]) -> str:
+        found = f"{len(window.rows):,} found"
+        if window.bottom:
+            return found
+        looked = f"looked at {window.looked:,}"
+        return f"{found} · stopped, {looked}" if self.table.stopped else f"{found} · {looked}, esc stops"
+
+    def _count(self, window: Window[StreamRow, Any], *, whole: bool) -> str:
         above = 0 if self._filter else 1
-        if window.bottom and window.first == 0:
-            count = f"{window.length - above:,}"
-        elif window.scale is not None:
-            count = f"~{round_estimate(window.length - above):,}"
-        else:
-            count = f"{max(window.length - above, 0):,}+"
-        self.border_subtitle = Content(count)
+        rows = window.length - above
+        if whole:
+            return "" if self._in_categories else f"{rows:,}"
+        if window.scale is not None:
+            return f"~{round_estimate(rows):,}"
+        return "" if self._in_categories else f"{max(rows, 0):,}+"
 
     @on(RowTable.Highlighted, "#streams")
     def _highlighted(self, message: RowTable.Highlighted) -> None:
@@ -112,13 +171,51 @@ class StreamList(Part):
 
     def _rested(self) -> None:
         # The row of now, not of when the timer was set: a timer that is stopped may still call once.
-        if self.table.row is not None:
-            self.post_message(self.Picked(self.table.row, chosen=False))
+        row = self.table.row
+        if row is not None and row.category is None:
+            self.post_message(self.Picked(row, chosen=False))
 
     @on(RowTable.Chosen, "#streams")
     def _chosen(self, message: RowTable.Chosen) -> None:
         message.stop()
-        self.post_message(self.Picked(message.row, chosen=True))
+        row: StreamRow = message.row
+        if row.category is None:
+            self.post_message(self.Picked(row, chosen=True))
+        else:
+            self._toggle(row.category.place)
+
+    # -- categories ----------------------------------------------------------------------------------------
+
+    def _toggle(self, place: str) -> None:
+        self._opened ^= {place}
+        self.table.reload()
+
+    def action_categories(self) -> None:
+        """List streams by category, or all in one list."""
+        self.by_category = not self.by_category
+        self.recent = False
+        self.show()
+
+    def action_expand(self) -> None:
+        """Open the category under the cursor; on anything else, leave the key to others."""
+        row = self.table.row
+        if row is None or row.category is None or row.is_open:
+            raise SkipAction
+        self._toggle(row.category.place)
+
+    def action_collapse(self) -> None:
+        """Close the category under the cursor, or the one that the stream under the cursor is in."""
+        row = self.table.row
+        if row is None:
+            raise SkipAction
+        if row.category is not None and row.is_open:
+            self._toggle(row.category.place)
+        elif row.under is not None:
+            self._opened.discard(row.under)
+            self.table.go_to(TreeKey(row.under))
+            self.table.reload()
+        else:
+            raise SkipAction
 
     # -- filter and order --------------------------------------------------------------------------------------
 
@@ -144,6 +241,8 @@ class StreamList(Part):
         self._apply_filter()
         if not self._filter:
             self._line.remove_class("-shown")
+        self._search_if_none = bool(StreamChoice.of(self._filter).prefix)
+        self._moved()
         self.table.focus()
 
     def _apply_filter(self) -> None:
@@ -152,10 +251,13 @@ class StreamList(Part):
             self._filter_timer.stop()
         if text != self._filter:
             self._filter = text
+            self._search_if_none = False
             self.show()
 
     def clear_filter(self) -> bool:
-        """Take the filter away; return whether there was one to take away."""
+        """Stop the search that is going on, or take the filter away; return whether there was one."""
+        if self._searching and self.table.stop():
+            return True
         if not self._line.has_class("-shown"):
             return False
         self._line.value = ""
@@ -167,4 +269,5 @@ class StreamList(Part):
     def action_sort(self) -> None:
         """Order streams by name or by most recent activity."""
         self.recent = not self.recent
+        self.by_category = False
         self.show()

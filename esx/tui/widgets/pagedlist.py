@@ -57,13 +57,16 @@ class PagedList(RowTable[Row], Generic[Row, Key]):
 
     def __init__(self, columns: Sequence[Column[Row]], *, id: str | None = None, empty: str = "nothing here") -> None:
         super().__init__(columns, id=id, empty=empty)
-        self._empty = empty
+        self.nothing = empty
+        """What is said where there are no rows."""
         self.window: Window[Row, Key] | None = None
         self.busy = False
         """Whether a page is being loaded."""
         self._measured = False
         self._aim: int | None = None
         """The row that is being jumped to."""
+        self.stopped = False
+        """Whether loading has been stopped by hand."""
         self._aimed_at = 0.0
 
     def show(self, source: RowSource[Row, Key] | None, *, at: Key | None = None) -> None:
@@ -73,6 +76,7 @@ class PagedList(RowTable[Row], Generic[Row, Key]):
         self.busy = False
         self._measured = False
         self._aim = None
+        self.stopped = False
         self.workers.cancel_group(self, "load")
         if source is None:
             self.set_rows([], cursor=0, offset=0)
@@ -137,12 +141,24 @@ class PagedList(RowTable[Row], Generic[Row, Key]):
         if window is None:
             return
         self._measured = False
+        self.stopped = False
         row = self.row
         if row is None or self.cursor < self.body_height // 2:
             # Near the start, what is new there should come into view.
             self._load(lambda: self._refresh_top(window))
         else:
             self._load(lambda: self._refresh(window, row))
+
+    def stop(self) -> bool:
+        """Stop the loading that is going on, in PostgreSQL too; return whether any was."""
+        if not self.busy:
+            return False
+        self.workers.cancel_group(self, "load")
+        self.busy, self._aim, self.stopped = False, None, True
+        self.empty = self.nothing
+        self.refresh()
+        self.post_message(self.Moved(self))
+        return True
 
     # -- loading ------------------------------------------------------------------------------------------------
 
@@ -184,7 +200,7 @@ class PagedList(RowTable[Row], Generic[Row, Key]):
     def _take(self, window: Window[Row, Key], *, cursor: int, offset: int) -> None:
         """Show what the window holds now."""
         if window is self.window:
-            self.empty = self._empty
+            self.empty = self.nothing
             self.set_rows(window.rows, cursor=cursor, offset=max(offset, 0), first=window.first, length=window.length)
 
     async def _jump(self, jump: Callable[[], Awaitable[bool]], *, at_end: bool) -> None:
@@ -243,7 +259,7 @@ class PagedList(RowTable[Row], Generic[Row, Key]):
     def _want_more(self) -> None:
         """Load what the screen shows, or comes near to, and is not there."""
         window = self.window
-        if window is None or not window.loaded or self.problem:
+        if window is None or not window.loaded or self.problem or self.stopped:
             return
         top = self.scroll_offset.y
         end = top + self.body_height
@@ -256,9 +272,7 @@ class PagedList(RowTable[Row], Generic[Row, Key]):
                 self._load(lambda: self._grow(window, up=False))
             elif not window.top and top - _AHEAD < self.first:
                 self._load(lambda: self._grow(window, up=True))
-            self.empty = (
-                f"searching … {window.looked * PAGE:,} looked at" if self.busy and not self.rows else self._empty
-            )
+            self.empty = f"searching … looked at {window.looked:,}" if self.busy and not self.rows else self.nothing
 
     def watch_scroll_y(self, old_value: float, new_value: float) -> None:
         """Follow the wheel and the scrollbar."""
