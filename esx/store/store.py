@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 from esx.store import bulk, health, locating, locked, pressure, projection_table, schema, search, writing
@@ -168,6 +169,13 @@ class EventStore:
             raise StoreFailed(f"{self.address} was opened read-only: nothing can be changed there")
         return self._pool.lend()
 
+    @contextlib.asynccontextmanager
+    async def _at_leisure(self) -> AsyncIterator[Session]:
+        """Lend a connection to one who may write and takes the time it likes between statements."""
+        async with self._writing() as connection:
+            with self._watch.sparing(connection):
+                yield connection
+
     async def _tools(self, connection: Session) -> tuple[Layout, Appender, Reader]:
         if self._parts is None:
             layout = await schema.detect_layout(connection)
@@ -283,7 +291,7 @@ class EventStore:
             async with store.lock_stream("account-42") as stream:
                 await stream.append([NewEvent("Deposited", {"at": stream.version})])
         """
-        return locked.lock_stream(self._connection, self._load, stream_id)
+        return locked.lock_stream(self._at_leisure, self._load, stream_id)
 
     async def import_events(self, rows: Iterable[bulk.ImportedEvent]) -> int:
         """Store events with their own stream_seq and created_at, all or none, and return how many.
@@ -884,9 +892,8 @@ class EventStore:
         being handled. A position above 0 should be a safe one, e.g. that of a feed: events that become visible below
         it later are not handled. Raises UnknownProjection, and ProjectionFailed if `clear` raises.
         """
-        async with self._writing() as connection:
-            with self._watch.sparing(connection):
-                await projection_table.reset(connection, name, to, clear)
+        async with self._at_leisure() as connection:
+            await projection_table.reset(connection, name, to, clear)
 
     async def delete_projection(self, name: str) -> None:
         """Forget a projection that is no longer run; its read model stays. A running instance ends in ProjectionFailed.

@@ -84,3 +84,15 @@ async def test_a_long_wait_for_a_lock_is_no_silence(dsn18: str) -> None:
             await blocking.rollback()
             assert (await appending).version == 0
     await sql.close()
+
+
+async def test_who_holds_a_lock_may_take_its_time(dsn18: str) -> None:
+    async with EventStore.connect(dsn18, timeout=_SILENCE) as store:
+        async with store.lock_stream("s") as stream, asyncio.timeout(_SOON):
+            with pytest.raises(StoreUnavailable):
+                async with store._connection() as idle:
+                    while not idle.is_closed():
+                        await asyncio.sleep(0.01)
+                    await idle.execute("SELECT 1")
+            await stream.append([NewEvent("T")])
+        assert await store.version("s") == 0
