@@ -17,6 +17,7 @@ import uvloop
 
 from esx import ANY, EventStore, NewEvent, Notification, Strategy
 from tests.bench.common import WRITERS, compare, database, pgbench, server, throughput
+from tests.bench.subscribers import subscribers
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 _STREAMS = 10_000
 # What esx.store.append sends for one event with ANY, with pgbench's variables for parameters. Here and there each
 # writer keeps to its own share of the streams, because pgbench gives up at the first conflict.
-_SAME_SQL = """
+SAME_SQL = """
 \\set s random(0, 311) * 32 + :client_id
 WITH stream AS MATERIALIZED (
     SELECT coalesce(max(stream_seq), -1) AS version FROM events WHERE stream_id = 's-' || :s
@@ -58,7 +59,7 @@ async def main(seconds: float, rounds: int) -> None:
 
 async def _against_pgbench(running: EmbeddedServer, store: EventStore, seconds: float, rounds: int) -> None:
     async def same_sql() -> float:
-        return await asyncio.to_thread(pgbench, running, "appends", _SAME_SQL, seconds)
+        return await asyncio.to_thread(pgbench, running, "appends", SAME_SQL, seconds)
 
     await compare(
         "appends, 32 writers on 10,000 streams",
@@ -69,21 +70,12 @@ async def _against_pgbench(running: EmbeddedServer, store: EventStore, seconds: 
 
 
 async def _modes(dsn: str, stores: dict[Notification, EventStore], seconds: float, rounds: int) -> None:
-    async with EventStore.connect(dsn) as reader:
-        followers = [asyncio.create_task(_follow(reader)) for _ in range(5)]
-        measures: dict[str, Callable[[], Awaitable[float]]] = {
-            f"notification {mode}": (lambda store=store: appends(store, seconds))  # type: ignore[misc]
-            for mode, store in stores.items()
-        }
-        await compare("appends with five subscribers connected", measures, rounds=rounds, unit="appends/s")
-        for follower in followers:
-            follower.cancel()
-
-
-async def _follow(store: EventStore) -> None:
-    feed = await store.feed(after=await store.head())
-    async for _ in feed.follow():
-        pass
+    measures: dict[str, Callable[[], Awaitable[float]]] = {
+        f"notification {mode}": (lambda store=store: appends(store, seconds))  # type: ignore[misc]
+        for mode, store in stores.items()
+    }
+    async with subscribers(dsn, 5):
+        await compare("appends with five subscribers in another process", measures, rounds=rounds, unit="appends/s")
 
 
 async def _strategies(store: EventStore, seconds: float, rounds: int) -> None:

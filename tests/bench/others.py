@@ -2,10 +2,11 @@
 
     pip install 'eventsourcing[postgres]'
     npm pack @eventide/message-db && tar xzf eventide-message-db-*.tgz
-    MESSAGE_DB=package/database python -m tests.bench.others [--seconds 4] [--rounds 5]
+    python -m tests.bench.others [--message-db package/database] [--seconds 4] [--rounds 5]
 
 32 writers, each with its own share of 10,000 streams of one category; each of them on a database of the same server,
-called as its users would: message-db by its function through asyncpg, eventsourcing by 32 threads.
+called as its users would: message-db by its function through asyncpg, eventsourcing by 32 threads. Then message-db's
+function and esx's statement once more by pgbench, where no client library comes in.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ import asyncpg
 import uvloop
 
 from esx import EventStore
-from tests.bench.appends import appends
-from tests.bench.common import WRITERS, compare, database, server, throughput
+from tests.bench.appends import SAME_SQL, appends
+from tests.bench.common import WRITERS, compare, database, pgbench, server, throughput
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -35,20 +36,28 @@ if TYPE_CHECKING:
     from esx.embedded import EmbeddedServer
 
 _STREAMS = 10_000
+_MESSAGE_DB = "message_db"
 _NAMESPACE = UUID("5a3f6d0e-8f5e-4d43-9d33-0c7c2a1a9b11")
 
 
-async def main(seconds: float, rounds: int) -> None:
+# Each writer keeps to its own share of the streams, as in SAME_SQL.
+_WRITE_MESSAGE = """
+\\set s random(0, 311) * 32 + :client_id
+SELECT write_message(
+    gen_random_uuid()::varchar, ('account-' || :s)::varchar, 'Deposited'::varchar, '{"amount":100}'::jsonb);
+"""
+
+
+async def main(message_db: str | None, seconds: float, rounds: int) -> None:
     """Compare with whatever is there."""
     with server() as running:
         async with AsyncExitStack() as stack:
             measures: dict[str, Callable[[], Awaitable[float]]] = {}
-            message_db = os.environ.get("MESSAGE_DB")
             if message_db:
                 write = await _message_db(running, Path(message_db), stack)
                 measures["message-db write_message"] = lambda: throughput(write, seconds)
             else:
-                print("message-db is left out: set MESSAGE_DB to the directory of its SQL files")
+                print("message-db is left out: pass --message-db, or set MESSAGE_DB to, the directory of its SQL files")
             try:
                 record = await _eventsourcing(running)
             except ImportError:
@@ -59,13 +68,22 @@ async def main(seconds: float, rounds: int) -> None:
             store = await stack.enter_async_context(EventStore.connect(dsn, max_connections=WRITERS))
             measures["esx"] = lambda: appends(store, seconds)
             await compare("appends, 32 writers on 10,000 streams", measures, rounds=rounds, unit="appends/s")
+        if message_db:
+            by_pgbench: dict[str, Callable[[], Awaitable[float]]] = {
+                what: (lambda name=name, script=script: asyncio.to_thread(pgbench, running, name, script, seconds))  # type: ignore[misc]
+                for what, name, script in (
+                    ("message-db write_message", _MESSAGE_DB, _WRITE_MESSAGE),
+                    ("esx's statement", "esx_appends", SAME_SQL),
+                )
+            }
+            await compare("the same, all by pgbench", by_pgbench, rounds=rounds, unit="appends/s")
 
 
 async def _message_db(
     running: EmbeddedServer, directory: Path, stack: AsyncExitStack
 ) -> Callable[[int], Awaitable[object]]:
     """Install message-db as its scripts do, and return what writes one message."""
-    name = "message_db"
+    name = _MESSAGE_DB
     admin = await asyncpg.connect(running.dsn_for("postgres"))
     await admin.execute(f"CREATE DATABASE {name}")
     await admin.execute(f"ALTER DATABASE {name} SET search_path = message_store, public")
@@ -136,7 +154,8 @@ async def _eventsourcing(running: EmbeddedServer) -> Callable[[float], float]:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--message-db", default=os.environ.get("MESSAGE_DB"))
     parser.add_argument("--seconds", type=float, default=4)
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
-    uvloop.run(main(options.seconds, options.rounds))
+    uvloop.run(main(options.message_db, options.seconds, options.rounds))
