@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _REST_LIMIT = 10.0
 _REST_PAUSE = 0.005
+_CLOSE_PATIENCE = 1.0
 
 
 class Pool:
@@ -47,6 +48,14 @@ class Pool:
     def lent(self) -> Collection[asyncpg.Connection]:
         """The connections that are in use now."""
         return self._lent
+
+    async def settled(self) -> None:
+        """Wait a moment for those whose work was cut short, so that PostgreSQL hears of it before they are closed.
+
+        PgBouncer 1.18 even ends, for all of its clients, when a request to cancel is broken off.
+        """
+        if self._settling:
+            await asyncio.wait(self._settling, timeout=_CLOSE_PATIENCE)
 
     def terminate(self) -> None:
         """Close all connections at once, also those that are lent."""

@@ -134,6 +134,7 @@ class EventStore:
         self._closed = True
         self._watch.stop()
         await self._doorbell.close()
+        await self._pool.settled()
         self._pool.terminate()
 
     async def __aenter__(self) -> EventStore:
