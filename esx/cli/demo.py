@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from esx.cli.common import Lines, config, database_option, narrate, progress, run, store_on
+from esx.cli.reducer import reducer_of, reducer_option
 
 if TYPE_CHECKING:
     from esx.database import Database
@@ -15,8 +16,9 @@ if TYPE_CHECKING:
 
 @click.command(name="demo")
 @click.option("--no-tui", is_flag=True, help="Fill the store, print what it made, and end.")
+@reducer_option
 @database_option
-def command(dsn: str | None, no_tui: bool) -> None:
+def command(dsn: str | None, no_tui: bool, reducer: str | None) -> None:
     """Open the explorer on the embedded store, filled with a sample history and with live traffic.
 
     The history (accounts, orders, payments, carts) is made once; running it again adds nothing. It goes to the
@@ -25,6 +27,7 @@ def command(dsn: str | None, no_tui: bool) -> None:
     from esx.cli.explore import need_terminal, open_explorer
     from esx.database import CHOOSING, open_database
 
+    fold = reducer_of(reducer)
     if not no_tui:
         need_terminal("use `esx demo --no-tui` to fill the store only")
     environ = {name: value for name, value in os.environ.items() if name not in CHOOSING}
@@ -41,7 +44,7 @@ def command(dsn: str | None, no_tui: bool) -> None:
                 async with store_on(opened, application_name="esx demo traffic") as store:
                     await run_traffic(store)
 
-            open_explorer(opened, background=traffic)
+            open_explorer(opened, fold, background=traffic)
 
 
 async def _fill(opened: Database) -> str:

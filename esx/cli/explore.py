@@ -9,20 +9,23 @@ from typing import TYPE_CHECKING
 import click
 
 from esx.cli.common import config, database, run, store_on
+from esx.cli.reducer import reducer_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from esx.database import Database
+    from esx.fold.reducer import Reducer
 
 
-def explore(dsn: str | None) -> None:
-    """Open the explorer on the database that is meant."""
+def explore(dsn: str | None, reducer: str | None = None) -> None:
+    """Open the explorer on the database that is meant; `reducer` is what folds streams in it, see `reducer_of`."""
+    fold = reducer_of(reducer)
     need_terminal("use a command instead: streams, read, tail, ... (see `esx --help`)")
     with database(dsn) as opened:
         if opened.embedded:
             run(_prepare(opened))
-        open_explorer(opened)
+        open_explorer(opened, fold)
 
 
 def need_terminal(remedy: str) -> None:
@@ -35,7 +38,7 @@ def need_terminal(remedy: str) -> None:
         raise click.UsageError(f"the explorer needs a terminal; {remedy}")
 
 
-def open_explorer(opened: Database, background: Callable[[], Awaitable[None]] | None = None) -> None:
+def open_explorer(opened: Database, reducer: Reducer, background: Callable[[], Awaitable[None]] | None = None) -> None:
     """Run the explorer until it is left; `background` runs beside it."""
     from esx.load.process import LoadRun
     from esx.tui.app import Explorer
@@ -50,6 +53,7 @@ def open_explorer(opened: Database, background: Callable[[], Awaitable[None]] | 
         config=config(),
         background=background,
         run_load=LoadRun,
+        reducer=reducer,
     ).run()
 
 

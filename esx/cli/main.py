@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from esx import __version__
+from esx.cli.reducer import reducer_option
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -80,8 +81,9 @@ class _Commands(click.Group):
     metavar="URL|NAME",
     help="The database: a connection of the config file, a URL, libpq's key=value form, or a database name.",
 )
+@reducer_option
 @click.pass_context
-def cli(ctx: click.Context, dsn: str | None) -> None:
+def cli(ctx: click.Context, dsn: str | None, reducer: str | None) -> None:
     """Look into event stores kept in PostgreSQL, follow them live, and load-test them.
 
     Without a command, esx opens the explorer.
@@ -93,7 +95,9 @@ def cli(ctx: click.Context, dsn: str | None) -> None:
     if ctx.invoked_subcommand is None:
         from esx.cli.explore import explore
 
-        explore(dsn)
+        explore(dsn, reducer)
+    elif reducer is not None:
+        raise click.UsageError(f"--reducer belongs after the command: esx {ctx.invoked_subcommand} --reducer ...")
 
 
 def main() -> NoReturn:

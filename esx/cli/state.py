@@ -7,38 +7,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from esx.cli.common import Lines, config, database_option, json_option, narrate, with_store
+from esx.cli.common import Lines, database_option, json_option, narrate, with_store
+from esx.cli.reducer import reducer_of, reducer_option
 from esx.text import iso_utc, visible
 from esx.times import iso
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any
-
-    from esx.fold.reducer import Reducer
     from esx.store import Event, EventStore
-
-
-def reducer_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add --reducer, which the command receives as `reducer`: a `Reducer`, JSON merge if none is named anywhere."""
-
-    def load(_ctx: click.Context, _parameter: click.Parameter, value: str | None) -> Reducer:
-        from esx.fold.reducer import MERGE, ReducerFailed, load_reducer
-
-        value = value or config().reducer
-        if value is None:
-            return MERGE
-        try:
-            return load_reducer(value)
-        except ReducerFailed as error:
-            raise click.UsageError(str(error)) from error
-
-    return click.option(
-        "--reducer",
-        metavar="M:F",
-        callback=load,
-        help="Fold with function F(state, event) of module M instead of merging JSON.",
-    )(command)
 
 
 @click.command(name="state")
@@ -48,13 +23,14 @@ def reducer_option(command: Callable[..., Any]) -> Callable[..., Any]:
 @reducer_option
 @json_option
 @database_option
-def command(dsn: str | None, stream: str, version: int | None, each: bool, reducer: Reducer, as_json: bool) -> None:
+def command(dsn: str | None, stream: str, version: int | None, each: bool, reducer: str | None, as_json: bool) -> None:
     """Print the state that the events of STREAM fold to.
 
     By default the data of its events are merged as JSON (RFC 7386): members replace those of the same name, objects
     are merged, null removes a member. --reducer names a Python function(state, event) that returns the next state; its
     attribute `initial` is the first one, else that is None.
     """
+    fold = reducer_of(reducer)
 
     async def work(store: EventStore) -> None:
         last = await store.version(stream)
@@ -72,12 +48,12 @@ def command(dsn: str | None, stream: str, version: int | None, each: bool, reduc
             await _print_one(store, lines, until, last)
 
     async def _print_each(store: EventStore, lines: Lines, until: int) -> None:
-        state = reducer.start()
+        state = fold.start()
         async for event in store.read(stream):
             if event.stream_seq > until:
                 return
-            state = reducer.apply(state, event)
-            text = reducer.to_json(state, event)
+            state = fold.apply(state, event)
+            text = fold.to_json(state, event)
             if as_json:
                 lines.json(_as_json(event, text))
             else:
@@ -88,7 +64,7 @@ def command(dsn: str | None, stream: str, version: int | None, each: bool, reduc
         from esx.fold.states import States
 
         with Meter() as meter:
-            state = await States(store, stream, reducer).at(
+            state = await States(store, stream, fold).at(
                 until, lambda version: meter.update(version + 1, (version + 1) / (until + 1))
             )
         if state is None:
@@ -98,7 +74,7 @@ def command(dsn: str | None, stream: str, version: int | None, each: bool, reduc
             return
         from esx.tui.jsonlayout import pretty
 
-        narrate(f"{visible(stream, limit=200)} at version {state.version:,} of {last:,}, by {reducer.name}")
+        narrate(f"{visible(stream, limit=200)} at version {state.version:,} of {last:,}, by {fold.name}")
         for line in pretty(state.text).split("\n"):
             lines.text(line)
 

@@ -17,6 +17,7 @@ from textual.worker import Worker, WorkerState
 
 from esx.config import BadConfig, Config
 from esx.database import Database
+from esx.fold.reducer import MERGE
 from esx.store.errors import StoreUnavailable
 from esx.text import visible
 from esx.tui import keymap
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from textual.dom import DOMNode
     from textual.screen import Screen
 
+    from esx.fold.reducer import Reducer
     from esx.tui.screens.load import RunLoad
 
 _SCREENS = [
@@ -65,7 +67,7 @@ class Explorer(Keyed, App[None]):
 
     `label` names the database for people, `name` is the one it has in `config`, `embedded` says that it is esx's own;
     `read_only` and `statement_timeout` are as in `esx.database.Database`. `background` runs while the explorer is open.
-    `run_load` runs a load test on the database that is shown; without it that screen says so.
+    `run_load` runs a load test on the database that is shown; without it that screen says so. `reducer` folds streams.
 
     Raises BadConfig if the keymap of `config` names an action that is none, or its theme is unknown.
     """
@@ -105,8 +107,11 @@ class Explorer(Keyed, App[None]):
         config: Config | None = None,
         background: Callable[[], Awaitable[None]] | None = None,
         run_load: RunLoad | None = None,
+        reducer: Reducer = MERGE,
     ) -> None:
         super().__init__()
+        self.reducer = reducer
+        """What folds a stream to its state."""
         self.config = config or Config()
         """The settings in effect."""
         self._configure()

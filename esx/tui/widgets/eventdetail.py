@@ -72,8 +72,8 @@ class EventDetail(Keyed, ScrollView, can_focus=True):
         ),
         Binding("minus", "fold(0)", "Fold all", show=False, key_display="-", tooltip="Fold all but the first level"),
         Binding("plus", "unfold", "Unfold all", show=False, key_display="+", tooltip="Unfold everything"),
-        Binding("less_than_sign", "fold(-1)", "Level", show=False, key_display="<", tooltip="Unfold a level less"),
-        Binding("greater_than_sign", "fold(1)", "Level", show=False, key_display=">", tooltip="Unfold a level more"),
+        Binding("less_than_sign", "fold(-1)", "A level less", show=False, key_display="<"),
+        Binding("greater_than_sign", "fold(1)", "A level more", show=False, key_display=">"),
         Binding("w", "text", "Text", tooltip="JSON as text, or as a tree to fold"),
         Binding("n", "match(1)", "Next match", show=False),
         Binding("N", "match(-1)", "Previous match", show=False),
@@ -175,8 +175,11 @@ class EventDetail(Keyed, ScrollView, can_focus=True):
         self.event = state.event
         self.state = state
         self._comparison = comparison
+        level = self._json[0].folds.level if was_state and self._json else None
         self._json = []
         self._lay_out()
+        if level is not None:
+            self._refold(self._json[0], level)
         if was_state and place is not None:
             self.set_cursor(place)
         else:
@@ -495,7 +498,7 @@ class EventDetail(Keyed, ScrollView, can_focus=True):
             above.append(self._comparison.lines(width))
         if self.state is not None:
             self._make_json([(self.state.text, "$")], width)
-            title = "state" if event.stream_seq == self.state.version else f"state at version {self.state.version:,}"
+            title = f"state at version {self.state.version:,}"
             self._blocks = [*above, _heading(title, self.state.text), self._json[0]]
         else:
             texts = [(event.data_json, "$")]
