@@ -73,8 +73,8 @@ def add_options(parser: LocustArgumentParser) -> None:
         "--on-conflict",
         choices=ON_CONFLICT,
         default=_DEFAULT.on_conflict,
-        help="After a conflict: give up, retry at once, retry after a jittered and growing pause, or queue on the "
-        "stream's lock",
+        help="After a conflict: give up, retry at once, retry after a jittered and growing pause, queue on the "
+        "stream's lock, or take turns with the other writers of the process",
     )
     add(
         "--max-tries",

@@ -6,7 +6,9 @@ Plain asyncio: nothing here knows Locust.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from esx.load.ledger import EventIds, Ledger
@@ -16,7 +18,7 @@ from loadtest.draws import Heat, Payloads, Schedule, source
 from loadtest.outcomes import OUTCOMES, Outcomes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
     from uuid import UUID
 
     from esx.load.model import LoadOptions
@@ -27,6 +29,7 @@ _AFTER_FAILURE = (0.2, 1.0)
 _BACKOFF_FIRST = 0.002
 _BACKOFF_LAST = 0.25
 _SUCCESS, _CONFLICT, _ERROR, _UNKNOWN = range(len(OUTCOMES))
+_STORED, _REFUSED, _FAILED, _SPENT = "stored", "refused", "failed", "spent"
 
 
 class Workshop:
@@ -44,8 +47,22 @@ class Workshop:
         self.left = budget
         """How many appends may still be begun."""
         self.in_flight = 0
+        self.lines: dict[int, Line] = {}
         self.counted_from = time.perf_counter_ns() + int(options.warm_up * 1e9)
         """Commands due before that are not counted; on the clock of `time.perf_counter_ns`."""
+
+    @contextlib.asynccontextmanager
+    async def turn(self, stream: int) -> AsyncIterator[Line]:
+        """Line up for a stream, and have it to oneself in this process for the length of an ``async with``."""
+        line = self.lines.setdefault(stream, Line())
+        line.members += 1
+        try:
+            async with line.turn:
+                yield line
+        finally:
+            line.members -= 1
+            if not line.members:
+                del self.lines[stream]
 
     @property
     def spent(self) -> bool:
@@ -56,6 +73,29 @@ class Workshop:
         """Return the ledger, complete once no writer is at work any more."""
         self.ledger.issued = {self.ids.base: self.ids.issued}
         return self.ledger
+
+
+@dataclass(slots=True)
+class Command:
+    """One command: where it appends, when it was due and begun, and what is left to try."""
+
+    stream: int
+    stream_id: str
+    due: int
+    counts: bool
+    tries_left: int
+    began: int = field(default_factory=time.perf_counter_ns)
+    conflicts: int = 0
+    locks: bool = False
+
+
+class Line:
+    """The writers of one process that take turns at a stream; `version` is what the last one left, if it is known."""
+
+    def __init__(self) -> None:
+        self.turn = asyncio.Lock()
+        self.members = 0
+        self.version: int | None = None
 
 
 class Writer:
@@ -77,6 +117,7 @@ class Writer:
         self._expected: ExpectedVersion = NO_STREAM if options.expected == "none" else ANY
         self._strategy = Strategy(options.strategy)
         self._locks = self._exact and self._strategy is Strategy.ROW_LOCK
+        self._takes_turns = options.on_conflict == "single-writer" and self._exact
         self._tries = 1 if options.on_conflict == "give-up" else options.max_tries
         self.schedule: Schedule | None = None
         if options.rate is not None:
@@ -97,32 +138,49 @@ class Writer:
 
     async def command(self, due: int) -> bool:
         """Append to some stream, trying as often as the options say; return False if nothing more may be appended."""
-        shop, outcomes = self._shop, self._shop.outcomes
-        counts = due >= shop.counted_from
         stream = self._pick()
-        stream_id = f"{shop.prefix}{stream}"
-        queue = self._locks
-        first = time.perf_counter_ns()
-        for tries in range(1, self._tries + 1):
+        command = Command(stream, f"{self._shop.prefix}{stream}", due, due >= self._shop.counted_from, self._tries)
+        if not self._takes_turns:
+            ended = await self._attempt(command)
+        else:
+            # Whoever finds others in line joins them; the first to line up has met a conflict.
+            ended = _REFUSED if stream in self._shop.lines else await self._attempt(command, tries=1)
+            if ended is _REFUSED and command.tries_left:
+                async with self._shop.turn(stream) as line:
+                    ended = await self._attempt(command, line=line)
+        if ended is _SPENT:
+            return False
+        if ended is not _STORED and command.counts:
+            self._shop.outcomes.command((time.perf_counter_ns() - due, -1))
+        return True
+
+    async def _attempt(self, command: Command, *, tries: int | None = None, line: Line | None = None) -> str:
+        """Try up to `tries` times, or as often as is left, and return what came of it."""
+        shop, outcomes, counts, stream = self._shop, self._shop.outcomes, command.counts, command.stream
+        options = self._options
+        for _ in range(command.tries_left if tries is None else tries):
             if shop.left <= 0:
-                return False
+                return _SPENT
             shop.left -= 1
             shop.in_flight += 1
             events = self._events()
             ids = [event.event_id for event in events]
             began = 0
             try:
-                if queue:
+                if command.locks or self._locks:
                     began = time.perf_counter_ns()
-                    async with self._store.lock_stream(stream_id) as locked:
+                    async with self._store.lock_stream(command.stream_id) as locked:
                         result = await locked.append(events)
                 else:
                     expected = self._expected
                     if self._exact:
-                        version = await self._store.version(stream_id)
+                        known = None if line is None else line.version
+                        version = await self._store.version(command.stream_id) if known is None else known
                         expected = NO_STREAM if version < 0 else version
                     began = time.perf_counter_ns()
-                    result = await self._store.append(stream_id, events, expected=expected, strategy=self._strategy)
+                    result = await self._store.append(
+                        command.stream_id, events, expected=expected, strategy=self._strategy
+                    )
             except WrongVersion:
                 shop.left += 1
                 if counts:
@@ -133,30 +191,36 @@ class Writer:
             except EsxError as error:
                 self._failed(error, counts, began, stream, ids)
                 await asyncio.sleep(self._random.uniform(*_AFTER_FAILURE))
-                break
+                return _FAILED
             except (Exception, asyncio.CancelledError) as error:
                 self._lost(f"cut off: {error!r}", counts, began, stream, ids)
                 raise
             else:
                 now = time.perf_counter_ns()
+                if line is not None:
+                    line.version = result.version
                 record = shop.ledger.stored(stream, result.version, ids)
                 if counts:
                     outcomes.success((stream, now - began))
-                    outcomes.command((now - due, now - first))
+                    outcomes.command((now - command.due, now - command.began))
                     record.successes += 1
                 else:
                     outcomes.warm_up[_SUCCESS] += 1
-                return True
+                return _STORED
             finally:
                 shop.in_flight -= 1
-            if tries == self._tries or self._stopping():
+            if line is not None:
+                line.version = None
+            command.tries_left -= 1
+            if not command.tries_left or self._stopping():
                 break
-            if self._options.on_conflict == "backoff":
-                await asyncio.sleep(self._random.uniform(0, min(_BACKOFF_LAST, _BACKOFF_FIRST * 2.0 ** (tries - 1))))
-            queue = queue or self._options.on_conflict == "queue"
-        if counts:
-            outcomes.command((time.perf_counter_ns() - due, -1))
-        return True
+            if options.on_conflict == "backoff":
+                await asyncio.sleep(
+                    self._random.uniform(0, min(_BACKOFF_LAST, _BACKOFF_FIRST * 2.0**command.conflicts))
+                )
+            command.conflicts += 1
+            command.locks = options.on_conflict == "queue" and self._exact
+        return _REFUSED
 
     def _events(self) -> list[NewEvent]:
         ids, payloads = self._shop.ids, self._payloads

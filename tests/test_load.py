@@ -385,7 +385,7 @@ async def test_plain_locust_says_in_one_line_what_is_wrong() -> None:
         (LoadOptions(zipf=1, hot_streams=1, hot_share=1), "--zipf and --hot-streams exclude each other"),
         (LoadOptions(zipf=1, streams=10**7), "--streams is 10000000 with --zipf: use at most 1000000"),
         (LoadOptions(expected="some"), "--expected is 'some': use exact, any or none"),
-        (LoadOptions(on_conflict="cry"), "--on-conflict is 'cry': use give-up, retry, backoff or queue"),
+        (LoadOptions(on_conflict="cry"), "--on-conflict is 'cry': use give-up, retry, backoff, queue or single-writer"),
         (LoadOptions(expected="none", on_conflict="retry"), "--on-conflict is retry with --expected none"),
         (LoadOptions(rate=0), "--rate is 0: use a number of appends a second above 0"),
         (LoadOptions(rate=5, think_time=1), "--think-time and --rate exclude each other"),

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from esx.load.model import run_prefix
+from esx.load.model import ON_CONFLICT, run_prefix
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -74,7 +74,7 @@ async def test_a_run_from_the_web_ui(dsn18: str, store18: EventStore) -> None:
         known = json.loads(found.group(1))
         for option in ("streams", "zipf", "on_conflict", "rate", "subscribers", "warm_up", "max_appends"):
             assert option in known["extra_options"]
-        assert known["extra_options"]["on_conflict"]["choices"] == ["give-up", "retry", "backoff", "queue"]
+        assert known["extra_options"]["on_conflict"]["choices"] == list(ON_CONFLICT)
         for hidden in ("dsn", "yes_write_to", "stop_after"):
             assert hidden not in known["extra_options"], "whoever opens the page must not see or change it"
         assert known["extended_tabs"] == [{"title": "Conflicts", "key": "esx"}]

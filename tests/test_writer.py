@@ -53,6 +53,7 @@ async def write(shop: Workshop, stopping: Callable[[], bool] = lambda: False) ->
         replace(_HOT, on_conflict="retry"),
         replace(_HOT, on_conflict="backoff"),
         replace(_HOT, on_conflict="queue", events_per_append=3),
+        replace(_HOT, on_conflict="single-writer"),
         replace(_HOT, strategy="row-lock"),
         replace(_HOT, expected="any"),
         replace(_HOT, expected="any", strategy="row-lock"),
@@ -77,6 +78,25 @@ async def test_every_policy_stores_what_it_is_allowed_and_no_more(dsn18: str, op
             assert len(times[RESPONSE]) == 60 + len(times[CONFLICT]), "each conflict ended a command"
         else:
             assert len(times[RESPONSE]) == 60, "no command was given up"
+
+
+async def test_single_writers_meet_once_and_then_take_turns(dsn18: str) -> None:
+    async with workshop(dsn18, replace(_HOT, on_conflict="single-writer")) as shop:
+        times = await write(shop)
+        assert 1 <= len(times[CONFLICT]) <= 2 * _HOT.users, "only those that began before there was a line"
+        assert not shop.lines, "nobody is left in line"
+
+
+async def test_single_writers_of_two_processes_still_meet(dsn18: str) -> None:
+    options = replace(_HOT, on_conflict="single-writer")
+    async with workshop(dsn18, options) as one, workshop(dsn18, options) as other:
+        both = await asyncio.gather(write(one), write(other))
+        assert sum(len(times[SUCCESS]) for times in both) == 120
+        assert sum(len(times[CONFLICT]) for times in both) > 5
+        ledger = one.close()
+        ledger.add(other.close())
+        verdict = await judge(one.store, one.run, ledger)
+        assert verdict.passed, verdict.evidence
 
 
 async def test_tries_are_bounded(dsn18: str) -> None:

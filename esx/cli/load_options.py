@@ -62,7 +62,11 @@ _KNOBS: tuple[Callable[[Any], Any], ...] = (
     _number("events_per_append", "N", "Events in each append, stored all or none."),
     _number("payload_bytes", "N", "Bytes of data in each event (0: the smallest)."),
     _choice("expected", EXPECTED, "exact: read the version, decide, append at it; none: the stream must be new."),
-    _choice("on_conflict", ON_CONFLICT, "Give up, retry at once, retry after a growing pause, or queue on a lock."),
+    _choice(
+        "on_conflict",
+        ON_CONFLICT,
+        "Give up; retry at once or after a growing pause; queue on a lock; or take turns.",
+    ),
     _number("max_tries", "N", "How often an append is tried at most."),
     _choice("strategy", STRATEGIES, "Check the version in the insert, or lock the stream first."),
     _choice("notification", NOTIFICATIONS, "How appends wake subscribers: one of many, every one, or none does."),

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 PERCENTILES = ("p50", "p90", "p95", "p99", "p99.9", "max")
 """The keys of every mapping of percentiles; the values are milliseconds."""
 EXPECTED = ("exact", "any", "none")
-ON_CONFLICT = ("give-up", "retry", "backoff", "queue")
+ON_CONFLICT = ("give-up", "retry", "backoff", "queue", "single-writer")
 STRATEGIES = ("conditional", "row-lock")
 NOTIFICATIONS = ("doorbell", "every", "off")
 
@@ -30,7 +30,8 @@ class LoadOptions:
 
     `expected` is ``exact`` (read the version, decide, append at it), ``any``, or ``none`` (the stream must be new).
     After a conflict it does as `on_conflict` says, up to `max_tries` times in all: ``give-up``, ``retry`` at once,
-    ``backoff`` (wait a little, jittered and growing, then retry), or ``queue`` (lock the stream, read, append).
+    ``backoff`` (wait a little, jittered and growing, then retry), ``queue`` (lock the stream, read, append), or
+    ``single-writer`` (the writers of a process take turns at the stream, each from the version that the last one left).
     `strategy` ``row-lock`` locks from the first try on. `notification` is ``doorbell``, ``every`` or ``off``;
     `subscribers` follow the run's events meanwhile.
 

@@ -121,6 +121,7 @@ async def _policies(_running: EmbeddedServer, dsn: str, seconds: float, rounds: 
         "read, decide, append until it succeeds; 32 users on one stream",
         {
             "any version, row lock (nothing is decided)": goodput(expected="any", strategy="row-lock"),
+            "take turns in the process (single-writer)": goodput(on_conflict="single-writer"),
             "lock first": goodput(strategy="row-lock"),
             "queue on the lock after a conflict": goodput(on_conflict="queue"),
             "retry with backoff": goodput(on_conflict="backoff"),
