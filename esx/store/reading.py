@@ -84,7 +84,8 @@ class Reader:
         within = "e.stream_id >= $1 AND e.stream_id < $2 AND " if layout.byte_order else "$2::text IS NOT NULL AND "
         self._ids = (
             f"SELECT e.stream_id, e.stream_seq, e.global_seq, {layout.event_id or 'NULL::uuid'} FROM {table} e "
-            f"WHERE {within} starts_with(e.stream_id, $1) AND (e.stream_id, e.stream_seq, e.global_seq) > ($3, $4, $5) "
+            f"WHERE {within} starts_with(e.stream_id, $1) AND (e.stream_id, e.stream_seq) >= ($3, $4) "
+            "AND (e.stream_id, e.stream_seq, e.global_seq) > ($3, $4, $5) "
             "ORDER BY e.stream_id, e.stream_seq, e.global_seq LIMIT $6"
         )
         self._outside = (

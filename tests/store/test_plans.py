@@ -1,0 +1,142 @@
+"""A page of a list touches a number of rows bounded by the page, whatever the store's size: the plans say so."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+
+from esx.store.categories import COUNTED, CategoryReader
+from esx.store.layout import Layout
+from esx.store.reading import Reader, StoredId
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from esx.store import EventStore
+
+EVENTS = 100_000
+PAGE = 50
+SCAN = 500
+COUNTS_BY_DEFINITION = {"count_events"}
+
+
+class Explained:
+    """Runs queries as a connection does, and counts the rows that their scans touch, by custom and by generic plans."""
+
+    def __init__(self, connection: asyncpg.Connection) -> None:
+        self._connection = connection
+        self.touched = 0.0
+        self.scans: set[str] = set()
+
+    async def fetch(self, query: str, *arguments: Any) -> list[asyncpg.Record]:
+        given = ", ".join(map(literal, arguments))
+        for mode in ("force_custom_plan", "force_generic_plan"):
+            await self._connection.execute(f"SET plan_cache_mode = {mode}; PREPARE asked AS {query}")
+            explained = await self._connection.fetchval(f"EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE asked({given})")
+            await self._connection.execute("DEALLOCATE asked")
+            self._count(json.loads(explained)[0]["Plan"])
+        return await self._connection.fetch(query, *arguments)
+
+    async def fetchrow(self, query: str, *arguments: Any) -> asyncpg.Record | None:
+        rows = await self.fetch(query, *arguments)
+        return rows[0] if rows else None
+
+    repeat = fetchrow
+
+    async def fetchval(self, query: str, *arguments: Any) -> Any:
+        row = await self.fetchrow(query, *arguments)
+        return None if row is None else row[0]
+
+    def _count(self, node: dict[str, Any]) -> None:
+        if "Relation Name" in node or "Index Name" in node:
+            removed = node.get("Rows Removed by Filter", 0) + node.get("Rows Removed by Index Recheck", 0)
+            self.touched += max(node["Actual Rows"] + removed, 1) * node["Actual Loops"]
+            self.scans.add(node["Node Type"])
+        for child in node.get("Plans", ()):
+            self._count(child)
+
+
+def literal(value: Any) -> str:
+    if value is None:
+        return "NULL"
+    if isinstance(value, str):
+        return "'" + value.replace("'", "''") + "'"
+    return f"ARRAY{value}::bigint[]" if isinstance(value, list) else str(value)
+
+
+async def reads(reader: Reader, categories: CategoryReader, c: Any) -> AsyncIterator[tuple[str, int]]:
+    """Read each kind of page, and yield its name and how many rows it may touch."""
+    for back in (False, True):
+        for start in (None, 15_000):
+            await reader.stream_page(c, "hot", start, PAGE, backwards=back)
+            yield "stream_page", PAGE
+            await reader.stream_previews(c, "hot", start, PAGE, backwards=back)
+            yield "stream_previews", PAGE
+            await reader.all_page(c, start, PAGE, backwards=back)
+            yield "all_page", PAGE
+            await reader.all_previews(c, start, PAGE, backwards=back)
+            yield "all_previews", PAGE
+        for after in (None, "s-5"):
+            for prefix, match, scan in (("", None, PAGE), ("s-", None, PAGE), ("s-1", ".*7$", SCAN), ("no", "x", SCAN)):
+                page = await reader.streams_by_name(
+                    c, after=after, prefix=prefix, match=match, limit=PAGE, scan=scan, backwards=back
+                )
+                assert page.looked <= scan
+                # To find the next id, and both ends of each stream found.
+                yield "streams_by_name", scan + 2 * PAGE + 2
+        for place in (None, "s-"):
+            found = await categories.page(c, after=place, limit=3, backwards=back, scale=None)
+            assert len(found.categories) <= 3
+            yield "categories.page", 3 * (COUNTED + 4)
+    for before in (None, 90_000):
+        for match in (None, "*7"):
+            await reader.streams_by_recent(c, before=before, prefix="", match=match, limit=PAGE, scan=SCAN)
+            # For each event, whether a later one of its stream is there; and where the streams found begin.
+            yield "streams_by_recent", 2 * SCAN + PAGE
+    await categories.one(c, "s-", scale=None)
+    yield "categories.one", COUNTED + 4
+    await reader.previous(c, "hot", 20_000, "none such", SCAN)
+    yield "previous", SCAN
+    await reader.event(c, 70_000)
+    yield "event", 1
+    await reader.events(c, [1, 500, 90_000])
+    yield "events", 3
+    await reader.version(c, "hot")
+    yield "version", 1
+    await reader.summary(c, "hot")
+    yield "summary", 2
+    await reader.ids_page(c, "s-", StoredId("s-500", 3, 0, None), PAGE)
+    yield "ids_page", PAGE
+    await reader.stream_outside(c, "s-")
+    yield "stream_outside", 2
+
+
+async def test_each_page_touches_a_bounded_number_of_rows(dsn: str, store: EventStore) -> None:
+    """With and without statistics, on 100,000 events: 60,000 in 10,000 streams, and 40,000 in one that is hot."""
+    connection = await asyncpg.connect(dsn)
+    await connection.execute(
+        "ALTER TABLE events DISABLE TRIGGER USER; ALTER TABLE events SET (autovacuum_enabled = off)"
+    )
+    await connection.execute(
+        "INSERT INTO events (stream_id, stream_seq, event_type, data) "
+        "SELECT CASE WHEN n % 10 < 4 THEN 'hot' ELSE 's-' || (n / 10 * 6 + n % 10 - 4) % 10000 END, "
+        "CASE WHEN n % 10 < 4 THEN n / 10 * 4 + n % 10 ELSE (n / 10 * 6 + n % 10 - 4) / 10000 END, 'T', '{}' "
+        f"FROM generate_series(0, {EVENTS - 1}) n"
+    )
+    layout = Layout()
+    for statement in ("SELECT 1", "ANALYZE events"):
+        await connection.execute(statement)
+        explained = Explained(connection)
+        seen = set()
+        async for name, bound in reads(Reader(layout), CategoryReader(layout), explained):
+            # Two plans, and a row or two beyond the page where a scan looks whether there is more.
+            assert explained.touched <= 2 * (bound + 3), (name, statement, explained.touched, bound)
+            seen.add(name)
+            explained.touched = 0
+        assert not {scan for scan in explained.scans if "Index" not in scan and "Bitmap" not in scan}
+        own = {name for name, member in vars(Reader).items() if inspect.iscoroutinefunction(member)}
+        assert own - seen == COUNTS_BY_DEFINITION, "a new query: say here how many rows it may touch"
+    await connection.close()
