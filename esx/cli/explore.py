@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from esx.database import Database
     from esx.fold.reducer import Reducer
+    from esx.load.model import LoadOptions
 
 
 def explore(dsn: str | None, reducer: str | None = None) -> None:
@@ -40,8 +41,15 @@ def need_terminal(remedy: str) -> None:
 
 def open_explorer(opened: Database, reducer: Reducer, background: Callable[[], Awaitable[None]] | None = None) -> None:
     """Run the explorer until it is left; `background` runs beside it."""
+    from esx.load.archive import Archive, RecordedRun
     from esx.load.process import LoadRun
+    from esx.store.connection import describe
     from esx.tui.app import Explorer
+
+    def run_load(dsn: str | None, options: LoadOptions) -> RecordedRun:
+        """Return a load test that is saved as it goes; the explorer may have gone on to another database."""
+        label = opened.label if dsn == opened.dsn else describe(dsn)
+        return RecordedRun(LoadRun(dsn, options), Archive.of(os.environ), label)
 
     Explorer(
         opened.dsn,
@@ -52,7 +60,7 @@ def open_explorer(opened: Database, reducer: Reducer, background: Callable[[], A
         statement_timeout=opened.statement_timeout,
         config=config(),
         background=background,
-        run_load=LoadRun,
+        run_load=run_load,
         reducer=reducer,
     ).run()
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from esx.load.describe import arguments, differing, knob, value_text
 from esx.load.errors import InvalidOptions
 from esx.load.report import milliseconds
+from esx.times import clock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -114,7 +115,7 @@ def shown_figures(runs: Sequence[Compared]) -> list[Figure]:
 def comparison_lines(runs: Sequence[Compared]) -> Iterator[str]:
     """Yield a comparison as lines of at most 80 columns, if the parameters are short enough."""
     for each in runs:
-        started = f"{each.run.header.started_at:%Y-%m-%d %H:%M}"
+        started = clock(each.run.header.started_at)[:16]
         yield f"{each.letter}  {each.run.id}  {started}  {each.summary.elapsed:.0f} s  {each.summary.verdict or '-'}"
         if each.differs:
             yield f"   {each.differs}"

@@ -6,20 +6,21 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from esx.text import iso_utc, visible
+from esx.times import clock
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from esx.load.archive import Entry
 
-_TITLES = f"{'run':<18}{'started (UTC)':<18}{'users':>6}{'time':>7}{'appends/s':>11}{'conflicts':>11}  verdict"
+_TITLES = f"{'run':<18}{'started':<18}{'users':>6}{'time':>7}{'appends/s':>11}{'conflicts':>11}  verdict"
 
 
 def listing(entries: Iterable[Entry]) -> Iterator[str]:
     """Yield a line of titles and a line for each run."""
     yield _TITLES
     for entry in entries:
-        started = f"{entry.header.started_at:%Y-%m-%d %H:%M}"
+        started = clock(entry.header.started_at)[:16]
         summary = entry.summary
         if summary is None:
             yield f"{entry.id:<18}{started:<18}{entry.header.options.users:>6}   ended without a summary"

@@ -53,7 +53,7 @@ def render_summary(summary: LoadSummary) -> str:
         lines.append(f"{'last error':<{_NAME}}  {visible(summary.last_error, limit=60)}")
     if summary.warm_up.attempts:
         lines.append(_row("warm-up", f"{summary.warm_up.attempts:,}", "attempts before, not counted above"))
-    lines += ["", *_latencies(summary)]
+    lines += ["", *latencies(summary)]
     told = [*_generator(summary), *_database(summary), *_feed(summary)]
     if told:
         lines += ["", *told]
@@ -70,7 +70,7 @@ def _tries(summary: LoadSummary) -> str:
     return f"{summary.tries_per_success:.2f} for each success" if summary.tries_per_success else ""
 
 
-def _latencies(summary: LoadSummary) -> list[str]:
+def latencies(summary: LoadSummary) -> list[str]:
     """Return a line of titles, and a line for each kind of time that was measured."""
     names = list(summary.percentiles)
     lines = [f"{'latency, ms':<{_NAME}}" + "".join(f"{name:>10}" for name in names)]

@@ -32,12 +32,18 @@ def over_time(
     return points
 
 
+def conflicts_a_second(line: LoadProgress) -> float:
+    """Return a second's conflicts, from its goodput and the share of attempts that conflicted."""
+    return line.goodput * line.conflict_rate / max(1 - line.conflict_rate, 1e-9) if line.conflict_rate < 1 else 0.0
+
+
 def conflicts_by_stream(
-    lines: Sequence[LoadProgress], summary: LoadSummary | None, *, streams: int = 24, columns: int = 120
+    lines: Sequence[LoadProgress], summary: LoadSummary | None, *, streams: int = 24, columns: int = 120, every: int = 0
 ) -> tuple[list[tuple[str, list[float]]], list[str]]:
     """Return conflicts a second of the hottest streams over time, and a name for each span of time.
 
-    The streams are those with the most conflicts, at most `streams`, the hottest first.
+    The streams are those with the most conflicts, at most `streams`, the hottest first. A span is `every` lines; 0
+    makes at most `columns` of them.
     """
     totals: Counter[int] = Counter()
     if summary is not None and summary.streams:
@@ -46,7 +52,7 @@ def conflicts_by_stream(
         for line in lines:
             totals.update({each.stream: each.conflicts for each in line.streams})
     shown = [stream for stream, conflicts in totals.most_common(streams) if conflicts]
-    every = max(-(-len(lines) // columns), 1)
+    every = every or max(-(-len(lines) // columns), 1)
     spans = [lines[at : at + every] for at in range(0, len(lines), every)]
     by_span = [_sum(span) for span in spans]
     rows = [

@@ -10,6 +10,7 @@ from esx.load.describe import arguments, knob
 from esx.load.pages.scale import Axis, scale
 from esx.load.report import milliseconds
 from esx.text import visible
+from esx.times import clock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -42,7 +43,7 @@ def sweep_command(sweep: Sweep) -> str:
 def sweep_lines(sweep: Sweep, *, colour: bool) -> Iterator[str]:
     """Yield a sweep as lines; with `colour` the plots carry the terminal's sequences for it."""
     plan = sweep.plan
-    yield visible(f"sweep {sweep.id}  {sweep.started_at:%Y-%m-%d %H:%M} UTC  {sweep.database}")
+    yield visible(f"sweep {sweep.id}  {clock(sweep.started_at)[:16]}  {sweep.database}")
     yield from textwrap.wrap(
         visible(sweep_command(sweep)), WIDTH, initial_indent="  ", subsequent_indent="      ", break_on_hyphens=False
     )

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 UNREACHABLE = "postgresql://nobody:secret@127.0.0.1:1/nowhere"
-KEYS = {"1": "streams by name", "2": "received", "3": "goodput", "4": "writers in flight"}
+KEYS = {"1": "streams by name", "2": "received", "3": "workload", "4": "writers in flight"}
 
 
 def shows(app: Explorer, piece: str) -> Callable[[], bool]:

@@ -1,17 +1,25 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from textual.widgets import Button, Input
 
-from esx.load.model import LoadCounts, LoadOptions, LoadProgress, LoadSummary
+from esx.load.archive import Archive, Header, Recorder
+from esx.load.model import LoadCounts, LoadOptions, LoadProgress, LoadSummary, StreamCounts
 from esx.store import EsxError
 from esx.tui.screens.load import LoadPane
+from esx.tui.widgets.choice import Choice
+from esx.tui.widgets.heatmap import HeatMap
 from tests.tui.helpers import explorer, fill, text_of, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    import pytest
 
     from esx.store import EventStore
     from esx.tui.app import Explorer
@@ -26,8 +34,16 @@ SUMMARY = LoadSummary(
     {"p50": 1.5, "p99": 9.0},
     stored=80,
     verdict="pass",
-    evidence=("80 appended, 80 stored",),
+    evidence=(
+        "80 appended, 80 stored: every acknowledged event exactly once, and no other, in all of the 100 streams",
+    ),
+    tries_per_success=1.25,
 )
+HOT = (StreamCounts(0, 12, 5), StreamCounts(41, 12, 1))
+
+
+def second(at: int) -> LoadProgress:
+    return LoadProgress(at, 7, LoadCounts(30 * at, 24 * at, 6 * at), 24.0, 0.2, 1.0, 2.0, 3.0, streams=HOT)
 
 
 def pane(app: Explorer) -> LoadPane:
@@ -37,26 +53,90 @@ def pane(app: Explorer) -> LoadPane:
 async def test_a_run_from_form_to_verdict(dsn18: str, store18: EventStore) -> None:
     await fill(store18, 1, 1)
     asked: list[tuple[str | None, LoadOptions]] = []
+    go_on = asyncio.Event()
 
     async def run_load(dsn: str | None, options: LoadOptions) -> AsyncIterator[LoadProgress | LoadSummary]:
         asked.append((dsn, options))
-        for second in range(1, 4):
-            await asyncio.sleep(0)
-            yield LoadProgress(second, 7, LoadCounts(30, 24, 6), 24.0, 0.2, 1.0, 2.0, 3.0)
+        for at in range(1, 4):
+            yield second(at)
+        await go_on.wait()
         yield SUMMARY
 
     async with explorer(dsn18, run_load=run_load) as (app, pilot):
         await pilot.press("3")
         await until(pilot, lambda: pane(app).query_one("#load-start", Button).has_focus)
         pane(app).query_one("#load-users", Input).value = "7"
-        pane(app).query_one("#load-hot-share", Input).value = "0.5"
-        await pilot.press("s")
-        await until(pilot, lambda: pane(app).summary is not None and not pane(app).running)
-        await until(pilot, lambda: "PASS" in text_of(app))
-        assert asked == [(dsn18, LoadOptions(users=7, hot_share=0.5))]
+        assert pane(app).query_one("#load-hot-share", Input).disabled
+        heat = pane(app).query_one("#load-heat", Choice)
+        heat.focus()
+        await pilot.press("right")
+        await until(pilot, lambda: not pane(app).query_one("#load-hot-share", Input).disabled)
+        pane(app).query_one("#load-on-conflict", Choice).choose("backoff")
+        pane(app).query_one("#load-rate", Input).value = "500"
+        await pilot.press("escape", "s")
+        await until(pilot, lambda: "stream 41" in text_of(app))
+        assert app.query_one(HeatMap).rows == [("stream 0", [5.0] * 3), ("stream 41", [1.0] * 3)]
         shown = text_of(app)
-        for piece in ("20.0% conflicts", "100 attempts = 80 appended + 20 conflicts", "80 stored", "p99 9.0 ms"):
+        for piece in ("24/s", "20.0% conflicts", "90 attempts = 72 stored + 18 conflicts", "p99"):
             assert piece in shown, piece
+        await pilot.press("2")
+        await until(pilot, lambda: "live" in text_of(app) and pane(app).running)
+        await pilot.press("3")
+        go_on.set()
+        await until(pilot, lambda: "PASS" in text_of(app) and not pane(app).running)
+        wanted = LoadOptions(users=7, hot_streams=1, hot_share=0.5, on_conflict="backoff", rate=500.0)
+        assert asked == [(dsn18, wanted)]
+        for piece in ("20.0% conflicts", "100 attempts = 80 stored + 20 conflicts", "- 80 appended", "9.000"):
+            await until(pilot, lambda piece=piece: piece in text_of(app), piece)  # type: ignore[misc]
+        await pilot.press("e")
+        await until(pilot, lambda: "workload" in text_of(app))
+        await pilot.press("w")
+        await until(pilot, lambda: "PASS" in text_of(app))
+
+
+async def test_nothing_wraps_in_a_narrow_terminal(dsn18: str, store18: EventStore) -> None:
+    await fill(store18, 1, 1)
+
+    async def run_load(dsn: str | None, options: LoadOptions) -> AsyncIterator[LoadProgress | LoadSummary]:
+        yield second(1)
+        yield replace(SUMMARY, percentiles=dict.fromkeys(("p50", "p90", "p95", "p99", "p99.9", "max"), 12_345.6))
+
+    async with explorer(dsn18, run_load=run_load, size=(80, 24)) as (app, pilot):
+        await pilot.press("3")
+        await until(pilot, lambda: "payload, bytes" in text_of(app))
+        await pilot.press("s")
+        await until(pilot, lambda: "PASS" in text_of(app) and "p99.9" in text_of(app))
+        lines = [line.strip("│ ") for line in text_of(app).splitlines()]
+        at = next(at for at, line in enumerate(lines) if line.startswith("- 80 appended"))
+        assert lines[at + 1].endswith("of the 100 streams"), "broken between words, and only there"
+        titles = next(at for at, line in enumerate(lines) if line.startswith("latency, ms"))
+        assert lines[titles + 1].split()[:7] == ["append", *["12,345.6"] * 6]
+
+
+async def test_earlier_runs_are_listed_and_opened(
+    dsn18: str, store18: EventStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ESX_DATA_DIR", str(tmp_path))
+    await fill(store18, 1, 1)
+    recorder = Recorder(
+        Archive(tmp_path / "runs"),
+        Header(datetime(2026, 8, 7, tzinfo=UTC), "ann@host/\x1b[31mshop", LoadOptions(users=7, zipf=1.5)),
+    )
+    for line in (second(1), second(2), replace(SUMMARY, run="r1", evidence=("seen \x1b[31mbefore",))):
+        recorder.line(line)
+    recorder.close()
+    (tmp_path / "runs" / "foreign.ndjson").write_text("not a run")
+
+    async with explorer(dsn18) as (app, pilot):
+        await pilot.press("3")
+        await until(pilot, lambda: "zipf 1.5" in text_of(app))
+        await pilot.press("l", "enter")
+        await until(pilot, lambda: "PASS" in text_of(app))
+        assert "seen ␛[31mbefore" in text_of(app)
+        assert "run r1" in text_of(app)
+        await pilot.press("e")
+        await until(pilot, lambda: pane(app).query_one("#load-users", Input).value == "7")
+        assert pane(app).query_one("#load-heat", Choice).value == "zipf"
 
 
 async def test_what_the_form_does_not_accept(dsn18: str, store18: EventStore) -> None:
@@ -69,11 +149,13 @@ async def test_what_the_form_does_not_accept(dsn18: str, store18: EventStore) ->
     async with explorer(dsn18, run_load=run_load) as (app, pilot):
         await pilot.press("3")
         await until(pilot, lambda: pane(app).query_one("#load-start", Button).has_focus)
-        pane(app).query_one("#load-users", Input).value = "0"
-        await pilot.press("s")
-        await pilot.pause()
-        assert not pane(app).running
-        assert pane(app).query_one("#load-users", Input).has_focus
+        for field, value, usual in (("users", "0", "10"), ("streams", "many", "100"), ("duration", "inf", "30")):
+            line = pane(app).query_one(f"#load-{field}", Input)
+            line.value = value
+            await pilot.press("ctrl+s")
+            await until(pilot, lambda line=line: line.has_focus)  # type: ignore[misc]
+            assert not pane(app).running
+            line.value = usual
         await pilot.press("escape", "1")
         await pilot.pause()
         assert "streams by name" in text_of(app)
@@ -85,7 +167,7 @@ async def test_stopping_ends_the_run(dsn18: str, store18: EventStore) -> None:
 
     async def run_load(dsn: str | None, options: LoadOptions) -> AsyncIterator[LoadProgress | LoadSummary]:
         try:
-            yield LoadProgress(1, 7, LoadCounts(), 24.0, 0.2, 1.0, 2.0, 3.0)
+            yield second(1)
             await asyncio.Event().wait()
         finally:
             closed.append(True)
@@ -107,7 +189,7 @@ class Stoppable:
         self._stopped = asyncio.Event()
 
     async def __aiter__(self) -> AsyncIterator[LoadProgress | LoadSummary]:
-        yield LoadProgress(1, 7, LoadCounts(), 24.0, 0.2, 1.0, 2.0, 3.0)
+        yield second(1)
         await self._stopped.wait()
         yield SUMMARY
 

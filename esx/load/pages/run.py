@@ -10,7 +10,7 @@ from esx.load.pages.html import badge, bullets, charts, facts, page, table, text
 from esx.load.pages.scale import Axis, number, percent
 from esx.load.pages.svg import Drawing, Series, heat_map, line_chart
 from esx.load.report import milliseconds
-from esx.load.series import conflicts_by_stream, latency_curve, over_time
+from esx.load.series import conflicts_a_second, conflicts_by_stream, latency_curve, over_time
 from esx.text import iso_utc
 
 if TYPE_CHECKING:
@@ -146,11 +146,6 @@ def over_time_charts(lines: Sequence[LoadProgress]) -> Iterator[Drawing]:
         _SECONDS,
         Axis("of a core", text=percent, low=0.0, high=1.0),
     )
-
-
-def conflicts_a_second(line: LoadProgress) -> float:
-    """Return a second's conflicts, from its goodput and the share of attempts that conflicted."""
-    return line.goodput * line.conflict_rate / max(1 - line.conflict_rate, 1e-9) if line.conflict_rate < 1 else 0.0
 
 
 def latency_chart(summary: LoadSummary) -> Drawing:
