@@ -323,7 +323,7 @@ async def open_store(dsn: str | None, allowed: str | None, notification: str | N
         dsn,
         max_connections=1 if notification is None else _MOST_CONNECTIONS,
         application_name=f"{APPLICATION_NAME} watch" if notification is None else APPLICATION_NAME,
-        notification=Notification(notification or Notification.OFF),
+        notification=Notification(notification or Notification.DOORBELL),
     )
     try:
         await store.head()  # raises SchemaMissing where there is no events table
