@@ -14,14 +14,18 @@ _PICTURES[0x7F] = "\u2421"
 # text ("Trojan Source", CVE-2021-42574) or cannot be encoded at all (surrogates).
 _ESCAPED = [
     *range(0x80, 0xA0),
+    0x00AD,
     0x061C,
+    0x180E,
     *range(0x200B, 0x2010),
     *range(0x2028, 0x202F),
     *range(0x2060, 0x2070),
     0xFEFF,
     *range(0xFFF9, 0xFFFC),
     *range(0xD800, 0xE000),
+    *range(0x1D173, 0x1D17B),
     *range(0xE0000, 0xE0080),
+    *range(0xE0100, 0xE01F0),
 ]
 _TABLE: dict[int, str] = _PICTURES | {
     code: (f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}") for code in _ESCAPED

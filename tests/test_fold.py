@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from esx.fold.diff import MISSING, diff
@@ -51,6 +51,7 @@ def test_every_digit_survives() -> None:
     assert dump(int(long[:4000])) == long[:4000]
 
 
+@settings(deadline=None)
 @given(values)
 def test_dumping_and_parsing_return_the_same(value: Any) -> None:
     text = dump(value)
@@ -91,6 +92,7 @@ def test_diff_by_path() -> None:
     assert change("1", '{"a": 1}')[0][:2] == ("$", "changed")
 
 
+@settings(deadline=None)
 @given(values, values)
 def test_a_diff_is_empty_only_for_equals(old: Any, new: Any) -> None:
     canonical = [json.dumps(json.loads(dump(side)), sort_keys=True) for side in (old, new)]

@@ -35,7 +35,6 @@ class StreamsPane(Pane):
         *keys_of("detail-part", EventPart.KEYS),
         Binding("z", "zoom", "Zoom", show=False, tooltip="Give the focused part the whole screen, and back"),
         *keys_of("detail-part", EventPart.PAST_KEYS),
-        Binding("z", "zoom", "Zoom", tooltip="Give the focused part the whole screen, and back"),
         Binding("r", "refresh", "Refresh", show=False, tooltip="Read again what is on screen"),
         Binding("left,h", "focus_part(-1)", "Part to the left", show=False),
         Binding("right,l", "focus_part(1)", "Part to the right", show=False),
