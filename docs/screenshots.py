@@ -1,4 +1,4 @@
-"""Makes the pictures of the explorer: ``python docs/screenshots.py``.
+"""Makes the pictures of the explorer: ``python docs/screenshots.py [NAME...]``; without a name, all of them.
 
 They are real: the demo's history in an embedded PostgreSQL of its own, the explorer driven by keys.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import sys
 import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +17,11 @@ from esx import EventStore
 from esx.demo.fill import fill
 from esx.demo.traffic import run_traffic
 from esx.embedded import EmbeddedServer
+from esx.load.model import LoadOptions
+from esx.load.process import LoadRun
 from esx.tui.app import Explorer
+from esx.tui.parts.loadform import LoadForm
+from esx.tui.screens.load import LoadPane
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,8 +42,13 @@ async def main() -> None:
             async def traffic() -> None:
                 await run_traffic(store, seed=1)
 
-            await _shoot(server, "explorer", _order)
-            await _shoot(server, "feed", _feed, background=traffic)
+            wanted = sys.argv[1:] or ["explorer", "feed", "load"]
+            if "explorer" in wanted:
+                await _shoot(server, "explorer", _order)
+            if "feed" in wanted:
+                await _shoot(server, "feed", _feed, background=traffic)
+            if "load" in wanted:
+                await _shoot(server, "load", _load)
 
 
 async def _order(pilot: Pilot[None]) -> None:
@@ -55,6 +65,17 @@ async def _feed(pilot: Pilot[None]) -> None:
     await _settle(pilot, 12.0)
 
 
+async def _load(pilot: Pilot[None]) -> None:
+    await pilot.press("3")
+    await _settle(pilot, 1.0)
+    form = pilot.app.query_one(LoadForm)
+    form.fill(LoadOptions(users=32, duration=30.0, streams=60, hot_streams=4, hot_share=0.8, on_conflict="backoff"))
+    await pilot.press("s")
+    pane = pilot.app.query_one(LoadPane)
+    while pane.running:
+        await _settle(pilot, 1.0)
+
+
 async def _settle(pilot: Pilot[None], seconds: float) -> None:
     """Let the screen come to rest; a picture has no condition to wait for."""
     await pilot.pause(seconds)
@@ -66,7 +87,7 @@ async def _shoot(
     drive: Callable[[Pilot[None]], object],
     background: Callable[[], object] | None = None,
 ) -> None:
-    app = Explorer(server.dsn, label="embedded PostgreSQL 18", embedded=True, background=background)  # type: ignore[arg-type]
+    app = Explorer(server.dsn, label="embedded PostgreSQL 18", embedded=True, background=background, run_load=LoadRun)  # type: ignore[arg-type]
     async with app.run_test(size=_SIZE) as pilot:
         await _settle(pilot, 2.0)
         await drive(pilot)  # type: ignore[misc]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from esx.load.compare import Compared, ratio, ratio_text, shown_figures
 from esx.load.describe import parameters, workload
 from esx.load.pages.html import charts, page, table, text
-from esx.load.pages.run import PERCENTILE_AXIS
+from esx.load.pages.run import PERCENTILE_AXIS, SECONDS
 from esx.load.pages.scale import Axis, percent
 from esx.load.pages.svg import TONES, Series, line_chart
 from esx.load.series import latency_curve, over_time
@@ -44,9 +44,8 @@ def _body(runs: Sequence[Compared]) -> Iterator[str]:
     yield "<h2>Figures</h2>"
     yield _figures(runs)
     yield "<h2>Over time</h2>"
-    seconds = Axis("seconds")
     yield charts(
-        line_chart(title, _series(runs, value), seconds, axis).inline()
+        line_chart(title, _series(runs, value), SECONDS, axis).inline()
         for title, value, axis in (
             ("Goodput", lambda line: line.goodput, Axis("appends a second", low=0.0)),
             ("Conflict rate", lambda line: line.conflict_rate, Axis("of attempts", text=percent, low=0.0)),
@@ -63,7 +62,8 @@ def _body(runs: Sequence[Compared]) -> Iterator[str]:
         curves = [
             Series(_name(each), points, _tone(at), _dashed(at))
             for at, each in enumerate(runs)
-            if (points := latency_curve(each.summary.histograms.get(key, "")))
+            if (key != "response" or each.summary.response)
+            and (points := latency_curve(each.summary.histograms.get(key, "")))
         ]
         if curves:
             chart = line_chart(title, curves, PERCENTILE_AXIS, Axis("milliseconds", log=True), width=1060, height=280)

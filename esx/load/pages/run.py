@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from esx.load.archive import SavedRun
     from esx.load.model import LoadProgress, LoadSummary
 
-_SECONDS = Axis("seconds")
+SECONDS = Axis("seconds", low=0.0, tight=True)
 _CURVES = (
     ("success", "stored", 1, False),
     ("conflict", "conflict", 2, False),
@@ -122,13 +122,13 @@ def over_time_charts(lines: Sequence[LoadProgress]) -> Iterator[Drawing]:
             Series("appends stored", over_time(lines, lambda line: line.goodput), 1, filled=True),
             Series("conflicts", over_time(lines, conflicts_a_second), 2),
         ],
-        _SECONDS,
+        SECONDS,
         Axis("a second", low=0.0),
     )
     yield line_chart(
         "Conflict rate",
         [Series("conflicts per attempt", over_time(lines, lambda line: line.conflict_rate), 2, filled=True)],
-        _SECONDS,
+        SECONDS,
         Axis("of attempts", text=percent, low=0.0),
     )
     series = [
@@ -139,11 +139,11 @@ def over_time_charts(lines: Sequence[LoadProgress]) -> Iterator[Drawing]:
     response = over_time(lines, lambda line: line.response_p99_ms)
     if response:
         series.append(Series("response p99", response, 4, dashed=True))
-    yield line_chart("Service time of an append", series, _SECONDS, Axis("milliseconds", log=True))
+    yield line_chart("Service time of an append", series, SECONDS, Axis("milliseconds", log=True))
     yield line_chart(
         "CPU of the load generator",
         [Series("busiest process", over_time(lines, lambda line: line.generator_cpu), 6, filled=True)],
-        _SECONDS,
+        SECONDS,
         Axis("of a core", text=percent, low=0.0, high=1.0),
     )
 
@@ -153,7 +153,7 @@ def latency_chart(summary: LoadSummary) -> Drawing:
     series = [
         Series(name, points, tone, dashed)
         for key, name, tone, dashed in _CURVES
-        if (points := latency_curve(summary.histograms.get(key, "")))
+        if (key != "response" or summary.response) and (points := latency_curve(summary.histograms.get(key, "")))
     ]
     return line_chart(
         "Distribution of times, every append counted",
@@ -192,7 +192,7 @@ def database_charts(lines: Sequence[LoadProgress]) -> Iterator[Drawing]:
                 filled=True,
             )
         ],
-        _SECONDS,
+        SECONDS,
         Axis("MB a second", low=0.0),
     )
     yield line_chart(
@@ -201,7 +201,7 @@ def database_charts(lines: Sequence[LoadProgress]) -> Iterator[Drawing]:
             Series("commits", over_time(lines, lambda line: line.database.commits if line.database else None), 1),
             Series("rollbacks", over_time(lines, lambda line: line.database.rollbacks if line.database else None), 2),
         ],
-        _SECONDS,
+        SECONDS,
         Axis("a second", low=0.0),
     )
     kinds: dict[str, float] = {}
@@ -214,7 +214,7 @@ def database_charts(lines: Sequence[LoadProgress]) -> Iterator[Drawing]:
         yield line_chart(
             "What writers waited for",
             [Series(kind, over_time(lines, partial(_waiting, kind)), tone) for tone, kind in enumerate(hottest, 1)],
-            _SECONDS,
+            SECONDS,
             Axis("writers", low=0.0),
             width=1060,
         )

@@ -31,7 +31,8 @@ def percent(value: float) -> str:
 class Axis:
     """An axis: what it says, whether it is logarithmic, and how it writes its values.
 
-    `low` and `high` widen it beyond the data; `ticks` names values instead of round ones.
+    `low` and `high` widen it beyond the data; `ticks` names values instead of round ones. A `tight` axis ends where
+    the data do, not at the next round value.
     """
 
     label: str = ""
@@ -40,6 +41,7 @@ class Axis:
     low: float | None = None
     high: float | None = None
     ticks: Sequence[tuple[float, str]] | None = None
+    tight: bool = False
 
 
 @dataclass(frozen=True)
@@ -76,8 +78,9 @@ def scale(axis: Axis, values: Iterable[float], *, about: int = 5) -> Scale:
                 high = low + (abs(low) or 1.0)
             step = nice_step(high - low, about)
             low = axis.low if axis.low is not None else math.floor(low / step + 1e-9) * step
-            high = max(axis.high or -math.inf, math.ceil(high / step - 1e-9) * step)
-            count = round((high - low) / step)
+            end = max(axis.high or -math.inf, math.ceil(high / step - 1e-9) * step)
+            count = round((end - low) / step)
+            high = high if axis.tight else end
             ticks = [(low + at * step, axis.text(low + at * step)) for at in range(count + 1)]
         else:
             ticks = axis.ticks
