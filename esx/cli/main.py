@@ -32,6 +32,7 @@ _COMMANDS = {
     "trail": "Print what shares an event's correlation id, and what caused what.",
     "export": "Write all events, or a slice, as NDJSON.",
     "import": "Store events from NDJSON; safe to repeat.",
+    "health": "Print head, safe position, writers, projections and sizes.",
     "doctor": "Look for what is wrong with the store, with remedies.",
     "serve": "Show the explorer in a browser.",
     "config": "Show the config file and the settings in effect.",

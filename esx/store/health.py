@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """Figures of one moment. Sizes are bytes; `estimated_events` is PostgreSQL's estimate, -1 if it has none.
+    """Figures of one moment. Sizes are bytes; `estimated_events` comes from statistics and the table's present size.
 
-    `head` is the highest global_seq handed out, `last` the highest one that is visible; `notify_queue` is the
-    used fraction of the notification queue, 0 to 1.
+    `first` and `last` are the lowest and the highest global_seq that is visible, 0 if none is, `head` the highest one
+    handed out. `notify_queue` is the used fraction of the notification queue, 0 to 1.
     """
 
     at: datetime
@@ -29,6 +29,7 @@ class Health:
     user: str
     recovering: bool
     head: int
+    first: int
     last: int
     last_created_at: datetime | None
     estimated_events: int
@@ -51,8 +52,16 @@ async def read_health(connection: asyncpg.Connection, layout: Layout) -> Health:
         SELECT clock_timestamp(), current_setting('server_version'), current_database(), current_user::text,
                pg_is_in_recovery(),
                {layout.head()},
-               coalesce(last.global_seq, 0), last.created_at,
-               (SELECT reltuples::bigint FROM pg_class WHERE oid = '{layout.table}'::regclass),
+               coalesce((SELECT min(global_seq) FROM {layout.table}), 0), coalesce(last.global_seq, 0),
+               last.created_at,
+               -- As the planner does: the density of the last ANALYZE, if it saw enough, in the pages of now.  Between
+               -- the first and the last number there cannot be more; else that is all there is to go by.
+               (SELECT least(
+                    CASE WHEN reltuples >= 0 AND relpages >= 10 THEN
+                        reltuples / relpages * pg_relation_size(oid) / current_setting('block_size')::int
+                    END,
+                    last.global_seq - (SELECT min(global_seq) FROM {layout.table}) + 1, 9e18)
+                FROM pg_class WHERE oid = '{layout.table}'::regclass)::numeric::bigint,
                pg_table_size('{layout.table}'), pg_indexes_size('{layout.table}'),
                CASE WHEN pg_is_in_recovery() THEN 0 ELSE pg_notification_queue_usage() END,
                EXISTS (SELECT 1 FROM pg_trigger WHERE tgrelid = '{layout.table}'::regclass
@@ -66,4 +75,6 @@ async def read_health(connection: asyncpg.Connection, layout: Layout) -> Health:
     assert row is not None
     writers = tuple(Writer._make(writer) for writer in await connection.fetch(writers_sql(layout)))
     figures: dict[str, Any] = dict(zip(_FIGURES, row, strict=True))
+    if not figures["last"]:
+        figures["estimated_events"] = 0
     return Health(**figures, writers=writers)

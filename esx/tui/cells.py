@@ -11,7 +11,7 @@ from rich.color import Color as RichColor
 from rich.style import Style
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable
 
 _HUES = 14
 
@@ -67,13 +67,14 @@ def tint_colour(name: str, dark: bool) -> str:
 _BARS = "▁▂▃▄▅▆▇█"
 
 
-def spark(values: Sequence[float], width: int) -> str:
+def spark(values: Iterable[float], width: int) -> str:
     """Return values as bars in exactly `width` cells, the newest on the right; where there is no room, added up.
 
     The lowest bar is zero to an eighth of the highest value; no bar at all is where there is no value yet.
     """
     if width <= 0:
         return ""
+    values = list(values)
     size = -(-len(values) // width) or 1
     first = len(values) % size
     parts = [values[:first]] if first else []
@@ -114,3 +115,19 @@ def wrap(text: str, width: int) -> list[str]:
             start, used = at, 0
         used += cells
     return [*pieces, text[start:]]
+
+
+def wrap_words(text: str, width: int) -> list[str]:
+    """Return `text` in pieces of at most `width` cells, broken between words where there are any."""
+    pieces: list[str] = []
+    line = ""
+    for word in text.split(" "):
+        longer = f"{line} {word}" if line else word
+        if cell_len(longer) <= width:
+            line = longer
+            continue
+        if line:
+            pieces.append(line)
+        *whole, line = wrap(word, width)
+        pieces += whole
+    return [*pieces, line]

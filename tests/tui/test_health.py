@@ -2,13 +2,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
+from esx.store.errors import ProjectionFailed
 from esx.tui.screens.health import HealthPane
-from tests.tui.helpers import explorer, fill, text_of, until
+from tests.tui.helpers import explorer, fill, lines_of, text_of, until
 
 if TYPE_CHECKING:
     import asyncpg
 
-    from esx.store import EventStore
+    from esx.store import Event, EventStore
 
 
 async def test_figures(dsn: str, store: EventStore, sql: asyncpg.Connection) -> None:
@@ -31,6 +34,26 @@ async def test_figures(dsn: str, store: EventStore, sql: asyncpg.Connection) -> 
                 "idle in transaction",
             ):
                 assert piece in shown, piece
+
+
+async def test_projections_with_their_lag_and_the_doctors_findings(dsn18: str, store18: EventStore) -> None:
+    await fill(store18, 2, 10)
+
+    async def refuses(_connection: object, event: Event) -> None:
+        if event.global_seq > 15:
+            raise ValueError("no such account [b]\x1b[2J")
+
+    with pytest.raises(ProjectionFailed):
+        await store18.project("balances", refuses)
+    async with explorer(dsn18, size=(80, 60)) as (app, pilot):
+        await pilot.press("4")
+        await until(pilot, lambda: "projections · 1" in text_of(app) and "5 behind" in text_of(app))
+        assert "not running" in text_of(app)
+        assert "stopped at the event after 15: ValueError: no such account [b]␛[2J" in text_of(app)
+        await until(pilot, lambda: app.query(HealthPane).first().findings is not None)
+        await until(pilot, lambda: "to mend" in text_of(app), "for the doctor")
+        await until(pilot, lambda: "→ esx read '$all' --from 16 --limit 1" in text_of(app), "for the remedy")
+        assert all(len(line) == 80 for line in lines_of(app))
 
 
 async def test_a_writer_that_has_ended_is_gone(dsn18: str, store18: EventStore) -> None:

@@ -1,0 +1,144 @@
+"""esx health."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from esx.cli.common import Lines, database_option, json_option, with_store
+from esx.text import ago, iso_utc, lapse
+from esx.times import iso
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from esx.store import EventStore, ProjectionStatus
+    from esx.store.barrier import Writer
+    from esx.store.health import Health
+
+_MANY = 100
+"""With fewer events, empty pages would count for more than what is in them."""
+
+
+@click.command(name="health")
+@json_option
+@database_option
+def command(dsn: str | None, as_json: bool) -> None:
+    """Print the state of the store in figures, in the same time at any size.
+
+    Head, safe position, writers in flight, projections and their lag, notification, and sizes. What is wrong, and its
+    remedy, is what `esx doctor` tells. With --json it is one object; estimated_events is an estimate.
+    """
+
+    async def work(store: EventStore) -> None:
+        from esx.store import SchemaMissing
+
+        health = await store.health()
+        safe = (await store.feed_from_end()).position
+        try:
+            projections = await store.projections()
+        except SchemaMissing:  # a store that esx did not make
+            projections = []
+        lines = Lines()
+        if as_json:
+            lines.json(json.dumps(_as_json(health, safe, projections, store.address), ensure_ascii=False))
+        else:
+            for line in _as_text(health, safe, projections, store.address):
+                lines.text(line)
+
+    with_store(dsn, work, read_only=True)
+
+
+def _as_json(health: Health, safe: int, projections: list[ProjectionStatus], address: str) -> dict[str, Any]:
+    return {
+        "at": iso_utc(health.at),
+        "address": address,
+        "server_version": health.server_version,
+        "database": health.database,
+        "user": health.user,
+        "standby": health.recovering,
+        "head": health.head,
+        "first": health.first,
+        "last": health.last,
+        "last_created_at": _time(health.last_created_at),
+        "safe": safe,
+        "lag": max(health.head - safe, 0),
+        "writers": [_writer(writer) for writer in health.writers],
+        "projections": [_projection(projection) for projection in projections],
+        "doorbell": health.doorbell,
+        "notify_queue": health.notify_queue,
+        "estimated_events": health.estimated_events,
+        "table_bytes": health.table_bytes,
+        "index_bytes": health.index_bytes,
+        "connections": health.connections,
+        "max_connections": health.max_connections,
+    }
+
+
+def _writer(writer: Writer) -> dict[str, Any]:
+    return {
+        "pid": writer.pid,
+        "since": _time(writer.since),
+        "state": writer.state,
+        "application": writer.application,
+    }
+
+
+def _projection(status: ProjectionStatus) -> dict[str, Any]:
+    return {
+        "name": status.name,
+        "position": status.position,
+        "lag": status.lag,
+        "lag_seconds": status.lag_seconds,
+        "active": status.active,
+        "paused": status.paused,
+        "pid": None if status.owner is None else status.owner.pid,
+        "held_by": [_writer(writer) for writer in status.held_by],
+        "last_error": status.last_error,
+        "updated_at": _time(status.updated_at),
+    }
+
+
+def _time(moment: datetime | None) -> str | None:
+    return None if moment is None else iso_utc(moment)
+
+
+def _as_text(health: Health, safe: int, projections: list[ProjectionStatus], address: str) -> list[str]:
+    size = health.table_bytes + health.index_bytes
+    each = f", ~{_size(size / health.estimated_events)} an event" if health.estimated_events >= _MANY else ""
+    role = "standby" if health.recovering else "primary"
+    lines = [
+        f"server         PostgreSQL {health.server_version}, {role}, {address}",
+        f"connections    {health.connections} of {health.max_connections}",
+        f"head           {health.head}",
+        f"last visible   {health.last}  {iso(health.last_created_at)}",
+        f"safe position  {safe}  {max(health.head - safe, 0)} numbers behind the head",
+        f"events         ~{health.estimated_events}",
+        f"sizes          table {_size(health.table_bytes)}, indexes {_size(health.index_bytes)}{each}",
+        f"notification   {'trigger in place' if health.doorbell else 'no trigger: esx init adds it'}, "
+        f"{health.notify_queue:.1%} of the queue used",
+        f"writers        {len(health.writers) or 'none'} in flight",
+    ]
+    for writer in health.writers:
+        who = "a prepared transaction" if writer.pid is None else f"pid {writer.pid}"
+        about = [writer.application, writer.state, f"open {ago(writer.since, health.at)}" if writer.since else None]
+        lines.append(f"               {', '.join([who, *(part for part in about if part)])}")
+    lines.append(f"projections    {len(projections) or 'none'}")
+    for status in projections:
+        doing = "paused" if status.paused else f"pid {status.owner.pid}" if status.owner else "not running"
+        behind = f"{status.lag} behind" + (f" ({lapse(status.lag_seconds)})" if status.lag else "")
+        lines.append(f"               {status.name}: at {status.position}, {behind}, {doing}")
+        if status.last_error:
+            lines.append(f"                 stopped at the next event: {status.last_error}")
+        lines += [f"                 held back by pid {writer.pid}" for writer in status.held_by]
+    return lines
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"

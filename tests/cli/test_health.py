@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+import pytest
+
+from esx import EventStore, NewEvent
+from esx.store.errors import ProjectionFailed
+from tests.cli.support import esx
+
+if TYPE_CHECKING:
+    from esx import Event
+
+
+async def test_figures_for_people_and_for_programs(dsn18: str, store18: EventStore) -> None:
+    await store18.append("s", [NewEvent("T") for _ in range(4)])
+
+    async def refuses(_connection: Any, event: Event) -> None:
+        if event.global_seq == 3:
+            raise ValueError("cannot\x1b[2J")
+
+    with pytest.raises(ProjectionFailed):
+        await store18.project("balances", refuses)
+    slow = await asyncpg.connect(dsn18, server_settings={"application_name": "slow import"})
+    transaction = slow.transaction()
+    await transaction.start()
+    await slow.execute("INSERT INTO events (stream_id, stream_seq, event_type, data) VALUES ('slow', 0, 'T', '{}')")
+    await store18.append("s", [NewEvent("T")])
+
+    done = esx("health", "--json", "-d", dsn18)
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(done.stdout)
+    assert (figures["head"], figures["last"], figures["safe"], figures["lag"]) == (6, 6, 4, 2)
+    assert [writer["application"] for writer in figures["writers"]] == ["slow import"]
+    [projection] = figures["projections"]
+    assert (projection["name"], projection["position"], projection["lag"]) == ("balances", 2, 3)
+    assert figures["estimated_events"] == 6
+
+    shown = esx("health", "-d", dsn18).stdout
+    for piece in (
+        "safe position  4  2 numbers behind the head",
+        "events         ~6",
+        f"pid {slow.get_server_pid()}, slow import, idle in transaction",
+        "balances: at 2, 3 behind",
+        "stopped at the next event: ValueError: cannot␛[2J",
+    ):
+        assert piece in shown
+    await slow.close()
