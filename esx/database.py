@@ -403,6 +403,18 @@ def _from_variables(environ: Mapping[str, str]) -> Database:
     return Database(dsn, "PG* variables", visible(label, limit=200), embedded=False)
 
 
+def without_secrets(dsn: str) -> str:
+    """Return a URL, as `normalise` makes it, without what only its owner should know."""
+    parts = urlsplit(dsn)
+    account, at, hosts = parts.netloc.rpartition("@")
+    given = parse_qsl(parts.query, keep_blank_values=True)
+    query = [(key, value) for key, value in given if key not in ("password", "sslpassword")]
+    # By hand: where there is no host urlunsplit would leave the slashes out.
+    user = account.partition(":")[0]
+    tail = f"?{urlencode(query, quote_via=quote, safe='/,')}" if query else ""
+    return f"postgresql://{user}{at if user else ''}{hosts}{parts.path}{tail}"
+
+
 def place(text: str) -> str:
     """Return where the database is that `text` names, for people: never a password, however broken it is."""
     try:

@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from esx.store.projection_table import ProjectionStatus
     from esx.store.scale import NameScale
     from esx.store.trail import FieldNames, Trail
+    from esx.store.views import View
 
 _PAGE = 1000
 _STREAM_PAGE = 200
@@ -757,6 +758,14 @@ class EventStore:
         async with self._connection() as connection:
             _, _, reader = await self._tools(connection)
             return await reader.stream_outside(connection, prefix)
+
+    async def sql(self, view: View, *, limit: int | None = None) -> str:
+        """Return the query whose rows are those of `view`, at most `limit`, to be run with psql as it stands."""
+        from esx.store.viewsql import sql_of
+
+        async with self._connection() as connection:
+            layout, _, _ = await self._tools(connection)
+        return sql_of(view, layout, limit)
 
     # -- following ----------------------------------------------------------------------------------------
 

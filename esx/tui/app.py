@@ -18,16 +18,22 @@ from textual.worker import Worker, WorkerState
 from esx.config import BadConfig, Config
 from esx.database import Database
 from esx.fold.reducer import MERGE
-from esx.store.errors import StoreUnavailable
+from esx.store.errors import EsxError, StoreUnavailable
+from esx.store.views import FeedView, TrailView
 from esx.text import visible
 from esx.tui import keymap
+from esx.tui.cells import size_of
 from esx.tui.connections import Choice, Connections
+from esx.tui.copying import command_of
+from esx.tui.exporting import whole
 from esx.tui.follower import Follower
 from esx.tui.keymap import Keyed
 from esx.tui.link import Link, LinkState
 from esx.tui.palette import Actions
 from esx.tui.screens.pane import Pane
 from esx.tui.screens.streams import StreamsPane
+from esx.tui.widgets.copyas import CopyAs
+from esx.tui.widgets.exportdialog import ExportDialog
 from esx.tui.widgets.help import Help, groups_of
 from esx.tui.widgets.notice import Notice
 from esx.tui.widgets.picker import ConnectionPicker
@@ -52,6 +58,8 @@ _SCREENS = [
     ("4", "Health", "health-screen"),
 ]
 _TRAIL = "trail-screen"
+_COPIED_ROWS = 1000
+"""How many rows a copied command or query asks for: what is shown may have millions."""
 _UNREACHABLE = (
     "Is the server running, and is this the right address? Give another with --dsn, ESX_DSN, DATABASE_URL or PG*.\n"
     "It is tried again every few seconds.\n\nr  tries now   ctrl+o  other connections   q  quits"
@@ -83,6 +91,8 @@ class Explorer(Keyed, App[None]):
         Binding("4", "screen('health-screen')", "Health", show=False, tooltip="Screen Health"),
         Binding("r", "retry", "Retry", show=False, tooltip="Try to reach the database now"),
         Binding("ctrl+o", "connections", "Connections", show=False, tooltip="Show another database"),
+        Binding("x", "copy_as", "Copy as", show=False, tooltip="Copy what is shown as an esx command or as SQL"),
+        Binding("e", "export", "Export", show=False, tooltip="Export what is shown to a file, as NDJSON"),
         Binding("question_mark", "help", "Help", key_display="?", tooltip="The keys that work here"),
         Binding("q", "quit", "Quit", tooltip="Leave"),
         Binding("ctrl+q", "quit", "Quit", show=False, priority=True, tooltip="Leave", id="app.quit-anywhere"),
@@ -338,7 +348,9 @@ class Explorer(Keyed, App[None]):
         from esx.tui.screens.trail import TrailPane
 
         await self._close_trail()
-        await self._main.query_one(ContentSwitcher).mount(TrailPane(self.link, message.global_seq, id=_TRAIL))
+        await self._main.query_one(ContentSwitcher).mount(
+            TrailPane(self.link, message.global_seq, fields=self.config.fields, id=_TRAIL)
+        )
         self._under_trail, self._wanted = self._wanted, _TRAIL
         await self._show_wanted()
 
@@ -379,6 +391,53 @@ class Explorer(Keyed, App[None]):
         return StreamsPane(self.link, self.follower, id=screen_id)
 
     # -- keys -----------------------------------------------------------------------------------------------
+
+    @property
+    def _pane(self) -> Pane | None:
+        """The screen that is shown."""
+        current = self._main.query_one(ContentSwitcher).visible_content
+        return current if isinstance(current, Pane) else None
+
+    async def action_copy_as(self) -> None:
+        """Choose how to copy what is shown."""
+        pane, store = self._pane, self.link.store
+        view = None if pane is None else pane.view()
+        if pane is None or store is None or view is None:
+            self.notify("there is nothing here to copy", severity="warning")
+            return
+        limit = None if isinstance(view, FeedView | TrailView) else _COPIED_ROWS
+        try:
+            query = await store.sql(view, limit=limit)
+            number = pane.event_at_hand()
+            event = None if number is None else await store.event(number)
+        except EsxError as error:
+            self.link.report(error)
+            return
+        choices = [("esx command", command_of(view, self.link.database, limit)), ("SQL for psql", query)]
+        if event is not None:
+            choices.append((f"event {event.global_seq} as JSON", event.to_json()))
+
+        def chosen(index: int | None) -> None:
+            if index is not None:
+                title, text = choices[index]
+                self.copy_to_clipboard(text)
+                self.notify(f"{title} copied, {size_of(len(text.encode()))}", markup=False)
+
+        self.push_screen(CopyAs(choices), chosen)
+
+    def action_export(self) -> None:
+        """Write what is shown to a file."""
+        pane, store = self._pane, self.link.store
+        view = None if pane is None else pane.view()
+        if store is None or view is None:
+            self.notify("there is nothing here to export", severity="warning")
+            return
+
+        def done(text: str | None) -> None:
+            if text is not None:
+                self.notify(visible(text, limit=300), timeout=8, markup=False)
+
+        self.push_screen(ExportDialog(store, whole(view)), done)
 
     def action_retry(self) -> None:
         """Try to reach the database now."""

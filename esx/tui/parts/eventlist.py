@@ -9,6 +9,7 @@ from textual.binding import Binding
 from textual.content import Content
 from textual.message import Message
 
+from esx.store.views import EventsView
 from esx.text import visible
 from esx.tui.parts.columns import event_columns
 from esx.tui.parts.part import Part
@@ -61,6 +62,12 @@ class EventList(Part):
     def table(self) -> PagedList[EventRow, int]:
         """The list itself."""
         return self.query_one("#events", PagedList)
+
+    def view(self) -> EventsView:
+        """Return what the list shows, as a value, from the first row on screen on."""
+        top = self.table.top_row
+        start = None if top is None else top.global_seq if self.stream_id is None else top.stream_seq
+        return EventsView(self.stream_id, start, self.newest_first[self.stream_id is None])
 
     def on_mount(self) -> None:
         """Write the title."""

@@ -16,6 +16,7 @@ from textual.widgets import Input
 from esx.fold.reducer import ReducerFailed
 from esx.fold.states import States
 from esx.store.errors import EsxError
+from esx.store.views import EventView
 from esx.text import visible
 from esx.tui.detail.compare import Comparison, compare
 from esx.tui.detail.scrubber import Scrubber
@@ -95,6 +96,10 @@ class EventPart(Part):
     def event(self) -> Event | None:
         """The event that is shown."""
         return self.detail.event
+
+    def view(self) -> EventView | None:
+        """Return what is shown, as a value."""
+        return None if self.event is None else EventView(self.event.global_seq)
 
     def open(self, global_seq: int | None) -> None:
         """Read an event and show it; None shows that there is none."""

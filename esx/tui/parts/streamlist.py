@@ -11,6 +11,7 @@ from textual.content import Content
 from textual.message import Message
 from textual.widgets import Input
 
+from esx.store.views import StreamsView
 from esx.text import round_estimate, visible
 from esx.tui.categories import StreamsByCategory, TreeKey
 from esx.tui.parts.columns import stream_columns
@@ -94,6 +95,11 @@ class StreamList(Part):
     def on_mount(self) -> None:
         """Write the title."""
         self._write_title()
+
+    def view(self) -> StreamsView:
+        """Return what the list shows, as a value; the categories are shown as all of their streams."""
+        choice = StreamChoice.of(self._filter)
+        return StreamsView(choice.prefix, choice.match, choice.contains, self.recent)
 
     @property
     def _in_categories(self) -> bool:

@@ -15,6 +15,7 @@ from textual.widgets import Static
 
 from esx.store.barrier import Filter
 from esx.store.errors import EsxError, InvalidQuery
+from esx.store.views import FeedView
 from esx.text import visible
 from esx.tui.cells import Cell
 from esx.tui.parts.columns import event_columns
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from textual.app import ComposeResult
     from textual.timer import Timer
 
+    from esx.store.views import View
     from esx.tui.follower import Follower
     from esx.tui.link import Link
     from esx.tui.widgets.eventdetail import EventDetail
@@ -170,6 +172,13 @@ class FeedPane(Pane):
     def detail(self) -> EventDetail:
         """The event in full."""
         return self.event_part.detail
+
+    def view(self) -> View | None:
+        """Return the feed from the first event that is kept, or the event that has the focus, as a value."""
+        if self.detail.has_focus:
+            return super().view()
+        rows = self.table.rows
+        return FeedView(rows[0].global_seq - 1 if rows else self.follower.position, self.follower.where)
 
     def event_at_hand(self) -> int | None:
         """Return the event under the cursor, or the one in full where that has the focus."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 
 from textual.binding import Binding, BindingType
 from textual.containers import Container
@@ -14,11 +14,21 @@ if TYPE_CHECKING:
     from textual.events import DescendantFocus, Resize
     from textual.widget import Widget
 
+    from esx.store.views import View
     from esx.tui.link import Link
 
 
 _NARROW = 150
 """Below this width parts stand above each other, not all side by side."""
+
+
+@runtime_checkable
+class Describes(Protocol):
+    """A part that can say what it shows, so that it can be copied as a command or a query, and exported."""
+
+    def view(self) -> View | None:
+        """Return what is shown, as a value; None for nothing."""
+        ...
 
 
 class Pane(Keyed, Container):
@@ -67,6 +77,16 @@ class Pane(Keyed, Container):
 
     def entered(self) -> None:
         """Take note of having become the visible screen."""
+
+    def view(self) -> View | None:
+        """Return what the focused part shows, as a value; None where it has no rows that a command could print."""
+        focused = self.screen.focused
+        for part in focused.ancestors_with_self if focused is not None else ():
+            if part is self:
+                break
+            if isinstance(part, Describes):
+                return part.view()
+        return None
 
     def event_at_hand(self) -> int | None:
         """Return the global_seq of the event that keys act on, None if there is none."""

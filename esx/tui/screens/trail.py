@@ -11,7 +11,8 @@ from textual.content import Content
 from textual.widgets import Static
 
 from esx.store.errors import EsxError, StoreUnavailable
-from esx.store.trail import extent, remark, since, what
+from esx.store.trail import COMMON_FIELDS, extent, remark, since, what
+from esx.store.views import TrailView
 from esx.text import visible
 from esx.times import clock
 from esx.tui.cells import Cell
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
     from textual.app import ComposeResult
     from textual.timer import Timer
 
-    from esx.store.trail import Trail, TrailNode
+    from esx.store.trail import FieldNames, Trail, TrailNode
+    from esx.store.views import View
     from esx.tui.link import Link
 
 FIRST_LOOK = 200_000
@@ -134,9 +136,10 @@ class TrailPane(Pane):
     }
     """
 
-    def __init__(self, link: Link, global_seq: int, *, id: str) -> None:
+    def __init__(self, link: Link, global_seq: int, *, fields: FieldNames = COMMON_FIELDS, id: str) -> None:
         super().__init__(link, id=id)
         self.global_seq = global_seq
+        self._fields = fields
         self.trail: Trail | None = None
         self.by_cause = True
         self._scan = FIRST_LOOK
@@ -160,6 +163,13 @@ class TrailPane(Pane):
         """The part with the event in full."""
         return self.query_one("#trail-detail-part", EventPart)
 
+    def view(self) -> View | None:
+        """Return the trail, or the event that has the focus, as a value."""
+        if self.event_part.detail.has_focus or self.trail is None:
+            return super().view()
+        members = tuple(node.event.global_seq for node in self.trail.nodes)
+        return TrailView(self.global_seq, members, self._scan)
+
     def event_at_hand(self) -> int | None:
         """Return the event under the cursor."""
         return None if self.table.row is None else self.table.row.node.event.global_seq
@@ -182,7 +192,9 @@ class TrailPane(Pane):
         if store is None:
             return
         try:
-            self.trail = await store.trail(self.global_seq, scan=self._scan, on_progress=self._progress)
+            self.trail = await store.trail(
+                self.global_seq, fields=self._fields, scan=self._scan, on_progress=self._progress
+            )
         except EsxError as error:
             self.table.problem = str(error)
             self.table.refresh()

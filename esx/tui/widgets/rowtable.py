@@ -142,6 +142,12 @@ class RowTable(Keyed, ScrollView, Generic[Row], can_focus=True):
         return self.rows[at] if 0 <= at < len(self.rows) else None
 
     @property
+    def top_row(self) -> Row | None:
+        """The first row on screen; None where that is the first there is."""
+        at = self.scroll_offset.y - self.first
+        return self.rows[at] if self.scroll_offset.y > 0 and 0 <= at < len(self.rows) else None
+
+    @property
     def body_height(self) -> int:
         """How many rows fit on screen."""
         return max(self.scrollable_content_region.height - 1, 1)

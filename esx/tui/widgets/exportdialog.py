@@ -1,0 +1,133 @@
+"""Exporting what is shown to a file."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from functools import partial
+from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING, ClassVar
+
+from textual import on
+from textual.binding import Binding, BindingType
+from textual.containers import Container
+from textual.content import Content
+from textual.screen import ModalScreen
+from textual.widgets import Input, Static
+
+from esx.store.errors import EsxError
+from esx.text import visible
+from esx.tui.cells import MUTED, size_of
+from esx.tui.exporting import file_name, new_file, pieces_of
+from esx.tui.keymap import Keyed
+from esx.tui.work import start
+
+if TYPE_CHECKING:
+    from typing import IO
+
+    from textual.app import ComposeResult
+
+    from esx.store import EventStore
+    from esx.store.views import View
+
+_BETWEEN = 0.1
+
+
+class ExportDialog(Keyed, ModalScreen[str | None]):
+    """Asks for a path, writes the rows of a view there, and ends with what it did; escape stops it at any time.
+
+    In a browser the file is handed to that instead.
+    """
+
+    PART = "export"
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "cancel", "Cancel")]
+    DEFAULT_CSS = """
+    ExportDialog {
+        align: center middle;
+        #export-box {
+            width: 90%; max-width: 90; height: auto; padding: 1 2;
+            border: round $primary; background: $surface;
+        }
+        Input { padding: 0 1; background: $boost; margin-bottom: 1; }
+    }
+    """
+
+    def __init__(self, store: EventStore, view: View) -> None:
+        super().__init__()
+        self._store = store
+        self._view = view
+        self._agreed: Path | None = None
+        self._writing = False
+
+    def compose(self) -> ComposeResult:
+        """Lay out the field above the line that tells how it goes."""
+        with Container(id="export-box") as box:
+            box.border_title = "export what is shown, as NDJSON"
+            box.border_subtitle = "enter writes · esc cancels"
+            yield Input(file_name(self._view), id="export-path", select_on_focus=False, compact=True)
+            note = "handed to your browser" if self.app.is_web else f"in {visible(os.getcwd(), limit=200)}"
+            yield Static(Content.styled(note, MUTED), id="export-note")
+
+    def _say(self, text: str, colour: str = "") -> None:
+        self.query_one("#export-note", Static).update(Content.styled(visible(text, limit=300), colour))
+
+    @on(Input.Changed)
+    def _changed(self) -> None:
+        self._agreed = None
+
+    @on(Input.Submitted)
+    def _submitted(self, message: Input.Submitted) -> None:
+        message.stop()
+        if self._writing or not message.value.strip():
+            return
+        path = Path(message.value.strip()).expanduser()
+        if not self.app.is_web and os.path.lexists(path) and path != self._agreed:
+            if not path.is_file():
+                self._say(f"{path} is not a file: name another", "$text-error")
+                return
+            self._agreed = path
+            self._say(f"{path} is there already: enter again replaces it", "$text-warning")
+            return
+        self._writing = True
+        message.input.disabled = True
+        start(self, partial(self._run, path), "export")
+
+    async def _run(self, path: Path) -> None:
+        try:
+            if self.app.is_web:
+                with tempfile.TemporaryFile() as file:
+                    text = await self._write(file)
+                    file.seek(0)
+                    # The browser reads from a file of its own, which is closed when it has all.
+                    self.app.deliver_binary(os.fdopen(os.dup(file.fileno()), "rb"), save_filename=path.name)
+                self.dismiss(f"{text} handed to your browser")
+                return
+            with new_file(path) as file:
+                text = await self._write(file)
+        except (EsxError, OSError) as error:
+            self._writing = False
+            field = self.query_one(Input)
+            field.disabled = False
+            field.focus()
+            self._say(str(error), "$text-error")
+        else:
+            self.dismiss(f"{text} written to {path}")
+
+    async def _write(self, file: IO[bytes]) -> str:
+        rows = size = 0
+        began = told = monotonic()
+        async for piece, count in pieces_of(self._store, self._view):
+            file.write(piece)
+            rows += count
+            size += len(piece)
+            now = monotonic()
+            if now - told >= _BETWEEN:
+                told = now
+                self._say(f"{rows:,} rows, {size_of(size)}, {rows / (now - began):,.0f}/s · esc stops")
+        return f"{rows:,} rows, {size_of(size)},"
+
+    def action_cancel(self) -> None:
+        """Stop, and leave nothing behind."""
+        self.workers.cancel_group(self, "export")
+        self.dismiss("export stopped, nothing written" if self._writing else None)
