@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from textwrap import wrap
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from textual.app import App
@@ -43,10 +44,12 @@ class Help(Keyed, ModalScreen[None]):
     def compose(self) -> ComposeResult:
         """Lay out the groups one below the other."""
         parts: list[str | tuple[str, str]] = []
+        room = max(self.app.size.width * 9 // 10 - _KEYS - 10, 20)
         for title, keys in self._groups:
             parts.append((f"{title}\n", "bold $text-primary"))
             for key, what in keys:
-                parts += [(f"  {key:<18}", "bold"), f"{what}\n"]
+                first, *rest = wrap(what, room, break_on_hyphens=False) or [""]
+                parts += [(f"  {key:<{_KEYS}}", "bold"), f"{first}\n", *(f"  {'':<{_KEYS}}{line}\n" for line in rest)]
             parts.append("\n")
         with VerticalScroll() as scroll:
             scroll.border_title = "keys"
@@ -92,9 +95,15 @@ def groups_of(screen: Screen[object]) -> list[Group]:
             title = _TITLES.get(type(active.node).__name__, "the focused part")
         groups.setdefault(title, []).append((binding, active.node))
     order = sorted(groups, key=lambda title: title == EVERYWHERE)
-    return [Group(title, sorted(groups[title], key=lambda each: not each[0].tooltip)) for title in order]
+    return [Group(title, sorted(groups[title], key=lambda each: _is_moving(each[0]))) for title in order]
 
 
+def _is_moving(binding: Binding) -> bool:
+    return binding.action.partition("(")[0] in _MOVING
+
+
+_KEYS = 18
+_MOVING = frozenset({"move", "page", "first", "last", "line", "start", "end"})
 EVERYWHERE = "everywhere"
 _TITLES = {
     "PagedList": "this list",
