@@ -92,7 +92,8 @@ def groups_of(screen: Screen[object]) -> list[Group]:
         if isinstance(active.node, App | Screen):
             title = EVERYWHERE
         else:
-            title = _TITLES.get(type(active.node).__name__, "the focused part")
+            kinds = (kind.__name__ for kind in type(active.node).__mro__)
+            title = next((_TITLES[kind] for kind in kinds if kind in _TITLES), "the focused part")
         groups.setdefault(title, []).append((binding, active.node))
     order = sorted(groups, key=lambda title: title == EVERYWHERE)
     return [Group(title, sorted(groups[title], key=lambda each: _is_moving(each[0]))) for title in order]
@@ -110,6 +111,9 @@ _TITLES = {
     "RowTable": "this list",
     "FeedList": "this list",
     "EventDetail": "the event",
+    "StreamList": "the streams",
+    "EventList": "the events",
+    "TrailPane": "screen Trail",
     "StreamsPane": "screen Streams",
     "FeedPane": "screen Feed",
     "TrailTable": "this list",
