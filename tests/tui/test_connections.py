@@ -102,7 +102,7 @@ def test_every_key_of_ours_can_be_changed() -> None:
 
 async def test_a_query_that_takes_too_long_is_a_message(dsn18: str, store18: EventStore) -> None:
     await fill(store18, 1, 1)
-    async with explorer(dsn18, config=Config(statement_timeout=0.1)) as (app, pilot):
+    async with explorer(dsn18, config=Config(statement_timeout=1.0)) as (app, pilot):
 
         async def slow() -> None:
             assert app.link.store is not None

@@ -113,7 +113,6 @@ _TITLES = {
     "EventDetail": "the event",
     "StreamList": "the streams",
     "EventList": "the events",
-    "TrailPane": "screen Trail",
     "StreamsPane": "screen Streams",
     "FeedPane": "screen Feed",
     "TrailTable": "this list",
