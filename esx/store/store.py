@@ -554,6 +554,12 @@ class EventStore:
             position = part.position
             limit = None if limit is None else limit - len(part.events)
 
+    async def common_types(self) -> list[str]:
+        """Return the most common event types, by PostgreSQL's statistics: quick at any size, but not all of them."""
+        async with self._connection() as connection:
+            layout, _, _ = await self._tools(connection)
+            return await search.common_types(connection, layout)
+
     async def locate(self, position: Position, *, stream: str | None = None) -> int | None:
         """Return the number, in the list of a stream (None: of all streams), of the event at a position.
 

@@ -86,6 +86,15 @@ def spark(values: Iterable[float], width: int) -> str:
     return bars.rjust(width)
 
 
+def count_of(number: int) -> str:
+    """Return a count for people, short: ``9,876``, ``120k``, ``1.2M``."""
+    if number < 10_000:
+        return f"{number:,}"
+    if number < 999_500:
+        return f"{number / 1000:.0f}k"
+    return f"{number / 1_000_000:.1f}M".replace(".0M", "M")
+
+
 def size_of(count: float) -> str:
     """Return a number of bytes for people: ``812 B``, ``4.2 MB``."""
     for unit in ("B", "kB", "MB", "GB"):

@@ -189,6 +189,7 @@ class Window(Generic[Row, Key]):
 
     async def _end(self) -> Loaded[Row, Key]:
         page = await self.source.page(None, backwards=True, limit=self._page)
+        self.looked = page.looked
         return list(page.rows), page.onward is None, True, page.onward, None
 
     async def _around(self, key: Key) -> tuple[Loaded[Row, Key], int]:
@@ -196,5 +197,6 @@ class Window(Generic[Row, Key]):
         # The page after starts behind the last row before `key`, so that it begins with the row of `key` itself.
         joint = self.source.key(before.rows[-1]) if before.rows else before.onward
         after = await self.source.page(joint, backwards=False, limit=self._page)
+        self.looked = before.looked + after.looked
         rows = [*before.rows, *after.rows]
         return (rows, before.onward is None, after.onward is None, before.onward, after.onward), len(before.rows)

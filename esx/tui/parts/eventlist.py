@@ -2,29 +2,49 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 from textual import on
-from textual.binding import Binding
+from textual.binding import Binding, BindingType
 from textual.content import Content
 from textual.message import Message
 
+from esx.positions import SYNTAX, parse_position
+from esx.store.barrier import Filter
+from esx.store.errors import EsxError, InvalidQuery
 from esx.store.views import EventsView
 from esx.text import visible
+from esx.tui.cells import count_of
+from esx.tui.eventfilter import HINT, PLACEHOLDER, complete_type, filter_text, parse_filter
+from esx.tui.found import FoundEvents
 from esx.tui.parts.columns import event_columns
 from esx.tui.parts.part import Part
 from esx.tui.parts.streamlist import SETTLE
 from esx.tui.rows import EventRow
 from esx.tui.sources import AllEvents, StreamEvents
+from esx.tui.widgets.askline import AskLine
 from esx.tui.widgets.pagedlist import PagedList
 from esx.tui.widgets.rowtable import RowTable
+from esx.tui.window import PAGE
+from esx.tui.work import start
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult
     from textual.timer import Timer
 
+    from esx.positions import Position
+    from esx.store.search import SearchPlan
+    from esx.store.store import EventStore
     from esx.tui.follower import Follower
     from esx.tui.link import Link
+
+
+_OWN_KEYS = [
+    Binding("f", "find", "Find", tooltip="Choose events by type (a glob) and by JSONPath"),
+    Binding("colon", "go", "Go to", key_display=":", tooltip=f"Go to a number or a time: {SYNTAX}"),
+]
 
 
 class EventList(Part):
@@ -41,7 +61,10 @@ class EventList(Part):
     KEYS: ClassVar[list[Binding]] = [
         Binding("a", "all", "$all", tooltip="The events of all streams, in the global order"),
         Binding("b", "flip", "Flip", tooltip="Events oldest first, or newest first"),
+        *(replace(key, show=False) for key in _OWN_KEYS),
     ]
+    # Shown only where the focus is on events, or they would leave no room in the footer for the others.
+    BINDINGS: ClassVar[list[BindingType]] = [*_OWN_KEYS]
 
     def __init__(self, link: Link, follower: Follower, *, id: str) -> None:
         super().__init__(link, id=id)
@@ -51,11 +74,16 @@ class EventList(Part):
         self.newest_first = {True: True, False: False}
         """Which way events run: of all streams (True), of one (False)."""
         self._version = -1
-        self._source: AllEvents | StreamEvents | None = None
+        self.filter = Filter()
+        """Which events are shown; an empty one shows all."""
+        self._source: AllEvents | StreamEvents | FoundEvents | None = None
+        self._agreed: tuple[Filter, str | None] | None = None
+        """The filter and stream whose cost has been agreed to."""
         self._row_timer: Timer | None = None
 
     def compose(self) -> ComposeResult:
-        """Lay out the list."""
+        """Lay out the line for questions above the list."""
+        yield AskLine(id="events-line")
         yield PagedList[EventRow, int](event_columns(in_all=True), id="events", empty="no events")
 
     @property
@@ -67,7 +95,12 @@ class EventList(Part):
         """Return what the list shows, as a value, from the first row on screen on."""
         top = self.table.top_row
         start = None if top is None else top.global_seq if self.stream_id is None else top.stream_seq
-        return EventsView(self.stream_id, start, self.newest_first[self.stream_id is None])
+        return EventsView(self.stream_id, start, self.newest_first[self.stream_id is None], self.filter)
+
+    @property
+    def line(self) -> AskLine:
+        """The line in which the filter, or where to go, is typed."""
+        return self.query_one("#events-line", AskLine)
 
     def on_mount(self) -> None:
         """Write the title."""
@@ -80,7 +113,12 @@ class EventList(Part):
         """
         self._version = version
         if self._source is None or stream_id != self.stream_id or at is not None:
+            if self.line.shown and stream_id != self.stream_id:
+                self.line.close()
             self.stream_id = stream_id
+            if at is not None:
+                # The filter might hide just that event.
+                self.filter = Filter()
             self.show(at=at)
 
     def show(self, *, at: int | None = None) -> None:
@@ -93,6 +131,14 @@ class EventList(Part):
         self._write_title()
         if store is None:
             return
+        self.table.nothing = "no event passes the filter" if self.filter else "no events"
+        # A search that is being planned would come too late.
+        self.workers.cancel_group(self, "plan")
+        if self.filter:
+            self.table.show(None)
+            self.table.empty = "searching …"
+            start(self, partial(self._search, store, self.filter, agreed=False), "plan")
+            return
         if self.stream_id is None:
             self._source = AllEvents(store, newest_first=newest_first)
         else:
@@ -102,14 +148,18 @@ class EventList(Part):
     def _write_title(self) -> None:
         in_all = self.stream_id is None
         name = "$all" if self.stream_id is None else visible(self.stream_id, limit=60)
-        self.border_title = Content(f"{name} · {'newest first' if self.newest_first[in_all] else 'oldest first'}")
+        chosen = f" · {visible(filter_text(self.filter), limit=120)}" if self.filter else ""
+        order = "newest first" if self.newest_first[in_all] else "oldest first"
+        self.border_title = Content(f"{name} · {order}{chosen}")
 
     @on(PagedList.Moved, "#events")
     def write_position(self) -> None:
         """Say where the cursor is."""
         row = self.table.row
         text = ""
-        if row is not None and self.stream_id is None:
+        if isinstance(self._source, FoundEvents):
+            text = self._progress(self._source)
+        elif row is not None and self.stream_id is None:
             # Follow says how far the store has come since the list was read.
             newest = self.table.rows[0 if self.newest_first[True] else -1].global_seq
             newer = self.follower.position - newest
@@ -149,3 +199,167 @@ class EventList(Part):
         in_all = self.stream_id is None
         self.newest_first[in_all] = not self.newest_first[in_all]
         self.show()
+
+    # -- filter ------------------------------------------------------------------------------------------------
+
+    def action_find(self) -> None:
+        """Open the line in which to type the filter."""
+        loaded = sorted({row.event_type for row in self.table.rows})
+        self._ask_filter(loaded)
+        store = self.link.store
+        if store is not None:
+            start(self, partial(self._offer_types, store, loaded), "types")
+
+    def _ask_filter(self, types: list[str]) -> None:
+        self.line.ask(
+            "find",
+            text=filter_text(self.filter),
+            placeholder=PLACEHOLDER,
+            hint=f"{HINT}\nenter finds · → completes a type · empty shows all · esc leaves",
+            complete=lambda text: complete_type(text, types),
+        )
+
+    async def _offer_types(self, store: EventStore, types: list[str]) -> None:
+        """Complete types that are not on screen as well."""
+        try:
+            common = await store.common_types()
+        except EsxError:
+            return
+        types += [name for name in common if name not in types and visible(name) == name]
+
+    @on(AskLine.Answered)
+    def _answered(self, message: AskLine.Answered) -> None:
+        message.stop()
+        store = self.link.store
+        if store is None:
+            return
+        if message.subject == "go":
+            self._go(store, message.text)
+            return
+        try:
+            chosen = parse_filter(message.text)
+        except ValueError as error:
+            self.line.say(str(error), error=True)
+            return
+        if chosen:
+            start(self, partial(self._search, store, chosen, agreed=message.again), "plan")
+        else:
+            self.clear_filter()
+
+    @on(AskLine.Left)
+    def _left(self, message: AskLine.Left) -> None:
+        message.stop()
+        self.workers.cancel_group(self, "plan")
+        self.table.focus()
+
+    async def _search(self, store: EventStore, chosen: Filter, *, agreed: bool) -> None:
+        """Show what passes the filter, if it is cheap or its cost has been agreed to; else ask."""
+        stream_id = self.stream_id
+        try:
+            plan = await store.plan_search(chosen, stream=stream_id, wanted=PAGE)
+        except EsxError as error:
+            self._refused(error)
+            return
+        if stream_id != self.stream_id:
+            return
+        if plan.large and not agreed and self._agreed != (chosen, stream_id):
+            self._ask_for(plan)
+            return
+        if plan.large:
+            self._agreed = (chosen, stream_id)
+        self.filter = chosen
+        self._source = FoundEvents(store, plan, newest_first=self.newest_first[stream_id is None])
+        self.table.nothing = "no event passes the filter"
+        self._write_title()
+        if self.line.shown:
+            self.line.close()
+            self.table.focus()
+        self.table.show(self._source)
+        self.write_position()
+
+    def _refused(self, error: EsxError) -> None:
+        if self.line.shown:
+            self.line.say(str(error), error=True)
+        else:
+            self.table.problem = str(error)
+            self.table.refresh()
+        if not isinstance(error, InvalidQuery):
+            self.link.report(error)
+
+    def _ask_for(self, plan: SearchPlan) -> None:
+        """Say what a search costs, and wait for an answer."""
+        if not self.line.shown:
+            # Another list was opened with the filter of the last one: nothing was asked for yet.
+            self.table.empty = f"not searched: {plan.time} for ~{plan.total:,} events · f and enter run it"
+            self.table.refresh()
+            return
+        advice = "".join(f"\nan index would make it quick: {statement}" for statement in plan.advice)
+        self.line.say(f"this {plan.cost}{advice}\nenter runs it · esc does not", question=True)
+
+    def _progress(self, source: FoundEvents) -> str:
+        table, window = self.table, self.table.window
+        if window is None:
+            return ""
+        found = f"{len(window.rows):,} found"
+        if window.loaded and window.top and window.bottom:
+            return found
+        looked = f"{found} in {count_of(min(window.looked, source.to_look_at))} of ~{count_of(source.to_look_at)}"
+        if table.stopped:
+            return f"stopped: {looked} · r goes on"
+        return f"{looked} · esc stops" if table.busy else f"{looked} so far"
+
+    def stop(self) -> bool:
+        """Stop a search; return whether one was running."""
+        return isinstance(self._source, FoundEvents) and self.table.stop()
+
+    def clear_filter(self) -> bool:
+        """Show all events again; return whether there was a filter."""
+        if self.line.shown:
+            self.line.close()
+            self.table.focus()
+        if not self.filter:
+            return False
+        row = self.table.row
+        self.filter = Filter()
+        at = None if row is None else row.global_seq if self.stream_id is None else row.stream_seq
+        self.show(at=at)
+        return True
+
+    # -- going to a place --------------------------------------------------------------------------------------
+
+    def action_go(self) -> None:
+        """Open the line in which to type where to go."""
+        number = "a global_seq" if self.stream_id is None else "a stream_seq, #99 a global_seq"
+        self.line.ask(
+            "go",
+            placeholder=f"go to: {SYNTAX}",
+            hint=f"{number}, or a time: 2026-08-07 14:00, 14:00, yesterday, -2h · esc leaves",
+        )
+
+    def _go(self, store: EventStore, text: str) -> None:
+        try:
+            position = parse_position(text.lstrip(": "))
+        except ValueError as error:
+            self.line.say(str(error), error=True)
+        else:
+            start(self, partial(self._go_to, store, position, text), "go")
+
+    async def _go_to(self, store: EventStore, position: Position, text: str) -> None:
+        stream_id = self.stream_id
+        try:
+            number = await store.locate(position, stream=stream_id)
+        except EsxError as error:
+            self._refused(error)
+            return
+        if stream_id != self.stream_id:
+            return
+        self.line.close()
+        self.table.focus()
+        if number is not None:
+            self.table.go_to(number)
+            return
+        if self.newest_first[stream_id is None]:
+            self.table.action_first()
+        else:
+            self.table.action_last()
+        self.notify(f"The list ends before {visible(text, limit=60)}: this is its last event.", markup=False)

@@ -38,7 +38,7 @@ class StreamsPane(Pane):
         Binding("r", "refresh", "Refresh", show=False, tooltip="Read again what is on screen"),
         Binding("left,h", "focus_part(-1)", "Part to the left", show=False),
         Binding("right,l", "focus_part(1)", "Part to the right", show=False),
-        Binding("escape", "back", "Back", show=False, tooltip="Clear the filter, or leave the zoom"),
+        Binding("escape", "back", "Back", show=False, tooltip="End a search, clear the filter, or leave the zoom"),
     ]
     DEFAULT_CSS = """
     StreamsPane {
@@ -165,7 +165,11 @@ class StreamsPane(Pane):
     # -- keys -----------------------------------------------------------------------------------------------
 
     def action_back(self) -> None:
-        """Undo the last narrowing: the filter, or the zoom."""
+        """Undo the last step: end a search, clear a filter, leave the zoom, go one part to the left."""
+        if self.event_list.stop():
+            return
+        if not self.streams.has_focus and self.event_list.clear_filter():
+            return
         if self.stream_list.clear_filter():
             return
         if self.has_class("-zoomed"):

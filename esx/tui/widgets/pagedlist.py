@@ -136,12 +136,15 @@ class PagedList(RowTable[Row], Generic[Row, Key]):
             self._seek(self._aim + by * max(self.body_height - 1, 1))
 
     def reload(self) -> None:
-        """Read the rows on screen again and stay where we are."""
+        """Read the rows on screen again and stay where we are; after `stop`, go on from where it was."""
         window = self.window
         if window is None:
             return
+        if self.stopped and window.loaded:
+            self.stopped = False
+            self._want_more()
+            return
         self._measured = False
-        self.stopped = False
         row = self.row
         if row is None or self.cursor < self.body_height // 2:
             # Near the start, what is new there should come into view.
@@ -164,6 +167,7 @@ class PagedList(RowTable[Row], Generic[Row, Key]):
 
     def _load(self, load: Callable[[], Awaitable[None]], *, aim: int | None = None) -> None:
         self.busy = True
+        self.stopped = False
         self._aim = aim
         self._aimed_at = monotonic()
         # What is being loaded is cancelled, in PostgreSQL too.

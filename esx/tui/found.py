@@ -1,0 +1,52 @@
+"""The events that pass a filter, as a list that is found as it is looked at. Plain asyncio code, no screen."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from esx.store.search import Pace
+from esx.tui.rows import EventRow
+from esx.tui.sources import Page
+
+if TYPE_CHECKING:
+    from esx.store.search import SearchPlan
+    from esx.store.store import EventStore
+
+
+class FoundEvents:
+    """The events that a search finds, in a stream or in all, oldest first or newest first."""
+
+    ends_anywhere = True
+
+    def __init__(self, store: EventStore, plan: SearchPlan, *, newest_first: bool) -> None:
+        self._store = store
+        self.plan = plan
+        self.newest_first = newest_first
+        self._pace = Pace()
+
+    @property
+    def to_look_at(self) -> int:
+        """About how many events have to be looked at for all that pass."""
+        return self.plan.reads if self.plan.index else self.plan.total
+
+    async def page(self, after: int | None, *, backwards: bool, limit: int) -> Page[EventRow, int]:
+        """Return what is found in the next slice, by stream_seq or, of all, by global_seq."""
+        down = backwards != self.newest_first
+        with self._pace:
+            found = await self._store.search_previews(
+                self.plan,
+                after=None if down else after,
+                before=after if down else None,
+                limit=limit,
+                scan=self._pace.scan,
+                backwards=down,
+            )
+        rows = list(map(EventRow.of_preview, found.events))
+        return Page(rows[::-1] if backwards else rows, found.position, found.looked_at)
+
+    async def measure(self) -> None:
+        """Return nothing: how many events pass only looking at them can tell."""
+
+    def key(self, row: EventRow) -> int:
+        """Return the number in the list."""
+        return row.global_seq if self.plan.scope.stream_id is None else row.stream_seq

@@ -1,0 +1,138 @@
+"""A line to type an answer into, and under it a hint, or what is wrong with the answer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from textual import on
+from textual.binding import Binding, BindingType
+from textual.containers import Vertical
+from textual.content import Content
+from textual.message import Message
+from textual.suggester import Suggester
+from textual.widgets import Input, Static
+
+from esx.text import visible
+from esx.tui.cells import MUTED
+from esx.tui.keymap import Keyed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from textual.app import ComposeResult
+
+_ERROR, _QUESTION = "$text-error", "$text-warning"
+
+
+class AskLine(Keyed, Vertical):
+    """Not shown until something is asked. `subject` says what that is."""
+
+    class Answered(Message):
+        """Enter was pressed. `again` says that nothing was changed since the last time: it is meant."""
+
+        def __init__(self, subject: str, text: str, *, again: bool) -> None:
+            super().__init__()
+            self.subject = subject
+            self.text = text
+            self.again = again
+
+    class Left(Message):
+        """Nothing is to be answered."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "leave", "Leave it", show=False, tooltip="Close the line, changing nothing"),
+    ]
+    DEFAULT_CSS = """
+    AskLine {
+        display: none;
+        height: auto;
+        background: $boost;
+        padding: 0 1;
+        &.-shown { display: block; }
+        Input { height: 1; border: none; padding: 0; background: $boost; }
+        Static { height: auto; max-height: 6; }
+    }
+    """
+
+    def __init__(self, *, id: str) -> None:
+        super().__init__(id=id)
+        self.subject = ""
+        self._hint = ""
+        self._answered: str | None = None
+
+    def compose(self) -> ComposeResult:
+        """Lay out the line above its hint."""
+        yield Input(compact=True)
+        yield Static(markup=False)
+
+    @property
+    def line(self) -> Input:
+        """The line itself."""
+        return self.query_one(Input)
+
+    @property
+    def shown(self) -> bool:
+        """Whether something is being asked."""
+        return self.has_class("-shown")
+
+    def ask(
+        self,
+        subject: str,
+        *,
+        text: str = "",
+        placeholder: str,
+        hint: str,
+        complete: Callable[[str], str | None] | None = None,
+    ) -> None:
+        """Ask for an answer, beginning with `text`; `complete` returns a text completed, if it can be."""
+        self.subject = subject
+        self._hint = hint
+        self._answered = None
+        line = self.line
+        line.placeholder = placeholder
+        line.suggester = None if complete is None else _Completed(complete)
+        line.value = text
+        line.cursor_position = len(text)
+        self.say(hint)
+        self.add_class("-shown")
+        # Not `focus`, which takes a turn: what is typed ahead belongs here.
+        self.screen.set_focus(line)
+
+    def say(self, text: str, *, error: bool = False, question: bool = False) -> None:
+        """Write below the line: a hint, what is wrong, or what has to be answered with enter."""
+        style = _ERROR if error else _QUESTION if question else MUTED
+        shown = "\n".join(visible(part, limit=1000) for part in text.split("\n"))
+        self.query_one(Static).update(Content.styled(shown, style))
+
+    def close(self) -> None:
+        """Take the line away."""
+        self.remove_class("-shown")
+
+    @on(Input.Changed)
+    def _changed(self, message: Input.Changed) -> None:
+        message.stop()
+        if self._answered is not None and message.value != self._answered:
+            self._answered = None
+            self.say(self._hint)
+
+    @on(Input.Submitted)
+    def _submitted(self, message: Input.Submitted) -> None:
+        message.stop()
+        again = message.value == self._answered
+        self._answered = message.value
+        self.post_message(self.Answered(self.subject, message.value, again=again))
+
+    def action_leave(self) -> None:
+        """Close the line."""
+        self.close()
+        self.post_message(self.Left())
+
+
+class _Completed(Suggester):
+    def __init__(self, complete: Callable[[str], str | None]) -> None:
+        super().__init__(use_cache=False, case_sensitive=True)
+        self._complete = complete
+
+    async def get_suggestion(self, value: str) -> str | None:
+        """Return the value completed."""
+        return self._complete(value)

@@ -1,0 +1,164 @@
+"""Finding events by a filter, and going to a place in their list."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+import pytest
+
+from esx import times
+from esx.store.bulk import ImportedEvent
+from tests.tui.helpers import browse, explorer, text_of, until
+
+if TYPE_CHECKING:
+    from textual.pilot import Pilot
+
+    from esx.store import EventStore
+    from esx.tui.app import Explorer
+
+START = datetime(2026, 8, 7, 12, tzinfo=UTC)
+
+
+async def fill(store: EventStore, events: int = 3000, *, stream: str = "long", at: datetime = START) -> None:
+    """Events of a stream, a minute apart, every hundredth of them rare."""
+    types = ["Usual"] * 99 + ["Rare"]
+    await store.import_events(
+        ImportedEvent(stream, n, types[n % 100], f'{{"n": {n}}}', None, at + timedelta(minutes=n), uuid4())
+        for n in range(events)
+    )
+
+
+async def find(pilot: Pilot[None], text: str) -> None:
+    app = pilot.app
+    await pilot.press("f")
+    await until(pilot, lambda: browse(app).event_list.line.line.has_focus)  # type: ignore[arg-type]
+    browse(app).event_list.line.line.value = text  # type: ignore[arg-type]
+    await pilot.press("enter")
+
+
+def numbers(app: Explorer) -> list[int]:
+    return [row.global_seq for row in browse(app).events.rows]
+
+
+async def test_events_are_found_by_type_and_path_and_shown_again(dsn18: str, store18: EventStore) -> None:
+    await fill(store18)
+    async with explorer(dsn18) as (app, pilot):
+        events = browse(app).events
+        await pilot.press("a")
+        await until(pilot, lambda: len(events.rows) >= 200)
+        await pilot.press("f", *"rar")
+        await pilot.press("right")
+        await until(pilot, lambda: browse(app).event_list.line.line.value == "rare", "for the completed type")
+        browse(app).event_list.line.line.value = "Rare"
+        await pilot.press("enter")
+        await until(pilot, lambda: numbers(app) == list(range(3000, 0, -100)), "for what is rare")
+        await until(pilot, lambda: "$all · newest first · type:Rare" in text_of(app) and "30 found" in text_of(app))
+        assert events.has_focus
+        await find(pilot, "R* $.n < 250")
+        await until(pilot, lambda: numbers(app) == [200, 100])
+        await pilot.press("b")
+        await until(
+            pilot, lambda: numbers(app) == [100, 200] and "oldest first · type:R* where:$.n < 250" in text_of(app)
+        )
+        # The filter stays when another list is opened, and the event found stays in sight when it goes.
+        await pilot.press("left", "down")
+        await until(pilot, lambda: browse(app).stream_id == "long" and numbers(app) == [100, 200])
+        await pilot.press("right", "down", "escape")
+        await until(pilot, lambda: len(events.rows) >= 200 and events.row is not None and events.row.global_seq == 200)
+        assert "where:" not in text_of(app)
+
+
+async def test_what_is_wrong_with_a_filter_is_said_under_it(dsn18: str, store18: EventStore) -> None:
+    await fill(store18, 3)
+    async with explorer(dsn18) as (app, pilot):
+        for text, reason in (
+            ("$.a >", "'$.a >' is not a JSONPath that PostgreSQL takes"),
+            ("Rare amount", "'amount' is not a JSONPath"),
+            ("[a", "[ without its ]"),
+        ):
+            await find(pilot, text)
+            await until(pilot, lambda: reason in text_of(app), reason)  # noqa: B023
+            assert browse(app).event_list.line.line.has_focus
+            await pilot.press("escape")
+        await until(pilot, lambda: browse(app).events.has_focus)
+        assert len(browse(app).events.rows) == 3
+
+
+async def test_a_large_search_asks_first_shows_how_far_it_is_and_can_be_stopped(
+    dsn18: str, store18: EventStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await fill(store18, 20_000)
+    monkeypatch.setattr("esx.store.search._MOST_SCANNED", 100)
+    monkeypatch.setattr("esx.store.search.LARGE", 0.01)
+    async with explorer(dsn18) as (app, pilot):
+        pane, events = browse(app), browse(app).events
+        await pilot.press("a")
+        await until(pilot, lambda: len(events.rows) >= 200)
+        await find(pilot, "$.n < 5")
+        await until(pilot, lambda: "enter runs it" in text_of(app), "for the cost")
+        shown = text_of(app)
+        assert "this looks at ~" in shown
+        assert "CREATE INDEX" in shown
+        await pilot.press("escape")
+        assert not pane.event_list.filter
+        assert len(events.rows) >= 200
+        await find(pilot, "$.n < 5")
+        await until(pilot, lambda: "enter runs it" in text_of(app), "for the cost again")
+        await pilot.press("enter")
+        await until(pilot, lambda: "esc stops" in text_of(app), "for the search to begin")
+        await pilot.press("escape")
+        await until(pilot, lambda: "stopped: 0 found in" in text_of(app), "for it to stop")
+        assert events.window is not None
+        assert 0 < events.window.looked < 20_000
+        monkeypatch.setattr("esx.store.search._MOST_SCANNED", 100_000)
+        await pilot.press("r")
+        await until(pilot, lambda: numbers(app) == [5, 4, 3, 2, 1], "for the last to be found")
+        assert events.window.looked == 20_000
+        await pilot.press("escape")
+        await until(pilot, lambda: len(events.rows) >= 5 and "where:" not in text_of(app))
+
+
+async def test_go_to_a_number_a_global_number_and_a_time(dsn18: str, store18: EventStore) -> None:
+    await fill(store18, 7, stream="before", at=START - timedelta(days=1))
+    await fill(store18)
+    times.show_times_in(UTC)
+    try:
+        async with explorer(dsn18) as (app, pilot):
+            events = browse(app).events
+
+            async def go(text: str) -> None:
+                await pilot.press("colon")
+                await until(pilot, lambda: browse(app).event_list.line.line.has_focus)
+                browse(app).event_list.line.line.value = text
+                await pilot.press("enter")
+
+            def at(number: int) -> bool:
+                row = events.row
+                shown = events.scroll_offset.y <= events.cursor < events.scroll_offset.y + events.body_height
+                return row is not None and row.stream_seq == number and row.stream == "long" and shown
+
+            for key in ("a", "b"):
+                # Newest first, then oldest first.
+                await pilot.press(key)
+                await until(pilot, lambda: events.rows and not events.busy)
+                await go("1,500")
+                await until(pilot, lambda: at(1500 - 8), "for a global_seq")
+                await go("2026-08-07 13:30")
+                await until(pilot, lambda: at(90), "for a time")
+                assert events.has_focus
+            await pilot.press("left", "end")
+            await until(pilot, lambda: browse(app).stream_id == "long" and not events.busy)
+            await go("2999")
+            await until(pilot, lambda: at(2999), "for a stream_seq")
+            await go("#8")
+            await until(pilot, lambda: at(0), "for a global_seq in a stream")
+            await go("2030-01-01")
+            await until(pilot, lambda: at(2999) and "ends before" in text_of(app), "for the end")
+            await go("soon")
+            await until(pilot, lambda: "'soon' is neither a position nor a time" in " ".join(text_of(app).split()))
+            await pilot.press("escape")
+            await until(pilot, lambda: events.has_focus and at(2999))
+    finally:
+        times.show_times_in(None)
