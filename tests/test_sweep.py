@@ -15,7 +15,7 @@ from esx.load.model import LoadCounts, LoadOptions, LoadProgress
 from esx.load.pages.compare import compare_page
 from esx.load.pages.sweep import sweep_page, sweep_picture
 from esx.load.sweep import Plan, Result, Sweep, SweepRun, Sweeps, Turn, plan_of, point_text
-from esx.load.sweep_text import sweep_command, sweep_lines
+from esx.load.sweep_text import sweep_command, sweep_lines, sweep_markdown
 from tests.test_archive import HEADER, LINE, SUMMARY, Told, save
 from tests.test_pages import check
 
@@ -132,6 +132,11 @@ def test_it_says_where_the_curve_bends_and_what_was_best(tmp_path: Path) -> None
     )
     assert "it bends at streams=16" in check(sweep_page(sweep)).text
     assert "conditional" in sweep_picture(sweep)
+    assert sweep_markdown(sweep).splitlines()[:3] == [
+        "| streams | conditional | row-lock |",
+        "| --- | ---: | ---: |",
+        "| 1 | 300/s, 90% | 4,000/s, 0% |",
+    ]
 
 
 def test_the_best_policy_is_named_with_what_it_gains(tmp_path: Path) -> None:

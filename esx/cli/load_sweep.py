@@ -10,7 +10,7 @@ import signal
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 from click.core import ParameterSource
@@ -22,9 +22,17 @@ from esx.cli.load_options import load_options, workload_options
 if TYPE_CHECKING:
     from esx.database import Database
     from esx.load.model import LoadOptions
-    from esx.load.sweep import Sweep
+    from esx.load.sweep import Sweep, Sweeps
 
-_NOT_FIXED = frozenset({"dsn", "as_json", "html", "svg", "again", "show", "yes_write_to"})
+_NOT_FIXED = frozenset({"dsn", "as_json", "html", "svg", "markdown", "again", "show", "yes_write_to"})
+
+
+class _Files(NamedTuple):
+    """Where a sweep is to be written."""
+
+    html: Path | None
+    svg: Path | None
+    markdown: Path | None
 
 
 @click.command(name="sweep")
@@ -37,8 +45,12 @@ _NOT_FIXED = frozenset({"dsn", "as_json", "html", "svg", "again", "show", "yes_w
 @click.option("--rounds", type=int, default=1, show_default=True, metavar="N", help="Measure everything N times.")
 @click.option("--again", metavar="SWEEP", help="Repeat a saved sweep with its parameters; `last` is the newest.")
 @click.option("--show", metavar="SWEEP", help="Show a saved sweep; nothing is run.")
+@click.option("--list", "listed", is_flag=True, help="List the saved sweeps; nothing is run.")
 @click.option("--html", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Write a page of it.")
 @click.option("--svg", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Write its curves as SVG.")
+@click.option(
+    "--markdown", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Write its table as Markdown."
+)
 @workload_options
 @json_option
 @database_option
@@ -50,8 +62,10 @@ def command(
     rounds: int,
     again: str | None,
     show: str | None,
+    listed: bool,
     html: Path | None,
     svg: Path | None,
+    markdown: Path | None,
     dsn: str | None,
     as_json: bool,
     **knobs: Any,
@@ -70,10 +84,13 @@ def command(
     from esx.load.sweep import Plan, Sweeps, plan_of
 
     sweeps = Sweeps.of(os.environ)
+    if listed:
+        _list(sweeps, as_json=as_json)
+        return
     if again is not None or show is not None:
         _alone(ctx, "--again" if again is not None else "--show", both=again is not None and show is not None)
     if show is not None:
-        _tell(sweeps.load(show), html, svg, as_json=as_json)
+        _tell(sweeps.load(show), _Files(html, svg, markdown), as_json=as_json)
         return
     if again is not None:
         old = sweeps.load(again).plan
@@ -86,12 +103,33 @@ def command(
             raise click.UsageError(str(error)) from None
     with database(dsn) as opened:
         sweep, stopped = run(_run(opened, sweeps.new(plan, opened.label), sweeps, as_json=as_json))
-    _tell(sweep, html, svg, as_json=False, quiet=as_json)
+    _tell(sweep, _Files(html, svg, markdown), as_json=False, quiet=as_json)
     if stopped:
         raise KeyboardInterrupt
     failed = [result.run for result in sweep.results if result.verdict != "pass"]
     if failed:
         raise click.ClickException(f"{len(failed)} runs did not pass their verdict: {', '.join(failed[:5])}")
+
+
+def _list(sweeps: Sweeps, *, as_json: bool) -> None:
+    from esx.load.sweep_text import sweep_command
+    from esx.times import clock
+
+    problems: list[str] = []
+    found = sweeps.all(problems)
+    lines = Lines()
+    for sweep in found:
+        ran, planned, command_text = len(sweep.results), len(sweep.plan.runs()), sweep_command(sweep)
+        if as_json:
+            fields = {"sweep": sweep.id, "started_at": sweep.started_at.isoformat(), "runs": ran, "planned": planned}
+            lines.json(json.dumps({**fields, "command": command_text}, ensure_ascii=False))
+        else:
+            lines.text(f"{sweep.id}  {clock(sweep.started_at)[:16]}  {ran} of {planned} runs")
+            lines.text(f"    {command_text}")
+    if not found and not as_json:
+        narrate(f"no sweep is saved in {sweeps.directory}: `esx load sweep --vary ...` makes one")
+    for problem in problems:
+        narrate(problem)
 
 
 def _base(knobs: dict[str, Any]) -> LoadOptions:
@@ -156,8 +194,8 @@ def _turn_text(turn: Any, left: float) -> str:
     return f"run {turn.number} of {turn.runs}, {minutes}:{seconds:02d} left"
 
 
-def _tell(sweep: Sweep, html: Path | None, svg: Path | None, *, as_json: bool, quiet: bool = False) -> None:
-    from esx.load.sweep_text import sweep_lines
+def _tell(sweep: Sweep, files: _Files, *, as_json: bool, quiet: bool = False) -> None:
+    from esx.load.sweep_text import sweep_lines, sweep_markdown
 
     lines = Lines()
     if as_json:
@@ -166,15 +204,20 @@ def _tell(sweep: Sweep, html: Path | None, svg: Path | None, *, as_json: bool, q
     elif not quiet:
         colour = sys.stdout.isatty()
         for line in sweep_lines(sweep, colour=colour):
-            # The plots are ours; all else in a sweep is numbers and words that were checked.
+            # The plots are ours, colours and all; what comes from a file was made visible.
             click.echo(line)
-    if html is not None:
+    if files.html is not None:
         from esx.load.pages.sweep import sweep_page
 
-        html.write_text(sweep_page(sweep), encoding="utf-8")
-        narrate(f"wrote {html}")
-    if svg is not None:
+        _write(files.html, sweep_page(sweep))
+    if files.svg is not None:
         from esx.load.pages.sweep import sweep_picture
 
-        svg.write_text(sweep_picture(sweep), encoding="utf-8")
-        narrate(f"wrote {svg}")
+        _write(files.svg, sweep_picture(sweep))
+    if files.markdown is not None:
+        _write(files.markdown, sweep_markdown(sweep))
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
+    narrate(f"wrote {path}")

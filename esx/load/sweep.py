@@ -271,6 +271,16 @@ class Sweeps:
             os.fsync(file.fileno())
         part.replace(self.directory / f"{sweep.id}.json")
 
+    def all(self, problems: list[str]) -> list[Sweep]:
+        """Return every saved sweep, the newest first. What cannot be read is left out, with a line in `problems`."""
+        found = []
+        for path in self.directory.glob("*.json"):
+            try:
+                found.append(self.load(path.stem))
+            except NoSuchRun as error:
+                problems.append(visible(str(error), limit=300))
+        return sorted(found, key=lambda sweep: (sweep.started_at, sweep.id), reverse=True)
+
     def load(self, name: str) -> Sweep:
         """Read a sweep; ``last`` is the newest. Raises NoSuchRun."""
         if name == "last":

@@ -74,6 +74,19 @@ def table(sweep: Sweep) -> Iterator[str]:
         yield visible(values) + "".join(f"{text(spot):>{width}}" for _, width, text in _FIGURES)
 
 
+def sweep_markdown(sweep: Sweep) -> str:
+    """Return goodput and conflict rate as a table in Markdown: a line for each place on the axis, a column a curve."""
+    found = curves(sweep)
+    places = dict.fromkeys(place for curve in found for place, _ in curve.spots)
+    rows = [[knob(axis_of(sweep)), *(curve.name or "appends/s, conflicts" for curve in found)]]
+    rows.append(["---", *("---:" for _ in found)])
+    for place in sorted(places, key=float) if is_numeric(sweep) else places:
+        spots_there = [dict(curve.spots).get(place) for curve in found]
+        cells = ["" if spot is None else f"{spot.goodput:,.0f}/s, {spot.conflict_rate:.0%}" for spot in spots_there]
+        rows.append([str(place), *cells])
+    return "".join(f"| {' | '.join(visible(cell) for cell in row)} |\n" for row in rows)
+
+
 def plots(sweep: Sweep, found: Sequence[Curve], *, colour: bool) -> Iterator[str]:
     """Yield goodput and conflict rate over the knob as plots, and what the marks mean."""
     shown = found[: len(_MARKS)]

@@ -59,6 +59,9 @@ def test_saved_runs_are_listed_and_options_lost_before_a_subcommand_are_refused(
     [listed] = ndjson(esx("load", "runs", "--json", ESX_DATA_DIR=home).stdout)
     assert (listed["run"], listed["successes"], listed["verdict"]) == (run["run"], run["successes"], "pass")
     assert listed["options"]["users"] == 2
+    page = tmp_path / "page.html"
+    assert esx("load", "report", "last", "-o", str(page), ESX_DATA_DIR=home).stdout == f"{page}\n"
+    assert run["run"] in page.read_text()
     text = esx("load", "runs", ESX_DATA_DIR=home).stdout.splitlines()
     assert run["run"] in text[1]
     assert max(map(len, text)) <= 80
@@ -77,6 +80,8 @@ async def test_a_sweep_is_saved_shown_again_and_repeated(dsn18: str, tmp_path: P
     assert picture.read_text().startswith("<svg")
     results = ndjson(esx("load", "sweep", "--show", "last", "--json", ESX_DATA_DIR=home).stdout)
     assert [result["point"] for result in results] == [{"strategy": "conditional"}, {"strategy": "row-lock"}]
+    [listed] = ndjson(esx("load", "sweep", "--list", "--json", ESX_DATA_DIR=home).stdout)
+    assert (listed["sweep"], listed["runs"], listed["planned"]) == (results[0]["sweep"], 2, 2)
     runs = ndjson(esx("load", "runs", "--json", ESX_DATA_DIR=home).stdout)
     assert {run["run"] for run in runs} == {result["run"] for result in results}
     assert "--users and --again exclude each other" in one_line_error(
