@@ -90,11 +90,18 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
 
 
 @contextlib.contextmanager
-def database(dsn: str | None) -> Iterator[Database]:
-    """Open the database that is meant, starting the embedded PostgreSQL if none is configured."""
+def database(dsn: str | None, *, writing: bool = False) -> Iterator[Database]:
+    """Open the database that is meant, starting the embedded PostgreSQL if none is configured.
+
+    Raises ClickException for `writing` to a connection that is configured as read-only.
+    """
     from esx.database import open_database
 
     with open_database(dsn, os.environ, config(), on_progress=progress()) as opened:
+        if writing and opened.read_only:
+            raise click.ClickException(
+                f"connection {opened.name} is read_only: name another, or change that in {visible(str(config().path))}"
+            )
         yield opened
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from esx.fold.diff import MISSING, diff
 from esx.fold.value import dump, jsonpath, parse
-from esx.text import iso_utc
+from esx.times import iso
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -42,7 +42,7 @@ class Differ:
             lines.json(f'{event.to_json()[:-1]}, "diff": [{", ".join(change.to_json() for change in changes)}]}}')
             return
         lines.text(
-            f"{event.global_seq:>8}  {iso_utc(event.created_at)}  {event.stream_id}@{event.stream_seq}  "
+            f"{event.global_seq:>8}  {iso(event.created_at)}  {event.stream_id}@{event.stream_seq}  "
             f"{event.event_type}{self._against(event, previous)}"
         )
         for line in _change_lines(changes):

@@ -36,7 +36,7 @@ def command(ctx: click.Context, /, dsn: str | None, as_json: bool, **knobs: Any)
     if ctx.invoked_subcommand is not None:
         return
     options = load_options(knobs)
-    with database(dsn) as opened:
+    with database(dsn, writing=True) as opened:
         summary = run(_run(opened, options, as_json=as_json))
     if summary.interrupted:
         raise KeyboardInterrupt

@@ -101,7 +101,7 @@ def command(
             plan = plan_of(_base(knobs), vary, rounds)
         except InvalidOptions as error:
             raise click.UsageError(str(error)) from None
-    with database(dsn) as opened:
+    with database(dsn, writing=True) as opened:
         sweep, stopped = run(_run(opened, sweeps.new(plan, opened.label), sweeps, as_json=as_json))
     _tell(sweep, _Files(html, svg, markdown), as_json=False, quiet=as_json)
     if stopped:

@@ -24,9 +24,14 @@ def reducer_option(command: Command) -> Command:
 
 
 def reducer_of(text: str | None) -> Reducer:
-    """Return the reducer that is named, or JSON merge for None. Raises UsageError if it cannot be loaded."""
+    """Return the reducer that is named, by `text` or else the config file, or JSON merge.
+
+    Raises UsageError if it cannot be loaded.
+    """
+    from esx.cli.common import config
     from esx.fold.reducer import MERGE, ReducerFailed, load_reducer
 
+    text = text or config().reducer
     if text is None:
         return MERGE
     try:

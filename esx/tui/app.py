@@ -24,19 +24,14 @@ from esx.text import visible
 from esx.tui import keymap
 from esx.tui.cells import size_of
 from esx.tui.connections import Choice, Connections
-from esx.tui.copying import command_of
-from esx.tui.exporting import whole
 from esx.tui.follower import Follower
 from esx.tui.keymap import Keyed
 from esx.tui.link import Link, LinkState
 from esx.tui.palette import Actions
 from esx.tui.screens.pane import Pane
 from esx.tui.screens.streams import StreamsPane
-from esx.tui.widgets.copyas import CopyAs
-from esx.tui.widgets.exportdialog import ExportDialog
 from esx.tui.widgets.help import Help, groups_of
 from esx.tui.widgets.notice import Notice
-from esx.tui.widgets.picker import ConnectionPicker
 from esx.tui.widgets.statusbar import ScreenTab, StatusBar
 from esx.tui.work import start
 
@@ -224,6 +219,8 @@ class Explorer(Keyed, App[None]):
 
     def action_connections(self) -> None:
         """Choose another database."""
+        from esx.tui.widgets.picker import ConnectionPicker
+
         picker = ConnectionPicker(self._connections.choices, self._choice, self._state())
         self.push_screen(picker, self._picked)
 
@@ -400,6 +397,9 @@ class Explorer(Keyed, App[None]):
 
     async def action_copy_as(self) -> None:
         """Choose how to copy what is shown."""
+        from esx.tui.copying import command_of
+        from esx.tui.widgets.copyas import CopyAs
+
         pane, store = self._pane, self.link.store
         view = None if pane is None else pane.view()
         if pane is None or store is None or view is None:
@@ -427,6 +427,9 @@ class Explorer(Keyed, App[None]):
 
     def action_export(self) -> None:
         """Write what is shown to a file."""
+        from esx.tui.exporting import whole
+        from esx.tui.widgets.exportdialog import ExportDialog
+
         pane, store = self._pane, self.link.store
         view = None if pane is None else pane.view()
         if store is None or view is None:

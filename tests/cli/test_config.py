@@ -129,14 +129,16 @@ async def test_a_named_connection(tmp_path: Path, dsn18: str, store18: EventStor
     await store18.append("s-1", [NewEvent("T")])
     path = write(
         tmp_path,
-        f"time_zone = 'Asia/Kolkata'\n[connections.test]\ndsn = '{dsn18}'\nread_only = true\n"
+        f"time_zone = 'Asia/Kolkata'\nreducer = 'nowhere:fold'\n[connections.test]\ndsn = '{dsn18}'\nread_only = true\n"
         f"[connections.open]\ndsn = '{dsn18}'\npassword_env = 'P'\n",
     )
     environ = {"ESX_CONFIG": str(path), "P": "unused: the socket asks for none"}
     assert "+05:30" in esx("-d", "test", "read", "s-1", **environ).stdout
     [event] = ndjson(esx("read", "s-1", "--json", "-d", "test", **environ).stdout)
     assert event["created_at"].endswith("Z")
+    assert "nowhere" in one_line_error(esx("state", "s-1", "-d", "test", **environ), 2)
     assert "read-only" in one_line_error(esx("append", "s-1", "T", "-d", "test", **environ), 1)
+    assert "connection test is read_only" in one_line_error(esx("load", "-d", "test", **environ), 1)
     assert esx("append", "s-1", "T", "-d", "open", **environ).returncode == 0
     line = one_line_error(esx("streams", "-d", "tset", **environ), 2)
     assert "known" not in line
