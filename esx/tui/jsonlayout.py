@@ -30,7 +30,9 @@ _GOES_ON, _OPENS, _CLOSES = 1, 2, 4
 _FLAGS = 3
 
 # All up to and with the next bracket or comma, or to the end; strings whole, so that those inside them are not seen.
-_STRUCTURE = re.compile(r'(?:[^"{}\[\],]++|"[^"\\]*+(?:\\.[^"\\]*+)*+"?)*+([{}\[\],]?)', re.DOTALL)
+# It stops before a string that is very long, for finding the end of that is quicker without it.
+_STRUCTURE = re.compile(r'(?:[^"{}\[\],]++|"[^"\\]{0,4000}+(?:\\.[^"\\]{0,4000}+){0,400}+")*+([{}\[\],]?)', re.DOTALL)
+_REST_OF_STRING = re.compile(r'[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
 _PIECE = re.compile(
     r'(?P<string>"[^"\\]*(?:\\.[^"\\]*)*(?:"|$))(?P<colon>\s*:)?'
     r"|(?P<number>-?\d[\d.eE+-]*)"
@@ -89,9 +91,16 @@ class JsonLayout:
         # The row that opened what the next row closes, and how many children it has.
         closing: tuple[int, int] | None = None
         is_empty = False
-        for token in _STRUCTURE.finditer(text):
-            end = token.end()
+        at = 0
+        while at <= len(text):
+            token = _STRUCTURE.match(text, at)
+            assert token is not None, "it matches anything, if only nothing"
+            at = end = token.end()
             char = token[1]
+            if not char and end < len(text):
+                at = _string_end(text, end)
+                yield
+                continue
             if char in ("{", "["):
                 is_empty = text[end : end + 1] in ("}", "]")
                 if is_empty:
@@ -136,6 +145,8 @@ class JsonLayout:
                 start = end - 1
                 depth -= 1
                 closing = (opened.pop(), places.pop() + 1)
+            elif not char:
+                break
             yield
         self.done = True
 
@@ -263,6 +274,15 @@ class JsonLayout:
         while self._marks[row] & _GOES_ON:
             row -= 1
         return row
+
+
+def _string_end(text: str, start: int) -> int:
+    """Return where the string ends that begins at `start`."""
+    end = text.find('"', start + 1) + 1
+    if end and text.find("\\", start, end) < 0:
+        return end
+    rest = _REST_OF_STRING.match(text, start + 1)
+    return len(text) if rest is None else rest.end()
 
 
 def _roles(piece: str) -> Iterator[tuple[int, int, str]]:

@@ -78,6 +78,15 @@ def test_each_row_knows_its_path_and_its_value(width: int | None) -> None:
             assert layout.value(row) == dump(found), jsonpath(layout.path(row))
 
 
+@pytest.mark.parametrize("piece", ["[x], ", '\\"{', "\\\\", "é}"])
+def test_very_long_strings_are_one_value(piece: str) -> None:
+    long = '"' + piece * 9000 + '"'
+    layout = laid_out(f'{{"a": [{long}, 1], {long}: 2}}')
+    values = {jsonpath(layout.path(row)): layout.value(row) for row in range(len(layout))}
+    assert (values["$.a[0]"], values["$.a[1]"]) == (long, "1")
+    assert layout.path(len(layout) - 2) == (json.loads(long),)
+
+
 def test_any_depth_and_a_large_value() -> None:
     deep = laid_out("[" * 20_000 + "1" + "]" * 20_000)
     folds = Folds(deep)

@@ -7,6 +7,7 @@ import copy
 import json
 from bisect import bisect_left
 from functools import partial
+from time import monotonic
 from typing import TYPE_CHECKING, ClassVar
 
 from rich.segment import Segment
@@ -41,9 +42,11 @@ _LONGEST_ID = 400
 _SHORT = 16
 """Fewer lines than this on screen, and the columns go below the payload."""
 _IN_PLACE = 100_000
-"""JSON up to this many characters is laid out and folded at once; more, in a thread."""
+"""JSON up to this many characters is laid out and folded at once; more, bit by bit."""
 _FIRST_STEPS = 300
 """Of a large value, enough to fill the first screens."""
+_SLICE = 0.005
+"""Seconds for which a large value is laid out before keys have their turn."""
 _MOST_COPIED = 1_000_000
 _BACKGROUNDS = frozenset({"match", "current", "cursor"})
 
@@ -538,13 +541,17 @@ class EventDetail(Keyed, ScrollView, can_focus=True):
             start(self, self._finish, "layout")
 
     async def _finish(self) -> None:
+        # In slices here, not in a thread: that would hold the interpreter, and with it every key, for longer.
         for block in self._json:
             while not block.layout.done:
-                await asyncio.to_thread(block.layout.advance)
+                until = monotonic() + _SLICE
+                while block.layout.advance(_FIRST_STEPS) and monotonic() < until:
+                    pass
                 block.folds.grow()
                 self._measure()
                 if self._wanted is not None:
                     self._go_to(*self._wanted)
+                await asyncio.sleep(_SLICE / 5)
 
     def _head(self, event: Event, width: int, short: bool) -> list[list[Span]]:
         return _summary(event, width) if short else _columns(event, width)
