@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual import on
@@ -34,7 +35,8 @@ class StreamsPane(Pane):
         *keys_of("events-part", EventList.KEYS),
         *keys_of("detail-part", EventPart.KEYS),
         Binding("z", "zoom", "Zoom", show=False, tooltip="Give the focused part the whole screen, and back"),
-        *keys_of("detail-part", EventPart.PAST_KEYS),
+        # Shown where they matter most, in the footer of the detail.
+        *keys_of("detail-part", [replace(key, show=False) for key in EventPart.PAST_KEYS]),
         Binding("r", "refresh", "Refresh", show=False, tooltip="Read again what is on screen"),
         Binding("left,h", "focus_part(-1)", "Part to the left", show=False),
         Binding("right,l", "focus_part(1)", "Part to the right", show=False),

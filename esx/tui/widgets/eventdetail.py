@@ -77,10 +77,10 @@ class EventDetail(Keyed, ScrollView, can_focus=True):
         Binding("plus", "unfold", "Unfold all", show=False, key_display="+", tooltip="Unfold everything"),
         Binding("less_than_sign", "fold(-1)", "A level less", show=False, key_display="<"),
         Binding("greater_than_sign", "fold(1)", "A level more", show=False, key_display=">"),
-        Binding("w", "text", "Text", tooltip="JSON as text, or as a tree to fold"),
+        Binding("w", "text", "Text", show=False, tooltip="JSON as text, or as a tree to fold"),
         Binding("n", "match(1)", "Next match", show=False),
         Binding("N", "match(-1)", "Previous match", show=False),
-        Binding("y", "copy_value", "Copy value", tooltip="Copy the value under the cursor"),
+        Binding("y", "copy_value", "Copy", tooltip="Copy the value under the cursor"),
         Binding("p", "copy_path", "Copy path", show=False, tooltip="Copy the JSONPath of the value under the cursor"),
     ]
     COMPONENT_CLASSES: ClassVar[set[str]] = {
@@ -495,7 +495,8 @@ class EventDetail(Keyed, ScrollView, can_focus=True):
             self._blocks = [Lines([[Span(self._empty, "label")]])]
             self._measure()
             return
-        self._header = Lines(self._head(event, width, short), _column_values(event, width) if not short else {})
+        brief = short or self.state is not None
+        self._header = Lines(self._head(event, width, short), {} if brief else _column_values(event, width))
         above: list[Block] = [self._header, Lines([[]])]
         if self._comparison is not None:
             above.append(self._comparison.lines(width))
@@ -517,7 +518,7 @@ class EventDetail(Keyed, ScrollView, can_focus=True):
                 Lines([[], [Span("metadata", "heading")]]),
                 below,
             ]
-        if short:
+        if short and self.state is None:
             columns = Lines(_columns(event, width), _column_values(event, width))
             self._blocks += [Lines([[], [Span("columns", "heading")]]), columns]
         if self._comparison is not None and self._comparison.signs:
@@ -554,7 +555,7 @@ class EventDetail(Keyed, ScrollView, can_focus=True):
                 await asyncio.sleep(_SLICE / 5)
 
     def _head(self, event: Event, width: int, short: bool) -> list[list[Span]]:
-        return _summary(event, width) if short else _columns(event, width)
+        return _summary(event, width) if short or self.state is not None else _columns(event, width)
 
     def _measure(self) -> None:
         self.virtual_size = Size(0, sum(map(len, self._blocks)))
