@@ -86,7 +86,7 @@ def command(
         if with_diff:
             from esx.cli.differ import Differ
 
-            differ = Differ(store, same_type=same_type, all_events=not chosen)
+            differ = Differ(store, same_type=same_type, all_events=not chosen and since is None and until is None)
         begin = start
         if at is not None:
             begin = await store.locate(at, stream=one)

@@ -67,6 +67,8 @@ async def test_state_by_a_reducer(
     assert ndjson(done.stdout)[0]["state"] == ["Placed", "Changed", "Changed"]
     error = one_line_error(esx("state", "order-1", "--reducer", "mine:bad", "-d", dsn18), 1)
     assert "reducer mine:bad failed at event 1 (order-1@0, Placed): KeyError" in error
+    assert "no module nowhere" in one_line_error(esx("demo", "--no-tui", "--reducer", "nowhere:f", "-d", dsn18), 2)
+    assert "after the command" in one_line_error(esx("--reducer", "mine:types", "state", "order-1", "-d", dsn18), 2)
     assert "no module nowhere" in one_line_error(esx("state", "order-1", "--reducer", "nowhere:f", "-d", dsn18), 2)
 
 

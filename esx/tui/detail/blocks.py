@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 GUTTER = 2
 """Cells left of JSON: whether it is folded, and what became of it."""
 SIGNS = {"added": "+", "removed": "-", "changed": "~"}
+_LEAST_PREVIEW = 8
+"""Cells that a folded value needs at least; how many members it has is left out if they are short."""
 _DEEPEST_SIGN = 200
 """Below this depth changes are not marked in the tree: a path costs as much as it is deep."""
 
@@ -130,10 +132,13 @@ class JsonBlock:
             closer, end, note = "", start + room, "  …"
         else:
             closing, _ = layout.slice(mate)
-            closer = layout.text[slice(*layout.slice(mate))]
+            closed = layout.text[slice(*layout.slice(mate))]
+            closer = closed[0] + ("," if closed.endswith(",") else "")
             end = closing
             what = "member" if closer[0] == "}" else "element"
             note = f"  {children:,} {what}{'' if children == 1 else 's'}"
+        if room < len(note) + _LEAST_PREVIEW:
+            note = ""
         left = room - len(note) - len(closer)
         pieces = layout.pieces(row, min(end, start + max(left, 1)))
         spans = self._highlighted(pieces, start, end)

@@ -111,6 +111,7 @@ _TITLES = {
     "RowTable": "this list",
     "FeedList": "this list",
     "EventDetail": "the event",
+    "EventPart": "the event",
     "StreamList": "the streams",
     "EventList": "the events",
     "StreamsPane": "screen Streams",
