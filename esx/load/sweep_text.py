@@ -96,10 +96,17 @@ def plots(sweep: Sweep, found: Sequence[Curve], *, colour: bool) -> Iterator[str
         shown, lambda spot: spot.conflict_rate * 100, f"conflicts, % of attempts, over {axis}", colour=colour
     )
     if len(found) > 1:
-        for mark, curve in zip(_MARKS, found, strict=False):
-            yield f"  {mark} {visible(curve.name)}"
+        for at, curve in enumerate(shown):
+            yield f"  {_mark(at, colour=colour)} {visible(curve.name)}"
         if len(found) > len(_MARKS):
             yield f"  (the first {len(_MARKS)} of {len(found)} are drawn)"
+
+
+def _mark(at: int, *, colour: bool) -> str:
+    from textual_plotext.plot import Plot
+
+    mark: str = Plot.colorize(_MARKS[at], _COLOURS[at]) if colour else _MARKS[at]
+    return mark
 
 
 def _plot(found: Sequence[Curve], value: Callable[[Spot], float], title: str, *, colour: bool) -> Iterator[str]:
