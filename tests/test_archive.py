@@ -76,12 +76,14 @@ def test_foreign_and_broken_files_are_left_out_and_named(tmp_path: Path) -> None
     (tmp_path / "empty.ndjson").write_text("")
     (tmp_path / "cut.ndjson").write_text(whole[: len(whole) // 2])
     (tmp_path / "newer.ndjson").write_text(whole.replace('"format":1', '"format":99'))
+    (tmp_path / "twisted.ndjson").write_text(whole.replace('"users":3', '"users":"many"'))
+    (tmp_path / "bent.ndjson").write_text(whole.replace('"p50":0.5', '"p50":[1]'))
     problems: list[str] = []
     assert [entry.id for entry in archive.entries(problems)] == ["r1"]
-    assert len(problems) == 5
+    assert len(problems) == 7
     assert all("\n" not in problem and "is left out" in problem for problem in problems)
     assert any("its format is 99" in problem for problem in problems)
-    for name in ("foreign", "cut", "nowhere", "../r1", ".."):
+    for name in ("foreign", "cut", "twisted", "bent", "nowhere", "../r1", ".."):
         with pytest.raises(NoSuchRun):
             archive.load(name)
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from esx.embedded import data_directory
 from esx.load.errors import LoadFailed
 from esx.load.model import LoadOptions, LoadProgress, LoadSummary, from_dict, to_dict
+from esx.load.shape import check_shape
 from esx.text import iso_utc, visible
 
 if TYPE_CHECKING:
@@ -245,6 +246,8 @@ def read_run(path: Path) -> SavedRun:
         header = _header_of(_json(file.readline()))
         for text in file:
             line = from_dict(_json(text))
+            if not series or isinstance(line, LoadSummary):
+                check_shape(line)  # not each of 86,400 lines: whoever wrote the first wrote the others
             if isinstance(line, LoadSummary):
                 summary = line
             else:
@@ -256,6 +259,7 @@ def _entry(path: Path) -> Entry:
     with path.open("rb") as file:
         header = _header_of(_json(_decoded(file.readline(_LONGEST_LINE))))
         last = from_dict(_json(_decoded(_last_line(file))))
+        check_shape(last)
     return Entry(path.stem, header, last if isinstance(last, LoadSummary) else None)
 
 
@@ -322,6 +326,8 @@ def _header_of(found: Mapping[str, Any]) -> Header:
 
 
 def options_of(found: Mapping[str, Any]) -> LoadOptions:
-    """Return the options that were written down; what this esx does not know is left out."""
+    """Return the options that were written down; what this esx does not know is left out. Raises ValueError."""
     known = {field.name for field in fields(LoadOptions)}
-    return LoadOptions(**{name: value for name, value in found.items() if name in known})
+    options = LoadOptions(**{name: value for name, value in found.items() if name in known})
+    check_shape(options)
+    return options

@@ -17,6 +17,7 @@ from esx.load.describe import knob
 from esx.load.errors import InvalidOptions
 from esx.load.model import EXPECTED, NOTIFICATIONS, ON_CONFLICT, STRATEGIES, LoadOptions, LoadSummary
 from esx.load.options import validate
+from esx.load.shape import check_shape
 from esx.text import iso_utc, visible
 
 if TYPE_CHECKING:
@@ -323,12 +324,17 @@ def _from_dict(found: Any) -> Sweep:
             tuple((str(name), tuple(values)) for name, values in found["vary"]),
             int(found["rounds"]),
         )
+        results = [Result(**result) for result in found["results"]]
+        for result in results:
+            check_shape(result)
+            if result.point.keys() != dict(plan.vary).keys():
+                raise ValueError("a result is not of this sweep")
         return Sweep(
             str(found["id"]),
             datetime.fromisoformat(found["started_at"]),
             str(found["database"]),
             plan,
-            [Result(**result) for result in found["results"]],
+            results,
             str(found["esx"]),
         )
     except (KeyError, TypeError, ValueError) as error:
