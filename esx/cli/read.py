@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 @click.command(name="read")
 @click.argument("stream")
+@click.option("--stream", "streams", metavar="GLOB", help="With $all: only events of matching streams.")
 @click.option("--type", "event_type", metavar="GLOB", help="Only events of matching types.")
 @click.option(
     "--where",
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
 def command(
     dsn: str | None,
     stream: str,
+    streams: str | None,
     event_type: str | None,
     where: str | None,
     start: int | None,
@@ -75,13 +77,15 @@ def command(
         raise click.UsageError("--diff compares the events of one stream: name a stream instead of $all")
     if sum(given is not None for given in (start, at, since)) > 1:
         raise click.UsageError("--from, --at and --since all say where to begin: give one of them")
+    if streams is not None and stream != "$all":
+        raise click.UsageError("--stream chooses among all streams: esx read '$all' --stream GLOB")
     one = None if stream == "$all" else stream
 
     async def work(store: EventStore) -> None:
         from esx.store.barrier import Filter
 
         lines = Lines()
-        chosen = Filter(event_type=event_type, where=where)
+        chosen = Filter(stream=streams, event_type=event_type, where=where)
         differ = None
         if with_diff:
             from esx.cli.differ import Differ

@@ -63,5 +63,5 @@ def complete_type(text: str, types: list[str]) -> str | None:
         if " " in name and not in_quotes:
             continue
         if name.lower().startswith(begun.lower()) and name != begun:
-            return text + name[len(begun) :] + ('"' if in_quotes else "")
+            return text[: start.end()] + name + ('"' if in_quotes else "")
     return None

@@ -50,6 +50,7 @@ async def test_filters_positions_and_times(dsn18: str, store18: EventStore) -> N
     assert numbers("account-1", "--where", "$.amount > 20", "--from", "9") == [29]
     assert numbers("$all", "--at", "2026-08-07T12:27Z") == [28, 29, 30]
     assert numbers("$all", "--at", "28", "--limit", "1") == [28]
+    assert numbers("$all", "--stream", "*-[01]", "--at", "27") == [28, 29]
     assert numbers("account-1", "--at", "#22") == [23, 26, 29]
     assert numbers("account-1", "--at", "#22", "--backwards", "--limit", "2") == [23, 20]
     assert numbers("$all", "--since", "2026-08-07T12:27Z", "--until", "2026-08-07T12:29Z") == [28, 29]

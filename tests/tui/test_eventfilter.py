@@ -48,7 +48,7 @@ def test_a_filter_is_read_back_as_it_was(event_type: str | None, where: str | No
 def test_types_are_completed() -> None:
     types = ["OrderPlaced", "Order paid", "Shipped"]
     assert complete_type("Ord", types) == "OrderPlaced"
-    assert complete_type("type:ship", types) == "type:shipped"
+    assert complete_type("type:ship", types) == "type:Shipped"
     assert complete_type('"Order ', types) == '"Order paid"'
     assert complete_type("$.a", types) is None
     assert complete_type("OrderPlaced ", types) is None

@@ -50,8 +50,7 @@ async def test_events_are_found_by_type_and_path_and_shown_again(dsn18: str, sto
         await until(pilot, lambda: len(events.rows) >= 200)
         await pilot.press("f", *"rar")
         await pilot.press("right")
-        await until(pilot, lambda: browse(app).event_list.line.line.value == "rare", "for the completed type")
-        browse(app).event_list.line.line.value = "Rare"
+        await until(pilot, lambda: browse(app).event_list.line.line.value == "Rare", "for the completed type")
         await pilot.press("enter")
         await until(pilot, lambda: numbers(app) == list(range(3000, 0, -100)), "for what is rare")
         await until(pilot, lambda: "$all · newest first · type:Rare" in text_of(app) and "30 found" in text_of(app))

@@ -293,8 +293,9 @@ class EventList(Part):
             self.table.empty = f"not searched: {plan.time} for ~{plan.total:,} events · f and enter run it"
             self.table.refresh()
             return
-        advice = "".join(f"\nan index would make it quick: {statement}" for statement in plan.advice)
-        self.line.say(f"this {plan.cost}{advice}\nenter runs it · esc does not", question=True)
+        # One index is enough, and the keys come first: there may be little room.
+        advice = f"\nan index would make it quick: {plan.advice[0]}" if plan.advice else ""
+        self.line.say(f"enter runs it · esc does not\nthis {plan.cost}{advice}", question=True)
 
     def _progress(self, source: FoundEvents) -> str:
         table, window = self.table, self.table.window
