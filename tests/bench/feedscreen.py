@@ -99,6 +99,15 @@ def _spread(values: list[float]) -> str:
     return f"p50 {p50:.1f} ms, p99 {p99:.1f} ms, most {most:.1f} ms"
 
 
+async def idle(seconds: float) -> None:
+    """Do nothing but see how late an event loop is on this machine; prints it."""
+    lag = _Lag()
+    probe = asyncio.create_task(lag.run())
+    await asyncio.sleep(seconds)
+    probe.cancel()
+    print(_spread(lag.late))
+
+
 async def _until(pilot: Pilot[None], condition: object, patience: float = 60) -> None:
     assert callable(condition)
     end = time.monotonic() + patience
@@ -121,15 +130,20 @@ async def main(rate: int, seconds: float, size: tuple[int, int]) -> None:
             log = app.follower.log
             lag, memory = _Lag(), [process.memory_info().rss]
             gc.collect()
-            probe = asyncio.create_task(lag.run())
-            cpu = process.cpu_times()
-            began = time.perf_counter()
             writer = subprocess.Popen(
                 [sys.executable, "-m", "tests.bench.feedscreen", "--writer", dsn, str(rate), str(seconds)],
                 stdout=subprocess.PIPE,
                 text=True,
                 env={**os.environ},
             )
+            beside = subprocess.Popen(
+                [sys.executable, "-m", "tests.bench.feedscreen", "--idle", str(seconds)],
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            probe = asyncio.create_task(lag.run())
+            cpu = process.cpu_times()
+            began = time.perf_counter()
             while writer.poll() is None:
                 await pilot.pause(0.5)
                 memory.append(process.memory_info().rss)
@@ -145,6 +159,8 @@ async def main(rate: int, seconds: float, size: tuple[int, int]) -> None:
             print(f"counted       {log.received:,}: {len(pane.table.rows):,} kept, {log.gone:,} no longer kept")
             print(f"event loop    {_spread(lag.late)} late")
             print(f"              {_spread(lag.busy)} at work in one go")
+            assert beside.stdout is not None
+            print(f"idle process  {beside.stdout.read().strip()} late, beside it")
             share = (used.user + used.system - cpu.user - cpu.system) / elapsed
             print(f"explorer      {share:.0%} of a core, {app.frames / elapsed:.1f} frames/s")
             points = [memory[int(part * (len(memory) - 1))] / 1e6 for part in (0, 0.25, 0.5, 0.75, 1)]
@@ -155,6 +171,8 @@ async def main(rate: int, seconds: float, size: tuple[int, int]) -> None:
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--writer"]:
         uvloop.run(write(sys.argv[2], int(sys.argv[3]), float(sys.argv[4])))
+    elif sys.argv[1:2] == ["--idle"]:
+        asyncio.run(idle(float(sys.argv[2])))
     else:
         parser = argparse.ArgumentParser(description=__doc__)
         parser.add_argument("--rate", type=int, default=5000)

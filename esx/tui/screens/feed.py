@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from esx.tui.link import Link
     from esx.tui.widgets.eventdetail import EventDetail
 
-FLUSHES = 15
+FLUSHES = 12
 """Repaints a second while events come in."""
 
 
@@ -143,6 +143,7 @@ class FeedPane(Pane):
         super().__init__(link, id=id)
         self.follower = follower
         self._written_at = 0.0
+        self._lines = 0
         self._event_timer: Timer | None = None
 
     def compose(self) -> ComposeResult:
@@ -212,7 +213,11 @@ class FeedPane(Pane):
         numbers = self.query_one("#feed-numbers", Static)
         dark = self.app.current_theme.dark
         rows = 2 if self.size.height < _TALL else 3
-        numbers.update(figures(self.follower, now, width=max(numbers.size.width, 20), types=rows, dark=dark))
+        shown = figures(self.follower, now, width=max(numbers.size.width, 20), types=rows, dark=dark)
+        # Laying the screen out anew costs more than drawing it; only a line more or less makes that necessary.
+        lines = shown.plain.count("\n")
+        numbers.update(shown, layout=lines != self._lines)
+        self._lines = lines
         self.set_class(log.paused, "-paused")
         if log.paused:
             title = f"paused · {log.waiting:,} new"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 from rich.segment import Segment
 from rich.style import Style
 from textual.binding import Binding, BindingType
-from textual.geometry import Size
+from textual.geometry import Region, Size
 from textual.message import Message
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
@@ -125,6 +125,7 @@ class RowTable(Keyed, ScrollView, Generic[Row], can_focus=True):
         self.problem = ""
         """Why there is nothing to see, shown in place of rows."""
         self._hover: int | None = None
+        self._base: Style | None = None
         self._last_row: Row | None = None
         self._widths: tuple[int, list[int]] = (-1, [])
         self._body_height = 1
@@ -294,10 +295,15 @@ class RowTable(Keyed, ScrollView, Generic[Row], can_focus=True):
         self._widths = (width, widths)
         return widths
 
+    def render_lines(self, crop: Region) -> list[Strip]:
+        """Draw lines; what they have in common is looked up once."""
+        self._base = self.rich_style
+        return super().render_lines(crop)
+
     def render_line(self, y: int) -> Strip:
         """Draw one line of the screen: the titles, a row, or nothing."""
         width = self.scrollable_content_region.width
-        base = self.rich_style
+        base = self._base or self.rich_style
         if y == 0:
             return self._titles(width, base)
         index = self.scroll_offset.y + y - 1
