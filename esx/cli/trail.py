@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from esx.cli.common import Lines, ProgressLine, database_option, json_option, narrate, with_store
+from esx.cli.common import Lines, ProgressLine, config, database_option, json_option, narrate, with_store
 from esx.text import visible
 
 if TYPE_CHECKING:
@@ -59,9 +59,10 @@ def command(
     """Print what shares a correlation id, as a tree of what caused what.
 
     EVENT is a global_seq, the id of an event, or a correlation id. The ids are looked for in metadata as
-    correlation_id and causation_id, correlationId, $correlationId and the like. --json prints events in the global
-    order, each with its depth in the tree, its parent's global_seq, and its link: root, caused, absent (its cause is
-    not among them) or circle.
+    correlation_id and causation_id, correlationId, $correlationId and the like, or as the config file says.
+
+    --json prints events in the global order, each with its depth in the tree, its parent's global_seq, and its link:
+    root, caused, absent (its cause is not among them) or circle.
     """
 
     async def work(store: EventStore) -> None:
@@ -90,9 +91,10 @@ def command(
 
 
 def _fields(correlation: tuple[str, ...], causation: tuple[str, ...]) -> FieldNames:
-    from esx.store.trail import COMMON_FIELDS, FieldNames
+    from esx.store.trail import FieldNames
 
-    return FieldNames(correlation or COMMON_FIELDS.correlation, causation or COMMON_FIELDS.causation)
+    known = config().fields
+    return FieldNames(correlation or known.correlation, causation or known.causation, known.identity)
 
 
 def _print_tree(lines: Lines, trail: Trail) -> None:

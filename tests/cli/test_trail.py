@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from esx import EventStore, NewEvent
 from tests.cli.support import esx, ndjson, one_line_error
 
+if TYPE_CHECKING:
+    from pathlib import Path
 
-async def test_a_trail_as_a_tree_and_as_ndjson(dsn18: str, store18: EventStore) -> None:
+
+async def test_a_trail_as_a_tree_and_as_ndjson(dsn18: str, store18: EventStore, tmp_path: Path) -> None:
     first, second, third, hostile = uuid4(), uuid4(), uuid4(), uuid4()
     for event_id, stream, event_type, cause in (
         (first, "order-1", "Placed", None),
@@ -37,5 +41,13 @@ async def test_a_trail_as_a_tree_and_as_ndjson(dsn18: str, store18: EventStore) 
     ]
     assert lines[1]["data"] == {"amount": 1.5}
 
-    assert "9" in one_line_error(esx("trail", "9", "-d", dsn18), 1)
+    config = tmp_path / "config.toml"
+    config.write_text('fields.correlation = "request"\n', encoding="utf-8")
+    await store18.append(
+        "call-1", [NewEvent("Called", {}, {"request": "r 1"}), NewEvent("Done", {}, {"request": "r 1"})]
+    )
+    named = esx("trail", "r 1", "--json", "-d", dsn18, ESX_CONFIG=str(config))
+    assert [line["event_type"] for line in ndjson(named.stdout)] == ["Called", "Done"], named.stderr
+
+    assert "9" in one_line_error(esx("trail", "99", "-d", dsn18), 1)
     assert "some" in one_line_error(esx("trail", "1", "--scan", "some", "-d", dsn18), 2)
