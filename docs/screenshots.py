@@ -9,6 +9,7 @@ import asyncio
 import re
 import sys
 import tempfile
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -69,11 +70,13 @@ async def _load(pilot: Pilot[None]) -> None:
     await pilot.press("3")
     await _settle(pilot, 1.0)
     form = pilot.app.query_one(LoadForm)
-    form.fill(LoadOptions(users=32, duration=30.0, streams=60, hot_streams=4, hot_share=0.8, on_conflict="backoff"))
+    options = LoadOptions(users=32, duration=30.0, streams=60, hot_streams=4, hot_share=0.8, on_conflict="backoff")
+    form.fill(replace(options, yes_write_to="localhost/esx"))
     await pilot.press("s")
     pane = pilot.app.query_one(LoadPane)
     while pane.running:
         await _settle(pilot, 1.0)
+    await _settle(pilot, 1.0)
 
 
 async def _settle(pilot: Pilot[None], seconds: float) -> None:

@@ -105,7 +105,7 @@ class LoadWatch(Vertical):
     def say(self, problem: str) -> None:
         """Show a line about what went wrong, above the figures."""
         self._problem = problem
-        self._draw_figures()
+        self._draw()
 
     # -- drawing --------------------------------------------------------------------------------------------
 
@@ -147,7 +147,9 @@ class LoadWatch(Vertical):
     def _draw_now(self, options: LoadOptions) -> None:
         line = self._series[-1] if self._series else None
         if line is None:
-            self.query_one("#load-now", Static).update(Content.styled("starting …", MUTED))
+            self.query_one("#load-now", Static).update(
+                Content.styled("it did not run" if self._problem else "starting …", MUTED)
+            )
             return
         span = options.duration + options.warm_up
         filled = round(min(line.elapsed / span, 1.0) * _BAR) if span else _BAR

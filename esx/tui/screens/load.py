@@ -252,7 +252,11 @@ class LoadPane(Pane):
         if self.summary is None:
             self.query_one(LoadWatch).say(problem or "ended without a summary")
         not_saved = getattr(self._test, "problem", None)
-        self._note(visible(not_saved, limit=300) if not_saved else "s runs it again, e goes back to the form")
+        if "--yes-write-to" in problem:
+            note = "e goes back to the form; yes, write to  is its last field"
+        else:
+            note = "s runs it again, e goes back to the form"
+        self._note(visible(not_saved, limit=300) if not_saved else note)
         self._set_running(False)
         start(self, self._list, "runs")
 
