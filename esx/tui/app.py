@@ -30,7 +30,7 @@ from esx.tui.link import Link, LinkState
 from esx.tui.palette import Actions
 from esx.tui.screens.pane import Pane
 from esx.tui.screens.streams import StreamsPane
-from esx.tui.widgets.help import Help, groups_of
+from esx.tui.widgets.help import Help, groups_of, is_moving
 from esx.tui.widgets.notice import Notice
 from esx.tui.widgets.statusbar import ScreenTab, StatusBar
 from esx.tui.work import start
@@ -470,14 +470,15 @@ class Explorer(Keyed, App[None]):
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
         """Offer every action: of the focused part, of its screen, of the explorer, and Textual's own."""
         seen = set()
-        for group in groups_of(screen):
-            for binding, node in group.bindings:
-                title = binding.tooltip or binding.description
-                if title in seen:
-                    continue
-                seen.add(title)
-                run = partial(self.run_action, binding.action, node)
-                yield SystemCommand(title, f"{group.title} · key {self.get_key_display(binding)}", run)
+        offered = [(group.title, *each) for group in groups_of(screen) for each in group.bindings]
+        # How to move about is known, or in the help.
+        for part, binding, node in sorted(offered, key=lambda each: is_moving(each[1])):
+            title = binding.tooltip or binding.description
+            if title in seen:
+                continue
+            seen.add(title)
+            run = partial(self.run_action, binding.action, node)
+            yield SystemCommand(title, f"{part} · key {self.get_key_display(binding)}", run)
         yield SystemCommand("Screenshot", "Save the screen as SVG", lambda: self.set_timer(0.1, self.action_screenshot))
         for command in super().get_system_commands(screen):
             if command.title not in ("Quit", "Keys", "Screenshot"):

@@ -96,10 +96,11 @@ def groups_of(screen: Screen[object]) -> list[Group]:
             title = next((_TITLES[kind] for kind in kinds if kind in _TITLES), "the focused part")
         groups.setdefault(title, []).append((binding, active.node))
     order = sorted(groups, key=lambda title: title == EVERYWHERE)
-    return [Group(title, sorted(groups[title], key=lambda each: _is_moving(each[0]))) for title in order]
+    return [Group(title, sorted(groups[title], key=lambda each: is_moving(each[0]))) for title in order]
 
 
-def _is_moving(binding: Binding) -> bool:
+def is_moving(binding: Binding) -> bool:
+    """Return whether a key only moves about in its part."""
     return binding.action.partition("(")[0] in _MOVING
 
 
