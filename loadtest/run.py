@@ -103,7 +103,7 @@ class Run:
         self._began = time.perf_counter()
         if self.workshop is not None:
             self.workshop.counted_from = time.perf_counter_ns() + int(self.options.warm_up * 1e9)
-        self.spawn(gevent.spawn_later(self.options.warm_up, self.collector.load.mark))
+        self.spawn(gevent.spawn_later(self.options.warm_up, self.collector.gauge.mark))
         if self.watch is not None:
             self.watch.begin()
 
@@ -141,7 +141,7 @@ class Run:
         seconds = max(now - self._last_line, 1e-6)
         self._last_line = now
         recent, total = self.collector.recent(), self.collector.total()
-        counts, times, cpu = recent.counts, recent.percentiles(), self.collector.cpu()[0]
+        counts, times, effort = recent.counts, recent.percentiles(), self.collector.effort()[0]
         response: dict[str, float | None] = dict.fromkeys(times)
         if self.options.rate is not None and recent.count(RESPONSE):
             response.update(recent.percentiles(RESPONSE))
@@ -160,7 +160,8 @@ class Run:
             response_p50_ms=response["p50"],
             response_p95_ms=response["p95"],
             response_p99_ms=response["p99"],
-            generator_cpu=cpu,
+            generator_cpu=effort.cpu,
+            generator_wait=effort.wait,
             streams=self.collector.heat().hottest(),
             database=None if self.watch is None else self.watch.per_second(),
             feed=None if self.followers is None else self.followers.figures,
@@ -185,7 +186,7 @@ class Run:
         ledger = Ledger()
         for each in ledgers:
             ledger.add(each)
-        cpu = self.collector.cpu()[1]
+        effort = self.collector.effort()[1]
         total = self.collector.total()
         counts = total.counts
         stored: int | None = None
@@ -233,8 +234,9 @@ class Run:
             time_to_success=total.percentiles(TIME_TO_SUCCESS),
             histograms=total.histograms(),
             streams=_top(ledger),
-            generator_cpu=cpu,
-            saturated=cpu > _SATURATED,
+            generator_cpu=effort.cpu,
+            generator_wait=effort.wait,
+            saturated=effort.busy > _SATURATED,
             database=database,
             feed=feed,
             parts=self.collector.parts(),

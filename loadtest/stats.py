@@ -16,6 +16,7 @@ from hdrh.histogram import HdrHistogram
 from locust.stats import StatsEntry, StatsError, bucket_response_time
 
 from esx.load.model import PERCENTILES, LoadCounts, LoadPart, StreamCounts
+from loadtest.effort import Effort, Gauge
 from loadtest.outcomes import COMMANDS, CONFLICT, ERROR, OUTCOMES, SUCCESS, UNKNOWN, Outcomes
 
 if TYPE_CHECKING:
@@ -129,30 +130,6 @@ class Heatmap:
             self.add({stream: successes}, {stream: conflicts})
 
 
-class Load:
-    """How much of a core this process uses: since the last call, and since a mark."""
-
-    def __init__(self) -> None:
-        self._last = self._mark = (time.perf_counter(), time.process_time())
-
-    def mark(self) -> None:
-        """Count the whole from now on."""
-        self._mark = (time.perf_counter(), time.process_time())
-
-    def recent(self) -> float:
-        """Return the share since the last call."""
-        last, self._last = self._last, (time.perf_counter(), time.process_time())
-        return _share(last, self._last)
-
-    def whole(self) -> float:
-        """Return the share since the mark."""
-        return _share(self._mark, (time.perf_counter(), time.process_time()))
-
-
-def _share(begin: tuple[float, float], end: tuple[float, float]) -> float:
-    return (end[1] - begin[1]) / max(end[0] - begin[0], 1e-6)
-
-
 class Collector:
     """Brings the outcomes of one run together; on a master also those that workers report.
 
@@ -162,7 +139,7 @@ class Collector:
     def __init__(self, run: str, stats: RequestStats) -> None:
         self.run = run
         self.outcomes = Outcomes()
-        self.load = Load()
+        self.gauge = Gauge()
         self._stats = stats
         self._total = Tally()
         self._recent = Tally()
@@ -170,7 +147,7 @@ class Collector:
         self._workers: dict[str, Tally] = {}
         self._workers_recent = Tally()
         self._workers_warm_up: dict[str, list[int]] = {}
-        self._workers_cpu: dict[str, tuple[float, float]] = {}
+        self._workers_effort: dict[str, tuple[Effort, Effort]] = {}
 
     def collect(self) -> None:
         """Take in what users noted since the last call, and show it in Locust's statistics."""
@@ -215,17 +192,17 @@ class Collector:
             [sum(each) for each in zip(self.outcomes.warm_up, *self._workers_warm_up.values(), strict=True)]
         )
 
-    def cpu(self) -> tuple[float, float]:
-        """Return the share of a core that the busiest generating process used lately, and since it counts."""
+    def effort(self) -> tuple[Effort, Effort]:
+        """Return the effort of the busiest generating process: lately, and since it counts."""
         if self._workers:
-            shares = list(self._workers_cpu.values())
-            return max(share for share, _ in shares), max(share for _, share in shares)
-        return self.load.recent(), self.load.whole()
+            efforts = list(self._workers_effort.values())
+            return max(lately for lately, _ in efforts), max(whole for _, whole in efforts)
+        return self.gauge.recent(), self.gauge.whole()
 
     def parts(self) -> tuple[LoadPart, ...]:
         """Return what each worker counted; none if there are no workers."""
         return tuple(
-            LoadPart(worker, self._workers_cpu[worker][1], tally.counts, tally.histograms())
+            LoadPart(worker, self._workers_effort[worker][1].cpu, tally.counts, tally.histograms())
             for worker, tally in sorted(self._workers.items())
         )
 
@@ -238,7 +215,7 @@ class Collector:
             "total": self.total().to_wire(),
             "warm_up": self.outcomes.warm_up,
             "heat": heat.to_wire(),
-            "cpu": [self.load.recent(), self.load.whole()],
+            "effort": [list(self.gauge.recent()), list(self.gauge.whole())],
         }
 
     def take_report(self, worker: str, data: Mapping[str, Any]) -> None:
@@ -249,7 +226,8 @@ class Collector:
         self._workers[worker] = Tally.from_wire(report["total"])
         self._workers_recent.add(Tally.from_wire(report["recent"]))
         self._workers_warm_up[worker] = list(report["warm_up"])
-        self._workers_cpu[worker] = (report["cpu"][0], report["cpu"][1])
+        lately, whole = report["effort"]
+        self._workers_effort[worker] = (Effort(*lately), Effort(*whole))
         self._heat.add_wire(report["heat"])
 
 

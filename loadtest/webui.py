@@ -149,6 +149,7 @@ def _rows(run: Run | None) -> Iterator[dict[str, str]]:
             end = f"{summary.response[rank]:.3f}" if summary else ""
             yield row(f"response time {rank}, ms", f"{response:.3f}", end)
     yield row("generator, of a core", f"{last.generator_cpu:.0%}", "", lambda line: line.generator_cpu)
+    yield row("generator waiting for a core", f"{last.generator_wait:.0%}", "", lambda line: line.generator_wait)
     if last.database is not None:
         yield row("WAL, bytes/s", f"{last.database.wal_bytes:,.0f}")
         for wait, count in last.database.waits.items():

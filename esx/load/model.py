@@ -143,8 +143,9 @@ class LoadProgress:
     (successful appends a second), `conflict_rate` (conflicts per attempt, 0 to 1), `tries_per_success` and the
     times are those of the last second: `p50_ms` and so on of the service time, which is that of the append alone, and
     `response_p50_ms` and so on from the intended start, in open loop only. `generator_cpu` is the share of a core (0
-    to 1) that the busiest generating process used. `streams` are the hottest of the last second, at most 20, in the
-    order of their numbers.
+    to 1) that the busiest generating process used, `generator_wait` the share of time in which it was ready to run but
+    had no core, because others on the machine had them all. `streams` are the hottest of the last second, at most 20,
+    in the order of their numbers.
     """
 
     elapsed: float
@@ -165,6 +166,7 @@ class LoadProgress:
     streams: tuple[StreamCounts, ...] = ()
     database: DatabaseFigures | None = None
     feed: FeedFigures | None = None
+    generator_wait: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,9 +181,9 @@ class LoadSummary:
 
     `streams` are those with the most conflicts, at most 100. `stored` is the number of the run's events found in the
     database afterwards, None if that could not be read; the `verdict` is "pass" or "fail", and `evidence` says why
-    in a few lines. `warm_up` counts what was left out of `total`. A `saturated` generator, one that used more than
-    90% of its core, measures itself more than the database. `parts` are those of several processes, empty if there
-    was one.
+    in a few lines. `warm_up` counts what was left out of `total`. A `saturated` generator, one that for more than 90%
+    of the time ran or waited for a core, measures itself more than the database. `parts` are those of several
+    processes, empty if there was one.
     """
 
     run: str
@@ -209,6 +211,7 @@ class LoadSummary:
     database: DatabaseFigures | None = None
     feed: FeedFigures | None = None
     parts: tuple[LoadPart, ...] = ()
+    generator_wait: float = 0.0
 
 
 def to_dict(line: LoadProgress | LoadSummary) -> dict[str, Any]:
