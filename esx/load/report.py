@@ -87,7 +87,9 @@ def latencies(summary: LoadSummary) -> list[str]:
 
 
 def _generator(summary: LoadSummary) -> list[str]:
-    if summary.saturated:
+    if summary.saturated and summary.generator_wait > summary.generator_cpu:
+        note = f"of a core, {summary.generator_wait:.0%} waiting for one: saturated"
+    elif summary.saturated:
         note = "of a core: saturated, so use --processes"
     else:
         note = "of a core, by the busiest generating process"

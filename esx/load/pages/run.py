@@ -105,8 +105,9 @@ def _headline(summary: LoadSummary) -> Iterator[str]:
         notes.append(f"{total.errors:,} errors and {total.unknown:,} unknown outcomes; the last: {summary.last_error}")
     if summary.saturated:
         notes.append(
-            f"The load generator was saturated ({summary.generator_cpu:.0%} of a core): it measured itself more than "
-            "the database. Use --processes, or fewer users."
+            f"The load generator was saturated ({summary.generator_cpu:.0%} of a core, "
+            f"{summary.generator_wait:.0%} of the time waiting for one): it measured itself more than the database. "
+            "Use --processes, fewer users, or a quieter machine."
         )
     if summary.interrupted:
         notes.append("The run was ended early; these figures cover what ran.")
