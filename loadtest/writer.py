@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from esx.load.ledger import EventIds, Ledger
@@ -49,7 +49,7 @@ class Workshop:
         self.in_flight = 0
         self.lines: dict[int, Line] = {}
         self.counted_from = time.perf_counter_ns() + int(options.warm_up * 1e9)
-        """Commands due before that are not counted; on the clock of `time.perf_counter_ns`."""
+        """Commands begun before that are not counted; on the clock of `time.perf_counter_ns`."""
 
     @contextlib.asynccontextmanager
     async def turn(self, stream: int) -> AsyncIterator[Line]:
@@ -84,7 +84,7 @@ class Command:
     due: int
     counts: bool
     tries_left: int
-    began: int = field(default_factory=time.perf_counter_ns)
+    began: int
     conflicts: int = 0
     locks: bool = False
 
@@ -139,7 +139,9 @@ class Writer:
     async def command(self, due: int) -> bool:
         """Append to some stream, trying as often as the options say; return False if nothing more may be appended."""
         stream = self._pick()
-        command = Command(stream, f"{self._shop.prefix}{stream}", due, due >= self._shop.counted_from, self._tries)
+        now = time.perf_counter_ns()
+        counts = now >= self._shop.counted_from
+        command = Command(stream, f"{self._shop.prefix}{stream}", due, counts, self._tries, now)
         if not self._takes_turns:
             ended = await self._attempt(command)
         else:
