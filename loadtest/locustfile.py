@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import gevent
 from locust import constant, events, runners, task
 from locust.exception import StopTest
-from locust.runners import MasterRunner, WorkerRunner
+from locust.runners import STATE_MISSING, MasterRunner, WorkerRunner
 
 from esx.load.ledger import Ledger
 from esx.store import EsxError
@@ -198,12 +198,17 @@ def _test_stopping(environment: Environment, **_: Any) -> None:
 
 def _gather(run: Run, runner: MasterRunner, stop_timeout: float) -> None:
     """Stop the workers and wait for what they know; Locust itself would not wait for it when it quits."""
-    asked = {worker.id for worker in (*runner.clients.spawning, *runner.clients.running)}
+    # Also those that have not said yet that they began, and those that have gone since.
+    asked = _alive(runner) | run.collector.workers
     runner.send_message(_STOP, {"run": run.id})
     with gevent.Timeout(stop_timeout + _RESULTS_WITHIN, False):
-        while not asked <= run.ledgers.keys() | {worker.id for worker in runner.clients.missing}:
+        while (asked & _alive(runner)) - run.ledgers.keys():
             gevent.sleep(0.02)
     run.missing_workers = sorted(asked - run.ledgers.keys())
+
+
+def _alive(runner: MasterRunner) -> set[str]:
+    return {worker.id for worker in runner.clients.all if worker.state != STATE_MISSING}
 
 
 @events.test_stop.add_listener
@@ -228,9 +233,13 @@ def _judge(run: Run, ledgers: list[Ledger]) -> None:
             log.log(logging.INFO if summary.verdict == "pass" else logging.ERROR, "%s", line)
 
 
-def _stop_worker(environment: Environment, **_: Any) -> None:
-    assert environment.runner is not None
-    environment.runner.stop()
+def _stop_worker(environment: Environment, msg: Any, **_: Any) -> None:
+    runner, run = environment.runner, state.run
+    assert isinstance(runner, WorkerRunner)
+    runner.stop()
+    if run is None or run.id != msg.data["run"]:
+        # It has no part in that run, and says so.
+        runner.send_message(_RESULT, {"report": {}, "run": msg.data["run"], "ledger": Ledger().to_wire()})
 
 
 def _take_result(environment: Environment, msg: Any, **_: Any) -> None:  # noqa: ARG001

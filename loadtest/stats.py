@@ -199,6 +199,11 @@ class Collector:
             return max(lately for lately, _ in efforts), max(whole for _, whole in efforts)
         return self.gauge.recent(), self.gauge.whole()
 
+    @property
+    def workers(self) -> set[str]:
+        """The workers that have told figures of the run."""
+        return set(self._workers)
+
     def parts(self) -> tuple[LoadPart, ...]:
         """Return what each worker counted; none if there are no workers."""
         return tuple(

@@ -117,7 +117,8 @@ class LoadRun:
         ]
         if options.processes > 1:
             port = str(_free_port())
-            command += ["--processes", str(options.processes), "--master-bind-host", "127.0.0.1"]
+            processes = str(options.processes)
+            command += ["--processes", processes, "--expect-workers", processes, "--master-bind-host", "127.0.0.1"]
             command += ["--master-host", "127.0.0.1", "--master-bind-port", port, "--master-port", port]
         # The address by environment, for it may hold a password. Locust's own settings are not for this run; nor
         # are configuration files and packages in the current directory, so the child starts in another.
