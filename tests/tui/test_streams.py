@@ -169,7 +169,7 @@ async def test_escape_ends_a_search_in_postgresql_too(dsn18: str, store18: Event
             while not await connection.fetchval(searches):
                 await pilot.pause(0.02)
             await pilot.press("escape")
-            assert not table.busy
+            await until(pilot, lambda: not table.busy, "for the search to end")
             while await connection.fetchval(searches):
                 await pilot.pause(0.02)
         await pilot.press("escape")

@@ -10,6 +10,7 @@ from rich.style import Style
 from textual.binding import Binding, BindingType
 from textual.geometry import Region, Size
 from textual.message import Message
+from textual.reactive import Reactive
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
@@ -91,7 +92,7 @@ class RowTable(Keyed, ScrollView, Generic[Row], can_focus=True):
         scrollbar-size-vertical: 1;
         scrollbar-gutter: stable;
         overflow-x: hidden;
-        overflow-y: auto;
+        overflow-y: scroll;
         scrollbar-background: $surface;
         scrollbar-background-hover: $surface;
         scrollbar-color: $foreground 25%;
@@ -107,6 +108,14 @@ class RowTable(Keyed, ScrollView, Generic[Row], can_focus=True):
         & > .row-table--problem { color: $text-error; }
     }
     """
+
+    # How many rows there are changes with each page, and must not lay the whole screen out anew: the room for the
+    # scrollbar is always there.
+    virtual_size = Reactive(Size(0, 0), layout=False)
+
+    def watch_virtual_size(self, size: Size) -> None:
+        """Tell the scrollbar how long the list is now."""
+        self._scroll_update(size)
 
     class Highlighted(_AboutRow):
         """The cursor is on another row."""
