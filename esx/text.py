@@ -6,12 +6,14 @@ overrides), and must stay on its own line.
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 
 _PICTURES = {code: chr(0x2400 + code) for code in range(0x20)}
 _PICTURES[0x7F] = "\u2421"
 # C1 controls are obeyed by some terminals; line and paragraph separators break lines; the rest reorder or hide
-# text ("Trojan Source", CVE-2021-42574) or cannot be encoded at all (surrogates).
+# text ("Trojan Source", CVE-2021-42574), take as many cells as the terminal likes (variation selectors), or cannot be
+# encoded at all (surrogates).
 _ESCAPED = [
     *range(0x80, 0xA0),
     0x00AD,
@@ -20,6 +22,7 @@ _ESCAPED = [
     *range(0x200B, 0x2010),
     *range(0x2028, 0x202F),
     *range(0x2060, 0x2070),
+    *range(0xFE00, 0xFE10),
     0xFEFF,
     *range(0xFFF9, 0xFFFC),
     *range(0xD800, 0xE000),
@@ -30,6 +33,7 @@ _ESCAPED = [
 _TABLE: dict[int, str] = _PICTURES | {
     code: (f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}") for code in _ESCAPED
 }
+_SELECTORS = re.compile("[\ufe00-\ufe0f\U000e0100-\U000e01ef]")
 _TABLE_KEEPING_LINES = {code: shown for code, shown in _TABLE.items() if code not in (0x09, 0x0A)}
 
 
@@ -42,8 +46,10 @@ def visible(text: str, *, limit: int | None = None) -> str:
     """
     if limit is not None and len(text) > limit:
         text = text[: max(limit - 1, 0)] + "…"
-    # Whatever the table holds, Python takes for not printable; looking is ten times as fast as translating.
-    return text if text.isprintable() else text.translate(_TABLE)
+    # Whatever else the table holds, Python takes for not printable; looking is ten times as fast as translating.
+    if text.isprintable() and (text.isascii() or not _SELECTORS.search(text)):
+        return text
+    return text.translate(_TABLE)
 
 
 def visible_lines(text: str) -> str:

@@ -104,21 +104,12 @@ def size_of(count: float) -> str:
     return f"{count:.1f} TB"
 
 
-@lru_cache(maxsize=4096)
-def cells_of(char: str) -> int:
-    """Return how many cells a character takes at most, beside those before it.
-
-    A variation selector can make the narrow character before it a wide one.
-    """
-    return 1 if char == "\ufe0f" else cell_len(char)
-
-
 def wrap(text: str, width: int) -> list[str]:
     """Return `text` in pieces of at most `width` cells, at least one piece."""
     pieces = []
     start = used = 0
     for at, char in enumerate(text):
-        cells = cells_of(char)
+        cells = cell_len(char)
         if used + cells > width and used:
             pieces.append(text[start:at])
             start, used = at, 0

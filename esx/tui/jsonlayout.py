@@ -13,8 +13,9 @@ from itertools import islice
 from json.decoder import scanstring  # type: ignore[attr-defined]
 from typing import TYPE_CHECKING, NamedTuple
 
+from rich.cells import cell_len
+
 from esx.text import visible
-from esx.tui.cells import cells_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -322,7 +323,7 @@ def _wrapped(text: str, start: int, end: int, room: int) -> Iterator[int]:
 
 @lru_cache(maxsize=4096)
 def _cells(char: str) -> int:
-    return sum(map(cells_of, visible(char)))
+    return cell_len(visible(char))
 
 
 def pretty(text: str) -> str:

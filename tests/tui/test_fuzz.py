@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from esx.tui.detail.blocks import Block
 
 FORBIDDEN = re.compile(
-    "[\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
-    "\ud800-\udfff\U0001d173-\U0001d17a\U000e0000-\U000e007f]"
+    "[\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff\ufff9-\ufffb"
+    "\ud800-\udfff\U0001d173-\U0001d17a\U000e0000-\U000e007f\U000e0100-\U000e01ef]"
 )
 PIECES = [
     *("[red]", "[/]", "[@click=app.quit]x[/]", "\\[", "[[", "$primary", "{", "}", ",", '"', "\\", "\\u0000"),
@@ -54,7 +54,20 @@ PIECES = [
         "\x7f",
         "\x85",
     ),
-    *("\u202e", "\u2066", "\u2069", "\u061c", "\u200b", "\u200d", "\u200e", "\ufeff", "\xad", "\u180e", "\U000e0041"),
+    *(
+        "\u202e",
+        "\u2066",
+        "\u2069",
+        "\u061c",
+        "\u200b",
+        "\u200d",
+        "\u200e",
+        "\ufeff",
+        "\xad",
+        "\u180e",
+        "\U000e0041",
+        "\U000e0101",
+    ),
     *(
         "\n",
         "\r\n",
