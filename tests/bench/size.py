@@ -33,8 +33,8 @@ async def main(sizes: list[int], rounds: int) -> None:
             stores[size] = await EventStore.connect(dsn, max_connections=1)
         requests: dict[str, Callable[[EventStore, int, random.Random], Awaitable[object]]] = {
             "append to a stream": _append,
-            "page of a stream": _stream_page,
-            "page of $all": _all_page,
+            "page of a stream, as previews": _stream_page,
+            "page of $all, as previews": _all_page,
             "page of streams by name": _names,
             "page of streams by recent activity": _recent,
         }
@@ -65,11 +65,11 @@ async def _append(store: EventStore, size: int, draw: random.Random) -> object:
 
 
 async def _stream_page(store: EventStore, size: int, draw: random.Random) -> object:
-    return await store.read_page(f"s-{draw.randrange(size // 10)}", limit=10)
+    return await store.preview_page(f"s-{draw.randrange(size // 10)}", limit=10)
 
 
 async def _all_page(store: EventStore, size: int, draw: random.Random) -> object:
-    return await store.read_all_page(position=draw.randrange(size), limit=100)
+    return await store.preview_all_page(position=draw.randrange(size), limit=100)
 
 
 async def _names(store: EventStore, size: int, draw: random.Random) -> object:
