@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 
     from textual.app import ComposeResult
     from textual.command import Provider
-    from textual.dom import DOMNode
     from textual.screen import Screen
 
     from esx.fold.reducer import Reducer
@@ -128,7 +127,6 @@ class Explorer(Keyed, App[None]):
         self._wanted = "streams-screen"
         self._under_trail = self._wanted
         self._started_by = os.getppid()
-        self._clashes: set[str] = set()
 
     def _configure(self) -> None:
         config = self.config
@@ -141,17 +139,6 @@ class Explorer(Keyed, App[None]):
                     f"use one of {', '.join(sorted(self.available_themes))}"
                 )
             self.theme = config.theme
-
-    def handle_bindings_clash(self, clashed_bindings: set[Binding], node: DOMNode) -> None:  # noqa: ARG002
-        """Say once which actions lost their key to the keymap."""
-        for binding in clashed_bindings:
-            if binding.id is not None and binding.id not in self._clashes:
-                self._clashes.add(binding.id)
-                self.notify(
-                    f"{binding.id} has lost its key {binding.key} to the keymap of the config file",
-                    severity="warning",
-                    markup=False,
-                )
 
     def compose(self) -> ComposeResult:
         """Lay out the line at the top, the screens, and the keys at the bottom."""

@@ -74,15 +74,19 @@ def actions() -> dict[str, tuple[str, str]]:
 
 
 def check(keymap: Mapping[str, str], where: object) -> None:
-    """Raise BadConfig for a name that no action has; `where` is the file it is in."""
-    if keymap.keys() <= _NAMES.keys():
-        return
-    known = actions()
-    for name in keymap:
+    """Raise BadConfig for a name that no action has, or a key taken from an action of the same part.
+
+    `where` is the file the keymap is in.
+    """
+    known: Mapping[str, tuple[str, str]] = _NAMES if keymap.keys() <= _NAMES.keys() else actions()
+    for name, keys in keymap.items():
+        shown = f"{visible(str(where))}: keymap.{visible(name, limit=100)}"
         if name not in known:
             near = get_close_matches(name, known, 1)
             remedy = f"did you mean {near[0]}? " if near else ""
-            raise BadConfig(
-                f"{visible(str(where))}: keymap.{visible(name, limit=100)} is no action: "
-                f"{remedy}`esx config --keys` lists them"
-            )
+            raise BadConfig(f"{shown} is no action: {remedy}`esx config --keys` lists them")
+        part = name.rpartition(".")[0]
+        for other, (others, _what) in known.items():
+            taken = set(keys.split(",")) & set(others.split(","))
+            if taken and other != name and other.rpartition(".")[0] == part and other not in keymap:
+                raise BadConfig(f"{shown} takes the key {min(taken)} from {other}: give that another key as well")

@@ -144,3 +144,9 @@ async def test_a_named_connection(tmp_path: Path, dsn18: str, store18: EventStor
     assert "known" not in line
     assert "open, test, embedded" in line
     assert urlsplit(dsn18).scheme not in line
+
+
+def test_what_does_not_need_the_config_file_does_not_read_it(tmp_path: Path) -> None:
+    environ = {"ESX_CONFIG": str(write(tmp_path, "nonsense"))}
+    assert esx("--version", **environ).returncode == 0
+    assert esx("config", "--example", **environ).returncode == 0

@@ -75,6 +75,7 @@ async def test_the_config_file_gives_other_keys(dsn18: str, store18: EventStore)
     ("config", "message"),
     [
         (Config(keymap={"streams.sotr": "f"}), r"keymap.streams.sotr is no action: did you mean streams.sort\?"),
+        (Config(keymap={"app.help": "f1,q"}), "keymap.app.help takes the key q from app.quit: give that another"),
         (Config(theme="nrod"), "theme nrod is unknown: use one of .*nord"),
     ],
 )
