@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -127,6 +128,9 @@ def test_it_says_where_the_curve_bends_and_what_was_best(tmp_path: Path) -> None
     lines = list(sweep_lines(sweep, colour=False))
     assert max(map(len, (line.rstrip() for line in lines))) <= 80
     assert not any("\x1b" in line for line in lines)
+    coloured = list(sweep_lines(sweep, colour=True))
+    assert [re.sub(r"\x1b\[[\d;]*m", "", line) for line in coloured] == lines
+    assert coloured != lines
     assert sweep_command(sweep) == (
         "esx load sweep --vary streams=64,1,16,4 --vary strategy=conditional,row-lock --users 8 --duration 3s"
     )

@@ -21,7 +21,18 @@ if TYPE_CHECKING:
 WIDTH = 78
 _HEIGHT = 13
 _MARKS = "●▲■◆○△□◇"
-_COLOURS = ("blue+", "orange+", "cyan+", "magenta+", "green+", "red+", "gray", "white")
+_COLOURS = (
+    (66, 128, 255),
+    (224, 96, 32),
+    (20, 160, 145),
+    (150, 90, 230),
+    (190, 135, 20),
+    (215, 60, 135),
+    (120, 130, 145),
+    (60, 170, 60),
+    (200, 60, 60),
+)
+"""Readable on light and dark grounds."""
 _FIGURES: tuple[tuple[str, int, Callable[[Spot], str]], ...] = (
     ("goodput/s", 10, lambda spot: f"{spot.goodput:,.0f}"),
     ("conflicts", 10, lambda spot: f"{spot.conflict_rate:.1%}"),
@@ -103,10 +114,8 @@ def plots(sweep: Sweep, found: Sequence[Curve], *, colour: bool) -> Iterator[str
 
 
 def _mark(at: int, *, colour: bool) -> str:
-    from textual_plotext.plot import Plot
-
-    mark: str = Plot.colorize(_MARKS[at], _COLOURS[at]) if colour else _MARKS[at]
-    return mark
+    red, green, blue = _COLOURS[at]
+    return f"\x1b[38;2;{red};{green};{blue}m{_MARKS[at]}\x1b[0m" if colour else _MARKS[at]
 
 
 def _plot(found: Sequence[Curve], value: Callable[[Spot], float], title: str, *, colour: bool) -> Iterator[str]:
