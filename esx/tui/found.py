@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from esx.store.search import Pace
+from esx.tui.cells import count_of
 from esx.tui.rows import EventRow
 from esx.tui.sources import Page
 
 if TYPE_CHECKING:
     from esx.store.search import SearchPlan
     from esx.store.store import EventStore
+    from esx.tui.window import Window
 
 
 class FoundEvents:
@@ -24,10 +26,17 @@ class FoundEvents:
         self.newest_first = newest_first
         self._pace = Pace()
 
-    @property
-    def to_look_at(self) -> int:
-        """About how many events have to be looked at for all that pass."""
-        return self.plan.reads if self.plan.index else self.plan.total
+    def progress(self, window: Window[EventRow, int], *, busy: bool, stopped: bool) -> str:
+        """Return how many were found, and how far the search has come, in few words."""
+        found = f"{len(window.rows):,} found"
+        if window.loaded and window.top and window.bottom:
+            return found
+        # An index leads to no more events than may pass.
+        most = self.plan.reads if self.plan.index else self.plan.total
+        looked = f"{found} in {count_of(min(window.looked, most))} of ~{count_of(most)}"
+        if stopped:
+            return f"stopped: {looked} · r goes on"
+        return f"{looked} · esc stops" if busy else f"{looked} so far"
 
     async def page(self, after: int | None, *, backwards: bool, limit: int) -> Page[EventRow, int]:
         """Return what is found in the next slice, by stream_seq or, of all, by global_seq."""

@@ -16,7 +16,6 @@ from esx.store.barrier import Filter
 from esx.store.errors import EsxError, InvalidQuery
 from esx.store.views import EventsView
 from esx.text import visible
-from esx.tui.cells import count_of
 from esx.tui.eventfilter import HINT, PLACEHOLDER, complete_type, filter_text, parse_filter
 from esx.tui.found import FoundEvents
 from esx.tui.parts.columns import event_columns
@@ -155,10 +154,11 @@ class EventList(Part):
     @on(PagedList.Moved, "#events")
     def write_position(self) -> None:
         """Say where the cursor is."""
-        row = self.table.row
+        table, window = self.table, self.table.window
+        row = table.row
         text = ""
         if isinstance(self._source, FoundEvents):
-            text = self._progress(self._source)
+            text = "" if window is None else self._source.progress(window, busy=table.busy, stopped=table.stopped)
         elif row is not None and self.stream_id is None:
             # Follow says how far the store has come since the list was read.
             newest = self.table.rows[0 if self.newest_first[True] else -1].global_seq
@@ -296,18 +296,6 @@ class EventList(Part):
         # One index is enough, and the keys come first: there may be little room.
         advice = f"\nan index would make it quick: {plan.advice[0]}" if plan.advice else ""
         self.line.say(f"enter runs it · esc does not\nthis {plan.cost}{advice}", question=True)
-
-    def _progress(self, source: FoundEvents) -> str:
-        table, window = self.table, self.table.window
-        if window is None:
-            return ""
-        found = f"{len(window.rows):,} found"
-        if window.loaded and window.top and window.bottom:
-            return found
-        looked = f"{found} in {count_of(min(window.looked, source.to_look_at))} of ~{count_of(source.to_look_at)}"
-        if table.stopped:
-            return f"stopped: {looked} · r goes on"
-        return f"{looked} · esc stops" if table.busy else f"{looked} so far"
 
     def stop(self) -> bool:
         """Stop a search; return whether one was running."""

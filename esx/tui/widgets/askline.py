@@ -28,7 +28,7 @@ class AskLine(Keyed, Vertical):
     """Not shown until something is asked. `subject` says what that is."""
 
     class Answered(Message):
-        """Enter was pressed. `again` says that nothing was changed since the last time: it is meant."""
+        """Enter was pressed. `again` says that it answers a question about this very text."""
 
         def __init__(self, subject: str, text: str, *, again: bool) -> None:
             super().__init__()
@@ -59,6 +59,7 @@ class AskLine(Keyed, Vertical):
         self.subject = ""
         self._hint = ""
         self._answered: str | None = None
+        self._questioned = False
 
     def compose(self) -> ComposeResult:
         """Lay out the line above its hint."""
@@ -100,6 +101,7 @@ class AskLine(Keyed, Vertical):
 
     def say(self, text: str, *, error: bool = False, question: bool = False) -> None:
         """Write below the line: a hint, what is wrong, or what has to be answered with enter."""
+        self._questioned = question
         style = _ERROR if error else _QUESTION if question else MUTED
         shown = "\n".join(visible(part, limit=1000) for part in text.split("\n"))
         self.query_one(Static).update(Content.styled(shown, style))
@@ -118,7 +120,7 @@ class AskLine(Keyed, Vertical):
     @on(Input.Submitted)
     def _submitted(self, message: Input.Submitted) -> None:
         message.stop()
-        again = message.value == self._answered
+        again = self._questioned and message.value == self._answered
         self._answered = message.value
         self.post_message(self.Answered(self.subject, message.value, again=again))
 
