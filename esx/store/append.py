@@ -74,6 +74,8 @@ _MANY = (
 _ANY_VERSION = (-1, 2**62)
 _ANY_RETRIES = 1000
 _PAUSE = 0.002
+REFUSALS = (asyncpg.DataError, asyncpg.ProgramLimitExceededError)
+"""How PostgreSQL, or the driver for it, refuses what it cannot hold."""
 
 
 class Appender:
@@ -150,14 +152,26 @@ class Appender:
                 if connection.is_in_transaction():
                     raise
                 return await self._lost(connection, stream_id, events, expected)
-            except (asyncpg.DataError, asyncpg.ProgramLimitExceededError, ValueError) as error:
-                raise await self._explain(connection, stream_id, events, error) from error
+            except (*REFUSALS, ValueError) as error:
+                if not connection.is_in_transaction():
+                    refused = await self.refusal(connection, stream_id, events)
+                else:
+                    # Which has failed by now, so that PostgreSQL can be asked no more.
+                    refused = InvalidEvent(0, _reason(error)) if len(events) == 1 else None
+                if refused is None:
+                    raise
+                raise refused from error
             assert row is not None
             version, global_seq, id_there = row
             if global_seq is not None:
                 return AppendResult(stream_id, version + len(events), global_seq)
-            if id_there == events[0].event_id and (expected is NO_STREAM or isinstance(expected, int)):
-                return await self._recognise(connection, stream_id, events, lowest)
+            if expected is NO_STREAM or isinstance(expected, int):
+                if id_there == events[0].event_id:
+                    return await self._recognise(connection, stream_id, events, lowest)
+                if strategy is Strategy.ROW_LOCK:
+                    # The statement began before it had the lock, so it does not see what it waited for, which may be
+                    # this append's own first attempt.
+                    return await self._lost(connection, stream_id, events, expected)
             raise WrongVersion(stream_id, expected, version)
 
     async def lock(self, connection: Session, stream_ids: Sequence[str]) -> None:
@@ -255,16 +269,21 @@ class Appender:
             f"WHERE {self._layout.event_id} = ANY($1::uuid[]) ORDER BY stream_seq",
             [event.event_id for event in events],
         )
+        if not rows:
+            raise error  # another unique index of the table was violated
         if [row[0] for row in rows] != [event.event_id for event in events] or {row[1] for row in rows} != {stream_id}:
             raise EventIdsReused(stream_id) from error
         return AppendResult(stream_id, rows[-1][2], rows[-1][3])
 
-    async def _explain(
-        self, connection: Session, stream_id: str, events: Sequence[NewEvent], error: Exception
-    ) -> Exception:
-        """Return InvalidEvent for what PostgreSQL refuses by itself, the first of the batch, else `error`."""
-        if connection.is_in_transaction():
-            return InvalidEvent(0, _reason(error)) if len(events) == 1 else error
+    async def refusal(self, connection: Session, stream_id: str, events: Sequence[NewEvent]) -> InvalidEvent | None:
+        """Return what cannot be stored, the first of the batch, and why; None if each event can be by itself.
+
+        It takes a connection that is not inside a transaction.
+        """
+        try:
+            self._arguments(stream_id, events)
+        except InvalidEvent as invalid:
+            return invalid
         reason = await _refusal(connection, "text", stream_id)
         if reason:
             return InvalidEvent(0, f"stream id: {reason}")
@@ -279,14 +298,14 @@ class Appender:
                 reason = await _refusal(connection, kind, text)
                 if reason:
                     return InvalidEvent(index, f"{name}: {reason}")
-        return error
+        return None
 
 
 async def _refusal(connection: Session, kind: str, text: str) -> str | None:
     """Return why PostgreSQL cannot hold `text` as `kind`, None if it can."""
     try:
         await connection.fetchval(f"SELECT $1::{kind} IS NULL", text)
-    except (asyncpg.DataError, asyncpg.ProgramLimitExceededError, ValueError) as refusal:
+    except (*REFUSALS, ValueError) as refusal:
         return _reason(refusal)
     return None
 

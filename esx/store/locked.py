@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 
+from esx.store.append import REFUSALS
 from esx.store.driver import is_connection_loss
-from esx.store.errors import OutcomeUnknown, StoreUnavailable, WrongVersion
+from esx.store.errors import EsxError, InvalidEvent, OutcomeUnknown, StoreFailed, StoreUnavailable, WrongVersion
 from esx.store.model import NO_STREAM
 
 if TYPE_CHECKING:
@@ -28,6 +29,10 @@ class LockedStream:
     def __init__(self, connection: Session, appender: Appender, stream_id: str, version: int) -> None:
         self.version = version
         self.appended = False
+        self.failure: Exception | None = None
+        """What the last append raised."""
+        self.refused: Sequence[NewEvent] = ()
+        """What that append was to store."""
         self._connection = connection
         self._appender = appender
         self._stream_id = stream_id
@@ -36,9 +41,23 @@ class LockedStream:
         """Append `events`, all or none; they are stored when the ``async with`` ends without an error."""
         self.appended = True
         expected = NO_STREAM if self.version < 0 else self.version
-        result = await self._appender.append(self._connection, self._stream_id, events, expected)
+        try:
+            result = await self._appender.append(self._connection, self._stream_id, events, expected)
+        except Exception as error:
+            self.failure, self.refused = error, events
+            raise
         self.version = result.version
         return result
+
+    @property
+    def undone(self) -> bool:
+        """Whether an append failed in a way after which PostgreSQL undoes the transaction, whatever comes."""
+        error = self.failure
+        return error is not None and (not isinstance(error, EsxError) or error.__cause__ is not None)
+
+
+class _Abandoned(EsxError):
+    """The transaction is to be undone, for a reason that is not the store's."""
 
 
 @contextlib.asynccontextmanager
@@ -51,19 +70,39 @@ async def lock_stream(
     _, appender, _ = await tools()
     locked: LockedStream | None = None
     at = -1
+    # What the user's code raised is the user's: taken for the store's own, a TimeoutError would mean a lost connection.
+    raised: Exception | None = None
     try:
         async with acquire() as connection:
             try:
                 async with connection.transaction():
                     at = await appender.lock_one(connection, stream_id)
                     locked = LockedStream(connection, appender, stream_id, at)
-                    yield locked
+                    try:
+                        yield locked
+                    except Exception as error:
+                        if error is locked.failure:
+                            raise
+                        raised = error
+                        raise _Abandoned from error
+                    if locked.undone:
+                        raise StoreFailed(
+                            "an append under the lock failed, so nothing was stored: let its error out, or lock anew"
+                        ) from locked.failure
             except asyncpg.UniqueViolationError as error:
                 # Somebody who takes no lock was faster.
                 expected = NO_STREAM if at < 0 else at
                 raise WrongVersion(stream_id, expected, await appender.version(connection, stream_id)) from error
-    except StoreUnavailable as error:
-        cause = error.__cause__
-        if locked is None or not locked.appended or cause is None or not is_connection_loss(cause):
-            raise
-        raise OutcomeUnknown(f"{error}; whether the append was stored is not known") from error
+            except REFUSALS as error:
+                refused = await appender.refusal(connection, stream_id, locked.refused) if locked else None
+                if refused is None:
+                    raise
+                raise InvalidEvent(refused.index, refused.reason) from error
+    except (_Abandoned, StoreUnavailable) as error:
+        if raised is None:
+            cause = error.__cause__
+            if locked is None or not locked.appended or cause is None or not is_connection_loss(cause):
+                raise
+            raise OutcomeUnknown(f"{error}; whether the append was stored is not known") from error
+    if raised is not None:
+        raise raised

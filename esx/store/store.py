@@ -17,7 +17,7 @@ from esx.store.erase import Eraser
 from esx.store.errors import InvalidQuery, NotFound, SchemaMissing, StoreFailed, StoreUnavailable
 from esx.store.feed import Feed, find_end
 from esx.store.glob import glob_containing, glob_prefix
-from esx.store.model import ANY, NO_STREAM, Event, EventPreview, Notification, Strategy
+from esx.store.model import ANY, Event, EventPreview, Notification, Strategy
 from esx.store.projection import Projection
 from esx.store.reading import Reader, StoredId, StreamKey, StreamPage, check_limit
 from esx.store.scale import name_scale
@@ -226,40 +226,38 @@ class EventStore:
         OutcomeUnknown, and repeating may store the events twice. Raises WrongVersion, InvalidEvent for an event that
         cannot be stored, and EventIdsReused.
         """
-        layout, appender, _ = self._parts or await self._load()
         patience: writing.Patience | None = None
         began = False
         while True:
             try:
+                _, appender, _ = self._parts or await self._load()
                 async with self._writing() as connection:
                     began = True
                     return await appender.append(connection, stream_id, events, expected, strategy)
             except StoreUnavailable as error:
-                if patience is None:
-                    may_repeat = writing.repeatable(layout, expected)
-                    patience = writing.Patience(self._patience, may_repeat=may_repeat)
-                await patience.wait(error, began=began)
+                patience = patience or writing.Patience(self._patience)
+                may_repeat = self._parts is not None and writing.repeatable(self._parts[0], expected)
+                await patience.wait(error, began=began, may_repeat=may_repeat)
 
     async def append_to_streams(self, appends: Sequence[StreamAppend]) -> list[AppendResult]:
         """Append to several streams in one transaction, all or nothing, in the order given.
 
         They get their global sequence numbers in that order. Safe to repeat, and repeated after a lost connection,
-        as with `append`. Raises WrongVersion for the first stream that is not at its expected version.
+        as with `append`. Raises WrongVersion for the first stream that is not at its expected version, and
+        InvalidEvent, whose reason names the stream.
         """
-        _, appender, _ = self._parts or await self._load()
         patience: writing.Patience | None = None
         began = False
         while True:
             try:
+                _, appender, _ = self._parts or await self._load()
                 async with self._writing() as connection:
                     began = True
                     return await writing.append_to_streams(connection, appender, appends)
             except StoreUnavailable as error:
-                if patience is None:
-                    # A repeated event id would abort the transaction before it can be recognised.
-                    may_repeat = all(isinstance(part.expected, int) or part.expected is NO_STREAM for part in appends)
-                    patience = writing.Patience(self._patience, may_repeat=may_repeat)
-                await patience.wait(error, began=began)
+                patience = patience or writing.Patience(self._patience)
+                may_repeat = self._parts is not None and writing.repeatable_together(self._parts[0], appends)
+                await patience.wait(error, began=began, may_repeat=may_repeat)
 
     async def decide(
         self,
@@ -288,7 +286,7 @@ class EventStore:
 
         Writers that lock queue, so none of them meets a conflict; its `version` is the stream's. All is one
         transaction, which holds a connection. Raises WrongVersion if somebody who takes no lock was faster, and
-        OutcomeUnknown if the connection is lost after an append.
+        OutcomeUnknown if the connection is lost after an append. What else is raised inside undoes the appends.
 
             async with store.lock_stream("account-42") as stream:
                 await stream.append([NewEvent("Deposited", {"at": stream.version})])
@@ -711,7 +709,7 @@ class EventStore:
         rest can be deleted later. The numbers of what is deleted stay as dead gaps in global_seq. A projection that
         has handled these events keeps what it made of them.
         """
-        async with self._connection() as connection:
+        async with self._writing() as connection:
             layout, _, _ = await self._tools(connection)
             eraser = Eraser(connection, layout, prefix, mark)
             await eraser.look()

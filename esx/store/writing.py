@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, TypeVar
 
 import asyncpg
 
-from esx.store.errors import OutcomeUnknown, StoreUnavailable, WrongVersion
+from esx.store.append import REFUSALS
+from esx.store.errors import InvalidEvent, OutcomeUnknown, StoreClosed, StoreUnavailable, WrongVersion
 from esx.store.model import NO_STREAM
+from esx.text import visible
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -52,24 +54,30 @@ def repeatable(layout: Layout, expected: ExpectedVersion) -> bool:
     )
 
 
+def repeatable_together(layout: Layout, parts: Sequence[StreamAppend]) -> bool:
+    """Return whether repeating an append to several streams is recognised by its event ids."""
+    # One that is stored elsewhere would abort the transaction before it can be recognised, so unique ids do not help.
+    return layout.event_id is not None and all(
+        isinstance(part.expected, int) or part.expected is NO_STREAM for part in parts
+    )
+
+
 class Patience:
-    """How long a write goes on whose connections are lost: for up to `seconds`, if it `may_repeat`.
+    """How long a write goes on whose connections are lost: for up to `seconds`, while that is safe."""
 
-    The attempt that was lost may have committed, so it must be one that is recognised when it is repeated.
-    """
-
-    def __init__(self, seconds: float, *, may_repeat: bool) -> None:
+    def __init__(self, seconds: float) -> None:
         self._deadline = time.monotonic() + seconds
-        self._may_repeat = may_repeat
         self._failures = 0
 
-    async def wait(self, error: StoreUnavailable, *, began: bool) -> None:
+    async def wait(self, error: StoreUnavailable, *, began: bool, may_repeat: bool) -> None:
         """Pause before the next attempt; `began` says whether any attempt had a connection.
 
-        Raises OutcomeUnknown if there can be no other and one had begun, `error` if none ever began.
+        That attempt may have committed, so it must be one that is recognised when it is repeated: `may_repeat`. Raises
+        OutcomeUnknown if there can be no other and one had begun, `error` if none ever began.
         """
         pause = backoff(self._failures, _RETRY_FIRST, _RETRY_LAST)
-        if (began and not self._may_repeat) or time.monotonic() + pause > self._deadline:
+        hopeless = isinstance(error, StoreClosed) or time.monotonic() + pause > self._deadline
+        if hopeless or (began and not may_repeat):
             if began:
                 raise OutcomeUnknown(f"{error}; whether the append was stored is not known") from error
             raise error
@@ -83,7 +91,7 @@ async def append_to_streams(
     """Append to several streams in one transaction, all or nothing, in the order given.
 
     The streams are locked first, in one order for everybody, so that such appends queue instead of deadlocking.
-    Raises WrongVersion for the first stream that is elsewhere.
+    Raises WrongVersion for the first stream that is elsewhere, and InvalidEvent, whose reason names the stream.
     """
     for race in range(_RACES):
         try:
@@ -95,6 +103,14 @@ async def append_to_streams(
             if race == _RACES - 1:
                 raise
             await asyncio.sleep(backoff(race, _CONFLICT_FIRST, _CONFLICT_LAST))
+        except (InvalidEvent, *REFUSALS):
+            # The transaction is over, so now PostgreSQL can be asked what it refuses.
+            for part in parts:
+                refused = await appender.refusal(connection, part.stream_id, part.events)
+                if refused is not None:
+                    stream = visible(part.stream_id, limit=200)
+                    raise InvalidEvent(refused.index, f"stream {stream}: {refused.reason}") from refused
+            raise
     raise AssertionError("unreachable")
 
 

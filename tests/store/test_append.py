@@ -23,7 +23,7 @@ from esx import (
     NewEvent,
     WrongVersion,
 )
-from esx.store import EventIdsReused, ExpectedVersion, Strategy
+from esx.store import EventIdsReused, ExpectedVersion, StoreFailed, Strategy
 from esx.store.model import parse_expected
 
 
@@ -203,6 +203,40 @@ async def test_a_repeated_append_is_recognised_by_its_event_ids(
     assert await store.count_events("s") == 2 * count
     with pytest.raises(WrongVersion):
         await store.append("s", [NewEvent("A")], expected=NO_STREAM, strategy=strategy)
+
+
+@pytest.mark.parametrize("strategy", list(Strategy))
+async def test_a_retry_that_waits_for_its_own_first_attempt_is_recognised(
+    store: EventStore, sql: asyncpg.Connection, strategy: Strategy
+) -> None:
+    event = NewEvent("T")
+    async with sql.transaction():
+        await sql.execute("SELECT esx_lock_stream('s')")
+        await sql.execute(
+            "INSERT INTO events (stream_id, stream_seq, event_type, data, event_id) VALUES ('s', 0, 'T', '{}', $1)",
+            event.event_id,
+        )
+        retry = asyncio.create_task(store.append("s", [event], expected=NO_STREAM, strategy=strategy))
+        other = asyncio.create_task(store.append("s", [NewEvent("T")], expected=NO_STREAM, strategy=strategy))
+        async with store._connection() as looking:
+            while await looking.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted") < 2:
+                await asyncio.sleep(0.01)
+    assert (await retry).version == 0
+    with pytest.raises(WrongVersion) as conflict:
+        await other
+    assert conflict.value.actual == 0
+
+
+async def test_a_unique_index_of_the_users_own_is_not_taken_for_that_of_the_event_ids(
+    store18: EventStore, dsn18: str
+) -> None:
+    async with store18._connection() as connection:
+        await connection.execute(
+            "CREATE UNIQUE INDEX ids ON events (event_id); CREATE UNIQUE INDEX orders ON events ((data ->> 'order'))"
+        )
+    await store18.append("s", [NewEvent("T", {"order": 1})])
+    with pytest.raises(StoreFailed, match='"orders"'):
+        await store18.append("other", [NewEvent("T", {"order": 1})])
 
 
 async def test_a_retry_that_is_not_the_same_batch_is_refused(store18: EventStore) -> None:

@@ -25,6 +25,7 @@ from esx import (
     WrongVersion,
 )
 from esx.store import ExpectedVersion, StoreFailed
+from esx.store.erase import Mark
 from esx.store.errors import QueryTimeout
 from tests.store.pgbouncer import needs_pgbouncer, pooled
 from tests.store.test_feed import moody_writers
@@ -245,6 +246,8 @@ async def test_nothing_stays_behind_in_the_session(dsn18: str) -> None:
 
 async def test_what_needs_a_session_of_its_own_is_refused_in_one_line(dsn18: str, address: str) -> None:
     async with EventStore.connect(address, read_only=True) as reader:
+        with pytest.raises(StoreFailed, match="read-only"):
+            await reader.delete_marked("s", Mark("run_id", "r1"))
         with pytest.raises(StoreFailed, match="read-only"):
             await reader.append("s", [NewEvent("T")])
     with pytest.raises(StoreFailed, match="notification 'off' is a setting of the session"):

@@ -16,12 +16,14 @@ from esx import (
     AppendResult,
     Event,
     EventStore,
+    InvalidEvent,
     NewEvent,
     OutcomeUnknown,
     StreamAppend,
     WrongVersion,
 )
 from esx.store import ExpectedVersion, StoreUnavailable
+from esx.store.errors import StoreClosed
 from tests.store.proxy import Moment, Proxy, proxied
 
 if TYPE_CHECKING:
@@ -92,6 +94,28 @@ async def test_a_conflict_after_a_lost_connection_is_still_a_conflict(
     assert (proxy.losses, caught.value.actual) == (1, 0)
 
 
+@pytest.mark.parametrize("moment", MOMENTS)
+async def test_what_is_lost_before_the_first_append_began_is_tried_again(dsn18: str, moment: Moment) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        async with proxied(dsn18, Path(directory)) as (proxy, address), EventStore.connect(address) as store:
+            proxy.cut = moment
+            assert (await store.append("s", [NewEvent("T")], expected=ANY)).version == 0
+            assert proxy.losses == 1
+        async with proxied(dsn18, Path(directory)) as (proxy, address), EventStore.connect(address) as store:
+            proxy.cut = moment
+            [done] = await store.append_to_streams([StreamAppend("s", [NewEvent("T")], ANY)])
+            assert (proxy.losses, done.version) == (1, 1)
+
+
+async def test_a_closed_store_is_not_waited_for(dsn18: str) -> None:
+    store = await EventStore.connect(dsn18, retry_for=3600)
+    await store.version("s")
+    await store.close()
+    async with asyncio.timeout(10):
+        with pytest.raises(StoreClosed):
+            await store.append("s", [NewEvent("T")], expected=NO_STREAM)
+
+
 async def test_patience_ends(dsn18: str) -> None:
     with tempfile.TemporaryDirectory() as directory:
         async with (
@@ -121,6 +145,19 @@ async def test_several_streams_at_once_or_none(store: EventStore) -> None:
         )
     assert (conflict.value.stream_id, conflict.value.actual) == ("from", 1)
     assert await store.version("third") == -1
+
+
+async def test_of_several_streams_what_cannot_be_stored_is_named_by_its_place(store18: EventStore) -> None:
+    good = NewEvent("T")
+    for stream, events, named in (
+        ("s", [good, NewEvent("T", {"a": "\0"})], "event 1 .* stream s: data: .*u0000"),
+        ("s", [good, NewEvent("a\ud800")], "event 1 .* stream s: type: .*surrogate"),
+        ("s", [good, NewEvent("")], "event 1 .* stream s: the event type is empty"),
+        ("a\0b", [good], "event 0 .* stream a.b: stream id: "),
+    ):
+        with pytest.raises(InvalidEvent, match=named):
+            await store18.append_to_streams([StreamAppend("good", [good]), StreamAppend(stream, events)])
+    assert await store18.head() == 0
 
 
 async def test_crossing_appends_to_two_streams_neither_deadlock_nor_tear(store: EventStore) -> None:

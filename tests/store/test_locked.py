@@ -1,0 +1,73 @@
+"""Deciding under a lock: what is raised inside is told as it is, and undoes the appends."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from esx import EventStore, InvalidEvent, NewEvent, OutcomeUnknown, StoreFailed, WrongVersion
+from tests.store.proxy import proxied
+
+
+async def test_what_the_users_code_raises_is_the_users(store18: EventStore) -> None:
+    for error in (FileNotFoundError("prices.json"), asyncpg.ConnectionDoesNotExistError("of another database")):
+        with pytest.raises(type(error)) as caught:
+            async with store18.lock_stream("s") as stream:
+                await stream.append([NewEvent("T")])
+                raise error
+        assert caught.value is error
+    with pytest.raises(TimeoutError):
+        async with store18.lock_stream("s") as stream:
+            await stream.append([NewEvent("T")])
+            async with asyncio.timeout(0):
+                await asyncio.sleep(1)
+    assert await store18.version("s") == -1
+
+
+async def test_the_users_error_is_told_even_where_the_connection_was_lost(dsn18: str) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        async with proxied(dsn18, Path(directory)) as (proxy, address), EventStore.connect(address) as store:
+            with pytest.raises(ZeroDivisionError):
+                async with store.lock_stream("s") as stream:
+                    await stream.append([NewEvent("T")])
+                    proxy.cut = "before the request"
+                    raise ZeroDivisionError
+            assert proxy.losses == 1
+            with pytest.raises(OutcomeUnknown):
+                async with store.lock_stream("s") as stream:
+                    await stream.append([NewEvent("T")])
+                    proxy.cut = "before the reply"
+            assert await store.version("s") == 0
+
+
+async def test_a_batch_that_cannot_be_stored_is_named_by_its_place(store18: EventStore) -> None:
+    with pytest.raises(InvalidEvent, match=r"data: .*u0000") as caught:
+        async with store18.lock_stream("s") as stream:
+            await stream.append([NewEvent("T"), NewEvent("T", {"a": "\0"})])
+    assert caught.value.index == 1
+
+
+async def test_an_append_that_failed_is_never_told_as_stored(store18: EventStore) -> None:
+    with pytest.raises(StoreFailed, match="nothing was stored"):
+        async with store18.lock_stream("s") as stream:
+            await stream.append([NewEvent("T")])
+            with pytest.raises(InvalidEvent):
+                await stream.append([NewEvent("T", {"a": "\0"})])
+    assert await store18.version("s") == -1
+    async with store18.lock_stream("s") as stream:
+        with pytest.raises(InvalidEvent, match="type is empty"):
+            await stream.append([NewEvent("")])
+        await stream.append([NewEvent("T")])
+    assert await store18.version("s") == 0, "what PostgreSQL never saw undoes nothing"
+
+
+async def test_who_takes_no_lock_may_be_faster(store18: EventStore) -> None:
+    with pytest.raises(WrongVersion) as conflict:
+        async with store18.lock_stream("s") as stream:
+            await store18.append("s", [NewEvent("T")])
+            await stream.append([NewEvent("T")])
+    assert conflict.value.actual == 0
