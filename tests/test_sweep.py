@@ -162,6 +162,8 @@ def test_runs_side_by_side(tmp_path: Path) -> None:
     save(archive)
     faster = replace(SUMMARY, run="r2", goodput=16.0, total=LoadCounts(40, 32, 8))
     save(archive, replace(HEADER, options=replace(HEADER.options, strategy="row-lock")), faster)
+    other = replace(HEADER.options, strategy="row-lock", on_conflict="backoff", notification="off", subscribers=3)
+    save(archive, replace(HEADER, options=replace(other, users=7, rate=50.0)), replace(SUMMARY, run="r3"))
     runs = [archive.load("r1"), archive.load("r2")]
     compared = compare(runs)
     lines = list(comparison_lines(compared))
@@ -175,7 +177,7 @@ def test_runs_side_by_side(tmp_path: Path) -> None:
     ]
     assert max(map(len, lines)) <= 80
     assert [each["ratios"]["goodput, /s"] for each in comparison_json(compared)] == [1.0, 2.0]
-    assert max(map(len, comparison_lines(compare(runs * 3)))) <= 80
+    assert max(map(len, comparison_lines(compare([*runs * 2, archive.load("r3")])))) <= 80
     assert "strategy=row-lock" in check(compare_page(compared)).text
     with pytest.raises(InvalidOptions, match="broken off before its summary"):
         compare([runs[0], replace(runs[1], summary=None)])

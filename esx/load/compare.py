@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from dataclasses import dataclass
 from string import ascii_uppercase
 from typing import TYPE_CHECKING, Any
@@ -118,7 +119,9 @@ def comparison_lines(runs: Sequence[Compared]) -> Iterator[str]:
         started = clock(each.run.header.started_at)[:16]
         yield f"{each.letter}  {each.run.id}  {started}  {each.summary.elapsed:.0f} s  {each.summary.verdict or '-'}"
         if each.differs:
-            yield f"   {each.differs}"
+            yield from textwrap.wrap(
+                each.differs, 79, initial_indent="   ", subsequent_indent="   ", break_on_hyphens=False
+            )
     if all(not each.differs for each in runs):
         yield f"   all with the same parameters: {arguments(runs[0].run.header.options) or 'the usual ones'}"
     yield ""
