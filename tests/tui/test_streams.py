@@ -164,7 +164,7 @@ async def test_escape_ends_a_search_in_postgresql_too(dsn18: str, store18: Event
         table = browse(app).streams
         async with connection.transaction():
             await connection.execute("LOCK TABLE events IN ACCESS EXCLUSIVE MODE")
-            await pilot.press("slash", *"~-00")
+            await pilot.press("slash", *"~-00", "enter")
             await until(pilot, lambda: table.busy)
             while not await connection.fetchval(searches):
                 await pilot.pause(0.02)
