@@ -125,7 +125,7 @@ def in_words(sweep: Sweep) -> list[str]:
     if saturated:
         lines.append(
             f"In {len(saturated)} of {len(sweep.results)} runs the load generator was saturated: there it measured "
-            "itself as well; try --processes 2."
+            "itself as well. Leave it a core of its own, or use --processes 2."
         )
     failed = [result for result in sweep.results if result.verdict != "pass"]
     if failed:
