@@ -12,7 +12,7 @@ from textual import on
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.content import Content
-from textual.widgets import ContentSwitcher, Footer, Static
+from textual.widgets import ContentSwitcher, Static
 from textual.worker import Worker, WorkerState
 
 from esx.config import BadConfig, Config
@@ -31,6 +31,7 @@ from esx.tui.palette import Actions
 from esx.tui.screens.pane import Pane
 from esx.tui.screens.streams import StreamsPane
 from esx.tui.widgets.help import Help, groups_of, is_moving
+from esx.tui.widgets.keyfooter import KeyFooter
 from esx.tui.widgets.notice import Notice
 from esx.tui.widgets.statusbar import ScreenTab, StatusBar
 from esx.tui.work import start
@@ -77,6 +78,7 @@ class Explorer(Keyed, App[None]):
     TITLE = "esx"
     PART = "app"
     ENABLE_COMMAND_PALETTE = True
+    NOTIFICATION_TIMEOUT = 3
     COMMANDS: ClassVar[set[type[Provider] | Callable[[], type[Provider]]]] = {Actions}
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("1", "screen('streams-screen')", "Streams", show=False, tooltip="Screen Streams"),
@@ -97,6 +99,8 @@ class Explorer(Keyed, App[None]):
         display: none; height: 1; padding: 0 1; background: $error 30%; text-wrap: nowrap; text-overflow: ellipsis;
     }
     #banner.-shown { display: block; }
+    /* A notice of one line covers the frame below the parts, and nothing in them. */
+    Toast { width: auto; max-width: 90%; padding: 0 1; margin: 0; }
     """
 
     def __init__(
@@ -146,7 +150,7 @@ class Explorer(Keyed, App[None]):
         yield Static(id="banner")
         with ContentSwitcher(initial="notice"):
             yield Notice(id="notice")
-        yield Footer(compact=True)
+        yield KeyFooter()
 
     def on_mount(self) -> None:
         """Begin to connect; the first frame does not wait for it."""

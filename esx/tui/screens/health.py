@@ -94,6 +94,7 @@ class HealthPane(Pane):
     ]
     DEFAULT_CSS = """
     HealthPane {
+        #health-scroll { scrollbar-size-vertical: 1; }
         #health-grid { layout: grid; grid-size: 2; grid-columns: 1fr 1fr; grid-rows: auto; height: auto; }
         .-wide { column-span: 2; min-height: 3; }
     }

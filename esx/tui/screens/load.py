@@ -120,7 +120,7 @@ class LoadPane(Pane):
         """Say which database it would write to, and list the runs."""
         if self._run_load is None:
             self.query_one("#load-start", Button).disabled = True
-            self._note("the load test is not available here: this connection only reads")
+            self._note("no load test here: this connection only reads")
         else:
             self._note(f"writes events to {visible(self._database, limit=200)}")
         self.watch(self.app, "theme", self._theme_changed, init=False)

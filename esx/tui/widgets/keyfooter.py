@@ -1,0 +1,106 @@
+"""The keys at the bottom of the screen: those of the focused part first, Help and Quit always."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, NamedTuple
+
+from rich.cells import cell_len
+from textual.app import App
+from textual.screen import Screen
+from textual.widgets import Footer, Static
+from textual.widgets._footer import FooterKey
+
+from esx.tui.screens.pane import Pane
+
+if TYPE_CHECKING:
+    from textual import events
+    from textual.app import ComposeResult
+    from textual.binding import ActiveBinding
+
+
+class _Shown(NamedTuple):
+    key: str
+    name: str
+    width: int
+    active: ActiveBinding
+
+
+class KeyFooter(Footer):
+    """Textual's footer, but what does not fit is left out from the least important on, and nothing is cut in half."""
+
+    DEFAULT_CSS = """
+    KeyFooter {
+        overflow: hidden;
+        #footer-room { width: 1fr; height: 1; }
+        &.-compact FooterKey { margin: 0 1 0 0; }
+        &.-compact FooterKey.-last { margin: 0; }
+    }
+    """
+
+    def __init__(self) -> None:
+        super().__init__(compact=True)
+        self._width = 0
+
+    def compose(self) -> ComposeResult:
+        """Yield the keys for which there is room, and at the right end those that are always there."""
+        if not self._bindings_ready:
+            return
+        own, always = self._ranked()
+        room = self.size.width - sum(each.width for each in always)
+        for each in own:
+            # Textual's margin is not counted twice: it is part of the width.
+            room -= each.width
+            if room < 0:
+                break
+            yield self._key(each)
+        yield Static(id="footer-room")
+        for each in always:
+            yield self._key(each, last=each is always[-1])
+
+    def on_resize(self, event: events.Resize) -> None:
+        """Choose anew what there is room for."""
+        if event.size.width != self._width:
+            self._width = event.size.width
+            self.bindings_changed(self.screen)
+
+    def _ranked(self) -> tuple[list[_Shown], list[_Shown]]:
+        """Return the keys of parts and screen, the most important first, and those that are always shown."""
+        ranks: dict[str, tuple[int, _Shown]] = {}
+        always = []
+        palette = self.app.COMMAND_PALETTE_BINDING
+        for key, active in self.screen.active_bindings.items():
+            binding = active.binding
+            if not binding.show and key != palette:
+                continue
+            name = self.app.get_key_display(binding)
+            shown = _Shown(key, name, cell_len(name) + cell_len(binding.description) + 2, active)
+            if isinstance(active.node, App | Screen):
+                always.append(shown)
+            else:
+                ranks.setdefault(binding.action, (self._rank(active), shown))
+        # Textual's palette comes last, as it does in its own footer.
+        always.sort(key=lambda shown: shown.key == palette)
+        return [shown for _, shown in sorted(ranks.values(), key=lambda each: each[0])], always
+
+    def _rank(self, active: ActiveBinding) -> int:
+        """Return 0 for a key of the focused part, 1 for one of its screen, 2 for what all screens have, 3 elsewhere."""
+        focused = self.screen.focused
+        if not isinstance(active.node, Pane):
+            return 0
+        of_part = re.match(r"part\('([^']+)'", active.binding.action)
+        if of_part is None:
+            return 2 if active.binding.action == "trail" else 1
+        return 0 if focused is not None and any(node.id == of_part[1] for node in focused.ancestors) else 3
+
+    def _key(self, shown: _Shown, *, last: bool = False) -> FooterKey:
+        binding = shown.active.binding
+        return FooterKey(
+            shown.key,
+            shown.name,
+            binding.description,
+            binding.action,
+            disabled=not shown.active.enabled,
+            tooltip=binding.tooltip or binding.description,
+            classes="-compact -last" if last else "-compact",
+        )
