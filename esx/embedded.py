@@ -414,19 +414,23 @@ class EmbeddedServer:
                 return found
             waited = time.monotonic() - began
             if waited > 2 and not told:
-                self._tell(f"waiting for PostgreSQL {self.version} to recover from a crash")
+                # It may as well be the machine that is slow.
+                crashed = "database system was interrupted" in self._said(logged)
+                self._tell(f"waiting for PostgreSQL {self.version} to {'recover from a crash' if crashed else 'start'}")
                 told = True
             if waited > _RECOVERY_PATIENCE:
                 raise EmbeddedFailed(
                     f"PostgreSQL {self.version} was not ready after {waited:.0f} s: see {visible(str(self.log_file))}"
                 )
             time.sleep(_POLL)
+        reason = _reason(self._said(logged))
+        raise EmbeddedFailed(f"PostgreSQL {self.version} did not start: {reason}: see {visible(str(self.log_file))}")
+
+    def _said(self, logged: int) -> str:
+        """Return what the server has written to its log since that had `logged` bytes."""
         with self.log_file.open("rb") as file:
             file.seek(logged)
-            said = file.read(100_000).decode("utf-8", "replace")
-        raise EmbeddedFailed(
-            f"PostgreSQL {self.version} did not start: {_reason(said)}: see {visible(str(self.log_file))}"
-        )
+            return file.read(100_000).decode("utf-8", "replace")
 
     def _has_database(self) -> bool:
         done = self._run([self.bin_dir / "psql", *self._connection(), "-X", "-d", DATABASE, "-c", ""])
