@@ -16,6 +16,9 @@ stays open does, rightly, and is named.
 
 On a hot standby the primary's locks are not visible. There a gap is passed when every transaction of the whole
 cluster has ended that the standby had heard of some 20 seconds after the gap was seen.
+
+An address may lead to one server now and to another later, as after a failover, and that one may lag behind. What
+was found out about a gap counts for the server, and the run of it, where it was found out.
 """
 
 from __future__ import annotations
@@ -140,7 +143,9 @@ class Barrier:
         self._missing = Missing()
         self._settled = position
         self._fence: int | None = None
-        self._watch: LockWatch | SnapshotWatch = SnapshotWatch() if layout.standby else LockWatch(layout)
+        self._layout = layout
+        self._server: tuple[object, bool] | None = None
+        self._watch: LockWatch | SnapshotWatch
         self._read_sql, self._filter_arguments = _read_sql(layout, where or Filter())
 
     def forget_writers(self) -> None:
@@ -149,6 +154,7 @@ class Barrier:
 
     async def step(self, connection: asyncpg.Connection, limit: int) -> Batch:
         """Read up to `limit` rows after the position and return those that are safe."""
+        self._notice_another_server(connection)
         rows = await connection.fetch(self._read_sql, self.position, limit, *self._filter_arguments)
         if self._missing:
             self._missing.see(self.position, rows)
@@ -175,6 +181,14 @@ class Barrier:
         self.late += len(late)
         self.looked += taken
         return Batch(events, self.position, more, gap, late)
+
+    def _notice_another_server(self, connection: asyncpg.Connection) -> None:
+        server = (getattr(connection, "server_started", None), on_standby(connection, self._layout))
+        if server != self._server:
+            self._server = server
+            self._watch = SnapshotWatch() if server[1] else LockWatch(self._layout)
+            self._settled = self.position
+            self.forget_writers()
 
     def _contiguous(self, rows: list[asyncpg.Record]) -> int:
         """Return how many rows from the first on have nothing pending before them."""
@@ -267,6 +281,15 @@ def _overlaid(first: int, last: int, known: deque[Run], now: float) -> list[Run]
     return [*runs, Run(first, last, now)] if first <= last else runs
 
 
+def on_standby(connection: asyncpg.Connection, layout: Layout) -> bool:
+    """Return whether a connection leads to a hot standby, where the primary's locks are not visible.
+
+    One that has been promoted since may still count as one: that is slow, but right.
+    """
+    known: bool | None = getattr(connection, "standby", None)
+    return layout.standby if known is None else known
+
+
 class LockWatch:
     """Waits for those who were writing, told by their locks on the table."""
 
@@ -337,14 +360,13 @@ class Survey(NamedTuple):
 async def survey(connection: asyncpg.Connection, layout: Layout, position: int, *, limit: int = 10_000) -> Survey:
     """Look ahead of a safe `position`, at no more than `limit` numbers that are visible."""
     head = int(await connection.fetchval(f"SELECT {layout.head()}"))
-    if layout.standby:
+    standby = on_standby(connection, layout)
+    if standby:
         # Its sequence runs ahead by what the primary has logged in advance, and who writes there is not visible.
         head = int(await connection.fetchval(f"SELECT coalesce(max(global_seq), 0) FROM {layout.table}"))
     # In this order: whoever drew a number up to the head is a writer now, or what it wrote is visible below.
     writers = (
-        _ON_PRIMARY
-        if layout.standby
-        else tuple(Writer._make(row) for row in await connection.fetch(writers_sql(layout)))
+        _ON_PRIMARY if standby else tuple(Writer._make(row) for row in await connection.fetch(writers_sql(layout)))
     )
     if not writers:
         return Survey(head, max(head, position), ())

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from esx.store.barrier import STANDBY_MOMENT, Filter, Gap, LockWatch, SnapshotWatch, Writer
+from esx.store.barrier import STANDBY_MOMENT, Filter, Gap, LockWatch, SnapshotWatch, Writer, on_standby
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable
@@ -108,11 +108,12 @@ async def settle(connection: asyncpg.Connection, layout: Layout, after: int, pat
     added, without which nothing is certain there.
     """
     loop = asyncio.get_running_loop()
-    deadline = loop.time() + patience + (STANDBY_MOMENT if layout.standby else 0)
+    standby = on_standby(connection, layout)
+    deadline = loop.time() + patience + (STANDBY_MOMENT if standby else 0)
     head: int = await connection.fetchval(f"SELECT coalesce(max(global_seq), 0) FROM {layout.table}")
     if head <= after:
         return after, None
-    watch = SnapshotWatch() if layout.standby else LockWatch(layout)
+    watch = SnapshotWatch() if standby else LockWatch(layout)
     await watch.begin(connection)
     while left := await watch.left(connection):
         if loop.time() >= deadline:

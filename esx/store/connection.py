@@ -47,15 +47,17 @@ def describe(dsn: str | None) -> str:
 class Session(asyncpg.Connection):
     """A connection.
 
-    `server_started` tells which run of which server it belongs to, None behind a pooler. A `limited` one turns away
+    `server_started` tells which run of which server it belongs to, `standby` whether that was a hot standby then; both
+    are None behind a pooler. A `limited` one turns away
     from statements that take too long by itself. It keeps what it runs again and again prepared: asyncpg does so too,
     but spends a tenth of a small append on finding the statement. `kept` is None where nothing may stay in a session.
     """
 
-    __slots__ = ("kept", "limited", "server_started")
+    __slots__ = ("kept", "limited", "server_started", "standby")
     kept: dict[str, PreparedStatement[asyncpg.Record]] | None
     limited: bool
     server_started: datetime | None
+    standby: bool | None
     _server_caps: Any
 
     async def repeat(self, query: str, *arguments: object) -> asyncpg.Record | None:
@@ -120,7 +122,9 @@ class Connector:
                 connection = await self._connect(role, keep_statements=True)
                 try:
                     if await _own_session(connection, settings or {}):
-                        connection.server_started = await connection.fetchval("SELECT pg_postmaster_start_time()")
+                        row = await connection.fetchrow("SELECT pg_postmaster_start_time(), pg_is_in_recovery()")
+                        assert row is not None
+                        connection.server_started, connection.standby = row
                         return connection
                     self.pooler = await self._examine(connection)
                 except BaseException:
@@ -140,7 +144,7 @@ class Connector:
             command_timeout=limit,
             connection_class=Session,
         )
-        connection.server_started = None
+        connection.server_started = connection.standby = None
         connection.limited = limit is not None
         connection.kept = {} if keep_statements else None
         if not keep_statements:

@@ -115,7 +115,8 @@ class Doorbell:
         on_lost: Callable[[object], None] = lambda _connection: lost.set()
         connection.add_termination_listener(on_lost)
         try:
-            await connection.add_listener(self._channel, lambda *_: self.ring())
+            async with asyncio.timeout(_HEARTBEAT_TIMEOUT):
+                await connection.add_listener(self._channel, lambda *_: self.ring())
             self.listening = True
             self.problem = None
             self._first_try.set()

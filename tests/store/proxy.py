@@ -24,7 +24,8 @@ class Proxy:
     """
 
     def __init__(self, target: str) -> None:
-        self._target = target
+        self.target = target
+        """The socket to which connections lead that are opened from now on."""
         self.cut: Moment | None = None
         self.losses = 0
         self.mute = False
@@ -37,7 +38,7 @@ class Proxy:
         self._hushed = self._opened
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        upstream_reader, upstream_writer = await asyncio.open_unix_connection(self._target)
+        upstream_reader, upstream_writer = await asyncio.open_unix_connection(self.target)
         lost, answered = asyncio.Event(), asyncio.Event()
         self._opened += 1
         number = self._opened

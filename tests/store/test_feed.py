@@ -14,7 +14,7 @@ from esx import Event, EventStore, NewEvent, Notification, StoreUnavailable
 from esx.store import InvalidQuery
 from esx.store.barrier import Filter, Gap, Missing
 from esx.store.errors import StoreClosed
-from esx.store.feed import Feed
+from esx.store.feed import Feed, find_end
 from esx.store.layout import Layout
 
 if TYPE_CHECKING:
@@ -237,6 +237,17 @@ async def test_the_end_of_an_empty_store(store: EventStore) -> None:
     feed = await store.feed_from_end()
     await store.append("first", [NewEvent("T")])
     assert [event.stream_id for event in await take(feed, 1)] == ["first"]
+
+
+async def test_the_look_back_for_the_end_is_bounded(
+    sql: asyncpg.Connection, store: EventStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("esx.store.feed._LOOK_BACK", 10)
+    monkeypatch.setattr("esx.store.feed._LONGEST_LOOK_BACK", 50)
+    await store.append("s", [NewEvent("T") for _ in range(200)])
+    await sql.execute("DELETE FROM events WHERE global_seq IN (130, 170)")
+    end = await find_end(sql, Layout(standby=True))
+    assert (end.position, end.seen) == (169, frozenset(range(171, 201)))
 
 
 async def test_a_plain_insert_wakes_the_feed(store: EventStore, sql: asyncpg.Connection) -> None:

@@ -17,6 +17,8 @@ from tests.store.proxy import Proxy, proxied
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from esx.store.connection import Session
+
 _SILENCE = 1.0
 _SOON = 8.0
 
@@ -59,6 +61,25 @@ async def test_a_feed_goes_on(dsn18: str, through_proxy: tuple[Proxy, EventStore
         proxy.hush()
         await other.append("s", [NewEvent("T")])
         assert (await anext(events)).stream_seq == 1
+
+
+async def test_a_feed_whose_listening_connection_falls_silent_at_once_polls(
+    through_proxy: tuple[Proxy, EventStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proxy, store = through_proxy
+    monkeypatch.setattr("esx.store.doorbell._HEARTBEAT_TIMEOUT", _SILENCE)
+    opened = store._connector.open
+
+    async def open_and_fall_silent(role: str = "") -> Session:
+        connection = await opened(role)
+        if role == "listener":
+            proxy.hush()
+        return connection
+
+    monkeypatch.setattr(store._connector, "open", open_and_fall_silent)
+    async with asyncio.timeout(_SOON):
+        feed = await store.feed()
+        assert not await feed.listen()
 
 
 async def test_where_nothing_answers_an_append_ends(through_proxy: tuple[Proxy, EventStore]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
 import tempfile
 from pathlib import Path
@@ -13,15 +14,18 @@ import pytest
 
 from esx import EventStore, NewEvent, StoreFailed
 from esx.embedded import EmbeddedServer
+from tests.store.proxy import proxied
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tests.conftest import Servers
+
 _DEADLINE = 20.0
 
 
-@pytest.fixture
-def standby(server: EmbeddedServer) -> Iterator[EmbeddedServer]:
+@contextlib.contextmanager
+def standby_of(server: EmbeddedServer) -> Iterator[EmbeddedServer]:
     directory = Path(tempfile.mkdtemp(prefix="esx-standby-"))
     directory.chmod(0o777)
     data = directory / f"postgresql-{server.version}" / "data"
@@ -40,6 +44,12 @@ def standby(server: EmbeddedServer) -> Iterator[EmbeddedServer]:
             yield running
     finally:
         shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture
+def standby(server: EmbeddedServer) -> Iterator[EmbeddedServer]:
+    with standby_of(server) as running:
+        yield running
 
 
 @pytest.fixture(autouse=True)
@@ -118,3 +128,42 @@ async def test_a_writer_with_the_lower_number_and_the_higher_id_is_waited_for(
                     break
             assert seen == expected
     await slow.close()
+
+
+async def test_a_gap_is_not_passed_where_an_address_comes_to_lead_to_a_standby(
+    dsn18: str, store18: EventStore, servers: Servers
+) -> None:
+    """Neither is it believed that nobody writes there, nor what was found out on the primary."""
+    slow = await asyncpg.connect(dsn18)
+    database = await slow.fetchval("SELECT current_database()")
+    with standby_of(await servers.get(18)) as standby, tempfile.TemporaryDirectory() as directory:
+        async with (
+            asyncio.timeout(_DEADLINE),
+            proxied(dsn18, Path(directory)) as (proxy, address),
+            EventStore.connect(address, max_connections=1) as store,
+            EventStore.connect(standby.dsn_for(database)) as replica,
+        ):
+            open_writer = slow.transaction()
+            await open_writer.start()
+            await slow.execute(
+                "INSERT INTO events (stream_id, stream_seq, event_type, data) VALUES ('slow', 0, 'T', '{}')"
+            )
+            await store18.append("quick", [NewEvent("T")])
+            feed = await store.feed()
+            batches = feed.follow()
+            assert (await anext(batches)).gap is not None
+            while await replica.version("quick") < 0:
+                await asyncio.sleep(0.01)
+
+            proxy.target = str(standby.socket_dir / ".s.PGSQL.5432")
+            proxy.cut = "before the request"
+            batch = await anext(batches)
+            assert (proxy.losses, batch.events) == (1, [])
+            assert batch.gap is not None
+            assert batch.gap.writers[0].state == "open on the primary"
+            await open_writer.commit()
+            seen: list[str] = []
+            while len(seen) < 2:
+                seen += [event.stream_id for event in (await anext(batches)).events]
+    await slow.close()
+    assert seen == ["slow", "quick"]
