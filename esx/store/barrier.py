@@ -406,10 +406,10 @@ def _read_sql(layout: Layout, where: Filter) -> tuple[str, list[str]]:
             arguments,
         )
     query = f"""
-        SELECT p.global_seq, p.hit, {layout.columns("h")}
-        FROM (SELECT e.*, {" AND ".join(conditions)} AS hit FROM {layout.table} e
+        SELECT p.global_seq, p.esx_hit, {layout.columns("h")}
+        FROM (SELECT e.*, {" AND ".join(conditions)} AS esx_hit FROM {layout.table} e
               WHERE e.global_seq > $1 ORDER BY e.global_seq LIMIT $2) p
-        LEFT JOIN LATERAL (SELECT p.*) h ON p.hit
+        LEFT JOIN LATERAL (SELECT p.*) h ON p.esx_hit
         ORDER BY p.global_seq
     """
     return query, arguments

@@ -239,6 +239,19 @@ async def test_the_end_of_an_empty_store(store: EventStore) -> None:
     assert [event.stream_id for event in await take(feed, 1)] == ["first"]
 
 
+async def test_columns_of_the_users_own_do_not_get_into_the_way(dsn18: str, store18: EventStore) -> None:
+    async with store18._connection() as connection:
+        await connection.execute("ALTER TABLE events ADD COLUMN hit int, ADD COLUMN version int, ADD COLUMN number int")
+    await store18.append("s", [NewEvent("T"), NewEvent("U")])
+    async with EventStore.connect(dsn18) as store:
+        feed = await store.feed(where=Filter(event_type="U"))
+        assert [event.stream_seq for event in await take(feed, 1)] == [1]
+        assert (await store.search_slice(await store.plan_search(Filter(event_type="U")))).events[0].stream_seq == 1
+        assert [(stream.stream_id, stream.version) async for stream in store.streams(recent=True)] == [("s", 1)]
+        assert [(stream.stream_id, stream.version) async for stream in store.streams()] == [("s", 1)]
+        assert (await store.append("s", [NewEvent("T")], expected=1)).version == 2
+
+
 async def test_the_look_back_for_the_end_is_bounded(
     sql: asyncpg.Connection, store: EventStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
