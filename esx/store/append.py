@@ -270,6 +270,10 @@ class Appender:
             [event.event_id for event in events],
         )
         if not rows:
+            ids = [event.event_id for event in events]
+            for index, own in enumerate(ids):
+                if own in ids[:index]:
+                    raise InvalidEvent(index, "it has the id of another event of the batch") from error
             raise error  # another unique index of the table was violated
         if [row[0] for row in rows] != [event.event_id for event in events] or {row[1] for row in rows} != {stream_id}:
             raise EventIdsReused(stream_id) from error

@@ -237,6 +237,9 @@ async def test_a_unique_index_of_the_users_own_is_not_taken_for_that_of_the_even
     await store18.append("s", [NewEvent("T", {"order": 1})])
     with pytest.raises(StoreFailed, match='"orders"'):
         await store18.append("other", [NewEvent("T", {"order": 1})])
+    twice = NewEvent("T")
+    with pytest.raises(InvalidEvent, match="event 2 .* id of another"):
+        await store18.append("other", [twice, NewEvent("T"), twice])
 
 
 async def test_a_retry_that_is_not_the_same_batch_is_refused(store18: EventStore) -> None:
