@@ -238,7 +238,7 @@ async def test_a_unique_index_of_the_users_own_is_not_taken_for_that_of_the_even
     with pytest.raises(StoreFailed, match='"orders"'):
         await store18.append("other", [NewEvent("T", {"order": 1})])
     twice = NewEvent("T")
-    with pytest.raises(InvalidEvent, match="event 2 .* id of another"):
+    with pytest.raises(InvalidEvent, match=r"event 2 .* id of another"):
         await store18.append("other", [twice, NewEvent("T"), twice])
 
 
