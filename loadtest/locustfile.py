@@ -218,8 +218,9 @@ def _test_stop(environment: Environment, **_: Any) -> None:
         return
     ledger = run.close()
     if isinstance(runner, WorkerRunner):
+        # With Locust's own statistics: it waits for its workers' last ones for half a second only.
         data: dict[str, Any] = {}
-        run.collector.report(data)
+        environment.events.report_to_master.fire(client_id=runner.client_id, data=data)
         runner.send_message(_RESULT, {"report": data, "run": run.id, "ledger": ledger.to_wire()})
     else:
         run.judging = gevent.spawn(_judge, run, [ledger, *run.ledgers.values()])
@@ -242,10 +243,11 @@ def _stop_worker(environment: Environment, msg: Any, **_: Any) -> None:
         runner.send_message(_RESULT, {"report": {}, "run": msg.data["run"], "ledger": Ledger().to_wire()})
 
 
-def _take_result(environment: Environment, msg: Any, **_: Any) -> None:  # noqa: ARG001
+def _take_result(environment: Environment, msg: Any, **_: Any) -> None:
     run = state.run
     if run is not None and msg.data["run"] == run.id and msg.node_id not in run.ledgers:
-        run.collector.take_report(msg.node_id, msg.data["report"])
+        if msg.data["report"]:
+            environment.events.worker_report.fire(client_id=msg.node_id, data=msg.data["report"])
         run.ledgers[msg.node_id] = Ledger.from_wire(msg.data["ledger"])
 
 
