@@ -138,7 +138,9 @@ class Run:
     def progress(self, users: int) -> LoadProgress:
         """Return a line of figures about the time since the last one, and keep it."""
         now = self.elapsed
-        seconds = max(now - self._last_line, 1e-6)
+        # Of the second in which the warm-up ends, only what comes after it counts.
+        since = self._last_line if now <= self.options.warm_up else max(self._last_line, self.options.warm_up)
+        seconds = max(now - since, 1e-6)
         self._last_line = now
         recent, total = self.collector.recent(), self.collector.total()
         counts, times, effort = recent.counts, recent.percentiles(), self.collector.effort()[0]
@@ -240,6 +242,7 @@ class Run:
             database=database,
             feed=feed,
             parts=self.collector.parts(),
+            commands=total.count(RESPONSE),
         )
 
     def discard(self) -> None:

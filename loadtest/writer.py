@@ -167,10 +167,9 @@ class Writer:
             shop.in_flight += 1
             events = self._events()
             ids = [event.event_id for event in events]
-            began = 0
+            began = time.perf_counter_ns()
             try:
                 if command.locks or self._locks:
-                    began = time.perf_counter_ns()
                     async with self._store.lock_stream(command.stream_id) as locked:
                         result = await locked.append(events)
                 else:
@@ -238,7 +237,7 @@ class Writer:
             return
         self._shop.left += 1
         if counts:
-            self._shop.outcomes.error(_since(began), str(error))
+            self._shop.outcomes.error(time.perf_counter_ns() - began, str(error))
         else:
             self._shop.outcomes.warm_up[_ERROR] += 1
 
@@ -246,10 +245,6 @@ class Writer:
         """Note that it is not known whether an append was stored."""
         self._shop.ledger.lost_sight(stream, ids)
         if counts:
-            self._shop.outcomes.unknown(_since(began), why)
+            self._shop.outcomes.unknown(time.perf_counter_ns() - began, why)
         else:
             self._shop.outcomes.warm_up[_UNKNOWN] += 1
-
-
-def _since(began: int) -> int:
-    return time.perf_counter_ns() - began if began else 0

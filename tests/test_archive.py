@@ -88,6 +88,16 @@ def test_foreign_and_broken_files_are_left_out_and_named(tmp_path: Path) -> None
             archive.load(name)
 
 
+@pytest.mark.parametrize("figure", ["NaN", "Infinity", "1e999", "9" * 400])
+def test_figures_that_are_no_numbers_are_not_drawn(tmp_path: Path, figure: str) -> None:
+    archive = Archive(tmp_path)
+    save(archive)
+    path = tmp_path / "r1.ndjson"
+    path.write_text(path.read_text().replace('"goodput":8.0', f'"goodput":{figure}'))
+    with pytest.raises(NoSuchRun, match="the file of run r1 cannot be read"):
+        archive.load("r1")
+
+
 async def test_a_run_is_saved_as_it_goes_even_if_it_is_broken_off(tmp_path: Path) -> None:
     archive = Archive(tmp_path)
     run = RecordedRun(Told(LINE, SUMMARY), archive, "db", sweep="s1")

@@ -272,7 +272,7 @@ async def test_a_master_and_two_workers_judge_as_one_process_does(dsn18: str) ->
     assert sum(part.total.conflicts for part in summary.parts) == summary.total.conflicts
     assert sum(stream.successes for stream in summary.streams) == summary.total.successes
     assert sum(stream.conflicts for stream in summary.streams) == summary.total.conflicts
-    assert locust_counts(narrated.decode())["append"] == ["301", "0"], "Locust's own table misses no worker's last report"
+    assert locust_counts(narrated.decode())["append"] == ["301", "0"], "Locust's own table has all too"
 
 
 def buckets(histograms: dict[str, str]) -> Counter[tuple[str, int]]:
@@ -417,6 +417,7 @@ async def test_plain_locust_says_in_one_line_what_is_wrong() -> None:
         (LoadOptions(max_appends=0), "--max-appends is 0: use a number from 1"),
         (LoadOptions(users=2, processes=3), "--processes is 3: use a number from 1 to 2"),
         (LoadOptions(run_id="a b"), "--run-id is 'a b': use up to 64 letters"),
+        (LoadOptions(run_id=".."), "--run-id is '..': use"),
     ],
 )
 def test_options_that_make_no_sense_are_named_with_the_remedy(options: LoadOptions, message: str) -> None:
@@ -449,4 +450,7 @@ def test_lines_survive_the_way_between_processes_and_read_well() -> None:
     for part in ("run r1: 20 users, 20.0 s, interrupted", "598.8", "12,345", "p99.9", "0.412", "PASS", "gone␊for good"):
         assert part in text
     assert all(len(line) <= 80 for line in text.splitlines())
+    late = replace(summary, options=LoadOptions(rate=100), commands=1000)
+    assert "rate            not reached: 50 of 100 commands/s were made" in render_summary(late)
+    assert "rate" not in render_summary(replace(late, commands=1930)), "within chance"
     assert "not known" in render_summary(replace(summary, stored=None, verdict=None, evidence=()))

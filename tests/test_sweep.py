@@ -15,6 +15,7 @@ from esx.load.errors import InvalidOptions
 from esx.load.model import LoadCounts, LoadOptions, LoadProgress
 from esx.load.pages.compare import compare_page
 from esx.load.pages.sweep import sweep_page, sweep_picture
+from esx.load.series import conflicts_a_second
 from esx.load.sweep import Plan, Result, Sweep, SweepRun, Sweeps, Turn, plan_of, point_text
 from esx.load.sweep_text import sweep_command, sweep_lines, sweep_markdown
 from tests.test_archive import HEADER, LINE, SUMMARY, Told, save
@@ -71,6 +72,16 @@ def test_what_cannot_be_planned_is_said_before_anything_runs(vary: list[str], ro
         plan_of(BASE, vary, rounds)
     assert message in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def test_conflicts_a_second_are_told_also_where_nothing_succeeds() -> None:
+    lines = [
+        LoadProgress(1.0, 8, LoadCounts(30, 10, 20), 10.0, 2 / 3, 1.0, 1.0, 1.0, tries_per_success=3.0),
+        LoadProgress(2.0, 8, LoadCounts(80, 10, 70), 0.0, 1.0, 1.0, 1.0, 1.0),
+        LoadProgress(4.0, 8, LoadCounts(100, 20, 80), 5.0, 0.5, 1.0, 1.0, 1.0, tries_per_success=2.0),
+    ]
+    tell = conflicts_a_second(lines)
+    assert [tell(line) for line in lines] == [pytest.approx(20), 50, 5]
 
 
 async def test_a_sweep_keeps_what_has_run_when_it_is_stopped(tmp_path: Path) -> None:

@@ -146,6 +146,14 @@ async def test_unknown_outcomes_are_resolved_by_event_id(dsn18: str) -> None:
         said, why = await made.verdict()
         assert said == "fail", "an append is stored as a whole"
         assert "of 2 appends of unknown outcome 1 had been stored, 1 of them in part" in why
+        await made.insert(0, 7, stored[0])
+        said, why = await made.verdict()
+        assert said == "fail", "one event twice does not make up for the other"
+        assert "1 of them in part, twice" in why
+        await made.sql.execute("DELETE FROM events WHERE stream_id = 'load-x-0' AND stream_seq = 7")
+        await made.insert(7, 0, stored[1])
+        assert (await made.verdict())[0] == "fail", "an event belongs to its own stream"
+        await made.sql.execute("DELETE FROM events WHERE stream_id = 'load-x-7'")
         await made.insert(0, 7, stored[1])
         assert await made.verdict() == (
             "pass",

@@ -285,10 +285,14 @@ def _decoded(text: bytes) -> str:
     return text.decode("utf-8")
 
 
+def _no_number(name: str) -> float:
+    raise ValueError(f"{name} is no number")
+
+
 def _json(text: str) -> dict[str, Any]:
     try:
-        found = json.loads(text)
-    except (json.JSONDecodeError, RecursionError):
+        found = json.loads(text, parse_constant=_no_number)
+    except (ValueError, RecursionError):
         raise ValueError("it is not a run of esx, or is cut off") from None
     if not isinstance(found, dict):
         raise ValueError("it is not a run of esx")

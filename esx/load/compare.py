@@ -60,8 +60,8 @@ FIGURES = (
     Figure(
         "WAL per append, kB",
         lambda summary: (
-            summary.database.wal_bytes / 1e3 / summary.total.successes
-            if summary.database and summary.total.successes
+            summary.database.wal_bytes / 1e3 / (summary.total.successes + summary.warm_up.successes)
+            if summary.database and summary.total.successes + summary.warm_up.successes
             else None
         ),
         lambda value: f"{value:.2f}",
@@ -123,7 +123,8 @@ def comparison_lines(runs: Sequence[Compared]) -> Iterator[str]:
                 each.differs, 79, initial_indent="   ", subsequent_indent="   ", break_on_hyphens=False
             )
     if all(not each.differs for each in runs):
-        yield f"   all with the same parameters: {arguments(runs[0].run.header.options) or 'the usual ones'}"
+        same = f"all with the same parameters: {arguments(runs[0].run.header.options) or 'the usual ones'}"
+        yield from textwrap.wrap(same, 79, initial_indent="   ", subsequent_indent="   ", break_on_hyphens=False)
     yield ""
     if len(runs) <= _SIDE_BY_SIDE:
         yield from _side_by_side(runs)

@@ -183,7 +183,7 @@ class LoadSummary:
     database afterwards, None if that could not be read; the `verdict` is "pass" or "fail", and `evidence` says why
     in a few lines. `warm_up` counts what was left out of `total`. A `saturated` generator, one that for more than 90%
     of the time ran or waited for a core, measures itself more than the database. `parts` are those of several
-    processes, empty if there was one.
+    processes, empty if there was one. `commands` is how many commands ended, each once however often it was tried.
     """
 
     run: str
@@ -212,6 +212,7 @@ class LoadSummary:
     feed: FeedFigures | None = None
     parts: tuple[LoadPart, ...] = ()
     generator_wait: float = 0.0
+    commands: int = 0
 
 
 def to_dict(line: LoadProgress | LoadSummary) -> dict[str, Any]:

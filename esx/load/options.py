@@ -87,7 +87,7 @@ def _check_streams(streams: int, hot_streams: int, hot_share: float, zipf: float
 
 def check_run_id(run: str) -> str:
     """Return a run's id if it can be part of a stream id; raises InvalidOptions."""
-    if not _RUN_ID.fullmatch(run):
+    if not _RUN_ID.fullmatch(run) or not run.strip("."):  # that could not be the name of a file
         raise InvalidOptions(f"--run-id is {run!r}: use up to 64 letters, digits, _ or . (a dash would end it)")
     return run
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from typing import TYPE_CHECKING
 
@@ -53,6 +54,8 @@ def render_summary(summary: LoadSummary) -> str:
         lines.append(f"{'last error':<{_NAME}}  {visible(summary.last_error, limit=60)}")
     if summary.warm_up.attempts:
         lines.append(_row("warm-up", f"{summary.warm_up.attempts:,}", "attempts before, not counted above"))
+    if (behind := too_slow(summary)) is not None:
+        lines.append(f"{'rate':<{_NAME}}  {behind}")
     lines += ["", *latencies(summary)]
     told = [*_generator(summary), *_database(summary), *_feed(summary)]
     if told:
@@ -64,6 +67,18 @@ def render_summary(summary: LoadSummary) -> str:
     for evidence in summary.evidence:
         lines += textwrap.wrap(visible(evidence), _WIDTH, initial_indent="  - ", subsequent_indent="    ")
     return "\n".join(lines)
+
+
+def too_slow(summary: LoadSummary) -> str | None:
+    """Return in a line that an open loop's rate was not reached, None if it was or there is none."""
+    rate = None if summary.options is None else summary.options.rate
+    # Runs that were saved by an older esx do not tell their commands.
+    if rate is None or not summary.commands or not summary.elapsed:
+        return None
+    due = rate * summary.elapsed
+    if due - summary.commands <= max(due / 20, 4 * math.sqrt(due)):  # what chance does to a Poisson process
+        return None
+    return f"not reached: {summary.commands / summary.elapsed:,.0f} of {rate:,.0f} commands/s were made"
 
 
 def _tries(summary: LoadSummary) -> str:

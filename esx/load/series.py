@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -32,9 +33,15 @@ def over_time(
     return points
 
 
-def conflicts_a_second(line: LoadProgress) -> float:
-    """Return a second's conflicts, from its goodput and the share of attempts that conflicted."""
-    return line.goodput * line.conflict_rate / max(1 - line.conflict_rate, 1e-9) if line.conflict_rate < 1 else 0.0
+def conflicts_a_second(lines: Sequence[LoadProgress]) -> Callable[[LoadProgress], float | None]:
+    """Return what tells the conflicts a second of one of `lines`, by how many more there were than at the line before.
+
+    By their share alone they cannot be told in a second in which nothing succeeds. The first line has no other way.
+    """
+    found: dict[float, float] = {}
+    for before, line in pairwise(lines):
+        found[line.elapsed] = (line.total.conflicts - before.total.conflicts) / max(line.elapsed - before.elapsed, 1e-6)
+    return lambda line: found.get(line.elapsed, line.goodput * line.tries_per_success * line.conflict_rate)
 
 
 def conflicts_by_stream(

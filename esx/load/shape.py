@@ -1,4 +1,4 @@
-"""Whether values that were read from a file are of the types that their dataclass says."""
+"""Whether values that were read from a file are of the types that their dataclass says, and of a sane size."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from dataclasses import fields, is_dataclass
 from functools import cache
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
+
+_MOST = 1e18
+"""No figure is as large, nor infinite; neither is what is not a number less than that."""
 
 
 def check_shape(value: Any) -> None:
@@ -35,9 +38,9 @@ def _fits(value: Any, hint: Any) -> bool:
     if origin is tuple:
         return isinstance(value, tuple) and all(_fits(each, arguments[0]) for each in value)
     if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
+        return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _MOST
     if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
+        return isinstance(value, int) and not isinstance(value, bool) and abs(value) < _MOST
     if is_dataclass(hint):
         if not isinstance(value, hint):  # type: ignore[arg-type]
             return False

@@ -10,7 +10,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from esx.load.ledger import Ledger, StreamRecord, Unknown, fingerprint
+from esx.load.ledger import Ledger, StreamRecord, fingerprint
 from esx.load.model import run_prefix
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class Findings:
     unknown: int = 0
     unknown_stored: int = 0
     torn: int = 0
-    """Appends of unknown outcome that are stored in part."""
+    """Appends of unknown outcome that are stored in part, more than once, or in another stream."""
     dropped_unknown: int = 0
     holes: list[str] = field(default_factory=list)
     twice: list[str] = field(default_factory=list)
@@ -83,7 +83,7 @@ async def examine(store: EventStore, run: str, ledger: Ledger) -> Findings:
     prefix = run_prefix(run)
     found = Findings(acknowledged=ledger.events, unknown=len(ledger.unknown), dropped_unknown=ledger.dropped_unknown)
     open_ids = {event_id: unknown for unknown in ledger.unknown for event_id in unknown.ids}
-    seen_unknown: Counter[Unknown] = Counter()
+    seen: Counter[int] = Counter()
     unseen = set(ledger.streams)
     current: str | None = None
     events = total = next_version = 0
@@ -114,7 +114,8 @@ async def examine(store: EventStore, run: str, ledger: Ledger) -> Findings:
             mark = fingerprint(version, number)
             found.fingerprint += mark
             if open_ids and number in open_ids:
-                seen_unknown[open_ids[number]] += 1
+                # In a stream that is not its own it is as wrong as one too many.
+                seen[number] += 1 if stream_id == f"{prefix}{open_ids[number].stream}" else 2
             else:
                 events += 1
                 total += mark
@@ -123,8 +124,9 @@ async def examine(store: EventStore, run: str, ledger: Ledger) -> Findings:
     for number in unseen:
         if ledger.streams[number].events:
             found.differing[f"{prefix}{number}"] = (0, ledger.streams[number].events)
-    found.unknown_stored = len(seen_unknown)
-    found.torn = sum(1 for unknown, seen in seen_unknown.items() if seen != len(unknown.ids))
+    stored = {open_ids[event_id] for event_id in seen}
+    found.unknown_stored = len(stored)
+    found.torn = sum(1 for unknown in stored if any(seen[event_id] != 1 for event_id in unknown.ids))
     await _look_into(store, found, ledger)
     return found
 
@@ -215,7 +217,7 @@ def _resolved(found: Findings) -> tuple[bool, str]:
     if found.dropped_unknown:
         return False, f"{said}; {found.dropped_unknown:,} more were too many to keep their ids"
     if found.torn:
-        return False, f"{said}, {found.torn:,} of them in part"
+        return False, f"{said}, {found.torn:,} of them in part, twice or elsewhere"
     return True, f"{said}, the others not, by their event ids"
 
 

@@ -9,7 +9,7 @@ from esx.load.describe import arguments, parameters, workload
 from esx.load.pages.html import badge, bullets, charts, facts, page, table, text, tiles
 from esx.load.pages.scale import Axis, number, percent
 from esx.load.pages.svg import Drawing, Series, heat_map, line_chart
-from esx.load.report import milliseconds
+from esx.load.report import milliseconds, too_slow
 from esx.load.series import conflicts_a_second, conflicts_by_stream, latency_curve, over_time
 from esx.text import iso_utc
 
@@ -109,6 +109,8 @@ def _headline(summary: LoadSummary) -> Iterator[str]:
             f"{summary.generator_wait:.0%} of the time waiting for one): it measured itself more than the database. "
             "Use --processes, fewer users, or a quieter machine."
         )
+    if (behind := too_slow(summary)) is not None:
+        notes.append(f"The rate was {behind}. Those that were due and not made are in no figure.")
     if summary.interrupted:
         notes.append("The run was ended early; these figures cover what ran.")
     if notes:
@@ -121,7 +123,7 @@ def over_time_charts(lines: Sequence[LoadProgress]) -> Iterator[Drawing]:
         "Goodput and conflicts",
         [
             Series("appends stored", over_time(lines, lambda line: line.goodput), 1, filled=True),
-            Series("conflicts", over_time(lines, conflicts_a_second), 2),
+            Series("conflicts", over_time(lines, conflicts_a_second(lines)), 2),
         ],
         SECONDS,
         Axis("a second", low=0.0),

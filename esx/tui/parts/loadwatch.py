@@ -9,7 +9,7 @@ from textual.containers import Container, Horizontal, Vertical, VerticalScroll
 from textual.content import Content
 from textual.widgets import Static
 
-from esx.load.report import latencies, milliseconds
+from esx.load.report import latencies, milliseconds, too_slow
 from esx.load.series import conflicts_a_second, conflicts_by_stream, over_time
 from esx.text import visible
 from esx.tui.cells import MUTED
@@ -120,7 +120,7 @@ class LoadWatch(Vertical):
         room = max(plot.size.width * 2, 20)
         plot.show(
             [
-                Line("conflicts", over_time(series, conflicts_a_second, limit=room), "error"),
+                Line("conflicts", over_time(series, conflicts_a_second(series), limit=room), "error"),
                 Line("appends", over_time(series, lambda line: line.goodput, limit=room), "primary"),
             ],
             seconds,
@@ -228,6 +228,8 @@ class LoadWatch(Vertical):
             lines.append(Content.styled(visible(summary.last_error, limit=room), "$text-error"))
         if summary.saturated:
             lines.append(Content.styled("the generator was saturated: it measured itself as well", "$text-warning"))
+        if (behind := too_slow(summary)) is not None:
+            lines.append(Content.styled(f"the rate was {behind}", "$text-warning"))
         lines += [Content.styled(line, MUTED if at == 0 else "") for at, line in enumerate(latencies(summary))]
         lines.append(Content.styled(f"esx load report {visible(summary.run, limit=40)}  makes a page of it", MUTED))
         return lines
