@@ -55,7 +55,7 @@ _ONE = (
     _HEAD
     + """
     SELECT $1, stream.version + 1, $4, $5::jsonb, $6::jsonb{event_id_one}
-    FROM stream WHERE stream.version BETWEEN $2 AND $3
+    FROM stream WHERE stream.version BETWEEN $2::bigint AND $3::bigint
 """
     + _TAIL
 )
@@ -66,7 +66,7 @@ _MANY = (
     SELECT $1, stream.version + new.ord, new.event_type, new.data, new.metadata{event_id_many}
     FROM stream, unnest($4::text[], $5::jsonb[], $6::jsonb[], $7::uuid[])
          WITH ORDINALITY AS new (event_type, data, metadata, event_id, ord)
-    WHERE stream.version BETWEEN $2 AND $3
+    WHERE stream.version BETWEEN $2::bigint AND $3::bigint
     ORDER BY new.ord
 """
     + _TAIL
@@ -85,7 +85,8 @@ class Appender:
         self._layout = layout
         has_id = layout.event_id is not None
         id_at = (
-            f"(SELECT e.{layout.event_id} FROM {layout.table} e WHERE e.stream_id = $1 AND e.stream_seq = $2 + 1)"
+            f"(SELECT e.{layout.event_id} FROM {layout.table} e "
+            "WHERE e.stream_id = $1 AND e.stream_seq = $2::bigint + 1)"
             if has_id
             else "NULL::uuid"
         )

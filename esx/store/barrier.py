@@ -359,7 +359,10 @@ class Survey(NamedTuple):
 
 async def survey(connection: asyncpg.Connection, layout: Layout, position: int, *, limit: int = 10_000) -> Survey:
     """Look ahead of a safe `position`, at no more than `limit` numbers that are visible."""
-    head = int(await connection.fetchval(f"SELECT {layout.head()}"))
+    # A sequence that does not belong to the column tells nothing.
+    head = int(
+        await connection.fetchval(f"SELECT greatest({layout.head()}, (SELECT max(global_seq) FROM {layout.table}))")
+    )
     standby = on_standby(connection, layout)
     if standby:
         # Its sequence runs ahead by what the primary has logged in advance, and who writes there is not visible.

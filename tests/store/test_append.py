@@ -242,6 +242,30 @@ async def test_a_unique_index_of_the_users_own_is_not_taken_for_that_of_the_even
         await store18.append("other", [twice, NewEvent("T"), twice])
 
 
+async def test_a_table_that_others_made_is_appended_to(empty_dsn: str) -> None:
+    """Smaller numbers, a name of their own for the sequence, holes in the stream, no event ids."""
+    connection = await asyncpg.connect(empty_dsn)
+    await connection.execute(
+        "CREATE SEQUENCE numbers; CREATE TABLE events (global_seq BIGINT PRIMARY KEY DEFAULT nextval('numbers'), "
+        "stream_id VARCHAR(50), stream_seq INT, event_type TEXT, data JSONB, metadata JSONB, "
+        "created_at TIMESTAMPTZ, UNIQUE (stream_id, stream_seq));"
+        "INSERT INTO events (stream_id, stream_seq, event_type, data) VALUES ('s', 5, 'T', '{}'), ('s', 9, 'T', '{}')"
+    )
+    await connection.close()
+    async with EventStore.connect(empty_dsn) as store:
+        assert (await store.append("s", [NewEvent("T")])).version == 10
+        assert (await store.append("s", [NewEvent("T"), NewEvent("T")], expected=10)).version == 12
+        assert (await store.append("new", [NewEvent("T")], expected=NO_STREAM)).version == 0
+        with pytest.raises(WrongVersion) as conflict:
+            await store.append("s", [NewEvent("T")], expected=9)
+        assert conflict.value.actual == 12
+        feed = await store.feed()
+        numbers = [event.stream_seq async for batch in feed.to_safe_position() for event in batch.events]
+        assert numbers == [5, 9, 10, 11, 12, 0]
+        state = await feed.state()
+        assert (state.cursor, state.safe, state.head) == (6, 6, 6)
+
+
 async def test_a_retry_that_is_not_the_same_batch_is_refused(store18: EventStore) -> None:
     events = [NewEvent("A"), NewEvent("B")]
     await store18.append("s", events, expected=NO_STREAM)

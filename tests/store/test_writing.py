@@ -27,7 +27,7 @@ from esx.store.errors import StoreClosed
 from tests.store.proxy import Moment, Proxy, proxied
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 MOMENTS: list[Moment] = ["before the request", "in flight", "before the reply"]
 
@@ -105,6 +105,24 @@ async def test_what_is_lost_before_the_first_append_began_is_tried_again(dsn18: 
             proxy.cut = moment
             [done] = await store.append_to_streams([StreamAppend("s", [NewEvent("T")], ANY)])
             assert (proxy.losses, done.version) == (1, 1)
+
+
+async def test_without_event_ids_nothing_is_repeated_blindly(dsn18: str) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        async with proxied(dsn18, Path(directory)) as (proxy, address), EventStore.connect(address) as store:
+            async with store._connection() as connection:
+                await connection.execute("ALTER TABLE events DROP COLUMN event_id")
+            part = StreamAppend("s", [NewEvent("T")], NO_STREAM)
+            appends: tuple[Callable[[], Awaitable[object]], ...] = (
+                lambda: store.append(part.stream_id, part.events, expected=part.expected),
+                lambda: store.append_to_streams([part]),
+            )
+            for append in appends:
+                assert await store.version("s") == -1  # so that there is a connection to be lost
+                proxy.cut = "before the reply"
+                with pytest.raises(OutcomeUnknown):
+                    await append()
+            assert proxy.losses == 2
 
 
 async def test_a_closed_store_is_not_waited_for(dsn18: str) -> None:
