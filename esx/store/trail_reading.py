@@ -223,13 +223,39 @@ class TrailReader:
                 return
             low, high = (edge, end - 1) if down else (end, edge)
             fresh = self._take(await self._matching(low, high, condition, ids))
-            while fresh:
+            if fresh:
                 # What is found may lead on within the same events.
+                fresh += await self._led_to(low, high, [one for event in fresh for one in follow(event)], down=down)
                 ids += [one for event in fresh for one in follow(event)]
-                fresh = self._take(await self._matching(low, high, condition, ids))
             end = edge
             self._report()
         self._whole = False
+
+    async def _led_to(self, low: int, high: int, ids: Iterable[str], *, down: bool) -> list[TrailEvent]:
+        """Take what `ids` lead to, step by step, within a piece of events, which is read once."""
+        own, fields = self._layout.event_id, self._fields
+        rows = await self._connection.fetch(
+            f"SELECT e.global_seq, {f'e.{own}::text' if own else 'NULL'}, {_first_of(fields.identity)}, "
+            f"{_first_of(fields.causation)} FROM {self._layout.table} e WHERE e.global_seq BETWEEN $1 AND $2 "
+            "ORDER BY e.global_seq",
+            low,
+            high,
+        )
+        steps: dict[str, list[tuple[int, tuple[str, ...]]]] = {}
+        for number, event_id, own_id, cause in rows:
+            names = tuple(one for one in (event_id, own_id) if one is not None)
+            causes = () if cause is None else (cause,)
+            for one in names if down else causes:
+                steps.setdefault(one, []).append((number, causes if down else names))
+        waiting = list(ids)
+        numbers: set[int] = set()
+        while waiting and len(self._found) + len(numbers) <= self._limit:
+            for number, on in steps.pop(waiting.pop(), ()):
+                if number not in numbers and number not in self._found:
+                    numbers.add(number)
+                    waiting += on
+        found = await self._connection.fetch(f"{self._select} WHERE e.global_seq = ANY($1)", list(numbers))
+        return self._take(map(TrailEvent._make, found))
 
     async def _search(self, text: str, uuid: UUID | None, indexed: Indexed) -> int | None:
         """Return the newest event that has the id, or carries it as its correlation id, as far as one may look."""

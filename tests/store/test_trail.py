@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 from uuid import UUID, uuid4
@@ -159,3 +160,17 @@ async def test_a_page_of_a_trail_touches_its_own_rows(sql: asyncpg.Connection, s
         assert "events_correlation_id_idx" in text
         assert plan[0]["Plan"]["Actual Rows"] == 100
         assert '"Rows Removed by Filter"' not in text
+
+
+async def test_a_long_chain_without_an_index_is_followed_within_one_reading(store18: EventStore) -> None:
+    async with store18._connection() as connection:
+        await connection.execute(
+            "INSERT INTO events (stream_id, stream_seq, event_type, data, metadata, event_id) "
+            "SELECT 'chain', n, 'T', '{}', jsonb_build_object('causation_id', lpad((n - 1)::text, 32, '0')::uuid), "
+            "lpad(n::text, 32, '0')::uuid FROM generate_series(1, 3000) n"
+        )
+    async with asyncio.timeout(20):
+        for number in (1, 1500, 3000):
+            trail = await store18.trail(number)
+            assert [node.event.global_seq for node in trail.nodes] == list(range(1, 3001))
+            assert trail.nodes[-1].depth == 2999
