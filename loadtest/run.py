@@ -210,8 +210,9 @@ class Run:
                     *evidence,
                     f"workers ended without telling their figures: {', '.join(self.missing_workers)}",
                 )
-            else:
+            elif counts.attempts or self.collector.warm_up().attempts or stored:
                 verdict = str(judged)
+            # Of a run that was ended before anybody tried there is nothing to judge.
         except EsxError as error:
             evidence = (f"no verdict, the store could not be read: {error}",)
         finally:

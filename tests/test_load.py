@@ -373,18 +373,10 @@ async def test_a_run_with_everything(dsn18: str) -> None:
         await finish(LoadRun(dsn18, options))
 
 
-async def test_a_bound_on_appends_ends_the_run(dsn18: str) -> None:
-    _, summary = await finish(LoadRun(dsn18, LoadOptions(users=3, duration=600, max_appends=30, notification="off")))
-    assert summary.total.successes == summary.stored == 30
-    assert summary.verdict == "pass"
-    assert not summary.interrupted
-
-
 async def test_plain_locust_says_in_one_line_what_is_wrong() -> None:
     for arguments, message in (
         ((), "esx: cannot reach somebody@127.0.0.1:1/nothing: "),
         (("--hot-share", "0.5"), "esx: --hot-share is 0.5 but no stream is hot"),
-        (("--run-id", "a-b"), "esx: --run-id is 'a-b'"),
     ):
         done = await asyncio.to_thread(locust, _NOBODY, "-t", "1s", *arguments)
         assert done.returncode == 1

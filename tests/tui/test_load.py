@@ -16,7 +16,7 @@ from esx.tui.widgets.heatmap import HeatMap
 from tests.tui.helpers import explorer, fill, text_of, until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterable, AsyncIterator, Callable
     from pathlib import Path
 
     import pytest
@@ -161,27 +161,6 @@ async def test_what_the_form_does_not_accept(dsn18: str, store18: EventStore) ->
         assert "streams by name" in text_of(app)
 
 
-async def test_stopping_ends_the_run(dsn18: str, store18: EventStore) -> None:
-    await fill(store18, 1, 1)
-    closed: list[bool] = []
-
-    async def run_load(dsn: str | None, options: LoadOptions) -> AsyncIterator[LoadProgress | LoadSummary]:
-        try:
-            yield second(1)
-            await asyncio.Event().wait()
-        finally:
-            closed.append(True)
-
-    async with explorer(dsn18, run_load=run_load) as (app, pilot):
-        await pilot.press("3")
-        await until(pilot, lambda: pane(app).query_one("#load-start", Button).has_focus)
-        await pilot.press("s")
-        await until(pilot, lambda: "24/s" in text_of(app))
-        await pilot.press("x")
-        await until(pilot, lambda: closed and not pane(app).running)
-        assert "without a summary" in text_of(app)
-
-
 class Stoppable:
     """Ends with its summary when it is told to stop."""
 
@@ -197,27 +176,44 @@ class Stoppable:
         self._stopped.set()
 
 
-async def test_stopping_keeps_the_summary_where_there_is_one(dsn18: str, store18: EventStore) -> None:
+async def test_a_run_ends_when_it_is_stopped_and_a_failure_is_a_line(dsn18: str, store18: EventStore) -> None:
     await fill(store18, 1, 1)
-    async with explorer(dsn18, run_load=Stoppable) as (app, pilot):
-        await pilot.press("3")
-        await until(pilot, lambda: pane(app).query_one("#load-start", Button).has_focus)
-        await pilot.press("s")
-        await until(pilot, lambda: "24/s" in text_of(app))
-        await pilot.press("x")
-        await until(pilot, lambda: "PASS" in text_of(app))
+    closed: list[bool] = []
 
+    async def knows_no_stop() -> AsyncIterator[LoadProgress | LoadSummary]:
+        try:
+            yield second(1)
+            await asyncio.Event().wait()
+        finally:
+            closed.append(True)
 
-async def test_a_failure_is_a_line(dsn18: str, store18: EventStore) -> None:
-    await fill(store18, 1, 1)
-
-    async def run_load(dsn: str | None, options: LoadOptions) -> AsyncIterator[LoadProgress | LoadSummary]:
+    async def fails() -> AsyncIterator[LoadProgress | LoadSummary]:
         raise EsxError("the child \x1b[31mdied")
         yield SUMMARY
+
+    runs: list[Callable[[], AsyncIterable[LoadProgress | LoadSummary]]] = [
+        lambda: Stoppable(None, LoadOptions()),
+        knows_no_stop,
+        fails,
+    ]
+
+    def run_load(_dsn: str | None, _options: LoadOptions) -> AsyncIterable[LoadProgress | LoadSummary]:
+        return runs.pop(0)()
 
     async with explorer(dsn18, run_load=run_load) as (app, pilot):
         await pilot.press("3")
         await until(pilot, lambda: pane(app).query_one("#load-start", Button).has_focus)
+        await pilot.press("s")
+        await until(pilot, lambda: "24/s" in text_of(app) and pane(app).running)
+        await pilot.press("x")
+        await until(pilot, lambda: "PASS" in text_of(app) and not pane(app).running)
+
+        await pilot.press("s")
+        await until(pilot, lambda: "PASS" not in text_of(app) and "24/s" in text_of(app))
+        await pilot.press("x")
+        await until(pilot, lambda: closed and not pane(app).running)
+        assert "without a summary" in text_of(app)
+
         await pilot.press("s")
         await until(pilot, lambda: "the child ␛[31mdied" in text_of(app))
         assert not pane(app).running
