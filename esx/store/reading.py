@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from esx.store.layout import Layout
 
 _LAST_SEQ = 2**63 - 1
+_PART_BYTES = 4_000_000
+"""What the payloads of a part may take in the table; the one that goes beyond is its last."""
 # Unicode's last code point, repeated, sorts after any id that starts with the prefix and is not made to defeat it.
 AFTER_PREFIX = "\U0010ffff" * 16
 
@@ -66,6 +68,8 @@ class Reader:
         self._stream_previews = {backwards: _stream(layout.preview(), table, backwards) for backwards in (False, True)}
         self._all = {backwards: _all(layout.columns(), table, backwards) for backwards in (False, True)}
         self._all_previews = {backwards: _all(layout.preview(), table, backwards) for backwards in (False, True)}
+        self._stream_parts = {backwards: _stream_part(layout, backwards) for backwards in (False, True)}
+        self._all_parts = {backwards: _all_part(layout, backwards) for backwards in (False, True)}
         columns = layout.columns()
         self._previous = (
             f"SELECT {columns} FROM (SELECT * FROM {table} WHERE stream_id = $1 AND stream_seq < $2 "
@@ -136,6 +140,20 @@ class Reader:
         """Return the page that `all_page` returns, as previews."""
         position = _near_end(backwards) if position is None else position
         return list(map(EventPreview._make, await connection.fetch(self._all_previews[backwards], position, limit)))
+
+    async def stream_part(
+        self, connection: asyncpg.Connection, stream_id: str, start: int | None, limit: int, *, backwards: bool
+    ) -> tuple[list[Event], bool]:
+        """Return the page that `stream_page` returns, or, where payloads are large, its first events; and if so."""
+        start = _near_end(backwards) if start is None else start
+        return _part(await connection.fetch(self._stream_parts[backwards], stream_id, start, limit))
+
+    async def all_part(
+        self, connection: asyncpg.Connection, position: int | None, limit: int, *, backwards: bool
+    ) -> tuple[list[Event], bool]:
+        """Return the page that `all_page` returns, or, where payloads are large, its first events; and if so."""
+        position = _near_end(backwards) if position is None else position
+        return _part(await connection.fetch(self._all_parts[backwards], position, limit))
 
     async def previous(
         self, connection: asyncpg.Connection, stream_id: str, before: int, event_type: str, scan: int
@@ -262,6 +280,37 @@ def _stream(columns: str, table: str, backwards: bool) -> str:
 def _all(columns: str, table: str, backwards: bool) -> str:
     order, side = ("DESC", "<") if backwards else ("ASC", ">")
     return f"SELECT {columns} FROM {table} e WHERE e.global_seq {side} $1 ORDER BY e.global_seq {order} LIMIT $2"
+
+
+def _stream_part(layout: Layout, backwards: bool) -> str:
+    page = _stream("e.*", layout.table, backwards)
+    return _cut(layout, page, "stream_seq", backwards)
+
+
+def _all_part(layout: Layout, backwards: bool) -> str:
+    page = _all("e.*", layout.table, backwards)
+    return _cut(layout, page, "global_seq", backwards)
+
+
+def _cut(layout: Layout, page: str, key: str, backwards: bool) -> str:
+    """End a page after the event with which payloads reach the bound; last in each row, how long the page was.
+
+    PostgreSQL reads sizes without fetching what lies out of line.
+    """
+    order = f"ORDER BY e.{key}{' DESC' if backwards else ''}"
+    size = "pg_column_size(e.data) + coalesce(pg_column_size(e.metadata), 0)"
+    return f"""
+        SELECT {layout.columns()}, e.page_rows
+        FROM (SELECT e.*, count(*) OVER () AS page_rows,
+                     sum({size}) OVER ({order} ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before
+              FROM ({page}) e) e
+        WHERE coalesce(e.before, 0) < {_PART_BYTES}
+        {order}
+    """
+
+
+def _part(rows: list[asyncpg.Record]) -> tuple[list[Event], bool]:
+    return [Event._make(row[:-1]) for row in rows], bool(rows) and len(rows) < rows[0][-1]
 
 
 def _by_name(layout: Layout, *, backwards: bool, resumed: bool) -> str:

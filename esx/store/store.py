@@ -424,17 +424,22 @@ class EventStore:
     async def read(
         self, stream_id: str, *, start: int | None = None, limit: int | None = None, backwards: bool = False
     ) -> AsyncIterator[Event]:
-        """Yield the events of a stream from stream_seq `start` on, at most `limit`."""
+        """Yield the events of a stream from stream_seq `start` on, at most `limit`.
+
+        They are fetched some at a time: as many as a thousand, of large ones only a few.
+        """
         check_limit(limit)
         while limit is None or limit > 0:
             size = _PAGE if limit is None else min(_PAGE, limit)
-            page = await self.read_page(stream_id, start=start, limit=size, backwards=backwards)
-            for event in page:
+            async with self._connection() as connection:
+                _, _, reader = await self._tools(connection)
+                part, cut = await reader.stream_part(connection, stream_id, start, size, backwards=backwards)
+            for event in part:
                 yield event
-            if len(page) < size:
+            if len(part) < size and not cut:
                 return
-            start = page[-1].stream_seq + (-1 if backwards else 1)
-            limit = None if limit is None else limit - size
+            start = part[-1].stream_seq + (-1 if backwards else 1)
+            limit = None if limit is None else limit - len(part)
 
     async def read_all(
         self, *, after: int = 0, before: int | None = None, limit: int | None = None, backwards: bool = False
@@ -447,15 +452,17 @@ class EventStore:
         position: int | None = before if backwards else after
         while limit is None or limit > 0:
             size = _PAGE if limit is None else min(_PAGE, limit)
-            page = await self.read_all_page(position=position, limit=size, backwards=backwards)
-            for event in page:
+            async with self._connection() as connection:
+                _, _, reader = await self._tools(connection)
+                part, cut = await reader.all_part(connection, position, size, backwards=backwards)
+            for event in part:
                 if event.global_seq <= after or (before is not None and event.global_seq >= before):
                     return
                 yield event
-            if len(page) < size:
+            if len(part) < size and not cut:
                 return
-            position = page[-1].global_seq
-            limit = None if limit is None else limit - size
+            position = part[-1].global_seq
+            limit = None if limit is None else limit - len(part)
 
     async def plan_search(
         self,
@@ -775,7 +782,7 @@ class EventStore:
 
     async def head(self) -> int:
         """Return the highest global_seq that is visible now, 0 if there are no events."""
-        page = await self.read_all_page(limit=1, backwards=True)
+        page = await self.preview_all_page(limit=1, backwards=True)
         return page[0].global_seq if page else 0
 
     async def feed(self, *, after: int = 0, where: Filter | None = None, page: int = _PAGE) -> Feed:

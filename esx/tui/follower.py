@@ -128,7 +128,7 @@ class Follower:
             self._history_to = await store.head()
             after = max(self._history_to - LOOKED_BACK, 0)
         else:
-            latest = await store.read_all_page(limit=HISTORY, backwards=True)
+            latest = await store.preview_all_page(limit=HISTORY, backwards=True)
             self._history_to = latest[0].global_seq if latest else 0
             # The feed itself delivers the last events that were there, so that they too come in order, and a gap
             # among them shows as what it is.

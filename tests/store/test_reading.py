@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import asyncpg
@@ -12,6 +14,9 @@ import pytest
 from esx import EventStore, NewEvent, StoreUnavailable
 from esx.store import EsxError, Event, EventPreview, InvalidQuery, SchemaMissing
 from esx.store.bulk import ImportedEvent, StreamTaken
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
 
 
 async def fill(store: EventStore, streams: dict[str, int]) -> None:
@@ -43,6 +48,40 @@ async def test_all_streams_in_global_order(store: EventStore) -> None:
     assert [event.global_seq async for event in store.read_all(before=3, backwards=True)] == [2, 1]
     assert [event.global_seq async for event in store.read_all(after=5, before=8)] == [6, 7]
     assert len([event async for event in store.read_all(limit=1001)]) == 1001
+
+
+async def test_large_events_are_read_a_few_at_a_time(store18: EventStore, dsn18: str) -> None:
+    connection = await asyncpg.connect(dsn18)
+    try:
+        # Stored as they are, so that each takes a megabyte in the table as well.
+        await connection.execute("ALTER TABLE events ALTER COLUMN data SET STORAGE EXTERNAL")
+        await connection.execute(
+            "INSERT INTO events (stream_id, stream_seq, event_type, data) "
+            "SELECT 's', n, 'T', jsonb_build_object('n', n, 'text', "
+            "    CASE WHEN n >= 20 AND n < 80 THEN repeat('x', 1000000) ELSE '' END) "
+            "FROM generate_series(0, 1099) n"
+        )
+    finally:
+        await connection.close()
+
+    most = 0
+
+    async def numbers(events: AsyncIterator[Event]) -> list[int]:
+        nonlocal most
+        found = []
+        async for event in events:
+            found.append(event.stream_seq)
+            if event.stream_seq % 10 == 0:
+                most = max(most, sum(len(each.data_json) for each in gc.get_objects() if type(each) is Event))
+        return found
+
+    assert await numbers(store18.read("s")) == list(range(1100))
+    assert await numbers(store18.read_all()) == list(range(1100))
+    assert await numbers(store18.read("s", backwards=True)) == list(range(1099, -1, -1))
+    assert await numbers(store18.read_all(backwards=True, limit=1050)) == list(range(1099, 49, -1))
+    assert await numbers(store18.read("s", start=30, limit=35)) == list(range(30, 65))
+    assert await numbers(store18.read("s", start=79, backwards=True, limit=7)) == list(range(79, 72, -1))
+    assert 1_000_000 < most < 12_000_000
 
 
 async def test_previews_are_the_same_page_without_payloads(store: EventStore) -> None:
