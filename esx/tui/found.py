@@ -28,8 +28,8 @@ class FoundEvents:
 
     def progress(self, window: Window[EventRow, int], *, busy: bool, stopped: bool) -> str:
         """Return how many were found, and how far the search has come, in few words."""
-        found = f"{len(window.rows):,} found"
-        if window.loaded and window.top and window.bottom:
+        found = f"{window.found:,} found"
+        if window.loaded and window.whole:
             return found
         # An index leads to no more events than may pass.
         most = self.plan.reads if self.plan.index else self.plan.total

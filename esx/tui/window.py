@@ -40,11 +40,24 @@ class Window(Generic[Row, Key]):
         self.scale: Scale[Key] | None = None
         self.looked = 0
         """How many rows were looked at to find these, where that is more, since the last jump."""
+        # The numbers of the rows that have been here since the last jump, and whether the list's ends were.
+        self._low = self._high = 0
+        self._whole_above = self._whole_below = False
         self._page = page
         self._most = most
         self._up: Key | None = None
         self._down: Key | None = None
         self._generation = 0
+
+    @property
+    def found(self) -> int:
+        """How many rows have been read since the last jump, those included that are no longer kept."""
+        return self._high - self._low
+
+    @property
+    def whole(self) -> bool:
+        """Whether those are all that there are."""
+        return self._whole_above and self._whole_below
 
     @property
     def length(self) -> int:
@@ -64,7 +77,10 @@ class Window(Generic[Row, Key]):
 
     async def home(self) -> bool:
         """Load the first page in place of what is there; return False if another jump overtook it."""
-        return await self._jump(self._home)
+        if not await self._jump(self._home):
+            return False
+        self._begin()
+        return True
 
     async def end(self) -> bool:
         """Load the last page in place of what is there; return False if another jump overtook it."""
@@ -74,6 +90,7 @@ class Window(Generic[Row, Key]):
             return False
         if not self.top:
             self.first = max((0 if self.scale is None else self.scale.length) - len(self.rows), 1)
+        self._begin()
         return True
 
     async def around(self, key: Key, place: int) -> bool:
@@ -95,6 +112,7 @@ class Window(Generic[Row, Key]):
                 place = self.scale.place(key)
             self.first = max(place - rows_before, 1)
         self.joint = self.first + rows_before
+        self._begin()
         return True
 
     async def seek(self, place: int) -> bool:
@@ -121,7 +139,12 @@ class Window(Generic[Row, Key]):
             return False
         if not self.top:
             self.first = max(place - rows_before, 1)
+        self._begin()
         return True
+
+    def _begin(self) -> None:
+        self._low, self._high = self.first, self.first + len(self.rows)
+        self._whole_above, self._whole_below = self.top, self.bottom
 
     async def grow(self, *, up: bool) -> int | None:
         """Load one more page at an end.
@@ -134,7 +157,9 @@ class Window(Generic[Row, Key]):
         page = await self.source.page(self._up if up else self._down, backwards=up, limit=self._page)
         if generation != self._generation:
             return None
-        self.looked += page.looked
+        # What was dropped, and is read again, counts once.
+        if self.first <= self._low if up else self.first + len(self.rows) >= self._high:
+            self.looked += page.looked
         return self._grow_up(page) if up else self._grow_down(page)
 
     def _grow_up(self, page: Page[Row, Key]) -> int:
@@ -152,12 +177,17 @@ class Window(Generic[Row, Key]):
         else:
             # More above than was estimated: make room for it.
             self.first = first if first > 0 else self._page
-        return self.first - first
+        shift = self.first - first
+        self._low, self._high = min(self._low + shift, self.first), self._high + shift
+        self._whole_above |= self.top
+        return shift
 
     def _grow_down(self, page: Page[Row, Key]) -> int:
         self._down = page.onward
         self.bottom = page.onward is None
         self.rows += page.rows
+        self._high = max(self._high, self.first + len(self.rows))
+        self._whole_below |= self.bottom
         surplus = len(self.rows) - self._most
         if surplus > 0:
             del self.rows[:surplus]

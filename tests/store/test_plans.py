@@ -79,6 +79,10 @@ async def reads(reader: Reader, categories: CategoryReader, c: Any) -> AsyncIter
             yield "all_page", PAGE
             await reader.all_previews(c, start, PAGE, backwards=back)
             yield "all_previews", PAGE
+            await reader.stream_part(c, "hot", start, PAGE, backwards=back)
+            yield "stream_part", PAGE
+            await reader.all_part(c, start, PAGE, backwards=back)
+            yield "all_part", PAGE
         for after in (None, "s-5"):
             for prefix, match, scan in (("", None, PAGE), ("s-", None, PAGE), ("s-1", ".*7$", SCAN), ("no", "x", SCAN)):
                 page = await reader.streams_by_name(

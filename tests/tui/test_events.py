@@ -89,7 +89,7 @@ async def test_a_large_search_asks_first_shows_how_far_it_is_and_can_be_stopped(
     dsn18: str, store18: EventStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await fill(store18, 20_000)
-    monkeypatch.setattr("esx.store.search._MOST_SCANNED", 100)
+    monkeypatch.setattr("esx.store.search._MOST_SCANNED", 20)
     monkeypatch.setattr("esx.store.search.LARGE", 0.01)
     async with explorer(dsn18) as (app, pilot):
         pane, events = browse(app), browse(app).events

@@ -7,7 +7,9 @@ import asyncpg
 import pytest
 
 from esx.store import NewEvent
+from esx.store.barrier import Filter
 from esx.tui.categories import StreamsByCategory
+from esx.tui.found import FoundEvents
 from esx.tui.sources import AllEvents, Page, StreamChoice, StreamEvents, StreamsByActivity, StreamsByName
 from esx.tui.window import Window
 
@@ -60,6 +62,29 @@ async def test_the_window_is_bounded_and_forgets_nothing_for_good(store18: Event
     assert len(window.rows) == 50
     await walk(window, up=False)
     assert window.rows[-1].stream_seq == 299
+
+
+async def test_what_was_found_is_counted_once_though_not_all_of_it_is_kept(store18: EventStore) -> None:
+    await store18.append("s", [NewEvent("Even" if n % 2 == 0 else "Odd", {}) for n in range(400)])
+    plan = await store18.plan_search(Filter(event_type="Even"), stream="s")
+    source = FoundEvents(store18, plan, newest_first=False)
+    window: Window[Any, int] = Window(source, page=20, most=50)
+    await window.home()
+    assert (window.found, window.looked, window.whole) == (20, 39, False)
+    for up in (False, True, False):
+        await walk(window, up=up)
+        assert len(window.rows) == 50
+        assert (window.found, window.looked, window.whole) == (200, 400, True)
+        assert source.progress(window, busy=False, stopped=False) == "200 found"
+    await window.end()
+    assert (window.found, window.whole) == (20, False)
+    for up in (True, False, True):
+        await walk(window, up=up)
+        assert (window.found, window.looked, window.whole) == (200, 400, True)
+    assert await window.around(window.source.key(window.rows[30]), window.first + 30)
+    await walk(window, up=True)
+    await walk(window, up=False)
+    assert (window.found, window.whole) == (200, True)
 
 
 async def test_streams_by_name_from_either_end_with_all_on_top(store18: EventStore) -> None:

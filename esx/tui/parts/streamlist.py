@@ -153,11 +153,13 @@ class StreamList(Part):
         return choice.match is not None or choice.contains is not None
 
     def _progress(self, window: Window[StreamRow, Any]) -> str:
-        found = f"{len(window.rows):,} found"
-        if window.bottom:
+        found = f"{window.found:,} found"
+        if window.whole:
             return found
         looked = f"looked at {window.looked:,}"
-        return f"{found} · stopped, {looked}" if self.table.stopped else f"{found} · {looked}, esc stops"
+        if self.table.stopped:
+            return f"{found} · stopped, {looked}"
+        return f"{found} · {looked}, esc stops" if self.table.busy else f"{found} so far · {looked}"
 
     def _count(self, window: Window[StreamRow, Any], *, whole: bool) -> str:
         above = 0 if self._filter else 1
