@@ -273,6 +273,10 @@ def _quitting(environment: Environment, **_: Any) -> None:
     if run.ended is None:
         # By a signal: the run ends as it would have by itself.
         runner.quit()
+    # Where the run was being ended already, that has returned at once: users may still be at their last append.
+    with gevent.Timeout(environment.stop_timeout + _RESULTS_WITHIN, False):
+        while run.judging is None:
+            gevent.sleep(0.02)
     judging = run.judging
     while judging is not None and not judging.ready():
         judging.join(1.0)

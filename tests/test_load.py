@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import re
@@ -229,6 +230,33 @@ async def test_plain_locust_runs_the_scenario(dsn18: str) -> None:
         stored = await store.count_events(run_prefix("plain"))
     assert stored > 0
     assert shown["append"] == [str(stored), "0"]
+
+
+async def test_a_run_that_is_ended_twice_still_gives_its_verdict(dsn18: str) -> None:
+    """Locust's time limit comes while the last appends hang in a lock: they are waited for."""
+    connection = await asyncpg.connect(dsn18)
+    lock = connection.transaction()
+    await lock.start()
+    await connection.execute("LOCK TABLE events IN SHARE ROW EXCLUSIVE MODE")
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "locust", "-f", "loadtest/locustfile.py", "--headless", "--only-summary"),
+        *("-u", "2", "-r", "2", "--stop-after", "0.2", "-t", "1s"),
+        stdin=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+        cwd=_ROOT,
+        env={**os.environ, "ESX_DSN": dsn18},
+    )
+    assert process.stderr is not None
+    while "limit reached" not in (line := (await asyncio.wait_for(process.stderr.readline(), 30)).decode()):
+        assert line
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(process.wait(), 1.0)
+    assert process.returncode is None
+    await lock.rollback()
+    await connection.close()
+    _, said = await asyncio.wait_for(process.communicate(), 30)
+    assert process.returncode == 0
+    assert b"verdict pass" in said
 
 
 async def test_a_master_and_two_workers_judge_as_one_process_does(dsn18: str) -> None:

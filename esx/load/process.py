@@ -34,6 +34,7 @@ LoadLine = LoadProgress | LoadSummary
 _START_LIMIT = 60.0  # seconds until the first line
 _SILENCE_LIMIT = 30.0  # seconds between two lines, and for the appends in flight after a stop
 _EXIT_LIMIT = 5.0  # seconds from the summary to the end of the process
+_OVERTIME = 30  # seconds after its end in which a run finishes its last appends, before Locust ends it
 _LONGEST_LINE = 1 << 24
 _KEPT_LINES = 20
 _NONSENSE = "the load test's process said what is not a line of figures: {}"
@@ -112,7 +113,7 @@ class LoadRun:
             *("--users", str(options.users), "--spawn-rate", repr(float(rate))),
             # It ends itself at --stop-after; the other is the limit should that fail.
             *("--stop-after", repr(options.duration)),
-            *("--run-time", f"{math.ceil(options.warm_up + options.duration) + 5}s", "--progress-ndjson"),
+            *("--run-time", f"{math.ceil(options.warm_up + options.duration) + _OVERTIME}s", "--progress-ndjson"),
             *_arguments(options),
         ]
         if options.processes > 1:
