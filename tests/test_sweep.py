@@ -84,6 +84,11 @@ def test_conflicts_a_second_are_told_also_where_nothing_succeeds() -> None:
     assert [tell(line) for line in lines] == [pytest.approx(20), 50, 5]
 
 
+def test_a_name_is_one_runs() -> None:
+    with pytest.raises(InvalidOptions, match="--run-id is x, but a sweep makes several runs"):
+        plan_of(replace(BASE, run_id="x"), ["users=1,4"], 1)
+
+
 async def test_a_sweep_keeps_what_has_run_when_it_is_stopped(tmp_path: Path) -> None:
     sweeps, archive = Sweeps(tmp_path / "sweeps"), Archive(tmp_path / "runs")
     sweep = sweeps.new(plan_of(BASE, ["users=1,2,4"], 1), "db")

@@ -107,7 +107,9 @@ def plan_of(base: LoadOptions, varied: Sequence[str], rounds: int) -> Plan:
         vary.append((name, values))
     if not 1 <= rounds <= 100:
         raise InvalidOptions(f"--rounds is {rounds}: use a number from 1 to 100")
-    plan = Plan(replace(base, run_id=None), tuple(vary), rounds)
+    if base.run_id is not None:
+        raise InvalidOptions(f"--run-id is {base.run_id}, but a sweep makes several runs: leave it out")
+    plan = Plan(base, tuple(vary), rounds)
     points = plan.points()
     if len(points) * rounds > MOST_RUNS:
         raise InvalidOptions(f"that makes {len(points) * rounds:,} runs: use fewer values, at most {MOST_RUNS:,} runs")
