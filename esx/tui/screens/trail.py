@@ -105,6 +105,10 @@ class TrailTable(RowTable[TrailRow]):
         Binding("enter", "choose", "To its stream", tooltip="Show the event in its stream"),
     ]
 
+    def on_resize(self) -> None:
+        """Keep the cursor in the middle: what led to the event above it, what came of it below."""
+        self.scroll_to(y=max(self.cursor - self.body_height // 2, 0), animate=False, force=True)
+
 
 class TrailPane(Pane):
     """Reads the trail of one event; enter goes to an event in its stream, escape back to where one came from."""

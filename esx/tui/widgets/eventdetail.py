@@ -51,7 +51,7 @@ _MOST_COPIED = 1_000_000
 _BACKGROUNDS = frozenset({"match", "current", "cursor"})
 
 
-class EventDetail(Keyed, ScrollView, can_focus=True):
+class EventDetail(Keyed, ScrollView, can_focus=True, inherit_bindings=False):
     """Shows one event, or a stream's state after it, or a line of text where there is none."""
 
     PART = "event"

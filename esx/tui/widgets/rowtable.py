@@ -59,7 +59,7 @@ class _AboutRow(Message):
         return self.table
 
 
-class RowTable(Keyed, ScrollView, Generic[Row], can_focus=True):
+class RowTable(Keyed, ScrollView, Generic[Row], can_focus=True, inherit_bindings=False):
     """Rows under a line of titles, with a cursor. The rows are set from outside; nothing is loaded here.
 
     The rows may be a part of a longer list: `rows[0]` is then its row number `first` of `length`. The cursor and the

@@ -1,0 +1,174 @@
+"""How the main states look: `pytest --snapshot-update tests/tui/test_pictures.py` takes the snapshots anew."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+from unittest.mock import patch
+
+import asyncpg
+import pytest
+import pytest_asyncio
+from pytest_textual_snapshot import SVGImageExtension
+from syrupy.location import PyTestLocation
+
+from esx.config import Config, Connection
+from esx.store import EventStore, NewEvent
+from esx.tui.connections import Connections
+from esx.tui.link import LinkState
+from tests.tui import pictures
+from tests.tui.helpers import browse, feed_of, text_of, until
+from tests.tui.pictures import LIVE, fill_shop, find_stream, go_to_row, let_happen, live, settled, shop, shown, sitting
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+    from syrupy.assertion import SnapshotAssertion
+    from textual.pilot import Pilot
+
+    from esx.tui.app import Explorer
+
+SMALL = (80, 24)
+_DOCS = Path(__file__).parents[2] / "docs"
+
+
+class Looks(Protocol):
+    async def __call__(self, app: Explorer, pilot: Pilot[None], name: str) -> None:
+        """Compare what is on screen with the snapshot of that name."""
+
+
+@pytest.fixture
+def clock() -> Iterator[pictures.Clock]:
+    with pictures.fixed() as clock:
+        yield clock
+
+
+@pytest.fixture
+def looks(snapshot: SnapshotAssertion, request: pytest.FixtureRequest, clock: pictures.Clock) -> Looks:
+    location = PyTestLocation(request.node)
+
+    async def compare(app: Explorer, pilot: Pilot[None], name: str) -> None:
+        path = Path(SVGImageExtension.get_location(test_location=location, index=name))
+        expected = path.read_text(encoding="utf-8") if path.exists() else None
+        picture = await settled(app, pilot, expected)
+        assert picture == snapshot(name=name, extension_class=SVGImageExtension), text_of(app)
+
+    return compare
+
+
+@pytest_asyncio.fixture
+async def shop_dsn(dsn18: str) -> AsyncIterator[str]:
+    """The demo's history but for its last events."""
+    await fill_shop(dsn18, shop()[:-LIVE])
+    yield dsn18
+
+
+async def test_there_is_nothing_to_browse(dsn18: str, empty_dsn18: str, looks: Looks) -> None:
+    async with sitting(dsn18, SMALL) as (app, pilot):
+        await until(pilot, lambda: "no events" in text_of(app) and "● live" in text_of(app))
+        await looks(app, pilot, "empty-store")
+    async with sitting(empty_dsn18, SMALL) as (app, pilot):
+        await until(pilot, lambda: app.link.state is LinkState.NO_SCHEMA)
+        await looks(app, pilot, "no-schema")
+    async with sitting("postgresql:///shop?host=/nonexistent", SMALL, embedded=False) as (app, pilot):
+        await until(pilot, lambda: app.link.state is LinkState.UNREACHABLE)
+        await looks(app, pilot, "unreachable")
+
+
+async def test_the_database_takes_its_time(dsn18: str, looks: Looks) -> None:
+    async def never(*_: object) -> None:
+        await asyncio.Event().wait()
+
+    with patch.object(Connections, "open", never):
+        async with sitting(dsn18, SMALL) as (app, pilot):
+            await until(pilot, lambda: "connecting" in text_of(app))
+            await looks(app, pilot, "connecting")
+
+
+async def test_streams_and_dialogs(shop_dsn: str, looks: Looks) -> None:
+    config = Config(connections={"live": Connection("live", dsn="postgresql://ann:secret@db.example/shop")})
+    async with sitting(shop_dsn, SMALL, config=config) as (app, pilot):
+        await live(app, pilot)
+        await looks(app, pilot, "streams")
+        await pilot.press("question_mark")
+        await until(pilot, lambda: "esc closes" in text_of(app))
+        await looks(app, pilot, "help")
+        await pilot.press("escape", "ctrl+o")
+        await until(pilot, lambda: "connections" in text_of(app))
+        await looks(app, pilot, "connections")
+        await pilot.press("escape", "x")
+        await until(pilot, lambda: "esx command" in text_of(app))
+        await looks(app, pilot, "copy-as")
+        await pilot.press("escape", "c")
+        await until(pilot, lambda: "▸ orders" in text_of(app))
+        await go_to_row(app, pilot, "carts")
+        await pilot.press("right")
+        await until(pilot, lambda: "carts-30002" in text_of(app))
+        await looks(app, pilot, "categories")
+        await pilot.press("slash", *"*1017", "enter")
+        await until(pilot, lambda: "1 found" in text_of(app) and "MoneyDeposited" in text_of(app))
+        await looks(app, pilot, "streams-filtered")
+
+
+async def test_events_and_their_detail(shop_dsn: str, looks: Looks) -> None:
+    async with sitting(shop_dsn, SMALL) as (app, pilot):
+        await live(app, pilot)
+        await find_stream(app, pilot, "accounts-1043")
+        await pilot.press("f", *"Money* $.amount > 55", "enter")
+        await until(pilot, lambda: len(browse(app).events.rows) == 2 and browse(app).events.has_focus)
+        await until(pilot, lambda: shown(app) == ("accounts-1043", 5))
+        await looks(app, pilot, "events-filtered")
+        await pilot.press("escape", "right", "z")
+        await until(pilot, lambda: browse(app).detail.has_focus and browse(app).has_class("-zoomed"))
+        await pilot.press("d")
+        await until(pilot, lambda: "changed" in text_of(app))
+        await looks(app, pilot, "diff")
+        await pilot.press("d", "d", "v")
+        await until(pilot, lambda: "state at version" in text_of(app))
+        await looks(app, pilot, "state")
+
+
+async def test_the_feed_is_paused_and_held(dsn18: str, looks: Looks, clock: pictures.Clock) -> None:
+    rows = shop()[:60]
+    await fill_shop(dsn18, rows[:20])
+    async with sitting(dsn18, SMALL) as (app, pilot), EventStore.connect(dsn18) as store:
+        await live(app, pilot)
+        await pilot.press("2")
+        await until(pilot, lambda: len(feed_of(app).table.rows) == 20)
+        await let_happen(app, pilot, clock, store, rows[20:40], 3)
+        await pilot.press("space")
+        await let_happen(app, pilot, clock, store, rows[40:], 3)
+        billing = await asyncpg.connect(dsn18, server_settings={"application_name": "billing"})
+        try:
+            await billing.execute("BEGIN; INSERT INTO events VALUES (DEFAULT, 'held', 0, 'T', '{}')")
+            await store.append("next", [NewEvent("T")])
+            await until(pilot, lambda: app.follower.gap is not None)
+            clock.now += 1
+            await until(pilot, lambda: "held at 61" in text_of(app) and "20 new" in text_of(app))
+            await looks(app, pilot, "feed-held")
+        finally:
+            await billing.close()
+
+
+async def test_a_load_test_is_set_up(shop_dsn: str, looks: Looks) -> None:
+    async with sitting(shop_dsn, SMALL, run_load=lambda *_: None) as (app, pilot):
+        await live(app, pilot)
+        await pilot.press("3")
+        await until(pilot, lambda: "earlier runs" in text_of(app) and "33%" in text_of(app))
+        await looks(app, pilot, "load")
+
+
+async def test_the_documents_pictures_are_up_to_date(shop_dsn: str, clock: pictures.Clock) -> None:
+    stale = []
+
+    def expected(name: str) -> str:
+        path = _DOCS / f"{name}.svg"
+        return path.read_text(encoding="utf-8") if path.exists() else ""
+
+    def compare(name: str, picture: str) -> None:
+        if picture != expected(name):
+            stale.append(name)
+
+    await pictures.take_all(shop_dsn, clock, compare, expected)
+    assert not stale, "python -m docs.screenshots makes them anew"
