@@ -1,15 +1,24 @@
-"""Which keys the footer offers."""
+"""Which keys are offered, and that those do what they say which other tests do not press."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import re
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from textual.widgets import OptionList
 
-from tests.tui.helpers import browse, explorer, fill, lines_of, until
+from esx.config import Config, Connection
+from esx.store import NewEvent
+from esx.tui.screens.trail import TrailPane
+from tests.tui.helpers import browse, explorer, feed_of, fill, lines_of, text_of, until
 
 if TYPE_CHECKING:
+    from textual.pilot import Pilot
+
     from esx.store import EventStore
+    from esx.tui.app import Explorer
+    from esx.tui.widgets.pagedlist import PagedList
 
 
 @pytest.mark.parametrize("width", [80, 200])
@@ -37,3 +46,121 @@ async def test_the_footer_begins_with_the_focused_part_and_always_ends_with_help
         await pilot.resize_terminal(60, 24)
         await until(pilot, lambda: len(footer()) == 60 and footer().startswith("enter Fold y Copy d Diff v State  "))
         assert footer().endswith("? Help q Quit ^p palette")
+
+
+async def test_letters_move_as_the_arrows_do(dsn18: str, store18: EventStore) -> None:
+    await fill(store18, 40, 3)
+    async with explorer(dsn18, size=(80, 24)) as (app, pilot):
+        streams, events, detail = browse(app).streams, browse(app).events, browse(app).detail
+
+        async def lead(where: PagedList[Any, Any], moves: dict[str, int]) -> None:
+            for key, row in moves.items():
+                await pilot.press(key)
+                await until(pilot, lambda row=row: where.cursor == row, f"for {key} to lead to {row}")  # type: ignore[misc]
+
+        page = streams.body_height - 1
+        await lead(streams, {"j": 1, "G": 40, "k": 39, "g": 0, "ctrl+f": page, "ctrl+b": 0})
+        await lead(streams, {"down": 1, "end": 40, "up": 39, "home": 0, "pagedown": page, "pageup": 0})
+        await pilot.press("l")
+        await until(pilot, lambda: events.has_focus)
+        await pilot.press("l")
+        await until(pilot, lambda: detail.has_focus and detail.laid_out)
+        await pilot.press("G")
+        bottom = detail.cursor
+        assert bottom > 5
+        await pilot.press("k", "k", "j")
+        assert detail.cursor == bottom - 1
+        await pilot.press("g")
+        assert detail.cursor == 0
+        await pilot.press("ctrl+f", "ctrl+b")
+        assert detail.cursor == 0
+        await pilot.press("h")
+        await until(pilot, lambda: events.has_focus)
+        await pilot.press("h", "c")
+        await until(pilot, lambda: "▸ s" in text_of(app))
+        await pilot.press("down", "l")
+        await until(pilot, lambda: "▾ s" in text_of(app))
+        await pilot.press("h")
+        await until(pilot, lambda: "▸ s" in text_of(app))
+
+
+async def test_keys_of_the_feed_and_the_trail(dsn18: str, store18: EventStore) -> None:
+    await store18.append("a", [NewEvent("First", {}, {"correlation_id": "c"})])
+    async with explorer(dsn18, size=(80, 24)) as (app, pilot):
+        await pilot.press("2")
+        await until(pilot, lambda: feed_of(app).table.rows)
+        await pilot.press("d")
+        await until(pilot, lambda: feed_of(app).detail.event is not None and feed_of(app).has_class("-detail"))
+        for key, focused in {"l": "feed-detail", "h": "feed", "right": "feed-detail", "left": "feed"}.items():
+            await pilot.press(key)
+            await until(pilot, lambda focused=focused: app.screen.query(f"#{focused}:focus"), f"for {focused}")  # type: ignore[misc]
+        await pilot.press("d")
+        await until(pilot, lambda: not feed_of(app).has_class("-detail"))
+
+        await pilot.press("t")
+        trail = await _trail(app, pilot)
+        for key, focused in {"l": "trail-detail", "h": "trail", "right": "trail-detail", "left": "trail"}.items():
+            await pilot.press(key)
+            await until(pilot, lambda focused=focused: app.screen.query(f"#{focused}:focus"), f"for {focused}")  # type: ignore[misc]
+        await store18.append("a", [NewEvent("Second", {}, {"correlation_id": "c"})])
+        await pilot.press("r")
+        await until(pilot, lambda: len(trail.table.rows) == 2, "for what r reads again")
+
+
+async def test_m_looks_further_for_a_trail_that_no_index_finds(
+    dsn18: str, store18: EventStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("esx.tui.screens.trail.FIRST_LOOK", 5)
+    for number in range(12):
+        await store18.append("a", [NewEvent(f"T{number}", {}, {"correlationId": "c" if number in (0, 11) else "d"})])
+    async with explorer(dsn18) as (app, pilot):
+        await until(pilot, lambda: browse(app).event_at_hand() == 12)
+        await pilot.press("t")
+        trail = await _trail(app, pilot)
+        assert len(trail.table.rows) == 1
+        await until(pilot, lambda: "m looks further" in text_of(app) and "m Look further" in lines_of(app)[-1])
+        await pilot.press("m")
+        await until(pilot, lambda: len(trail.table.rows) == 2, "for the event that is further away")
+
+
+@pytest.mark.parametrize("key", ["ctrl+o", "x"])
+async def test_dialogs_are_moved_in_by_letters_too(dsn18: str, store18: EventStore, key: str) -> None:
+    await fill(store18, 1, 1)
+    config = Config(connections={"other": Connection("other", dsn="postgresql:///other")})
+    async with explorer(dsn18, config=config) as (app, pilot):
+        await until(pilot, lambda: browse(app).detail.event is not None)
+        await pilot.press(key)
+        await until(pilot, lambda: isinstance(app.focused, OptionList))
+        options = app.screen.query_one(OptionList)
+        first = options.highlighted
+        await pilot.press("j")
+        await until(pilot, lambda: options.highlighted != first)
+        await pilot.press("k")
+        await until(pilot, lambda: options.highlighted == first)
+        await pilot.press("escape")
+        await until(pilot, lambda: len(app.screen_stack) == 1)
+
+
+async def test_r_on_health_reads_at_once(dsn18: str, store18: EventStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("esx.tui.screens.health.EVERY", 3600)
+    await fill(store18, 1, 1)
+    async with explorer(dsn18) as (app, pilot):
+        await pilot.press("4")
+        await until(pilot, lambda: re.search(r"last visible +1 ", text_of(app)))
+        await store18.append("x", [NewEvent("T")])
+        await pilot.press("r")
+        await until(pilot, lambda: re.search(r"last visible +2 ", text_of(app)), "for the figures to be read again")
+
+
+async def test_help_tells_of_the_arrows_that_go_from_part_to_part(dsn18: str, store18: EventStore) -> None:
+    await fill(store18, 1, 1)
+    async with explorer(dsn18, size=(120, 60)) as (app, pilot):
+        await pilot.press("question_mark")
+        await until(pilot, lambda: "→ l" in text_of(app) and "← h" in text_of(app), "for both ways to say it")
+
+
+async def _trail(app: Explorer, pilot: Pilot[None]) -> TrailPane:
+    await until(pilot, lambda: app.query(TrailPane).first().trail is not None, "for the trail")
+    pane = app.query(TrailPane).first()
+    await until(pilot, lambda: pane.table.has_focus and pane.table.rows)
+    return pane
