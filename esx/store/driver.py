@@ -54,7 +54,8 @@ def as_store_error(error: BaseException, where: str) -> EsxError | None:
             f"the connection pooler at {where} refuses a setting of the address ({text}): leave it out, and set it by "
             "ALTER ROLE; or let PgBouncer's ignore_startup_parameters drop it"
         )
-    if is_connection_loss(error):
+    closed = isinstance(error, asyncpg.ObjectNotInPrerequisiteStateError) and "accepting connections" in text
+    if closed or is_connection_loss(error):
         return StoreUnavailable(f"cannot reach {where}: {text}")
     if isinstance(error, asyncpg.LockNotAvailableError):
         return StoreFailed(f"{where} is busy: somebody has held the lock that this needs for too long; try again later")

@@ -36,11 +36,14 @@ class Follower:
         self.log = FeedLog()
         self.where = Filter()
         """Which events are wanted."""
+        self.began = 0
+        """After which number the feed began, whose counts these are."""
         self._link = link
         self._changed = changed
         self._feed: Feed | None = None
         self._task: asyncio.Task[None] | None = None
         self._switching = False
+        self._reported = ""
         self._history_to = 0
 
     @property
@@ -113,7 +116,9 @@ class Follower:
                     raise
                 self._switching = False
             except EsxError as error:
-                if isinstance(error, StoreUnavailable):
+                # What goes on failing is told once.
+                if isinstance(error, StoreUnavailable) or str(error) != self._reported:
+                    self._reported = str(error)
                     self._link.report(error)
                 await asyncio.sleep(RETRY)
 
@@ -136,6 +141,7 @@ class Follower:
         feed = await store.feed(after=after, where=self.where, page=PAGE)
         feed.on_change = self._changed
         self._feed = feed
+        self.began = after
         if self._changed is not None:
             self._changed()
         async for batch in feed.follow():
@@ -144,6 +150,7 @@ class Follower:
             await asyncio.sleep(0)
 
     def _take(self, batch: Batch) -> None:
+        self._reported = ""
         rows = list(map(EventRow.of, batch.events))
         old = sum(row.global_seq <= self._history_to for row in rows)
         now = monotonic()

@@ -127,13 +127,20 @@ async def test_a_lost_connection_is_shown_and_found_again(dsn: str, store: Event
         database = await connection.fetchval("SELECT current_database()")
     async with explorer(dsn) as (app, pilot):
         await until(pilot, lambda: app.follower.listening)
+        await pilot.press("4")
+        await until(pilot, lambda: "last visible" in text_of(app) and "as of" not in text_of(app))
+        await pilot.press("1")
+        await until(pilot, lambda: browse(app).streams.has_focus)
         await admin.execute(f"ALTER DATABASE {database} ALLOW_CONNECTIONS false")
         await admin.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'esx explorer%'"
         )
-        await pilot.press("r")
         await until(pilot, lambda: app.link.state is LinkState.LOST and "reconnecting · r tries now" in text_of(app))
         assert ids(app) == ["s-000", "s-001"]
+        await pilot.press("4")
+        await until(pilot, lambda: "as of 2" in text_of(app), "for figures that say of when they are")
+        await pilot.press("1")
+        await until(pilot, lambda: browse(app).streams.has_focus)
         await admin.execute(f"ALTER DATABASE {database} ALLOW_CONNECTIONS true")
         await store.append("s-001", [NewEvent("Again")])
         await pilot.press("r")

@@ -274,3 +274,18 @@ async def test_all_parts_are_there_at_any_size(dsn18: str, store18: EventStore, 
         for piece in ("1 Streams", "2 Feed", "3 Load", "4 Health", "s-003", "Type1", '"at": 0', "/ Filter", "q Quit"):
             assert piece in shown, piece
         assert "live" in lines[0] or "connected" in lines[0]
+
+
+async def test_a_list_says_what_is_newer_and_claims_no_events_that_are_none(dsn18: str, store18: EventStore) -> None:
+    async with explorer(dsn18) as (app, pilot):
+        await until(pilot, lambda: "no events" in text_of(app) and app.follower.listening)
+        await store18.append("s-1", [NewEvent("T"), NewEvent("T")])
+        await until(pilot, lambda: "2 newer, r reads them" in text_of(app), "for what came after an empty list")
+        assert "up to" not in text_of(app)
+        await pilot.press("r")
+        await until(pilot, lambda: len(browse(app).events.rows) == 2)
+        connection = await asyncpg.connect(dsn18)
+        await connection.execute("SELECT nextval('events_global_seq_seq')")
+        await connection.close()
+        await store18.append("s-1", [NewEvent("T")])
+        await until(pilot, lambda: "up to 2 newer, r reads them" in text_of(app), "for one event and one dead number")

@@ -159,16 +159,26 @@ class EventList(Part):
         text = ""
         if isinstance(self._source, FoundEvents):
             text = "" if window is None else self._source.progress(window, busy=table.busy, stopped=table.stopped)
-        elif row is not None and self.stream_id is None:
-            # Follow says how far the store has come since the list was read.
-            newest = self.table.rows[0 if self.newest_first[True] else -1].global_seq
-            newer = self.follower.position - newest
-            text = f"global {row.global_seq:,}"
-            if newer > 0 and self._at_newest_end():
-                text += f" · {newer:,} newer, r reads them"
+        elif self.stream_id is None:
+            known = [] if row is None else [f"global {row.global_seq:,}"]
+            text = " · ".join(known + self._newer())
         elif row is not None:
             text = f"seq {row.stream_seq:,}" + (f" of {self._version:,}" if self._version >= row.stream_seq else "")
         self.border_subtitle = Content(text)
+
+    def _newer(self) -> list[str]:
+        """Say how far the store has come since the list was read, as the feed tells."""
+        window = self.table.window
+        if window is None or not window.loaded or self.table.problem or not self._at_newest_end():
+            return []
+        rows = self.table.rows
+        newest = rows[0 if self.newest_first[True] else -1].global_seq if rows else 0
+        newer = self.follower.position - newest
+        if newer <= 0:
+            return []
+        # Numbers that no event has are known only as far back as the feed has followed.
+        exact = self.follower.began <= newest and not self.follower.dead
+        return [f"{'' if exact else 'up to '}{newer:,} newer, r reads them"]
 
     def _at_newest_end(self) -> bool:
         window = self.table.window

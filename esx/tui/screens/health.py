@@ -199,6 +199,10 @@ class HealthPane(Pane):
         return ("connection", f"{link.state.value}{f': {link.reason}' if link.reason else ''}", _GOOD if good else _BAD)
 
     def _write(self, health: Health, address: str) -> None:
+        # Figures that cannot be read now are those of then.
+        old = self.link.state is not LinkState.CONNECTED
+        for name in ("server", "order", "storage", "notification", "writers", "projections"):
+            self._box(name).border_subtitle = Content(f"as of {clock(health.at)}") if old else None
         used = health.connections / health.max_connections if health.max_connections else 0
         self._box("server").say(
             [
@@ -216,7 +220,7 @@ class HealthPane(Pane):
                 ("head", f"{health.head:,}", ""),
                 ("last visible", f"{health.last:,}", ""),
                 ("safe position", f"{follower.position:,}" if follower.started else "not known yet", ""),
-                ("lag", f"{behind:,} behind the head" if follower.started else "not known yet", ""),
+                ("lag", f"{behind:,} numbers behind the head" if follower.started else "not known yet", ""),
                 ("", *gap_line(follower.gap, started=follower.started)),
                 ("late, dead", f"{follower.late:,} late, {follower.dead:,} dead", ""),
                 ("last event", _moment(health), ""),
