@@ -58,6 +58,9 @@ if TYPE_CHECKING:
     from esx.store.views import View
 
 _PAGE = 1000
+_FOUND_AT_FIRST = 50
+_LARGE_SLICE = 8_000_000
+"""Characters of payload in a slice of a search beyond which the next one is to hold fewer events."""
 _STREAM_PAGE = 200
 _BATCH = 500
 _RECENT_SCAN = 1000
@@ -544,18 +547,22 @@ class EventStore:
         check_limit(limit)
         pace = search.Pace()
         position = None if start is None else start + (1 if backwards else -1)
+        # What is found is fetched whole, so after large events fewer are.
+        most = _FOUND_AT_FIRST
         while limit is None or limit > 0:
             with pace:
                 part = await self.search_slice(
                     plan,
                     **{"before" if backwards else "after": position},
-                    limit=_PAGE if limit is None else min(_PAGE, limit),
+                    limit=most if limit is None else min(most, limit),
                     scan=pace.scan,
                     backwards=backwards,
                 )
             yield part
             if part.position is None:
                 return
+            size = sum(len(event.data_json) for event in part.events)
+            most = max(most // 4, 1) if size > _LARGE_SLICE else min(most * 2, _PAGE)
             position = part.position
             limit = None if limit is None else limit - len(part.events)
 
