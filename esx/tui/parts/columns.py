@@ -51,7 +51,7 @@ def event_columns(*, in_all: bool) -> list[Column[EventRow]]:
     stream = Column[EventRow]("stream", lambda row: Cell(row.stream), share=3)
     rest = [
         Column[EventRow]("type", lambda row: _typed(row.event_type), share=3),
-        Column[EventRow]("time", lambda row: Cell(clock(row.created_at), "muted"), 19, needs=74),
+        Column[EventRow]("time", lambda row: Cell(clock(row.created_at), "muted"), 19, needs=96 if in_all else 74),
         Column[EventRow]("ago", lambda row: Cell(ago(row.created_at), "muted"), 4, right=True),
         Column[EventRow]("data", lambda row: Cell(row.preview, "muted"), share=5, needs=52),
     ]

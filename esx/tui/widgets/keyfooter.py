@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from rich.cells import cell_len
 from textual.app import App
 from textual.screen import Screen
-from textual.widgets import Footer, Static
+from textual.widgets import Footer, Input, Static
 from textual.widgets._footer import FooterKey
 
 from esx.tui.screens.pane import Pane
@@ -69,11 +69,17 @@ class KeyFooter(Footer):
         ranks: dict[str, tuple[int, _Shown]] = {}
         always = []
         palette = self.app.COMMAND_PALETTE_BINDING
+        # What one types into a field does nothing else.
+        in_field = isinstance(self.screen.focused, Input)
         for key, active in self.screen.active_bindings.items():
             binding = active.binding
-            if not binding.show and key != palette:
-                continue
+            wanted = binding.show or key == palette
             name = self.app.get_key_display(binding)
+            if in_field:
+                is_typed = key == "space" or (len(name) == 1 and name.isascii())
+                wanted = key == "ctrl+q" or (wanted and not is_typed)
+            if not wanted:
+                continue
             shown = _Shown(key, name, cell_len(name) + cell_len(binding.description) + 2, active)
             if isinstance(active.node, App | Screen):
                 always.append(shown)
