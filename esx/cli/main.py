@@ -148,7 +148,7 @@ def _run() -> int:
         _drop_stdout()
         return DONE
     except Exception as error:
-        from esx.store.errors import EsxError, WrongVersion
+        from esx.store.errors import EsxError, InvalidQuery, WrongVersion
 
         # Imported by whoever raised them, if anybody did.
         for module, name in (("esx.config", "BadConfig"), ("esx.database", "UnknownConnection")):
@@ -156,6 +156,8 @@ def _run() -> int:
                 return _fail(str(error), WRONG_USAGE)
         if isinstance(error, WrongVersion):
             return _fail(str(error), WRONG_VERSION)
+        if isinstance(error, InvalidQuery):
+            return _fail(str(error), WRONG_USAGE)
         if isinstance(error, EsxError):
             return _fail(str(error), FAILED)
         if isinstance(error, OSError):
