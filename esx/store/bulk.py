@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from esx.store.layout import Layout
 
 
+_MANY = 1000
+
+
 class ImportedEvent(NamedTuple):
     """An event with its place in its stream and its time already decided. `data` and `metadata` are JSON text."""
 
@@ -40,4 +43,8 @@ async def copy_in(connection: asyncpg.Connection, layout: Layout, rows: Iterable
         status = await connection.copy_records_to_table(layout.table, columns=ImportedEvent._fields, records=rows)
     except asyncpg.UniqueViolationError as error:
         raise StreamTaken(f"nothing was imported, an event is there already: {error.detail}") from error
-    return int(status.split()[-1])
+    count = int(status.split()[-1])
+    if count >= _MANY:
+        # Estimates are guesses until autovacuum comes by, a minute or so later.
+        await connection.execute(f"ANALYZE {layout.table}")
+    return count
