@@ -14,7 +14,7 @@ from textual.widgets import Input
 
 from esx.database import Database, normalise
 from esx.embedded import EmbeddedServer
-from esx.store import EventStore, NewEvent
+from esx.store import Event, EventStore, NewEvent
 from esx.store.barrier import Filter
 from esx.store.views import EventsView, EventView, FeedView, StreamsView, TrailView, View
 from esx.tui.copying import command_of, quoted
@@ -24,6 +24,7 @@ from tests.cli.support import environment
 from tests.tui.helpers import browse, explorer, fill, ids, text_of, until
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from textual.pilot import Pilot
@@ -195,18 +196,19 @@ async def test_an_export_can_be_stopped(
     await store18.append("s-1", [NewEvent("T") for _ in range(2500)])
     monkeypatch.chdir(tmp_path)
     going_on = asyncio.Event()
-    read_page = EventStore.read_page
+    read = EventStore.read
 
-    async def halting(self: EventStore, stream_id: str, **options: Any) -> Any:
-        if options.get("limit") == 1000 and options.get("start"):
-            going_on.set()
-            await asyncio.Event().wait()
-        return await read_page(self, stream_id, **options)
+    async def halting(self: EventStore, stream_id: str, **options: Any) -> AsyncIterator[Event]:
+        async for event in read(self, stream_id, **options):
+            if event.stream_seq == 1500:
+                going_on.set()
+                await asyncio.Event().wait()
+            yield event
 
     async with explorer(dsn18) as (app, pilot):
         await pilot.press("down", "enter")
         await until(pilot, lambda: browse(app).events.has_focus and browse(app).stream_id == "s-1")
-        monkeypatch.setattr(EventStore, "read_page", halting)
+        monkeypatch.setattr(EventStore, "read", halting)
         await pilot.press("e")
         await until(pilot, lambda: isinstance(app.screen, ExportDialog) and app.focused is not None)
         await pilot.press("enter")
