@@ -24,9 +24,11 @@ was found out about a gap counts for the server, and the run of it, where it was
 from __future__ import annotations
 
 import time
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Mapping  # noqa: TC003 - a default of a NamedTuple is of this type
 from dataclasses import dataclass
+from operator import itemgetter
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -148,16 +150,21 @@ class Barrier:
         self._watch: LockWatch | SnapshotWatch
         self._read_sql, self._filter_arguments = _read_sql(layout, where or Filter())
 
+    def move_to(self, position: int, *, dead: int, late: int, looked: int) -> None:
+        """Go on from a safe position that another barrier has reached, with what was counted up to there."""
+        self.position = self._settled = position
+        self.dead, self.late, self.looked = dead, late, looked
+        self._missing = Missing()
+        self.forget_writers()
+
     def forget_writers(self) -> None:
         """Start the wait at the current gap anew: the writers known so far belonged to a lost connection."""
         self._fence = None
 
-    async def step(self, connection: asyncpg.Connection, limit: int) -> Batch:
-        """Read up to `limit` rows after the position and return those that are safe."""
+    async def step(self, connection: asyncpg.Connection, limit: int, until: int | None = None) -> Batch:
+        """Read up to `limit` rows after the position, none above `until`, and return those that are safe."""
         self._notice_another_server(connection)
-        rows = await connection.fetch(self._read_sql, self.position, limit, *self._filter_arguments)
-        if self._missing:
-            self._missing.see(self.position, rows)
+        rows = await self._read(connection, limit, until)
         taken = self._contiguous(rows)
         gap: Gap | None = None
         if taken < len(rows):
@@ -165,9 +172,7 @@ class Barrier:
             if settled is None:
                 # Nobody can fill what is missing below the fence any more; what was committed before that
                 # became certain may still be missing in `rows`, so only a new read may be believed.
-                rows = await connection.fetch(self._read_sql, self.position, limit, *self._filter_arguments)
-                if self._missing:
-                    self._missing.see(self.position, rows)
+                rows = await self._read(connection, limit, until)
                 taken = self._contiguous(rows)
             else:
                 self._missing.see(self.position, rows)
@@ -181,6 +186,14 @@ class Barrier:
         self.late += len(late)
         self.looked += taken
         return Batch(events, self.position, more, gap, late)
+
+    async def _read(self, connection: asyncpg.Connection, limit: int, until: int | None) -> list[asyncpg.Record]:
+        rows = await connection.fetch(self._read_sql, self.position, limit, *self._filter_arguments)
+        if until is not None:
+            rows = rows[: bisect_right(rows, until, key=itemgetter(0))]
+        if self._missing:
+            self._missing.see(self.position, rows)
+        return rows
 
     def _notice_another_server(self, connection: asyncpg.Connection) -> None:
         server = (getattr(connection, "server_started", None), on_standby(connection, self._layout))
@@ -209,9 +222,10 @@ class Barrier:
     async def _settle(self, connection: asyncpg.Connection, highest: int) -> tuple[Writer, ...] | None:
         """Wait one step for the writers that may fill a gap; None when none of them is left."""
         if self._fence is None:
-            await self._watch.begin(connection)
+            left = await self._watch.begin(connection)
             self._fence = highest
-        left = await self._watch.left(connection)
+        else:
+            left = await self._watch.left(connection)
         if left:
             return left
         self._settled = self._fence
@@ -297,14 +311,14 @@ class LockWatch:
         self._sql = writers_sql(layout)
         self._suspects: frozenset[str] = frozenset()
 
-    async def begin(self, connection: asyncpg.Connection) -> None:
-        """Take note of who is writing now."""
-        self._suspects = frozenset(row[0] for row in await connection.fetch(self._sql))
+    async def begin(self, connection: asyncpg.Connection) -> tuple[Writer, ...]:
+        """Take note of who is writing now, and return them."""
+        writers = tuple(Writer._make(row) for row in await connection.fetch(self._sql))
+        self._suspects = frozenset(writer.key for writer in writers)
+        return writers
 
     async def left(self, connection: asyncpg.Connection) -> tuple[Writer, ...]:
         """Return those of them who still are."""
-        if not self._suspects:
-            return ()
         writers = (Writer._make(row) for row in await connection.fetch(self._sql))
         return tuple(writer for writer in writers if writer.key in self._suspects)
 
@@ -324,10 +338,11 @@ class SnapshotWatch:
         self._until: int | None = None
         self._not_before = 0.0
 
-    async def begin(self, connection: asyncpg.Connection) -> None:  # noqa: ARG002 - as LockWatch has it
-        """Take note of the time."""
+    async def begin(self, connection: asyncpg.Connection) -> tuple[Writer, ...]:
+        """Take note of the time, and return who can still be writing, as `left` does."""
         self._until = None
         self._not_before = time.monotonic() + STANDBY_MOMENT
+        return await self.left(connection)
 
     async def left(self, connection: asyncpg.Connection) -> tuple[Writer, ...]:
         """Return a stand-in for the transactions that may still be open on the primary; nothing if none can be."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from esx.store.barrier import Barrier, Batch, Filter, Gap, on_standby, survey, writers_sql
 from esx.store.errors import StoreClosed, StoreUnavailable
+from esx.store.tail import Counts
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
@@ -19,11 +20,16 @@ if TYPE_CHECKING:
 
     from esx.store.doorbell import Doorbell
     from esx.store.layout import Layout
+    from esx.store.tail import Member, Tails
 
 _POLL = 1.0
 _POLL_DEAF = 0.25
+# Under load a feed pauses several times as long as its reading took, so that it takes little from the writers.
 _SHORTEST_PAUSE = 0.005
-_LONGEST_PAUSE = 0.025
+_LONGEST_PAUSE = 0.02
+_PAUSES = 5.0
+_BUSY = 10
+"""So many numbers at once come from writers of whom there will be more: whether there are need not be asked."""
 _RETRY_FIRST = 0.1
 _RETRY_LAST = 5.0
 _LOOK_BACK = 5000
@@ -66,14 +72,19 @@ class Feed:
         where: Filter | None = None,
         page: int = 1000,
         skip: frozenset[int] = frozenset(),
+        tails: Tails | None = None,
     ) -> None:
+        """With `tails` it shares the reading at the end with other feeds that want the same."""
         self._acquire = acquire
         self._doorbell = doorbell
         self._layout = layout
+        self._where = where
         self._barrier = Barrier(layout, after, where)
         self._writers_sql = writers_sql(layout)
         self._page = page
         self._skip = skip
+        self._tails = tails
+        self._member: Member | None = None
         self.gap: Gap | None = None
         self.on_change: Callable[[], None] | None = None
         """Called while `follow` runs, when `problem` or `listening` may have changed."""
@@ -82,36 +93,43 @@ class Feed:
     @property
     def problem(self) -> str | None:
         """Why the feed is not connected, or why it polls instead of being notified; None if all is well."""
-        return self._lost or self._doorbell.problem
+        return self.lost or self._doorbell.problem
 
     @property
     def lost(self) -> str | None:
         """Why the feed is not connected; None while it is."""
-        return self._lost
+        return self._lost if self._member is None else self._member.lost
 
     def _changed(self) -> None:
         if self.on_change is not None:
             self.on_change()
 
     @property
+    def counts(self) -> Counts:
+        """How far the feed is, and what it passed on its way."""
+        barrier, member = self._barrier, self._member
+        own = Counts(barrier.position, barrier.dead, barrier.late, barrier.looked)
+        return own if member is None else member.seen.since(member.start, own)
+
+    @property
     def position(self) -> int:
         """The safe position reached: nothing can appear at or below it any more."""
-        return self._barrier.position
+        return self.counts.position
 
     @property
     def dead(self) -> int:
         """How many numbers have been passed for good because no event has them."""
-        return self._barrier.dead
+        return self.counts.dead
 
     @property
     def late(self) -> int:
         """How many events were waited for, because they became visible after their successors."""
-        return self._barrier.late
+        return self.counts.late
 
     @property
     def looked(self) -> int:
         """How many events have been passed, whether the filter wanted them or not."""
-        return self._barrier.looked
+        return self.counts.looked
 
     @property
     def listening(self) -> bool:
@@ -129,15 +147,18 @@ class Feed:
             ahead = await survey(connection, self._layout, self.position)
         return FeedState(self.position, ahead.safe, ahead.head, ahead.gaps, self.dead, self.listening, self.problem)
 
-    async def _step(self) -> Batch:
+    async def _step(self, until: int | None = None) -> Batch:
         batch: Batch | None = None
         try:
             async with self._acquire() as connection:
-                batch = await self._barrier.step(connection, self._page)
+                batch = await self._barrier.step(connection, self._page, until)
         except StoreUnavailable:
             # Lost while being given back: what had been read before that counts, for the position has moved.
             if batch is None:
                 raise
+        return self._without_skipped(batch)
+
+    def _without_skipped(self, batch: Batch) -> Batch:
         if self._skip:
             batch = batch._replace(events=[event for event in batch.events if event.global_seq not in self._skip])
             if batch.position >= max(self._skip):
@@ -179,11 +200,13 @@ class Feed:
         """
         with self._doorbell.waker() as wake, self._doorbell.watched(self._changed):
             await self._doorbell.start()
-            pause = _SHORTEST_PAUSE
+            loop = asyncio.get_running_loop()
             quiet = False
             retry = _RETRY_FIRST
             while True:
                 wake.clear()
+                began = loop.time()
+                before = self._barrier.position
                 try:
                     batch = await self._step()
                 except StoreClosed:
@@ -200,33 +223,81 @@ class Feed:
                     self._lost = None
                     self._changed()
                 retry = _RETRY_FIRST
-                moved = bool(batch.events) or batch.gap != self.gap
-                self.gap = batch.gap
-                if moved:
+                took = loop.time() - began
+                if self._news_in(batch):
                     yield batch
                 if batch.events:
-                    pause = _SHORTEST_PAUSE
                     quiet = False
                 if batch.full:
                     continue
+                if self._tails is not None and batch.gap is None:
+                    async with contextlib.aclosing(self._share(self._tails)) as shared:
+                        async for given in shared:
+                            yield given
+                    if self.position != batch.position:
+                        quiet = False
+                        continue
                 if quiet:
                     await _wait(wake, _POLL if self._doorbell.listening else _POLL_DEAF)
-                    pause = _SHORTEST_PAUSE
                     quiet = False
                     continue
+                began = loop.time()
                 try:
                     # Whoever is in flight may have found the doorbell taken: look again without being called.
-                    writing = batch.gap is not None or await self._anyone_writing()
+                    busy = batch.gap is not None or batch.position - before >= _BUSY
+                    writing = busy or await self._anyone_writing()
                 except StoreUnavailable:
                     continue
                 if writing:
                     # Not cut short by a notification: under load there is always one, and reading in batches costs
                     # the writers less.
-                    await asyncio.sleep(pause)
-                    pause = min(pause * 2, _LONGEST_PAUSE)
+                    took += loop.time() - began
+                    await asyncio.sleep(min(max(_PAUSES * took, _SHORTEST_PAUSE), _LONGEST_PAUSE))
                 else:
                     # Nobody was writing a moment ago, so one more read sees all there is.
                     quiet = True
+
+    def _news_in(self, batch: Batch) -> bool:
+        """Return whether a batch is worth telling, and note what holds the feed."""
+        before, self.gap = self.gap, batch.gap
+        return bool(batch.events) or batch.gap != before
+
+    async def _share(self, tails: Tails) -> AsyncGenerator[Batch, None]:
+        """Yield what is read for all feeds of this kind, from where this one is; ends when it is not there.
+
+        It must stand exactly where the tail does. Where it is behind, it reads up to there, by its own judgement of
+        what is safe: the tail may have begun after a number that it need not wait for, and this feed has to.
+        """
+        with tails.member((self._layout, self._where, self._page), self._changed, self._alone) as member:
+            try:
+                if not await member.reach(self.position):
+                    return
+                while self.position < member.start.position:
+                    before = self.position
+                    batch = await self._step(until=member.start.position)
+                    if self._news_in(batch):
+                        yield batch
+                    if self.position == before:
+                        return
+            except StoreUnavailable:
+                return
+            self._member = member
+            try:
+                async with contextlib.aclosing(member.follow()) as batches:
+                    async for batch in batches:
+                        kept = self._without_skipped(batch)
+                        if self._news_in(kept):
+                            yield kept
+            finally:
+                here = self.counts
+                self._member = None
+                self._barrier.move_to(here.position, dead=here.dead, late=here.late, looked=here.looked)
+
+    def _alone(self) -> Feed:
+        """Return a feed of this kind that begins here and reads by itself."""
+        return Feed(
+            self._acquire, self._doorbell, self._layout, after=self.position, where=self._where, page=self._page
+        )
 
 
 class End(NamedTuple):

@@ -23,6 +23,7 @@ from esx.store.reading import Reader, StoredId, StreamKey, StreamPage, check_lim
 from esx.store.scale import name_scale
 from esx.store.scope import Scope
 from esx.store.silence import Watch
+from esx.store.tail import Tails
 from esx.store.trail import COMMON_FIELDS
 from esx.store.trail_reading import TrailReader
 
@@ -87,6 +88,7 @@ class EventStore:
         self._parts: tuple[Layout, Appender, Reader] | None = None
         self._closed = False
         self._doorbell = Doorbell(connector, "new_events")
+        self._tails = Tails()
         self._watch = Watch(connector, pool.lent, connector.timeout)
         self._watch.start()
 
@@ -796,7 +798,7 @@ class EventStore:
         """Return the ordered feed after global_seq `after`, for those who want batches and its state."""
         async with self._connection() as connection:
             layout, _, _ = await self._tools(connection)
-        return Feed(self._connection, self._doorbell, layout, after=after, where=where, page=page)
+        return self._feed(layout, after=after, where=where, page=page)
 
     async def feed_from_end(self, *, where: Filter | None = None, page: int = _PAGE) -> Feed:
         """Return the ordered feed of everything that becomes visible from now on.
@@ -806,7 +808,21 @@ class EventStore:
         async with self._connection() as connection:
             layout, _, _ = await self._tools(connection)
             end = await find_end(connection, layout)
-        return Feed(self._connection, self._doorbell, layout, after=end.position, where=where, page=page, skip=end.seen)
+        return self._feed(layout, after=end.position, where=where, page=page, skip=end.seen)
+
+    def _feed(
+        self, layout: Layout, *, after: int, where: Filter | None, page: int, skip: frozenset[int] = frozenset()
+    ) -> Feed:
+        return Feed(
+            self._connection,
+            self._doorbell,
+            layout,
+            after=after,
+            where=where or None,
+            page=page,
+            skip=skip,
+            tails=self._tails,
+        )
 
     async def subscribe(
         self,

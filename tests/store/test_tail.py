@@ -1,0 +1,210 @@
+"""Feeds that want the same events share one reader at the end, and none of them loses anything by it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import pytest
+
+from esx import EventStore, NewEvent
+from esx.store.barrier import Barrier, Filter
+from esx.store.errors import StoreClosed
+from tests.store.test_feed import _DEADLINE, _INSERT, moody_writers, take
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    import asyncpg
+
+    from esx.store.feed import Feed
+
+
+class Follower:
+    """Follows in the background, and waits for `gate` after each batch."""
+
+    def __init__(self, feed: Feed) -> None:
+        self.feed = feed
+        self.seen: list[int] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.news = asyncio.Event()
+        self.task = asyncio.create_task(self._follow())
+
+    async def _follow(self) -> None:
+        async for batch in self.feed.follow():
+            self.seen += [event.global_seq for event in batch.events]
+            self.news.set()
+            await self.gate.wait()
+
+    async def reach(self, global_seq: int) -> None:
+        async with asyncio.timeout(_DEADLINE):
+            while global_seq not in self.seen[-1:]:
+                self.news.clear()
+                await self.news.wait()
+
+
+@contextlib.asynccontextmanager
+async def following(*feeds: Feed) -> AsyncIterator[list[Follower]]:
+    followers = [Follower(feed) for feed in feeds]
+    try:
+        yield followers
+    finally:
+        for follower in followers:
+            follower.task.cancel()
+        await asyncio.gather(*(follower.task for follower in followers), return_exceptions=True)
+
+
+@pytest.fixture
+def steps(monkeypatch: pytest.MonkeyPatch) -> Counter[Barrier]:
+    """Count the reads by who made them."""
+    counted: Counter[Barrier] = Counter()
+    step = Barrier.step
+
+    async def counting(self: Barrier, connection: asyncpg.Connection, limit: int, until: int | None = None) -> object:
+        counted[self] += 1
+        return await step(self, connection, limit, until)
+
+    monkeypatch.setattr(Barrier, "step", counting)
+    return counted
+
+
+async def test_five_subscribers_read_as_one(store: EventStore, steps: Counter[Barrier]) -> None:
+    await store.append("s", [NewEvent("T") for _ in range(10)])
+    async with following(*[await store.feed() for _ in range(5)]) as followers:
+        for each in followers:
+            await each.reach(10)
+        # All are members once an event has come to all.
+        done = await store.append("s", [NewEvent("T")])
+        for each in followers:
+            await each.reach(done.global_seq)
+        steps.clear()
+        for _ in range(20):
+            done = await store.append("s", [NewEvent("T")])
+            for each in followers:
+                await each.reach(done.global_seq)
+        assert len(steps) == 1
+        assert [each.seen for each in followers] == [list(range(1, 32))] * 5
+        assert {each.feed.counts for each in followers} == {(31, 0, 0, 31)}
+
+
+async def test_nothing_is_lost_whenever_one_joins_or_leaves(dsn: str, store: EventStore) -> None:
+    writing = asyncio.create_task(moody_writers(dsn, transactions=30))
+    feeds = [await store.feed(page=20) for _ in range(4)]
+    async with following(*feeds) as followers:
+        latecomers: list[Feed] = []
+        while not writing.done():
+            # Each comes while the others are under way, at another place, and goes again.
+            feed = await store.feed(after=followers[0].feed.position // 2, page=20)
+            latecomers.append(feed)
+            await take(feed, 10)
+        committed = sorted(await writing)
+        last = (await store.append("last", [NewEvent("Last")])).global_seq
+        for each in followers:
+            await each.reach(last)
+            assert each.seen == [*committed, last]
+            assert each.feed.looked == len(each.seen)
+            assert each.feed.dead == each.feed.position - len(each.seen) == last - len(committed) - 1
+        assert latecomers
+
+
+async def test_a_slow_subscriber_holds_nobody_back_and_catches_up(
+    store: EventStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("esx.store.tail._KEPT_CHARACTERS", 100_000)
+    async with following(await store.feed(), await store.feed()) as (slow, quick):
+        first = (await store.append("s", [NewEvent("T")])).global_seq
+        await slow.reach(first)
+        slow.gate.clear()
+        await store.append("s", [NewEvent("T")])
+        for _ in range(30):
+            done = await store.append("s", [NewEvent("T", {"text": "x" * 10_000})])
+            await quick.reach(done.global_seq)
+        [tail] = store._tails._tails.values()
+        assert len(tail._kept) < 15
+        slow.gate.set()
+        await slow.reach(done.global_seq)
+        assert slow.seen == quick.seen == list(range(1, 33))
+        assert slow.feed.counts == quick.feed.counts
+
+
+async def test_one_who_begins_above_a_gap_is_not_held_by_it(store: EventStore, sql: asyncpg.Connection) -> None:
+    async with following(await store.feed()) as [held]:
+        await held.reach((await store.append("s", [NewEvent("T")])).global_seq)
+        open_writer = sql.transaction()
+        await open_writer.start()
+        pending = await sql.fetchval(_INSERT, "slow", 0)
+        above = (await store.append("s", [NewEvent("T")])).global_seq
+        async with asyncio.timeout(_DEADLINE):
+            while held.feed.gap is None:
+                held.news.clear()
+                await held.news.wait()
+        async with following(await store.feed(after=above)) as [free]:
+            for _ in range(3):
+                await free.reach((await store.append("s", [NewEvent("T")])).global_seq)
+            assert held.seen == [1]
+            await open_writer.commit()
+            last = (await store.append("s", [NewEvent("T")])).global_seq
+            await held.reach(last)
+            await free.reach(last)
+            assert held.seen == list(range(1, last + 1))
+            assert pending not in free.seen
+            assert free.seen == list(range(above + 1, last + 1))
+
+
+async def test_one_who_is_held_by_a_gap_does_not_follow_those_above_it(
+    store: EventStore, sql: asyncpg.Connection
+) -> None:
+    await store.append("s", [NewEvent("T")])
+    open_writer = sql.transaction()
+    await open_writer.start()
+    await sql.fetchval(_INSERT, "slow", 0)
+    above = (await store.append("s", [NewEvent("T")])).global_seq
+    async with following(await store.feed(after=above)) as [free]:
+        await free.reach((await store.append("s", [NewEvent("T")])).global_seq)
+        async with following(await store.feed()) as [held]:
+            await held.reach(1)
+            await free.reach((await store.append("s", [NewEvent("T")])).global_seq)
+            assert held.seen == [1]
+            await open_writer.commit()
+            last = (await store.append("s", [NewEvent("T")])).global_seq
+            await held.reach(last)
+            assert held.seen == list(range(1, last + 1))
+
+
+async def test_a_start_beyond_the_end_misleads_nobody(store: EventStore) -> None:
+    async with following(await store.feed(after=1000)) as [ahead]:
+        while not ahead.feed.listening:
+            await asyncio.sleep(0)
+        async with following(await store.feed()) as [other]:
+            for _ in range(3):
+                await other.reach((await store.append("s", [NewEvent("T")])).global_seq)
+            assert other.seen == [1, 2, 3]
+            assert ahead.seen == []
+
+
+async def test_each_gets_what_its_filter_wants(store: EventStore) -> None:
+    wanted = [Filter("a*"), Filter("a*"), Filter(event_type="U"), None]
+    async with following(*[await store.feed(where=where) for where in wanted]) as followers:
+        for stream, event_type in (("a", "T"), ("b", "U"), ("b", "T"), ("a", "U")):
+            last = (await store.append(stream, [NewEvent(event_type)])).global_seq
+        for each in followers:
+            await each.reach(last)
+        assert [each.seen for each in followers] == [[1, 4], [1, 4], [2, 4], [1, 2, 3, 4]]
+        assert [each.feed.looked for each in followers] == [4, 4, 4, 4]
+
+
+async def test_closing_the_store_ends_all_who_share(dsn18: str) -> None:
+    store = await EventStore.connect(dsn18)
+    await store.init()
+    async with following(await store.feed(), await store.feed()) as followers:
+        done = await store.append("s", [NewEvent("T")])
+        for each in followers:
+            await each.reach(done.global_seq)
+        await store.close()
+        for each in followers:
+            with pytest.raises(StoreClosed):
+                async with asyncio.timeout(_DEADLINE):
+                    await each.task
