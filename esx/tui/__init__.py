@@ -1,1 +1,7 @@
 """The terminal explorer: screens and widgets over the store's own queries."""
+
+import os
+
+# Textual draws at fixed instants, and misses the next one when drawing took long: at its 60 a second, a key that is
+# pressed while pages load waits twice as long for its frame. Read when Textual is first imported.
+os.environ.setdefault("TEXTUAL_FPS", "120")

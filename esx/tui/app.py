@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import gc
 import os
 from datetime import datetime
 from functools import partial
@@ -33,6 +35,7 @@ from esx.tui.screens.streams import StreamsPane
 from esx.tui.widgets.help import Help, groups_of, is_moving
 from esx.tui.widgets.keyfooter import KeyFooter
 from esx.tui.widgets.notice import Notice
+from esx.tui.widgets.pagedlist import PagedList
 from esx.tui.widgets.statusbar import ScreenTab, StatusBar
 from esx.tui.work import start
 
@@ -55,6 +58,10 @@ _SCREENS = [
 _TRAIL = "trail-screen"
 _COPIED_ROWS = 1000
 """How many rows a copied command or query asks for: what is shown may have millions."""
+_GARBAGE = (5000, 20, 10)
+"""When to look for garbage, in objects made and in rounds."""
+_FOLLOW_AFTER = 0.5
+"""Seconds after which the feed is followed though nothing is on screen yet."""
 _UNREACHABLE = (
     "Is the server running, and is this the right address? Give another with --dsn, ESX_DSN, DATABASE_URL or PG*.\n"
     "It is tried again every few seconds.\n\nr  tries now   ctrl+o  other connections   q  quits"
@@ -131,6 +138,8 @@ class Explorer(Keyed, App[None]):
         self._wanted = "streams-screen"
         self._under_trail = self._wanted
         self._started_by = os.getppid()
+        self._thresholds = gc.get_threshold()
+        self._mounting = asyncio.Lock()
 
     def _configure(self) -> None:
         config = self.config
@@ -156,9 +165,15 @@ class Explorer(Keyed, App[None]):
         """Begin to connect; the first frame does not wait for it."""
         self._main.query_one(StatusBar).mark(self._wanted)
         self._link_changed()
+        # What is there by the first frame stays: to look it through for garbage stops everything for a twentieth of a
+        # second, again and again. And each frame makes thousands of objects that last until the next.
+        self.call_after_refresh(gc.freeze)
+        gc.set_threshold(*_GARBAGE)
         if self.is_web:
             self.set_interval(0.5, self._leave_with_server)
         start(self, self._run_link, "link")
+        # While it connects: its rows can then be asked for at once.
+        self.call_after_refresh(self._mount, self._wanted)
         if self._background is not None:
             start(self, partial(self._run_background, self._background), "background")
 
@@ -174,6 +189,8 @@ class Explorer(Keyed, App[None]):
 
     async def on_unmount(self) -> None:
         """Stop the embedded server, if it was started for the explorer alone."""
+        gc.unfreeze()
+        gc.set_threshold(*self._thresholds)
         self.workers.cancel_group(self, "link")
         with contextlib.suppress(Exception):
             await self.workers.wait_for_complete([each for each in self.workers if each.group == "link"])
@@ -248,12 +265,17 @@ class Explorer(Keyed, App[None]):
         elif link.state is LinkState.NO_SCHEMA:
             notice.say("No event store in this database yet", self._where, _NO_SCHEMA, error=False)
         if link.state is LinkState.CONNECTED:
-            if not any(worker.group == "follow" for worker in self.workers):
-                start(self, self.follower.run, "follow")
+            self.set_timer(_FOLLOW_AFTER, self._follow)
             for pane in self._main.query(Pane):
                 if pane.ready:
                     pane.connected()
         self.call_later(self._show_wanted)
+
+    @on(PagedList.Moved)
+    def _follow(self) -> None:
+        """Begin to follow the feed: what is to be seen first comes first."""
+        if self.link.state is LinkState.CONNECTED and not any(worker.group == "follow" for worker in self.workers):
+            start(self, self.follower.run, "follow")
 
     def _leave_with_server(self) -> None:
         """End when the server that showed it in a browser is gone, which cannot say so."""
@@ -320,8 +342,7 @@ class Explorer(Keyed, App[None]):
         wanted = self._wanted
         if switcher.current == wanted:
             return
-        if not switcher.query(f"#{wanted}"):
-            await switcher.mount(self._make(wanted))
+        await self._mount(wanted)
         switcher.current = wanted
         pane = switcher.query_one(f"#{wanted}", Pane)
         pane.entered()
@@ -329,6 +350,15 @@ class Explorer(Keyed, App[None]):
         if target is None or not target.is_attached:
             target = pane.query_one(pane.FIRST_FOCUS)
         target.focus()
+
+    async def _mount(self, screen_id: str) -> None:
+        """Lay a screen out, unless it is there; nothing of it is seen yet."""
+        switcher = self._main.query_one(ContentSwitcher)
+        async with self._mounting:
+            if not switcher.query(f"#{screen_id}"):
+                pane = self._make(screen_id)
+                pane.display = False
+                await switcher.mount(pane)
 
     @on(Pane.TrailWanted)
     async def _open_trail(self, message: Pane.TrailWanted) -> None:

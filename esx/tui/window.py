@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     # Rows, whether the list ends above and below, and the keys to go on from there.
     Loaded: TypeAlias = tuple[list[Row], bool, bool, Key | None, Key | None]
 
-PAGE = 200
+PAGE = 100
 MOST = 4000
 
 

@@ -47,7 +47,7 @@ async def test_events_are_found_by_type_and_path_and_shown_again(dsn18: str, sto
     async with explorer(dsn18) as (app, pilot):
         events = browse(app).events
         await pilot.press("a")
-        await until(pilot, lambda: len(events.rows) >= 200)
+        await until(pilot, lambda: len(events.rows) >= 100)
         await pilot.press("f", *"rar")
         await pilot.press("right")
         await until(pilot, lambda: browse(app).event_list.line.line.value == "Rare", "for the completed type")
@@ -65,7 +65,7 @@ async def test_events_are_found_by_type_and_path_and_shown_again(dsn18: str, sto
         await pilot.press("left", "down")
         await until(pilot, lambda: browse(app).stream_id == "long" and numbers(app) == [100, 200])
         await pilot.press("right", "down", "escape")
-        await until(pilot, lambda: len(events.rows) >= 200 and events.row is not None and events.row.global_seq == 200)
+        await until(pilot, lambda: len(events.rows) >= 100 and events.row is not None and events.row.global_seq == 200)
         assert "where:" not in text_of(app)
 
 
@@ -94,7 +94,7 @@ async def test_a_large_search_asks_first_shows_how_far_it_is_and_can_be_stopped(
     async with explorer(dsn18) as (app, pilot):
         pane, events = browse(app), browse(app).events
         await pilot.press("a")
-        await until(pilot, lambda: len(events.rows) >= 200)
+        await until(pilot, lambda: len(events.rows) >= 100)
         await find(pilot, "$.n < 5")
         await until(pilot, lambda: "enter runs it" in text_of(app), "for the cost")
         shown = text_of(app)
@@ -102,7 +102,7 @@ async def test_a_large_search_asks_first_shows_how_far_it_is_and_can_be_stopped(
         assert "CREATE INDEX" in shown
         await pilot.press("escape")
         assert not pane.event_list.filter
-        assert len(events.rows) >= 200
+        assert len(events.rows) >= 100
         await find(pilot, "$.n < 5")
         await until(pilot, lambda: "enter runs it" in text_of(app), "for the cost again")
         await pilot.press("enter")

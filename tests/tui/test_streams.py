@@ -119,7 +119,7 @@ async def test_a_refresh_and_a_resize_stay_where_they_are(dsn18: str, store18: E
     async with explorer(dsn18) as (app, pilot):
         await pilot.press("down", "enter")
         events = browse(app).events
-        await until(pilot, lambda: browse(app).stream_id == "long" and len(events.rows) >= 200)
+        await until(pilot, lambda: browse(app).stream_id == "long" and len(events.rows) >= 100)
         for _ in range(5):
             await pilot.press("pagedown")
         await until(pilot, lambda: not events.busy)
@@ -241,7 +241,7 @@ async def test_mouse(dsn18: str, store18: EventStore) -> None:
     await store18.append("long", [NewEvent("T", {"n": n}) for n in range(300)])
     async with explorer(dsn18) as (app, pilot):
         await pilot.click("#streams", offset=(3, 2))
-        await until(pilot, lambda: browse(app).stream_id == "long" and len(browse(app).events.rows) >= 200)
+        await until(pilot, lambda: browse(app).stream_id == "long" and len(browse(app).events.rows) >= 100)
         await pilot.click("#events", offset=(3, 5))
         assert browse(app).events.cursor == 4
         await pilot.click("#streams", offset=(3, 2), times=2)

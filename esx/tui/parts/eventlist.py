@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, ClassVar
 
 from textual import on
 from textual.binding import Binding, BindingType
-from textual.content import Content
 from textual.message import Message
 
 from esx.positions import SYNTAX, parse_position
@@ -149,7 +148,7 @@ class EventList(Part):
         name = "$all" if self.stream_id is None else visible(self.stream_id, limit=60)
         chosen = f" · {visible(filter_text(self.filter), limit=120)}" if self.filter else ""
         order = "newest first" if self.newest_first[in_all] else "oldest first"
-        self.border_title = Content(f"{name} · {order}{chosen}")
+        self.entitle(f"{name} · {order}{chosen}")
 
     @on(PagedList.Moved, "#events")
     def write_position(self) -> None:
@@ -164,7 +163,7 @@ class EventList(Part):
             text = " · ".join(known + self._newer())
         elif row is not None:
             text = f"seq {row.stream_seq:,}" + (f" of {self._version:,}" if self._version >= row.stream_seq else "")
-        self.border_subtitle = Content(text)
+        self.entitle(subtitle=text)
 
     def _newer(self) -> list[str]:
         """Say how far the store has come since the list was read, as the feed tells."""

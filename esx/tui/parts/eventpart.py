@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, ClassVar, cast
 from textual import on
 from textual.actions import SkipAction
 from textual.binding import Binding, BindingType
-from textual.content import Content
 from textual.widgets import Input
 
 from esx.fold.reducer import ReducerFailed
@@ -82,7 +81,7 @@ class EventPart(Part):
 
     def compose(self) -> ComposeResult:
         """Lay out the event."""
-        self.border_title = "event"
+        self.entitle("event")
         yield Scrubber()
         yield EventDetail(id=self._detail_id)
         yield Input(classes="search", placeholder="text to look for in the JSON", compact=True)
@@ -129,7 +128,7 @@ class EventPart(Part):
             return
         self._leave_state()
         self.detail.show(event, "no event chosen" if event is None else None)
-        self.border_title = Content("event" if event is None else visible(event.event_type, limit=60))
+        self.entitle("event" if event is None else visible(event.event_type, limit=60))
         self._write_note()
         if event is not None and self._against is not None:
             self._compare(event)
@@ -250,7 +249,7 @@ class EventPart(Part):
         self._version = state.version
         self.add_class("-state")
         self.query_one(Scrubber).show(state.version, last)
-        self.border_title = Content(f"state at version {state.version:,} of {last:,} · {visible(states.reducer.name)}")
+        self.entitle(f"state at version {state.version:,} of {last:,} · {visible(states.reducer.name)}")
         self.detail.show_state(state, comparison)
 
     def action_copy(self) -> None:
@@ -327,4 +326,4 @@ class EventPart(Part):
             text = f"{total:,} found" if current is None else f"{current:,} of {total:,}"
         elif not self.detail.as_tree:
             text = "text"
-        self.border_subtitle = Content(text)
+        self.entitle(subtitle=text)

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
 from textual.containers import Container
+from textual.content import Content
 
 from esx.tui.keymap import Keyed, name_of
 
@@ -39,6 +40,21 @@ class Part(Keyed, Container):
     def __init__(self, link: Link, *, id: str) -> None:
         super().__init__(id=id, classes="part")
         self.link = link
+        self._written: tuple[str, str] = ("", "")
+
+    def entitle(self, title: str | None = None, subtitle: str | None = None) -> None:
+        """Write texts, safe to show, into the frame; None leaves one as it is.
+
+        Textual draws the whole part anew for a title, also for the one that is there already.
+        """
+        before_title, before_subtitle = self._written
+        if title is not None and title != before_title:
+            self.border_title = Content(title)
+            before_title = title
+        if subtitle is not None and subtitle != before_subtitle:
+            self.border_subtitle = Content(subtitle)
+            before_subtitle = subtitle
+        self._written = (before_title, before_subtitle)
 
 
 def keys_of(part_id: str, keys: Iterable[Binding]) -> list[BindingType]:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from textual import on
 from textual.actions import SkipAction
 from textual.binding import Binding, BindingType
-from textual.content import Content
 from textual.message import Message
 from textual.widgets import Input
 
@@ -130,7 +129,7 @@ class StreamList(Part):
     def _write_title(self) -> None:
         order = "by category" if self._in_categories else "by activity" if self.recent else "by name"
         shown = f" · {visible(self._filter, limit=40)}" if self._filter else ""
-        self.border_title = Content(f"streams {order}{shown}")
+        self.entitle(f"streams {order}{shown}")
 
     @on(PagedList.Moved, "#streams")
     def _moved(self) -> None:
@@ -145,7 +144,7 @@ class StreamList(Part):
                 self._line.value = "~" + self._filter
                 self._apply_filter()
                 return
-        self.border_subtitle = Content(self._progress(window) if self._searching else self._count(window, whole=whole))
+        self.entitle(subtitle=self._progress(window) if self._searching else self._count(window, whole=whole))
 
     @property
     def _searching(self) -> bool:

@@ -16,7 +16,6 @@ from textual.actions import SkipAction
 from textual.binding import Binding, BindingType
 from textual.geometry import Size
 from textual.message import Message
-from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
 from esx.text import ago, visible
@@ -26,6 +25,7 @@ from esx.tui.detail.blocks import JsonBlock, Lines
 from esx.tui.detail.search import Matches
 from esx.tui.jsonlayout import Span
 from esx.tui.keymap import Keyed
+from esx.tui.widgets.brush import BrushedView
 from esx.tui.work import start
 
 if TYPE_CHECKING:
@@ -48,13 +48,14 @@ _FIRST_STEPS = 300
 _SLICE = 0.005
 """Seconds for which a large value is laid out before keys have their turn."""
 _MOST_COPIED = 1_000_000
-_BACKGROUNDS = frozenset({"match", "current", "cursor"})
 
 
-class EventDetail(Keyed, ScrollView, can_focus=True, inherit_bindings=False):
+class EventDetail(Keyed, BrushedView, can_focus=True, inherit_bindings=False):
     """Shows one event, or a stream's state after it, or a line of text where there is none."""
 
     PART = "event"
+    ROLES = "json"
+    WITH_BACKGROUND = frozenset({"match", "current", "cursor"})
 
     class Changed(Message):
         """What is found, or what is shown, is another now."""
@@ -565,24 +566,22 @@ class EventDetail(Keyed, ScrollView, can_focus=True, inherit_bindings=False):
 
     def render_line(self, y: int) -> Strip:
         """Draw one line of the screen."""
-        width = self.scrollable_content_region.width
-        base = self.rich_style
+        brush = self.brush
+        width, base = brush.width, brush.base
         line = self.scroll_offset.y + y
         located = self._locate(line)
         if located is None:
             return Strip.blank(width, base)
         number, index = located
         if self.as_tree and self.has_focus and located == self._cursor:
-            base += Style(bgcolor=self.get_component_rich_style("json--cursor").bgcolor)
+            base += Style(bgcolor=brush.role("cursor").bgcolor)
         segments = []
         for span in self._blocks[number].spans(index):
             style = base
             if span.role.startswith("type:"):
-                style = base + tint_style(span.role[5:], self.app.current_theme.dark)
+                style = base + tint_style(span.role[5:], brush.dark)
             elif span.role:
-                role = self.get_component_rich_style(f"json--{span.role}")
-                # Without its background, which belongs to the line.
-                style = role if span.role in _BACKGROUNDS else base + Style(color=role.color, bold=role.bold)
+                style = base + brush.role(span.role)
             segments.append(Segment(span.text, style))
         return Strip(segments).adjust_cell_length(width, base)
 

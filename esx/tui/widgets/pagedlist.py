@@ -237,6 +237,8 @@ class PagedList(RowTable[Row], Generic[Row, Key]):
 
     async def _refresh_top(self, window: Window[Row, Key]) -> None:
         if await window.home():
+            # Also where the rows are the same: they have become older.
+            self.refresh()
             at = self._place(window, self.row)
             stay = self.cursor if at is None else at
             self._take(window, cursor=stay, offset=stay - self.body_height + 1)
@@ -244,6 +246,7 @@ class PagedList(RowTable[Row], Generic[Row, Key]):
     async def _refresh(self, window: Window[Row, Key], row: Row) -> None:
         was_at = self.cursor
         if await window.around(window.source.key(row), was_at):
+            self.refresh()
             line = self.cursor - self.scroll_offset.y
             # The cursor may have moved on while the rows were read.
             at = self._place(window, self.row)

@@ -6,27 +6,27 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from rich.segment import Segment
-from rich.style import Style
 from textual.binding import Binding, BindingType
-from textual.geometry import Region, Size
+from textual.geometry import Size
 from textual.message import Message
 from textual.reactive import Reactive
-from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
 from esx.text import visible
 from esx.tui.cells import Cell, fit, tint_style
 from esx.tui.keymap import Keyed
+from esx.tui.widgets.brush import BrushedView
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from rich.style import Style
     from textual import events
     from textual.scrollbar import ScrollDown, ScrollUp
 
-Row = TypeVar("Row")
+    from esx.tui.widgets.brush import Brush
 
-_LINE_ROLES = frozenset({"cursor", "cursor-blurred", "hover"})
+Row = TypeVar("Row")
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class _AboutRow(Message):
         return self.table
 
 
-class RowTable(Keyed, ScrollView, Generic[Row], can_focus=True, inherit_bindings=False):
+class RowTable(Keyed, BrushedView, Generic[Row], can_focus=True, inherit_bindings=False):
     """Rows under a line of titles, with a cursor. The rows are set from outside; nothing is loaded here.
 
     The rows may be a part of a longer list: `rows[0]` is then its row number `first` of `length`. The cursor and the
@@ -68,6 +68,8 @@ class RowTable(Keyed, ScrollView, Generic[Row], can_focus=True, inherit_bindings
 
     ALLOW_SELECT = False
     PART = "list"
+    ROLES = "row-table"
+    WITH_BACKGROUND = frozenset({"cursor", "cursor-blurred", "hover"})
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("up,k", "move(-1)", "Up", show=False),
         Binding("down,j", "move(1)", "Down", show=False),
@@ -134,7 +136,6 @@ class RowTable(Keyed, ScrollView, Generic[Row], can_focus=True, inherit_bindings
         self.problem = ""
         """Why there is nothing to see, shown in place of rows."""
         self._hover: int | None = None
-        self._base: Style | None = None
         self._last_row: Row | None = None
         self._widths: tuple[int, list[int]] = (-1, [])
         self._body_height = 1
@@ -169,21 +170,40 @@ class RowTable(Keyed, ScrollView, Generic[Row], can_focus=True, inherit_bindings
 
     def set_rows(self, rows: list[Row], *, cursor: int, offset: int, first: int = 0, length: int | None = None) -> None:
         """Show `rows`, the cursor and the first line on screen where they are said to be, all at once."""
+        before = self._picture
         self.rows = rows
         self.first = first
         self.length = max(first + len(rows), length or 0)
         self.cursor = max(first, min(cursor, self.last))
         self.virtual_size = Size(0, self.length + 1)
         self.scroll_to(y=offset)
-        self.refresh()
+        # A page loaded above or below what is on screen changes nothing there.
+        if self._picture != before:
+            self.refresh()
         self._tell()
+
+    @property
+    def _picture(self) -> tuple[object, ...]:
+        """What is on screen."""
+        top = self.scroll_offset.y
+        height = self.scrollable_content_region.height
+        start, end = max(top - self.first, 0), max(top + height - self.first, 0)
+        places = min(self.length - top, height)
+        return top, self.first - top + start, self.rows[start:end], self.cursor, places, self.empty, self.problem
 
     def move_to(self, index: int) -> None:
         """Put the cursor on a row and show it."""
+        before = self.cursor
         self.cursor = max(self.first, min(index, self.last))
         self._show_cursor()
-        self.refresh()
+        if self.cursor != before:
+            self._refresh_row(before)
+            self._refresh_row(self.cursor)
         self._tell()
+
+    def _refresh_row(self, index: int) -> None:
+        # Below the line of titles.
+        self.refresh_line(index + 1)
 
     def _show_cursor(self) -> None:
         top = self.scroll_offset.y
@@ -253,8 +273,10 @@ class RowTable(Keyed, ScrollView, Generic[Row], can_focus=True, inherit_bindings
 
     def _set_hover(self, index: int | None) -> None:
         if index != self._hover:
+            for place in (self._hover, index):
+                if place is not None:
+                    self._refresh_row(place)
             self._hover = index
-            self.refresh()
 
     # -- scrolling ------------------------------------------------------------------------------------------
 
@@ -304,65 +326,57 @@ class RowTable(Keyed, ScrollView, Generic[Row], can_focus=True, inherit_bindings
         self._widths = (width, widths)
         return widths
 
-    def render_lines(self, crop: Region) -> list[Strip]:
-        """Draw lines; what they have in common is looked up once."""
-        self._base = self.rich_style
-        return super().render_lines(crop)
-
     def render_line(self, y: int) -> Strip:
         """Draw one line of the screen: the titles, a row, or nothing."""
-        width = self.scrollable_content_region.width
-        base = self._base or self.rich_style
+        brush = self.brush
+        width, base = brush.width, brush.base
         if y == 0:
-            return self._titles(width, base)
+            style = base + brush.role("title")
+            return self._strip(brush, style, base, lambda column: (column.title, style))
         index = self.scroll_offset.y + y - 1
         if self.first <= index <= self.last:
-            return self._row_line(index, width, base)
+            return self._row_line(index, brush)
         if index < self.length:
             # Not loaded yet.
-            return Strip([Segment(fit(" ·", width), base + self._role("muted"))], width)
+            return Strip([Segment(fit(" ·", width), base + brush.role("muted"))], width)
         if not self.rows and y == 2:
             text, role = (self.problem, "problem") if self.problem else (self.empty, "muted")
-            style = base + self._role(role)
-            return Strip([Segment(fit(" " + visible(text, limit=1000), width), style)], width)
+            return Strip([Segment(fit(" " + visible(text, limit=1000), width), base + brush.role(role))], width)
         return Strip.blank(width, base)
 
-    def _titles(self, width: int, base: Style) -> Strip:
-        style = base + self._role("title")
-        segments = []
-        for column, size in zip(self.columns, self.column_widths(width), strict=True):
-            if size:
-                segments += [Segment(fit(column.title, size, right=column.right), style), Segment(" ", style)]
-        return Strip(segments[:-1]).adjust_cell_length(width, base)
-
-    def _row_line(self, index: int, width: int, base: Style) -> Strip:
-        on_cursor = index == self.cursor
-        if on_cursor and self.has_focus:
-            line, plain = base + self._role("cursor"), True
-        elif on_cursor:
-            line, plain = base + self._role("cursor-blurred"), False
-        else:
-            line, plain = (base + self._role("hover") if index == self._hover else base), False
-        dark = self.app.current_theme.dark
+    def _row_line(self, index: int, brush: Brush) -> Strip:
+        line = brush.base
+        plain = False
+        if index == self.cursor:
+            plain = self.has_focus
+            line += brush.role("cursor" if plain else "cursor-blurred")
+        elif index == self._hover:
+            line += brush.role("hover")
         row = self.rows[index - self.first]
-        segments = []
-        gap = Segment(" ", line)
-        for column, size in zip(self.columns, self.column_widths(width), strict=True):
-            if not size:
-                continue
-            cell = column.cell(row)
-            style = line
-            if not plain:
-                if cell.tint is not None:
-                    style = line + tint_style(cell.tint, dark)
-                elif cell.role:
-                    style = line + self._role(cell.role)
-            segments += [Segment(fit(cell.text, size, right=column.right), style), gap]
-        return Strip(segments[:-1]).adjust_cell_length(width, line)
 
-    def _role(self, role: str) -> Style:
-        style = self.get_component_rich_style(f"row-table--{role}")
-        if role in _LINE_ROLES:
-            return style
-        # Without its background, which belongs to the line.
-        return Style(color=style.color, bold=style.bold)
+        def cell(column: Column[Row]) -> tuple[str, Style]:
+            text, role, tint = column.cell(row)
+            if plain or not (role or tint is not None):
+                return text, line
+            return text, line + (brush.role(role) if tint is None else tint_style(tint, brush.dark))
+
+        return self._strip(brush, line, line, cell)
+
+    def _strip(self, brush: Brush, gap: Style, rest: Style, cell: Callable[[Column[Row]], tuple[str, Style]]) -> Strip:
+        """Return a line of cells, and what is left of it; the lengths are known, and need not be measured."""
+        between = Segment(" ", gap)
+        segments: list[Segment] = []
+        used = 0
+        for column, size in zip(self.columns, self.column_widths(brush.width), strict=True):
+            if size:
+                text, style = cell(column)
+                segments += [Segment(fit(text, size, right=column.right), style), between]
+                used += size + 1
+        if used:
+            segments.pop()
+            used -= 1
+        if used < brush.width:
+            segments.append(Segment(" " * (brush.width - used), rest))
+            used = brush.width
+        strip = Strip(segments, used)
+        return strip if used == brush.width else strip.crop(0, brush.width)
