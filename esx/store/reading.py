@@ -352,15 +352,17 @@ def _by_name(layout: Layout, *, backwards: bool, resumed: bool) -> str:
 
 def _recent(layout: Layout) -> str:
     table = layout.table
+    # Lazily: what comes after the last stream that is wanted is not looked at. As a subquery in a row's own condition,
+    # because a join would look at all of them.
     return f"""
-        WITH scanned AS MATERIALIZED (
-            SELECT e.global_seq, e.stream_id, e.stream_seq, e.event_type, e.created_at
-            FROM {table} e WHERE e.global_seq < $1 ORDER BY e.global_seq DESC LIMIT $5
-        ), found AS (
-            SELECT s.* FROM scanned s
+        WITH found AS MATERIALIZED (
+            SELECT s.*
+            FROM (SELECT e.global_seq, e.stream_id, e.stream_seq, e.event_type, e.created_at
+                  FROM {table} e WHERE e.global_seq < $1 ORDER BY e.global_seq DESC LIMIT $5) s
             WHERE starts_with(s.stream_id, $2) AND ($3::text IS NULL OR s.stream_id ~ $3::text)
-              AND NOT EXISTS (SELECT 1 FROM {table} n
-                              WHERE n.stream_id = s.stream_id AND n.stream_seq > s.stream_seq)
+              AND (SELECT n.stream_seq FROM {table} n
+                   WHERE n.stream_id = s.stream_id AND n.stream_seq > s.stream_seq
+                   ORDER BY n.stream_seq LIMIT 1) IS NULL
             ORDER BY s.global_seq DESC LIMIT $4
         )
         SELECT f.stream_id, f.stream_seq,
@@ -369,7 +371,9 @@ def _recent(layout: Layout) -> str:
         FROM found f
         UNION ALL
         SELECT NULL, NULL, NULL, NULL, NULL, NULL,
-               (SELECT CASE WHEN count(*) = $5 THEN min(global_seq) END FROM scanned)
+               CASE WHEN (SELECT count(*) FROM found) < $4 THEN
+                   (SELECT e.global_seq FROM {table} e WHERE e.global_seq < $1
+                    ORDER BY e.global_seq DESC OFFSET $5 - 1 LIMIT 1) END
         ORDER BY 6 DESC NULLS LAST
     """
 

@@ -98,8 +98,8 @@ async def reads(reader: Reader, categories: CategoryReader, c: Any) -> AsyncIter
     for before in (None, 90_000):
         for match in (None, "*7"):
             await reader.streams_by_recent(c, before=before, prefix="", match=match, limit=PAGE, scan=SCAN)
-            # For each event, whether a later one of its stream is there; and where the streams found begin.
-            yield "streams_by_recent", 2 * SCAN + PAGE
+            # For each event, whether a later one of its stream is there; where the scan ended; where the streams begin.
+            yield "streams_by_recent", 3 * SCAN + PAGE
     await categories.one(c, "s-", scale=None)
     yield "categories.one", COUNTED + 4
     await reader.previous(c, "hot", 20_000, "none such", SCAN)
