@@ -24,6 +24,7 @@ from esx import (
     WrongVersion,
 )
 from esx.store import EventIdsReused, ExpectedVersion, StoreFailed, Strategy
+from esx.store.connection import Session
 from esx.store.model import parse_expected
 
 
@@ -360,6 +361,29 @@ async def test_a_lost_race_inside_a_waiting_transaction(store: EventStore, sql: 
     with pytest.raises(WrongVersion) as caught:
         await waiting
     assert caught.value.actual == 0
+
+
+@pytest.mark.parametrize(("expected", "stored"), [(1, 1), (STREAM_EXISTS, 0)])
+async def test_what_was_refused_a_moment_too_early_is_stored(
+    store18: EventStore, dsn18: str, monkeypatch: pytest.MonkeyPatch, expected: ExpectedVersion, stored: int
+) -> None:
+    """Another writer comes between the refusal and the question where the stream is."""
+    sent: list[str] = []
+    repeat = Session.repeat
+
+    async def repeating(self: Session, query: str, *arguments: object) -> asyncpg.Record | None:
+        row = await repeat(self, query, *arguments)
+        sent.append(query)
+        if len(sent) == 1:
+            async with EventStore.connect(dsn18) as other:
+                await other.append("s", [NewEvent("Other") for _ in range(stored + 1)])
+        return row
+
+    await store18.has_schema()
+    monkeypatch.setattr(Session, "repeat", repeating)
+    done = await store18.append("s", [NewEvent("T")], expected=expected)
+    assert done.version == stored + 1
+    assert [event.event_type for event in await store18.read_page("s")] == ["Other"] * (stored + 1) + ["T"]
 
 
 def test_errors_survive_being_pickled() -> None:
