@@ -77,6 +77,8 @@ def command(
         raise click.UsageError("--diff compares the events of one stream: name a stream instead of $all")
     if sum(given is not None for given in (start, at, since)) > 1:
         raise click.UsageError("--from, --at and --since all say where to begin: give one of them")
+    if since is not None and until is not None and since >= until:
+        raise click.UsageError("--since is not before --until, so that no event can be between them")
     if streams is not None and stream != "$all":
         raise click.UsageError("--stream chooses among all streams: esx read '$all' --stream GLOB")
     one = None if stream == "$all" else stream

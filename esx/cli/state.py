@@ -3,27 +3,35 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
 
 from esx.cli.common import Lines, database_option, json_option, narrate, with_store
 from esx.cli.reducer import reducer_of, reducer_option
+from esx.cli.times import as_position
 from esx.text import iso_utc, visible
 from esx.times import iso
 
 if TYPE_CHECKING:
+    from esx.positions import Position
     from esx.store import Event, EventStore
 
 
 @click.command(name="state")
 @click.argument("stream")
-@click.option("--at", "version", type=click.IntRange(min=0), metavar="VERSION", help="At this version, not the last.")
+@click.option(
+    "--at",
+    callback=as_position,
+    metavar="POSITION",
+    help="At version 1234, after #99 (a global_seq), or before '2026-08-07 14:00' or -2h, not at its last version.",
+)
 @click.option("--each", is_flag=True, help="At every version up to there, a line each.")
 @reducer_option
 @json_option
 @database_option
-def command(dsn: str | None, stream: str, version: int | None, each: bool, reducer: str | None, as_json: bool) -> None:
+def command(dsn: str | None, stream: str, at: Position | None, each: bool, reducer: str | None, as_json: bool) -> None:
     """Print the state that the events of STREAM fold to.
 
     By default the data of its events are merged as JSON (RFC 7386): members replace those of the same name, objects
@@ -36,11 +44,7 @@ def command(dsn: str | None, stream: str, version: int | None, each: bool, reduc
         last = await store.version(stream)
         if last < 0:
             raise click.ClickException(f"stream {visible(stream, limit=200)} has no events")
-        if version is not None and version > last:
-            raise click.ClickException(
-                f"stream {visible(stream, limit=200)} has no version {version}: its version is {last}"
-            )
-        until = last if version is None else version
+        until = await _version(store, stream, at, last)
         lines = Lines()
         if each:
             await _print_each(store, lines, until)
@@ -79,6 +83,24 @@ def command(dsn: str | None, stream: str, version: int | None, each: bool, reduc
             lines.text(line)
 
     with_store(dsn, work, read_only=True)
+
+
+async def _version(store: EventStore, stream: str, at: Position | None, last: int) -> int:
+    """Return the version that is asked for."""
+    if at is None:
+        return last
+    shown = visible(stream, limit=200)
+    if at.number is not None:
+        if at.number > last:
+            raise click.ClickException(f"stream {shown} has no version {at.number}: its version is {last}")
+        return at.number
+    # Up to the event before the first one that comes later.
+    later = at if at.global_seq is None else replace(at, global_seq=at.global_seq + 1)
+    following = await store.locate(later, stream=stream)
+    until = last if following is None else following - 1
+    if until < 0:
+        raise click.ClickException(f"stream {shown} had no events yet: --at names a place before its first one")
+    return until
 
 
 def _as_json(event: Event, state: str) -> str:

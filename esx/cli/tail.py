@@ -10,9 +10,12 @@ import click
 
 from esx.cli.common import Lines, database_option, filter_options, json_option, narrate, with_store
 from esx.cli.printing import describe_gap, print_events
+from esx.cli.times import as_moment
 from esx.text import lapse
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from esx.store import EventStore
     from esx.store.barrier import Batch, Filter, Gap
     from esx.store.feed import Feed
@@ -21,12 +24,17 @@ _LOOK = 0.25
 """Seconds between looks at what holds the feed."""
 
 
-def _start(ctx: click.Context, parameter: click.Parameter, value: str) -> str | int:
+def _start(ctx: click.Context, parameter: click.Parameter, value: str) -> int | datetime | None:
+    """Return after which global_seq or from which time on; None: from now on."""
     if value in ("start", "end"):
-        return value
-    if value.isascii() and value.isdigit() and int(value) < 2**63:
+        return 0 if value == "start" else None
+    if value.isascii() and value.isdigit() and len(value) < 20 and int(value) < 2**63:
         return int(value)
-    raise click.BadParameter(f"{value!r} is not a position: use start, end or a global_seq", ctx, parameter)
+    try:
+        return as_moment(ctx, parameter, value)
+    except click.BadParameter as error:
+        reason = f"{error.message}, or start, end, or a global_seq"
+        raise click.BadParameter(reason, ctx, parameter) from None
 
 
 @click.command(name="tail")
@@ -34,10 +42,10 @@ def _start(ctx: click.Context, parameter: click.Parameter, value: str) -> str | 
     "--from",
     "start",
     callback=_start,
-    metavar="start|end|N",
+    metavar="start|end|N|TIME",
     default="end",
     show_default=True,
-    help="From the first event, from now on, or after global_seq N.",
+    help="From the first event, from now on, after global_seq N, or from '2026-08-07 14:00' or -2h on.",
 )
 @filter_options
 @click.option("--follow/--no-follow", default=True, help="Go on for ever, or end at the safe position.")
@@ -46,7 +54,7 @@ def _start(ctx: click.Context, parameter: click.Parameter, value: str) -> str | 
 @database_option
 def command(
     dsn: str | None,
-    start: str | int,
+    start: int | datetime | None,
     stream: str | None,
     event_type: str | None,
     where: str | None,
@@ -64,13 +72,14 @@ def command(
         from esx.store.barrier import Filter
 
         chosen = Filter(stream, event_type, where)
-        if as_json and not follow and not stats and start != "end":
-            await _export(store, 0 if start == "start" else int(start), chosen)
+        after = await _after(store, start)
+        if as_json and not follow and not stats and after is not None:
+            await _export(store, after, chosen)
             return
-        if start == "end":
+        if after is None:
             feed = await store.feed_from_end(where=chosen)
         else:
-            feed = await store.feed(after=0 if start == "start" else int(start), where=chosen)
+            feed = await store.feed(after=after, where=chosen)
         totals = Totals()
         try:
             if follow:
@@ -82,6 +91,16 @@ def command(
                 narrate(totals.line(feed))
 
     with_store(dsn, work, read_only=True)
+
+
+async def _after(store: EventStore, start: int | datetime | None) -> int | None:
+    """Return the global_seq to begin after; None: at the end."""
+    if start is None or isinstance(start, int):
+        return start
+    from esx.positions import Position
+
+    first = await store.locate(Position(moment=start))
+    return None if first is None else first - 1
 
 
 async def _export(store: EventStore, after: int, chosen: Filter) -> None:

@@ -30,6 +30,9 @@ _LONGEST_PAUSE = 0.02
 _PAUSES = 5.0
 _BUSY = 10
 """So many numbers at once come from writers of whom there will be more: whether there are need not be asked."""
+_FIRST_LIMIT = 20
+_PAGE_CHARACTERS = 4_000_000
+"""Payload in a page beyond which the next one is to hold fewer events."""
 _RETRY_FIRST = 0.1
 _RETRY_LAST = 5.0
 _LOOK_BACK = 5000
@@ -82,6 +85,8 @@ class Feed:
         self._barrier = Barrier(layout, after, where)
         self._writers_sql = writers_sql(layout)
         self._page = page
+        self._limit = min(page, _FIRST_LIMIT)
+        """How many events to read at once: nobody knows how large they are before some have been seen."""
         self._skip = skip
         self._tails = tails
         self._member: Member | None = None
@@ -151,12 +156,21 @@ class Feed:
         batch: Batch | None = None
         try:
             async with self._acquire() as connection:
-                batch = await self._barrier.step(connection, self._page, until)
+                batch = await self._barrier.step(connection, self._limit, until)
         except StoreUnavailable:
             # Lost while being given back: what had been read before that counts, for the position has moved.
             if batch is None:
                 raise
+        self._fit_limit(batch)
         return self._without_skipped(batch)
+
+    def _fit_limit(self, batch: Batch) -> None:
+        """Let pages become as long as they may be, or, where events are large, as payload allows."""
+        size = sum(len(event.data_json) for event in batch.events)
+        if size > 2 * _PAGE_CHARACTERS:
+            self._limit = max(self._limit * _PAGE_CHARACTERS // size, 1)
+        elif batch.full and 4 * size < _PAGE_CHARACTERS:
+            self._limit = min(self._limit * 4, self._page)
 
     def _without_skipped(self, batch: Batch) -> Batch:
         if self._skip:

@@ -72,6 +72,7 @@ async def test_what_makes_no_sense_is_refused_in_one_line(dsn18: str, store18: E
         (["--since", "soon"], 2, "'soon' is not a time: use 2026-08-07 14:00"),
         (["--at", "2026-02-30"], 2, "does not exist"),
         (["--at", "5", "--since", "-1h"], 2, "give one of them"),
+        (["--since", "-1h", "--until", "-2h"], 2, "--since is not before --until"),
         (["--where", "$.a >"], 2, "'$.a >' is not a JSONPath"),
         (["--type", "[a"], 2, "[ without its ]"),
     ):

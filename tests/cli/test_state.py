@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 from esx.store import JsonText, NewEvent
+from esx.store.bulk import ImportedEvent
 from tests.cli.support import esx, ndjson, one_line_error
 
 if TYPE_CHECKING:
@@ -52,6 +55,27 @@ async def test_state(dsn18: str, store18: EventStore) -> None:
     assert len(esx("state", "order-1", "--each", "--at", "1", "-d", dsn18).stdout.splitlines()) == 2
     assert "no version 9: its version is 2" in one_line_error(esx("state", "order-1", "--at", "9", "-d", dsn18), 1)
     assert "stream nope has no events" in one_line_error(esx("state", "nope", "-d", dsn18), 1)
+
+
+async def test_state_at_a_place(dsn18: str, store18: EventStore) -> None:
+    at = datetime(2026, 8, 7, 12, tzinfo=UTC)
+    await store18.append("other", [NewEvent("T")])
+    await store18.import_events(
+        ImportedEvent("s", n, "T", f'{{"n": {n}}}', None, at + timedelta(hours=n), uuid4()) for n in range(3)
+    )
+
+    def version(*options: str) -> int:
+        [found] = ndjson(esx("state", "s", *options, "--json", "-d", dsn18).stdout)
+        return int(found["version"])
+
+    assert version("--at", "2026-08-07T13:30Z") == 1
+    assert version("--at", "2026-08-07T13:00Z") == 0
+    assert version("--at", "now") == 2
+    assert version("--at", "#3") == 1
+    assert version("--at", "#99") == 2
+    for early in ("#1", "2026-08-07T12:00Z"):
+        assert "had no events yet" in one_line_error(esx("state", "s", "--at", early, "-d", dsn18), 1)
+    assert "neither a position nor a time" in one_line_error(esx("state", "s", "--at", "x", "-d", dsn18), 2)
 
 
 async def test_state_by_a_reducer(

@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import json
 import signal
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 from esx import EventStore, NewEvent
-from tests.cli.support import Running, esx
+from esx.store.bulk import ImportedEvent
+from tests.cli.support import Running, esx, one_line_error
 
 if TYPE_CHECKING:
     import asyncpg
@@ -40,3 +43,16 @@ async def test_counts_what_a_filter_left_out(dsn18: str, store18: EventStore) ->
     done = esx("tail", "--from", "start", "--no-follow", "--stats", "--type", "T", "--stream", "a-*", "-d", dsn18)
     assert len(done.stdout.splitlines()) == 1
     assert "1 events printed of 3 looked at, up to global_seq 3" in done.stderr
+
+
+async def test_begins_at_a_time(dsn18: str, store18: EventStore) -> None:
+    at = datetime(2026, 8, 7, 12, tzinfo=UTC)
+    await store18.import_events(
+        ImportedEvent("s", n, "T", "{}", None, at + timedelta(hours=n), uuid4()) for n in range(6)
+    )
+    for output in ((), ("--json",)):
+        done = esx("tail", "--from", "2026-08-07T15:00Z", "--no-follow", *output, "-d", dsn18)
+        assert len(done.stdout.splitlines()) == 3
+    assert esx("tail", "--from", "-1s", "--no-follow", "-d", dsn18).stdout == ""
+    for wrong in ("soon", "9" * 5000):
+        assert "start, end, or a global_seq" in one_line_error(esx("tail", "--from", wrong, "-d", dsn18), 2)

@@ -476,3 +476,19 @@ def test_late_numbers_are_told_apart_from_dead_ones() -> None:
         missing.see(0, rows(*range(1, 41)))
         assert set(missing.passed(40)) == expected
         assert not missing
+
+
+async def test_pages_of_large_events_are_short(store18: EventStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("esx.store.feed._PAGE_CHARACTERS", 50_000)
+    await store18.append("small", [NewEvent("T") for _ in range(2000)])
+    await store18.append("large", [NewEvent("T", {"text": "x" * 10_000}) for _ in range(1000)])
+    await store18.append("small", [NewEvent("T") for _ in range(2000)])
+    feed = await store18.feed()
+    batches = [batch async for batch in feed.to_safe_position()]
+    assert [event.global_seq for batch in batches for event in batch.events] == list(range(1, 5001))
+    lengths = [len(batch.events) for batch in batches]
+    assert max(lengths) == 1000
+    large = [len(batch.events) for batch in batches if batch.events[0].stream_id == "large"]
+    # The first may come as a surprise.
+    assert max(large[1:]) <= 10
+    assert lengths[-1] > 100
