@@ -22,14 +22,14 @@ _ROOT = Path(__file__).parents[1]
 
 async def test_a_local_store_of_load_tests_only_may_be_written_to(store: EventStore) -> None:
     await check_may_write(store, None)
-    await store.append("load-a-1", [NewEvent("T")])
+    await store.append("load-a-1", [NewEvent("T", {}, {"run_id": "a"})])
     await check_may_write(store, None)
 
 
-@pytest.mark.parametrize("stream", ["a-1", "loads", "load", "zebra"])
+@pytest.mark.parametrize("stream", ["a-1", "loads", "load", "zebra", "load-1", "load-z-1"])
 async def test_other_events_are_left_alone_unless_their_store_is_named(store18: EventStore, stream: str) -> None:
-    await store18.append("load-a-1", [NewEvent("T")])
-    await store18.append(stream, [NewEvent("T")])
+    await store18.append("load-a-1", [NewEvent("T", {}, {"run_id": "a"})])
+    await store18.append(stream, [NewEvent("T", {}, {"run_id": "b"} if stream == "load-z-1" else None)])
     place = await store18.place()
     name = f"localhost/{place.database}"
     with pytest.raises(LoadFailed) as refusal:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from esx.embedded import is_own
 from esx.load.errors import LoadFailed
+from esx.load.model import run_prefix
 from esx.text import visible
 
 if TYPE_CHECKING:
@@ -34,12 +35,24 @@ async def check_may_write(store: EventStore, allowed: str | None) -> None:
         raise LoadFailed(f"the store {visible(name, limit=200)} is not on this machine: {remedy}")
     if place.data_directory is not None and is_own(place.data_directory):
         return
-    stream = await store.stream_outside(_OURS)
+    stream = await store.stream_outside(_OURS) or await _somebody_elses(store)
     if stream is not None:
         raise LoadFailed(
             f"the store {visible(name, limit=200)} holds events that are not a load test's, e.g. in stream "
             f"{visible(stream, limit=100)}: use another database, or {remedy}"
         )
+
+
+async def _somebody_elses(store: EventStore) -> str | None:
+    """Return a stream that is called like a load test's and is none; those at both ends of the list are looked at."""
+    for backwards in (False, True):
+        page = await store.streams_page(prefix=_OURS, limit=1, backwards=backwards)
+        for stream in page.streams:
+            [event] = await store.read_page(stream.stream_id, limit=1)
+            run = event.metadata.get("run_id") if isinstance(event.metadata, dict) else None
+            if not isinstance(run, str) or not stream.stream_id.startswith(run_prefix(run)):
+                return stream.stream_id
+    return None
 
 
 def _host(address: str, database: str) -> str:

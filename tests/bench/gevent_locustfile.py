@@ -34,7 +34,13 @@ class PsycopgWriter(User):
         error: Exception | None = None
         began = time.perf_counter()
         try:
-            values = {"stream": stream, "version": version, "data": '{"n":1}', "metadata": "{}", "id": uuid4()}
+            values = {
+                "stream": stream,
+                "version": version,
+                "data": '{"n":1}',
+                "metadata": '{"run_id":"psycopg"}',
+                "id": uuid4(),
+            }
             self.cursor.execute(
                 APPEND.format(
                     stream="%(stream)s", version="%(version)s", data="%(data)s", metadata="%(metadata)s", id="%(id)s"

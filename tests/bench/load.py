@@ -37,7 +37,11 @@ if TYPE_CHECKING:
 _STREAMS = 10_000
 _STREAM = "'load-pgbench-' || :s"
 _SAME_APPEND = APPEND.format(
-    stream=_STREAM, version=":version", data="""'{"n":1}'""", metadata="'{}'", id="gen_random_uuid()"
+    stream=_STREAM,
+    version=":version",
+    data="""'{"n":1}'""",
+    metadata="""'{"run_id":"pgbench"}'""",
+    id="gen_random_uuid()",
 )
 # Each client keeps to its own share of the streams, because pgbench gives up at the first conflict.
 _PGBENCH = f"""
@@ -168,7 +172,7 @@ async def _bare(dsn: str, seconds: float, rate: float) -> dict[str, float]:
             at = await connection.fetchval(version, stream)
             began = time.perf_counter()
             with contextlib.suppress(asyncpg.UniqueViolationError):  # a conflict takes its time too
-                await connection.fetchrow(append, stream, at, '{"n":1}', "{}", uuid4())
+                await connection.fetchrow(append, stream, at, '{"n":1}', '{"run_id":"bare"}', uuid4())
             if began > begin + 1:
                 took.append(time.perf_counter() - began)
         await connection.close()
