@@ -86,7 +86,7 @@ async def test_append_a_batch(dsn18: str, tmp_path: Path) -> None:
         (["append", "s", "--ndjson", "-"], '{"event_type": "A", "event_id": 7}', "line 1"),
         (["append", "s", "--ndjson", "/no/such/file"], "", "/no/such/file"),
         (["append", "s", "T", "--ndjson", "-"], "", "--ndjson takes"),
-        (["tail", "--from", "yesterday"], "", "use start, end or a global_seq"),
+        (["tail", "--from", "soon"], "", "start, end, or a global_seq"),
         (["read", "s", "--limit", "-1"], "", "--limit"),
         (["streams", "--sort", "size"], "", "'name', 'recent'"),
         (["nonsense"], "", "nonsense"),
