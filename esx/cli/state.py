@@ -95,7 +95,7 @@ async def _version(store: EventStore, stream: str, at: Position | None, last: in
             raise click.ClickException(f"stream {shown} has no version {at.number}: its version is {last}")
         return at.number
     # Up to the event before the first one that comes later.
-    later = at if at.global_seq is None else replace(at, global_seq=at.global_seq + 1)
+    later = at if at.global_seq is None else replace(at, global_seq=min(at.global_seq + 1, 2**63 - 1))
     following = await store.locate(later, stream=stream)
     until = last if following is None else following - 1
     if until < 0:

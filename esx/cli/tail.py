@@ -72,14 +72,15 @@ def command(
         from esx.store.barrier import Filter
 
         chosen = Filter(stream, event_type, where)
-        after = await _after(store, start)
-        if as_json and not follow and not stats and after is not None:
-            await _export(store, after, chosen)
+        if as_json and not follow and not stats and isinstance(start, int):
+            await _export(store, start, chosen)
             return
-        if after is None:
+        if start is None:
             feed = await store.feed_from_end(where=chosen)
+        elif isinstance(start, int):
+            feed = await store.feed(after=start, where=chosen)
         else:
-            feed = await store.feed(after=after, where=chosen)
+            feed = await store.feed_from_time(start, where=chosen)
         totals = Totals()
         try:
             if follow:
@@ -91,16 +92,6 @@ def command(
                 narrate(totals.line(feed))
 
     with_store(dsn, work, read_only=True)
-
-
-async def _after(store: EventStore, start: int | datetime | None) -> int | None:
-    """Return the global_seq to begin after; None: at the end."""
-    if start is None or isinstance(start, int):
-        return start
-    from esx.positions import Position
-
-    first = await store.locate(Position(moment=start))
-    return None if first is None else first - 1
 
 
 async def _export(store: EventStore, after: int, chosen: Filter) -> None:

@@ -80,6 +80,7 @@ _MANY = (
 _ANY_VERSION = (-1, 2**62)
 _ANY_RETRIES = 1000
 _PAUSE = 0.002
+_SURPRISES = 20
 REFUSALS = (asyncpg.DataError, asyncpg.ProgramLimitExceededError)
 """How PostgreSQL, or the driver for it, refuses what it cannot hold."""
 
@@ -138,6 +139,7 @@ class Appender:
         many = len(events) > 1
         # None until it is known whether there may be any.
         retries: int | None = None
+        surprises = 0
         while True:
             try:
                 row = await connection.repeat(
@@ -182,6 +184,13 @@ class Appender:
             found = await self._lost(connection, stream_id, events, expected)
             if found is not None:
                 return found
+            surprises += 1
+            if surprises > _SURPRISES:
+                raise StoreFailed(
+                    f"{self._layout.table} took no event though the stream's version fits: a trigger or a rule on the "
+                    "table may refuse it"
+                )
+            await asyncio.sleep(random.uniform(0, _PAUSE))  # noqa: S311 - jitter, not a secret
 
     async def lock(self, connection: Session, stream_ids: Sequence[str]) -> None:
         """Lock streams until the end of the transaction, in an order that cannot deadlock with others."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, NamedTuple
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from esx.store.layout import Layout
     from esx.store.tail import Member, Tails
 
+_log = logging.getLogger("esx.feed")
 _POLL = 1.0
 _POLL_DEAF = 0.25
 # Under load a feed pauses several times as long as its reading took, so that it takes little from the writers.
@@ -92,7 +94,7 @@ class Feed:
         self._member: Member | None = None
         self.gap: Gap | None = None
         self.on_change: Callable[[], None] | None = None
-        """Called while `follow` runs, when `problem` or `listening` may have changed."""
+        """Called while `follow` runs, when `problem` or `listening` may have changed. What it raises is logged."""
         self._lost: str | None = None
 
     @property
@@ -107,7 +109,11 @@ class Feed:
 
     def _changed(self) -> None:
         if self.on_change is not None:
-            self.on_change()
+            try:
+                self.on_change()
+            except Exception:
+                # In the middle of a step: let out, it would cost the events just read.
+                _log.exception("a feed's on_change failed")
 
     @property
     def counts(self) -> Counts:
@@ -153,6 +159,7 @@ class Feed:
         return FeedState(self.position, ahead.safe, ahead.head, ahead.gaps, self.dead, self.listening, self.problem)
 
     async def _step(self, until: int | None = None) -> Batch:
+        self._leave()
         batch: Batch | None = None
         try:
             async with self._acquire() as connection:
@@ -212,6 +219,7 @@ class Feed:
         A batch without events tells that the feed is held by a gap, or that it no longer is. A lost connection is
         replaced, with backoff, and nothing is lost or repeated. Raises StoreClosed when the store is closed.
         """
+        self._leave()
         with self._doorbell.waker() as wake, self._doorbell.watched(self._changed):
             await self._doorbell.start()
             loop = asyncio.get_running_loop()
@@ -297,15 +305,30 @@ class Feed:
                 return
             self._member = member
             try:
+                held = Batch([], self.position, False, member.gap)
+                if self._news_in(held):
+                    yield held
                 async with contextlib.aclosing(member.follow()) as batches:
                     async for batch in batches:
-                        kept = self._without_skipped(batch)
+                        if self._member is not member:
+                            return
+                        # Each its own list: what one does to it is nothing to the others.
+                        kept = self._without_skipped(batch._replace(events=list(batch.events)))
                         if self._news_in(kept):
                             yield kept
             finally:
-                here = self.counts
-                self._member = None
-                self._barrier.move_to(here.position, dead=here.dead, late=here.late, looked=here.looked)
+                if self._member is member:
+                    self._leave()
+
+    def _leave(self) -> None:
+        """Go on by oneself from what the tail has given.
+
+        Also where the one who followed has just stopped listening: what it leaves behind is tidied up later.
+        """
+        if self._member is not None:
+            here = self.counts
+            self._member = None
+            self._barrier.move_to(here.position, dead=here.dead, late=here.late, looked=here.looked)
 
     def _alone(self) -> Feed:
         """Return a feed of this kind that begins here and reads by itself."""

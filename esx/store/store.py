@@ -810,6 +810,21 @@ class EventStore:
             end = await find_end(connection, layout)
         return self._feed(layout, after=end.position, where=where, page=page, skip=end.seen)
 
+    async def feed_from_time(self, moment: datetime, *, where: Filter | None = None, page: int = _PAGE) -> Feed:
+        """Return the ordered feed of the events created from `moment` on, as far as `locate` finds where they begin.
+
+        That includes every event that becomes visible from now on, also one whose number is lower.
+        """
+        async with self._connection() as connection:
+            layout, _, _ = await self._tools(connection)
+            # First: what becomes visible after this is given, wherever it is.
+            end = await find_end(connection, layout)
+            first = (await locating.place_of_moment(connection, layout, Scope(None), moment)).first
+        after, skip = end.position, end.seen
+        if first is not None:
+            after, skip = min(first - 1, after), frozenset(number for number in skip if number < first)
+        return self._feed(layout, after=after, where=where, page=page, skip=skip)
+
     def _feed(
         self, layout: Layout, *, after: int, where: Filter | None, page: int, skip: frozenset[int] = frozenset()
     ) -> Feed:

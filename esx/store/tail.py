@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -22,8 +23,9 @@ if TYPE_CHECKING:
 
 _KEPT_EVENTS = 10_000
 _KEPT_CHARACTERS = 16_000_000
-_REACH = 0.1
+_REACH = 0.03
 _WEIGHT = 1 + _KEPT_CHARACTERS // _KEPT_EVENTS
+_log = logging.getLogger("esx.feed")
 
 
 class Counts(NamedTuple):
@@ -106,6 +108,7 @@ class Tail:
         source.on_change = self._changed
         self._kept: deque[tuple[Batch, Counts, int]] = deque()
         self._weight = 0
+        self._wanted = asyncio.Event()
         self._task = asyncio.create_task(self._run(), name="esx-tail")
 
     @property
@@ -119,9 +122,9 @@ class Tail:
         return self._source.lost
 
     @property
-    def held(self) -> bool:
-        """Whether a gap holds it."""
-        return self._source.gap is not None
+    def gap(self) -> Gap | None:
+        """What holds it."""
+        return self._source.gap
 
     @property
     def end(self) -> int:
@@ -142,9 +145,13 @@ class Tail:
         """Read no more."""
         self._task.cancel()
 
+    def want(self) -> None:
+        """Read on: a member has taken all that there is."""
+        self._wanted.set()
+
     def trim(self) -> None:
         """Let go of what every member has taken, and of the oldest where there is too much."""
-        taken = min((member.place for member in self.members), default=self.end)
+        taken = min((member.place for member in self.members if member.place >= self.first), default=self.end)
         while self._kept and (self.first < taken or (self._weight > _KEPT_CHARACTERS and len(self._kept) > 1)):
             self._weight -= self._kept.popleft()[2]
             self.first += 1
@@ -156,17 +163,26 @@ class Tail:
 
     def _changed(self) -> None:
         for member in list(self.members):
-            member.changed()
+            try:
+                member.changed()
+            except Exception:
+                # What one subscriber does wrong must not end the reading of the others.
+                _log.exception("a feed's on_change failed")
 
     async def _run(self) -> None:
         try:
             async with contextlib.aclosing(self._source.follow()) as batches:
                 async for batch in batches:
-                    weight = sum(len(event.data_json) + _WEIGHT for event in batch.events)
+                    # One without events, which tells of a gap, takes its room as well.
+                    weight = _WEIGHT + sum(len(event.data_json) + _WEIGHT for event in batch.events)
                     self._kept.append((batch, self._source.counts, weight))
                     self._weight += weight
                     self.trim()
                     self.wake()
+                    # As long as nobody pulls there is nothing to read for.
+                    while not any(member.place >= self.end for member in self.members):
+                        self._wanted.clear()
+                        await self._wanted.wait()
         except EsxError as error:
             self.failure = error
         finally:
@@ -185,11 +201,19 @@ class Member:
     def _join(self) -> None:
         self.start = self._seen = self._tail.counts
         self.place = self._tail.end
+        self._tail.want()
 
     @property
     def seen(self) -> Counts:
         """How far the member is, as the tail counts."""
-        return self._tail.counts if self.place == self._tail.end else self._seen
+        # What a tail that failed had read last is not told any more.
+        current = self.place == self._tail.end and not self._tail.ended
+        return self._tail.counts if current else self._seen
+
+    @property
+    def gap(self) -> Gap | None:
+        """What holds the tail, as far as this member was told all that it read."""
+        return self._tail.gap if self.place == self._tail.end else None
 
     @property
     def lost(self) -> str | None:
@@ -204,7 +228,7 @@ class Member:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_REACH):
                 while self._tail.counts.position < position:
-                    if self._tail.ended or self._tail.held:
+                    if self._tail.ended or self._tail.gap is not None:
                         return False
                     self.news.clear()
                     await self.news.wait()
@@ -220,6 +244,8 @@ class Member:
             if self.place < tail.end:
                 batch, self._seen = tail.at(self.place)
                 self.place += 1
+                if self.place == tail.end:
+                    tail.want()
                 tail.trim()
                 yield batch
             elif tail.ended:

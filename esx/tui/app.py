@@ -138,8 +138,8 @@ class Explorer(Keyed, App[None]):
         self._wanted = "streams-screen"
         self._under_trail = self._wanted
         self._started_by = os.getppid()
-        self._thresholds = gc.get_threshold()
         self._mounting = asyncio.Lock()
+        self._thresholds: tuple[int, int, int] | None = None
 
     def _configure(self) -> None:
         config = self.config
@@ -168,6 +168,7 @@ class Explorer(Keyed, App[None]):
         # What is there by the first frame stays: to look it through for garbage stops everything for a twentieth of a
         # second, again and again. And each frame makes thousands of objects that last until the next.
         self.call_after_refresh(gc.freeze)
+        self._thresholds = gc.get_threshold()
         gc.set_threshold(*_GARBAGE)
         if self.is_web:
             self.set_interval(0.5, self._leave_with_server)
@@ -190,7 +191,8 @@ class Explorer(Keyed, App[None]):
     async def on_unmount(self) -> None:
         """Stop the embedded server, if it was started for the explorer alone."""
         gc.unfreeze()
-        gc.set_threshold(*self._thresholds)
+        if self._thresholds is not None:
+            gc.set_threshold(*self._thresholds)
         self.workers.cancel_group(self, "link")
         with contextlib.suppress(Exception):
             await self.workers.wait_for_complete([each for each in self.workers if each.group == "link"])

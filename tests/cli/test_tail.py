@@ -46,13 +46,32 @@ async def test_counts_what_a_filter_left_out(dsn18: str, store18: EventStore) ->
 
 
 async def test_begins_at_a_time(dsn18: str, store18: EventStore) -> None:
-    at = datetime(2026, 8, 7, 12, tzinfo=UTC)
+    at = datetime(2024, 8, 7, 12, tzinfo=UTC)
     await store18.import_events(
         ImportedEvent("s", n, "T", "{}", None, at + timedelta(hours=n), uuid4()) for n in range(6)
     )
     for output in ((), ("--json",)):
-        done = esx("tail", "--from", "2026-08-07T15:00Z", "--no-follow", *output, "-d", dsn18)
+        done = esx("tail", "--from", "2024-08-07T15:00Z", "--no-follow", *output, "-d", dsn18)
         assert len(done.stdout.splitlines()) == 3
     assert esx("tail", "--from", "-1s", "--no-follow", "-d", dsn18).stdout == ""
     for wrong in ("soon", "9" * 5000):
         assert "start, end, or a global_seq" in one_line_error(esx("tail", "--from", wrong, "-d", dsn18), 2)
+
+
+async def test_what_commits_late_is_printed_though_it_began_below_the_time(
+    dsn: str, store: EventStore, sql: asyncpg.Connection
+) -> None:
+    at = datetime(2024, 8, 7, 12, tzinfo=UTC)
+    await store.import_events(
+        ImportedEvent("s", n, "T", "{}", None, at + timedelta(hours=n), uuid4()) for n in range(3)
+    )
+    transaction = sql.transaction()
+    await transaction.start()
+    await sql.execute(_INSERT)
+    await store.import_events([ImportedEvent("s", 3, "T", "{}", None, at + timedelta(hours=3), uuid4())])
+    tail = await Running.start("tail", "--json", "--from", "2024-08-07T15:00Z", "-d", dsn)
+    await tail.narration()
+    await transaction.commit()
+    assert [json.loads(await tail.line())["stream_id"] for _ in range(2)] == ["slow", "s"]
+    tail.process.send_signal(signal.SIGINT)
+    await tail.process.wait()

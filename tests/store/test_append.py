@@ -386,6 +386,19 @@ async def test_what_was_refused_a_moment_too_early_is_stored(
     assert [event.event_type for event in await store18.read_page("s")] == ["Other"] * (stored + 1) + ["T"]
 
 
+async def test_a_table_that_takes_no_event_is_an_error_and_no_endless_loop(
+    store: EventStore, sql: asyncpg.Connection
+) -> None:
+    await sql.execute(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';"
+        "CREATE TRIGGER refuse BEFORE INSERT ON events FOR EACH ROW EXECUTE FUNCTION refuse()"
+    )
+    for strategy in Strategy:
+        async with asyncio.timeout(10):
+            with pytest.raises(StoreFailed, match="took no event though the stream's version fits"):
+                await store.append("s", [NewEvent("T")], expected=NO_STREAM, strategy=strategy)
+
+
 def test_errors_survive_being_pickled() -> None:
     error = pickle.loads(pickle.dumps(WrongVersion("s", NO_STREAM, 3)))
     assert (error.stream_id, error.expected, error.actual) == ("s", NO_STREAM, 3)

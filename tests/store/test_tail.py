@@ -7,17 +7,16 @@ import contextlib
 from collections import Counter
 from typing import TYPE_CHECKING
 
+import asyncpg
 import pytest
 
-from esx import EventStore, NewEvent
+from esx import STREAM_EXISTS, EventStore, NewEvent
 from esx.store.barrier import Barrier, Filter
 from esx.store.errors import StoreClosed
 from tests.store.test_feed import _DEADLINE, _INSERT, moody_writers, take
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-
-    import asyncpg
 
     from esx.store.feed import Feed
 
@@ -208,3 +207,89 @@ async def test_closing_the_store_ends_all_who_share(dsn18: str) -> None:
             with pytest.raises(StoreClosed):
                 async with asyncio.timeout(_DEADLINE):
                     await each.task
+
+
+async def test_one_who_stops_listening_goes_on_where_he_was(store18: EventStore) -> None:
+    await store18.append("s", [NewEvent("T") for _ in range(3)])
+    feed = await store18.feed()
+    first = await take(feed, 3)
+    await store18.append("s", [NewEvent("T")])
+    first += await take(feed, 1)
+    assert feed.counts == (4, 0, 0, 4)
+    rest = [event async for batch in feed.to_safe_position() for event in batch.events]
+    await store18.append("s", [NewEvent("T") for _ in range(2)])
+    rest += await take(feed, 2)
+    assert [event.global_seq for event in first + rest] == [1, 2, 3, 4, 5, 6]
+    assert feed.counts == (6, 0, 0, 6)
+
+
+async def test_what_one_subscriber_does_wrong_is_nothing_to_another(
+    store18: EventStore, dsn18: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    wrong, right = await store18.feed(), await store18.feed()
+
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    async def drain() -> None:
+        async for batch in wrong.follow():
+            batch.events.clear()
+
+    wrong.on_change = fail
+    async with following(right) as [follower]:
+        draining = asyncio.create_task(drain())
+        await follower.reach((await store18.append("s", [NewEvent("T")])).global_seq)
+        await store18.append("s", [NewEvent("T")])
+        sql = await asyncpg.connect(dsn18)
+        await sql.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid() AND application_name LIKE 'esx%'"
+        )
+        await sql.close()
+        for _ in range(3):
+            last = (await store18.append("s", [NewEvent("T")], expected=STREAM_EXISTS)).global_seq
+        await follower.reach(last)
+        assert follower.seen == list(range(1, last + 1))
+        assert not draining.done()
+        draining.cancel()
+    assert "on_change failed" in caplog.text
+
+
+async def test_nothing_is_read_for_one_who_does_not_pull(store18: EventStore, steps: Counter[Barrier]) -> None:
+    feed = await store18.feed()
+    async with following(feed) as [follower]:
+        await follower.reach((await store18.append("s", [NewEvent("T")])).global_seq)
+        await follower.reach((await store18.append("s", [NewEvent("T")])).global_seq)
+        follower.gate.clear()
+        follower.news.clear()
+        await store18.append("s", [NewEvent("T")])
+        await follower.news.wait()
+        [tail] = store18._tails._tails.values()
+        for _ in range(200):
+            last = (await store18.append("s", [NewEvent("T")])).global_seq
+        assert len(tail._kept) <= 1
+        steps.clear()
+        for _ in range(50):
+            last = (await store18.append("s", [NewEvent("T")])).global_seq
+        assert not steps
+        follower.gate.set()
+        await follower.reach(last)
+        assert follower.seen == list(range(1, last + 1))
+
+
+async def test_who_joins_a_held_tail_is_told_what_holds_it(store: EventStore, sql: asyncpg.Connection) -> None:
+    async with following(await store.feed()) as [first]:
+        await first.reach((await store.append("s", [NewEvent("T")])).global_seq)
+        open_writer = sql.transaction()
+        await open_writer.start()
+        pending = await sql.fetchval(_INSERT, "slow", 0)
+        await store.append("s", [NewEvent("T")])
+        async with following(await store.feed()) as [second]:
+            async with asyncio.timeout(_DEADLINE):
+                for each in (first, second):
+                    while each.feed.gap is None:
+                        each.news.clear()
+                        await each.news.wait()
+            assert second.feed.gap is not None
+            assert second.feed.gap.first == pending
+            await open_writer.rollback()

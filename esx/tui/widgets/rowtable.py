@@ -132,17 +132,40 @@ class RowTable(Keyed, BrushedView, Generic[Row], can_focus=True, inherit_binding
         self.first = 0
         self.length = 0
         self.cursor = 0
-        self.empty = empty
-        self.problem = ""
-        """Why there is nothing to see, shown in place of rows."""
+        self._empty = empty
+        self._problem = ""
+        self._shown: tuple[object, ...] = ()
         self._hover: int | None = None
         self._last_row: Row | None = None
         self._widths: tuple[int, list[int]] = (-1, [])
         self._body_height = 1
 
+    @property
+    def empty(self) -> str:
+        """What is said where there are no rows."""
+        return self._empty
+
+    @empty.setter
+    def empty(self, text: str) -> None:
+        changed, self._empty = text != self._empty, text
+        if changed and not self.rows:
+            self.refresh()
+
+    @property
+    def problem(self) -> str:
+        """Why there is nothing to see, shown in place of rows."""
+        return self._problem
+
+    @problem.setter
+    def problem(self, text: str) -> None:
+        changed, self._problem = text != self._problem, text
+        if changed and not self.rows:
+            self.refresh()
+
     def forget_widths(self) -> None:
         """Lay the columns out anew: they are others now."""
         self._widths = (-1, [])
+        self.refresh()
 
     # -- rows -----------------------------------------------------------------------------------------------
 
@@ -170,7 +193,6 @@ class RowTable(Keyed, BrushedView, Generic[Row], can_focus=True, inherit_binding
 
     def set_rows(self, rows: list[Row], *, cursor: int, offset: int, first: int = 0, length: int | None = None) -> None:
         """Show `rows`, the cursor and the first line on screen where they are said to be, all at once."""
-        before = self._picture
         self.rows = rows
         self.first = first
         self.length = max(first + len(rows), length or 0)
@@ -178,9 +200,15 @@ class RowTable(Keyed, BrushedView, Generic[Row], can_focus=True, inherit_binding
         self.virtual_size = Size(0, self.length + 1)
         self.scroll_to(y=offset)
         # A page loaded above or below what is on screen changes nothing there.
-        if self._picture != before:
+        before = self._shown
+        self._note_picture()
+        if self._shown != before:
             self.refresh()
         self._tell()
+
+    def _note_picture(self) -> None:
+        """Note what is, or will be, on screen: the lists of rows may be changed in place."""
+        self._shown = self._picture
 
     @property
     def _picture(self) -> tuple[object, ...]:
@@ -189,7 +217,8 @@ class RowTable(Keyed, BrushedView, Generic[Row], can_focus=True, inherit_binding
         height = self.scrollable_content_region.height
         start, end = max(top - self.first, 0), max(top + height - self.first, 0)
         places = min(self.length - top, height)
-        return top, self.first - top + start, self.rows[start:end], self.cursor, places, self.empty, self.problem
+        said = "" if self.rows else self.problem or self.empty
+        return top, self.first - top + start, self.rows[start:end], self.cursor, places, said
 
     def move_to(self, index: int) -> None:
         """Put the cursor on a row and show it."""
@@ -199,6 +228,7 @@ class RowTable(Keyed, BrushedView, Generic[Row], can_focus=True, inherit_binding
         if self.cursor != before:
             self._refresh_row(before)
             self._refresh_row(self.cursor)
+            self._note_picture()
         self._tell()
 
     def _refresh_row(self, index: int) -> None:
@@ -279,6 +309,11 @@ class RowTable(Keyed, BrushedView, Generic[Row], can_focus=True, inherit_binding
             self._hover = index
 
     # -- scrolling ------------------------------------------------------------------------------------------
+
+    def watch_scroll_y(self, old_value: float, new_value: float) -> None:
+        """Draw what is there now."""
+        super().watch_scroll_y(old_value, new_value)
+        self._note_picture()
 
     def scroll_to(self, x: float | None = None, y: float | None = None, **_how: Any) -> None:
         """Scroll at once: on the way to where a drag or the wheel leads, there is nothing to be seen."""
