@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from typing import TYPE_CHECKING
@@ -41,6 +42,8 @@ def need_terminal(remedy: str) -> None:
 
 def open_explorer(opened: Database, reducer: Reducer, background: Callable[[], Awaitable[None]] | None = None) -> None:
     """Run the explorer until it is left; `background` runs beside it."""
+    # What is imported stays: to look for garbage in it is a tenth of the start. The explorer turns this on again.
+    gc.disable()
     from esx.load.archive import Archive, RecordedRun
     from esx.load.process import LoadRun
     from esx.store.connection import describe

@@ -170,6 +170,7 @@ class Explorer(Keyed, App[None]):
         self.call_after_refresh(gc.freeze)
         self._thresholds = gc.get_threshold()
         gc.set_threshold(*_GARBAGE)
+        gc.enable()
         if self.is_web:
             self.set_interval(0.5, self._leave_with_server)
         start(self, self._run_link, "link")
