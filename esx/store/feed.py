@@ -112,7 +112,7 @@ class Feed:
             try:
                 self.on_change()
             except Exception:
-                # In the middle of a step: let out, it would cost the events just read.
+                # In the middle of a step: let out, it would cost the events just read, here and in feeds that share.
                 _log.exception("a feed's on_change failed")
 
     @property

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -25,7 +24,6 @@ _KEPT_EVENTS = 10_000
 _KEPT_CHARACTERS = 16_000_000
 _REACH = 0.03
 _WEIGHT = 1 + _KEPT_CHARACTERS // _KEPT_EVENTS
-_log = logging.getLogger("esx.feed")
 
 
 class Counts(NamedTuple):
@@ -78,7 +76,7 @@ class Tails:
     def member(self, kind: Hashable, changed: Callable[[], None], source: Callable[[], Source]) -> Iterator[Member]:
         """Make a feed a member of the tail of its kind; the first one brings the `source`, where it stands itself.
 
-        `changed` is called when the connection of the source may have been lost or found again.
+        `changed` is called when the connection of the source may have been lost or found again; it must not raise.
         """
         tail = self._tails.get(kind)
         if tail is None or tail.ended:
@@ -163,11 +161,7 @@ class Tail:
 
     def _changed(self) -> None:
         for member in list(self.members):
-            try:
-                member.changed()
-            except Exception:
-                # What one subscriber does wrong must not end the reading of the others.
-                _log.exception("a feed's on_change failed")
+            member.changed()
 
     async def _run(self) -> None:
         try:
