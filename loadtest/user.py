@@ -116,7 +116,8 @@ class AsyncUser(User):
                         raise
                     await self.pause(max(_AFTER_ERROR, self.wait_time()))
                 else:
-                    await self.pause(self.wait_time())
+                    if (seconds := self.wait_time()) > 0:
+                        await self.pause(seconds)
         finally:
             await _maybe(self.on_stop())
 

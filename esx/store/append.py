@@ -103,19 +103,22 @@ class Appender:
             # A function sees what was committed while it waited for the lock; a subquery would not.
             Strategy.ROW_LOCK: "SELECT esx_lock_stream($1) AS version",
         }
-        # By the strategy's name, because an Enum is slow to hash, and by whether it is a batch.
-        self._statements = {
-            (strategy.value, many): template.format(
-                version=version,
-                table=layout.table,
-                id_at=id_at,
-                event_id_column=f", {layout.event_id}" if has_id else "",
-                event_id_one=", $7::uuid" if has_id else "",
-                event_id_many=", new.event_id" if has_id else "",
-            )
+        statements = {
+            strategy: {
+                many: template.format(
+                    version=version,
+                    table=layout.table,
+                    id_at=id_at,
+                    event_id_column=f", {layout.event_id}" if has_id else "",
+                    event_id_one=", $7::uuid" if has_id else "",
+                    event_id_many=", new.event_id" if has_id else "",
+                )
+                for many, template in ((False, _SHORT if strategy is Strategy.CONDITIONAL else _ONE), (True, _MANY))
+            }
             for strategy, version in versions.items()
-            for many, template in ((False, _SHORT if strategy is Strategy.CONDITIONAL else _ONE), (True, _MANY))
         }
+        # By whether it is a batch.
+        self._conditional, self._locking = statements[Strategy.CONDITIONAL], statements[Strategy.ROW_LOCK]
         self._refused = f"SELECT ({layout.version()}), {id_at}, $2::bigint"
 
     async def append(
@@ -142,9 +145,8 @@ class Appender:
         surprises = 0
         while True:
             try:
-                row = await connection.repeat(
-                    self._statements[strategy.value, many], stream_id, lowest, highest, *arguments
-                )
+                statements = self._conditional if strategy is Strategy.CONDITIONAL else self._locking
+                row = await connection.repeat(statements[many], stream_id, lowest, highest, *arguments)
             except asyncpg.UniqueViolationError as error:
                 if error.constraint_name != self._layout.unique_constraint:
                     return await self._recognise_anywhere(connection, stream_id, events, error)

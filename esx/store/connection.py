@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import os
 import socket
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import asyncpg
+from asyncpg.protocol.protocol import BaseProtocol
 
 from esx.store.errors import StoreFailed, StoreUnavailable
 from esx.store.model import Notification
@@ -25,6 +27,10 @@ if TYPE_CHECKING:
 _EXAMINATION = 1.0
 _GLANCES = 5
 _ONE_ROW = "SELECT 1"
+# Of what a small append costs the client, asyncpg's layers above its protocol are an eighth. They are not for others
+# to pass by, so what is below them is looked at first: another asyncpg is used from above.
+_BELOW = ("self", "state", "args", "portal_name", "limit", "return_extra", "timeout")
+_DIRECT = tuple(inspect.signature(BaseProtocol.bind_execute).parameters) == _BELOW
 
 
 def describe(dsn: str | None) -> str:
@@ -54,10 +60,11 @@ class Session(asyncpg.Connection):
     """
 
     __slots__ = ("kept", "limited", "server_started", "standby")
-    kept: dict[str, PreparedStatement[asyncpg.Record]] | None
+    kept: dict[str, tuple[PreparedStatement[asyncpg.Record], Any]] | None
     limited: bool
     server_started: datetime | None
     standby: bool | None
+    _protocol: Any
     _server_caps: Any
 
     async def repeat(self, query: str, *arguments: object) -> asyncpg.Record | None:
@@ -65,11 +72,16 @@ class Session(asyncpg.Connection):
         kept = self.kept
         if kept is None:
             return await self.fetchrow(query, *arguments)
-        statement = kept.get(query)
-        if statement is None:
-            statement = kept[query] = await self.prepare(query)
+        found = kept.get(query)
+        if found is None:
+            statement = await self.prepare(query)
+            found = kept[query] = (statement, getattr(statement, "_state", None) if _DIRECT else None)
+        statement, state = found
         try:
-            return await statement.fetchrow(*arguments)
+            if state is None:
+                return await statement.fetchrow(*arguments)
+            rows: list[asyncpg.Record] = await self._protocol.bind_execute(state, arguments, "", 0, False, None)
+            return rows[0] if rows else None
         except asyncpg.InvalidCachedStatementError:
             # The table was altered meanwhile: nothing was run.
             kept.clear()

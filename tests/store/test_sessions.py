@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from esx.store import EventStore, NewEvent
+from esx.store import EventStore, NewEvent, WrongVersion, connection
 from esx.store.errors import QueryTimeout, StoreFailed
 
 
@@ -39,3 +39,26 @@ async def test_an_export_has_all_the_time_that_its_reader_takes(dsn18: str, stor
         async for _ in pieces:
             pass
         assert export.events == 5000
+
+
+def test_this_asyncpg_is_called_below_its_upper_layers() -> None:
+    assert connection._DIRECT, "asyncpg's bind_execute has changed: appends cost an eighth more until esx follows it"
+
+
+@pytest.mark.parametrize("direct", [True, False])
+async def test_what_is_kept_prepared_outlives_a_change_of_the_table(
+    dsn18: str, store18: EventStore, monkeypatch: pytest.MonkeyPatch, direct: bool
+) -> None:
+    monkeypatch.setattr(connection, "_DIRECT", direct)
+    async with EventStore.connect(dsn18, max_connections=1) as store:
+        await store.append("s-1", [NewEvent("T")])
+        assert await store.version("s-1") == 0
+        # The version is of another type from now on, which a statement that is prepared already must not return.
+        async with store18._connection() as other:
+            await other.execute("ALTER TABLE events ALTER stream_seq TYPE integer")
+        assert await store.version("s-1") == 0
+        done = await store.append("s-1", [NewEvent("T")], expected=0)
+        assert done.version == 1
+        with pytest.raises(WrongVersion, match="its version is 1"):
+            await store.append("s-1", [NewEvent("T")], expected=0)
+    assert await store18.version("s-1") == 1
