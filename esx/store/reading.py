@@ -247,12 +247,11 @@ class Reader:
         It reads the events backwards and keeps those that are the last of their stream.
         """
         rows = await connection.fetch(
-            self._recent,
+            self._recent.format(scan=int(scan)),
             _LAST_SEQ if before is None else before,
             prefix,
             None if match is None else glob_to_regex(match),
             limit,
-            scan,
         )
         found = [StreamSummary._make(row[:6]) for row in rows if row[0] is not None]
         if not rows:
@@ -353,12 +352,13 @@ def _by_name(layout: Layout, *, backwards: bool, resumed: bool) -> str:
 def _recent(layout: Layout) -> str:
     table = layout.table
     # Lazily: what comes after the last stream that is wanted is not looked at. As a subquery in a row's own condition,
-    # because a join would look at all of them.
+    # because a join would look at all of them. How many it looks at stands in the text: PostgreSQL would take a
+    # parameter for a tenth of the table, and plan such a statement anew for each page.
     return f"""
         WITH found AS MATERIALIZED (
             SELECT s.*
             FROM (SELECT e.global_seq, e.stream_id, e.stream_seq, e.event_type, e.created_at
-                  FROM {table} e WHERE e.global_seq < $1 ORDER BY e.global_seq DESC LIMIT $5) s
+                  FROM {table} e WHERE e.global_seq < $1 ORDER BY e.global_seq DESC LIMIT {{scan}}) s
             WHERE starts_with(s.stream_id, $2) AND ($3::text IS NULL OR s.stream_id ~ $3::text)
               AND (SELECT n.stream_seq FROM {table} n
                    WHERE n.stream_id = s.stream_id AND n.stream_seq > s.stream_seq
@@ -373,7 +373,7 @@ def _recent(layout: Layout) -> str:
         SELECT NULL, NULL, NULL, NULL, NULL, NULL,
                CASE WHEN (SELECT count(*) FROM found) < $4 THEN
                    (SELECT e.global_seq FROM {table} e WHERE e.global_seq < $1
-                    ORDER BY e.global_seq DESC OFFSET $5 - 1 LIMIT 1) END
+                    ORDER BY e.global_seq DESC OFFSET {{scan}} - 1 LIMIT 1) END
         ORDER BY 6 DESC NULLS LAST
     """
 

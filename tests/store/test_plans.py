@@ -143,4 +143,11 @@ async def test_each_page_touches_a_bounded_number_of_rows(dsn: str, store: Event
         assert not {scan for scan in explained.scans if "Index" not in scan and "Bitmap" not in scan}
         own = {name for name, member in vars(Reader).items() if inspect.iscoroutinefunction(member)}
         assert own - seen == COUNTS_BY_DEFINITION, "a new query: say here how many rows it may touch"
+    await connection.execute("DEALLOCATE ALL; RESET plan_cache_mode")
+    await connection.reload_schema_state()
+    for _ in range(20):
+        await Reader(layout).streams_by_recent(connection, before=None, prefix="", match=None, limit=PAGE, scan=SCAN)
+    plans = "SELECT custom_plans, generic_plans FROM pg_prepared_statements WHERE custom_plans + generic_plans = 20"
+    [(custom, generic)] = await connection.fetch(plans)
+    assert (custom, generic) == (5, 15), "planned anew for each page, at half of its cost"
     await connection.close()
