@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import re
 import statistics
 import subprocess
@@ -103,8 +104,8 @@ async def throughput(turn: Callable[[int], Awaitable[object]], seconds: float) -
     return done / (time.perf_counter() - began)
 
 
-def pgbench(running: EmbeddedServer, dsn_database: str, script: str, seconds: float) -> float:
-    """Return the transactions a second of a pgbench script, prepared, in one thread."""
+def pgbench(running: EmbeddedServer, dsn_database: str, script: str, seconds: float, **settings: str) -> float:
+    """Return the transactions a second of a pgbench script, prepared, in one thread; `settings` are its sessions'."""
     with tempfile.NamedTemporaryFile("w", suffix=".sql") as file:
         file.write(script)
         file.flush()
@@ -117,6 +118,7 @@ def pgbench(running: EmbeddedServer, dsn_database: str, script: str, seconds: fl
             capture_output=True,
             text=True,
             check=False,
+            env={**os.environ, "PGOPTIONS": " ".join(f"-c {name}={value}" for name, value in settings.items())},
         )
     if done.returncode:
         raise RuntimeError(f"pgbench failed: {done.stderr}")
