@@ -1,0 +1,104 @@
+"""Appending with an expected version."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from esx.store import locked, writing
+from esx.store.errors import StoreUnavailable
+from esx.store.facets.reads import Reads
+from esx.store.model import ANY, Strategy
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+    from contextlib import AbstractAsyncContextManager
+
+    from esx.store.locked import LockedStream
+    from esx.store.model import AppendResult, Event, ExpectedVersion, NewEvent, StreamAppend
+
+
+class Appends(Reads):
+    """Appends to streams. It reads too, because who decides what to append reads first."""
+
+    async def append(
+        self,
+        stream_id: str,
+        events: Sequence[NewEvent],
+        *,
+        expected: ExpectedVersion = ANY,
+        strategy: Strategy = Strategy.CONDITIONAL,
+    ) -> AppendResult:
+        """Append `events` to a stream, all or none, if the stream is at the `expected` version.
+
+        Repeating an append with the same event ids is safe for NO_STREAM and exact versions: it returns the first
+        one's result, and that is what happens by itself when the connection is lost. For ANY and STREAM_EXISTS that
+        holds where a unique index keeps event ids unique; without one the loss of the connection raises
+        OutcomeUnknown, and repeating may store the events twice. Raises WrongVersion, InvalidEvent for an event that
+        cannot be stored, and EventIdsReused.
+        """
+        patience: writing.Patience | None = None
+        began = False
+        while True:
+            try:
+                _, appender, _ = self._parts or await self._load()
+                async with self._writing() as connection:
+                    began = True
+                    return await appender.append(connection, stream_id, events, expected, strategy)
+            except StoreUnavailable as error:
+                patience = patience or writing.Patience(self._patience)
+                may_repeat = self._parts is not None and writing.repeatable(self._parts[0], expected)
+                await patience.wait(error, began=began, may_repeat=may_repeat)
+
+    async def append_to_streams(self, appends: Sequence[StreamAppend]) -> list[AppendResult]:
+        """Append to several streams in one transaction, all or nothing, in the order given.
+
+        They get their global sequence numbers in that order. Safe to repeat, and repeated after a lost connection,
+        as with `append`. Raises WrongVersion for the first stream that is not at its expected version, and
+        InvalidEvent, whose reason names the stream.
+        """
+        patience: writing.Patience | None = None
+        began = False
+        while True:
+            try:
+                _, appender, _ = self._parts or await self._load()
+                async with self._writing() as connection:
+                    began = True
+                    return await writing.append_to_streams(connection, appender, appends)
+            except StoreUnavailable as error:
+                patience = patience or writing.Patience(self._patience)
+                may_repeat = self._parts is not None and writing.repeatable_together(self._parts[0], appends)
+                await patience.wait(error, began=began, may_repeat=may_repeat)
+
+    async def decide(
+        self,
+        stream_id: str,
+        decision: Callable[[list[Event]], Sequence[NewEvent] | Awaitable[Sequence[NewEvent]]],
+        *,
+        attempts: int = 10,
+        strategy: Strategy = Strategy.CONDITIONAL,
+    ) -> AppendResult | None:
+        """Read a stream, let `decision` say from its events what to append, and append that at the version read.
+
+        After a conflict it reads what is new, waits a little (jittered, growing), and asks again, up to `attempts`
+        times; then WrongVersion is raised. `decision` may be a coroutine function; with nothing to append the
+        result is None.
+        """
+
+        async def append(events: Sequence[NewEvent], expected: ExpectedVersion) -> AppendResult:
+            return await self.append(stream_id, events, expected=expected, strategy=strategy)
+
+        return await writing.decide(
+            lambda start: self.read(stream_id, start=start), append, decision, attempts=attempts
+        )
+
+    def lock_stream(self, stream_id: str) -> AbstractAsyncContextManager[LockedStream]:
+        """Lock a stream for an ``async with``: read and decide there, append with the lock's own `append`.
+
+        Writers that lock queue, so none of them meets a conflict; its `version` is the stream's. All is one
+        transaction, which holds a connection. Raises WrongVersion if somebody who takes no lock was faster, and
+        OutcomeUnknown if the connection is lost after an append. What else is raised inside undoes the appends.
+
+            async with store.lock_stream("account-42") as stream:
+                await stream.append([NewEvent("Deposited", {"at": stream.version})])
+        """
+        return locked.lock_stream(self._at_leisure, self._load, stream_id)

@@ -1,0 +1,84 @@
+"""What all facets of a store share: its connections, and what is known of its table."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+from esx.store import schema
+from esx.store.append import Appender
+from esx.store.doorbell import Doorbell
+from esx.store.errors import StoreFailed
+from esx.store.reading import Reader
+from esx.store.silence import Watch
+from esx.store.tail import Tails
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from esx.store.connection import Connector, Session
+    from esx.store.layout import Layout
+    from esx.store.pool import Loan, Pool
+
+
+class Base:
+    """The connections of a store. Facets borrow one for each of their methods."""
+
+    def __init__(self, pool: Pool, connector: Connector, *, retry_for: float, read_only: bool) -> None:
+        self._pool = pool
+        self._connector = connector
+        self._patience = retry_for
+        self._read_only = read_only
+        self._parts: tuple[Layout, Appender, Reader] | None = None
+        self._closed = False
+        self._doorbell = Doorbell(connector, "new_events")
+        self._tails = Tails()
+        self._watch = Watch(connector, pool.lent, connector.timeout)
+        self._watch.start()
+
+    async def close(self) -> None:
+        """Close all connections. Feeds that are still open end with StoreClosed."""
+        self._closed = True
+        self._watch.stop()
+        await self._doorbell.close()
+        await self._pool.settled()
+        self._pool.terminate()
+
+    @property
+    def address(self) -> str:
+        """Where the store is, for people: ``user@host:port/database``, never a password."""
+        return self._connector.where
+
+    @property
+    def pooler(self) -> str | None:
+        """What is known of a connection pooler that stands before PostgreSQL, in one line; None if there is none."""
+        pooler = self._connector.pooler
+        return None if pooler is None else str(pooler)
+
+    def _connection(self) -> Loan:
+        return self._pool.lend()
+
+    def _writing(self) -> Loan:
+        # A pooler's session cannot be made read-only, as others use it too.
+        if self._read_only:
+            raise StoreFailed(f"{self.address} was opened read-only: nothing can be changed there")
+        return self._pool.lend()
+
+    @contextlib.asynccontextmanager
+    async def _at_leisure(self) -> AsyncIterator[Session]:
+        """Lend a connection to one who may write and takes the time it likes between statements."""
+        async with self._writing() as connection:
+            with self._watch.sparing(connection):
+                yield connection
+
+    async def _tools(self, connection: Session) -> tuple[Layout, Appender, Reader]:
+        if self._parts is None:
+            layout = await schema.detect_layout(connection)
+            self._parts = (layout, Appender(layout), Reader(layout))
+        return self._parts
+
+    async def _load(self) -> tuple[Layout, Appender, Reader]:
+        if self._parts is not None:
+            return self._parts
+        async with self._connection() as connection:
+            return await self._tools(connection)

@@ -1,0 +1,91 @@
+"""Following the global order."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from esx.store import locating
+from esx.store.barrier import Filter
+from esx.store.facets.base import Base
+from esx.store.feed import Feed, find_end
+from esx.store.scope import Scope
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from datetime import datetime
+
+    from esx.store.layout import Layout
+    from esx.store.model import Event
+
+_PAGE = 1000
+
+
+class Feeds(Base):
+    """Opens feeds, which share one listening connection and read together what they all want."""
+
+    @property
+    def listening(self) -> bool:
+        """Whether notifications are being received. False until something subscribes."""
+        return self._doorbell.listening
+
+    async def feed(self, *, after: int = 0, where: Filter | None = None, page: int = _PAGE) -> Feed:
+        """Return the ordered feed after global_seq `after`, for those who want batches and its state."""
+        async with self._connection() as connection:
+            layout, _, _ = await self._tools(connection)
+        return self._feed(layout, after=after, where=where, page=page)
+
+    async def feed_from_end(self, *, where: Filter | None = None, page: int = _PAGE) -> Feed:
+        """Return the ordered feed of everything that becomes visible from now on.
+
+        That includes events whose number is below the current head because their transaction was still open.
+        """
+        async with self._connection() as connection:
+            layout, _, _ = await self._tools(connection)
+            end = await find_end(connection, layout)
+        return self._feed(layout, after=end.position, where=where, page=page, skip=end.seen)
+
+    async def feed_from_time(self, moment: datetime, *, where: Filter | None = None, page: int = _PAGE) -> Feed:
+        """Return the ordered feed of the events created from `moment` on, as far as `locate` finds where they begin.
+
+        That includes every event that becomes visible from now on, also one whose number is lower.
+        """
+        async with self._connection() as connection:
+            layout, _, _ = await self._tools(connection)
+            # First: what becomes visible after this is given, wherever it is.
+            end = await find_end(connection, layout)
+            first = (await locating.place_of_moment(connection, layout, Scope(None), moment)).first
+        after, skip = end.position, end.seen
+        if first is not None:
+            after, skip = min(first - 1, after), frozenset(number for number in skip if number < first)
+        return self._feed(layout, after=after, where=where, page=page, skip=skip)
+
+    def _feed(
+        self, layout: Layout, *, after: int, where: Filter | None, page: int, skip: frozenset[int] = frozenset()
+    ) -> Feed:
+        return Feed(
+            self._connection,
+            self._doorbell,
+            layout,
+            after=after,
+            where=where or None,
+            page=page,
+            skip=skip,
+            tails=self._tails,
+        )
+
+    async def subscribe(
+        self,
+        *,
+        after: int = 0,
+        stream: str | None = None,
+        event_type: str | None = None,
+        where: str | None = None,
+    ) -> AsyncIterator[Event]:
+        """Yield every event after global_seq `after` once and in order: a catch-up subscription that goes on.
+
+        `stream` and `event_type` are globs, `where` is a JSONPath over data (``$metadata`` is the metadata).
+        """
+        feed = await self.feed(after=after, where=Filter(stream, event_type, where))
+        async for batch in feed.follow():
+            for event in batch.events:
+                yield event
