@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import asyncpg
 import pytest
 
-from esx import embedded
-from esx.embedded import EmbeddedFailed, EmbeddedServer, _Postmaster
+from esx.embedded import EmbeddedFailed, EmbeddedServer
+from esx.embedded.account import account_for, as_user
+from esx.embedded.postmaster import Postmaster, reap, server_processes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -95,7 +96,7 @@ def other_esx(root: Path) -> Iterator[OtherEsx]:
 
 
 def runs(pid: int) -> bool:
-    embedded._reap(pid)
+    reap(pid)
     psutil: Any = importlib.import_module("psutil")
     try:
         return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
@@ -130,16 +131,16 @@ def test_a_slow_start_is_told_as_a_crash_only_after_one(
     empty: Path, killed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[str] = []
-    look = _Postmaster.read.__func__  # type: ignore[attr-defined]
+    look = Postmaster.read.__func__  # type: ignore[attr-defined]
 
-    def late(cls: type[_Postmaster], data_dir: Path) -> _Postmaster | None:
-        found: _Postmaster | None = look(cls, data_dir)
+    def late(cls: type[Postmaster], data_dir: Path) -> Postmaster | None:
+        found: Postmaster | None = look(cls, data_dir)
         return found and replace(found, ready=found.ready and any("waiting" in text for text in told))
 
     with EmbeddedServer.start(empty) as server:
         if killed:
             kill_server(server)
-    monkeypatch.setattr(_Postmaster, "read", classmethod(late))
+    monkeypatch.setattr(Postmaster, "read", classmethod(late))
     with EmbeddedServer.start(empty, on_progress=told.append):
         pass
     what = "recover from a crash" if killed else "start"
@@ -251,7 +252,7 @@ def test_a_killed_server_whose_session_is_still_busy(root: Path) -> None:
                 server.stop()
         finally:
             session.kill()
-            for left in embedded._server_processes(server.data_dir).values():
+            for left in server_processes(server.data_dir).values():
                 left.kill()
 
 
@@ -260,7 +261,7 @@ def test_the_process_id_of_a_killed_server_now_belongs_to_another_program(root: 
     pid_file = server.data_dir / "postmaster.pid"
     lock_file = server.socket_dir / ".s.PGSQL.5432.lock"
     # Only a process of the server's own user keeps PostgreSQL from starting.
-    user = embedded._as_user(embedded._account(server.data_dir))
+    user = as_user(account_for(server.data_dir))
     kill_server(server)
     with subprocess.Popen(["sleep", "600"], **user) as other:
         try:

@@ -1,0 +1,247 @@
+"""A share in a running server: who uses it, who starts it and who stops it.
+
+Who uses a server is told by file locks, which the kernel takes back when a process ends, however it ends:
+
+- each process holds a shared lock on ``users.lock`` for as long as it uses the server; whoever leaves and finds
+  that nobody else holds one stops the server;
+- starting and stopping happen under an exclusive lock on ``guard.lock``.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from esx.embedded.account import account_for, open_file
+from esx.embedded.cluster import SUPERUSER, Cluster
+from esx.embedded.errors import EmbeddedFailed, reason
+from esx.embedded.locks import guard, lock, try_lock
+from esx.embedded.paths import REMEDY, root_directory
+from esx.embedded.patience import PATIENCE, RECOVERY_PATIENCE
+from esx.embedded.postmaster import Postmaster, reap, server_processes
+from esx.embedded.programs import bin_directory, run
+from esx.embedded.sockets import PORT
+from esx.embedded.starting import launch
+from esx.embedded.stopping import clear_remains, shut_down
+from esx.text import visible
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+    from types import TracebackType
+    from typing import Self
+
+DEFAULT_VERSION = 18
+"""The major version of PostgreSQL that is started unless another is asked for."""
+DATABASE = "esx"
+"""The database that is made on the first start."""
+
+
+class EmbeddedServer:
+    """A share in a running server. Made by `start`, given back by `stop` or at the end of a ``with`` block.
+
+    All methods block and may be called from any thread. A process that ends without `stop` loses its share all
+    the same, but leaves the server running until the next process that uses it stops.
+    """
+
+    version: int
+    """The major version of PostgreSQL."""
+    data_dir: Path
+    """PostgreSQL's data directory: ``postgresql-<version>/data`` below the directory given to `start`."""
+    bin_dir: Path
+    """Where the programs are: psql, pgbench, pg_dump, ..."""
+    log_file: Path
+    """The server's log."""
+    socket_dir: Path
+    """The directory of the server's socket, as ``psql -h`` takes it. There is no TCP port."""
+    pid: int
+    """The process id of the server."""
+
+    _tell: Callable[[str], None]
+    _mutex: threading.Lock
+    _cluster: Cluster
+    _share: int | None  # the open users.lock
+
+    def __init__(self) -> None:
+        raise TypeError("call EmbeddedServer.start()")
+
+    @classmethod
+    def start(
+        cls,
+        data_dir: Path | None = None,
+        *,
+        version: int = DEFAULT_VERSION,
+        on_progress: Callable[[str], None] | None = None,
+    ) -> Self:
+        """Return a share in the server, which is made and started if need be.
+
+        `data_dir` is the directory that contains ``postgresql-<version>/``; without it the environment variable
+        ESX_DATA_DIR counts, then the platform's directory for user data. Several processes, and several callers
+        in one process, may share a server. `on_progress` gets short texts about what takes time, here and in
+        `stop`, from the calling thread.
+
+        Raises EmbeddedFailed.
+        """
+        self = cls.__new__(cls)
+        self._tell = on_progress or (lambda _text: None)
+        self._mutex = threading.Lock()
+        self._share = None
+        self.version = version
+        self.bin_dir = bin_directory(version)
+        root = root_directory(data_dir)
+        home = root / f"postgresql-{version}"
+        try:
+            account = account_for(home / "data")
+            self._cluster = Cluster(version, self.bin_dir, home, account)
+            self.data_dir = self._cluster.data_dir
+            self.log_file = self._cluster.log_file
+            if not self.data_dir.is_dir():
+                home.mkdir(parents=True, exist_ok=True, mode=0o711 if account else 0o700)
+            with self._guard():
+                self._share = open_file(home / "users.lock", os.O_RDWR, account)
+                try:
+                    self._ensure_running()
+                    lock(self._share, exclusive=False)
+                except BaseException:
+                    self._leave()  # also stops a server that was just started for nobody
+                    raise
+        except OSError as error:
+            place = visible(str(error.filename or root))
+            raise EmbeddedFailed(f"cannot use {place}: {error.strerror or error}: {REMEDY}") from error
+        return self
+
+    @property
+    def dsn(self) -> str:
+        """The URL of the database ``esx``, for asyncpg and for ``psql -d``."""
+        return self.dsn_for(DATABASE)
+
+    def dsn_for(self, database: str) -> str:
+        """Return the URL of `database`, which need not exist."""
+        # Port and sslmode are spelt out so that PGPORT and PGSSLMODE of the environment do not apply.
+        return (
+            f"postgresql://{SUPERUSER}@/{quote(database, safe='')}"
+            f"?host={quote(str(self.socket_dir))}&port={PORT}&sslmode=disable"
+        )
+
+    def stop(self) -> None:
+        """Give the share back, and stop the server if it was the last one. Later calls do nothing."""
+        with self._mutex:
+            if self._share is None:
+                return
+            try:
+                with self._guard():
+                    self._leave()
+            except (OSError, EmbeddedFailed):
+                # The directory is gone or another process hangs. The share is given back; the next process
+                # that leaves stops the server.
+                self._drop_share()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    # --- sharing
+
+    def _guard(self) -> AbstractContextManager[None]:
+        """Return the lock under which servers are started and stopped."""
+        return guard(self._cluster.home / "guard.lock", self.version, self._cluster.account, self._tell)
+
+    def _alone(self) -> bool:
+        """Return whether nobody else uses the server; the guard is held."""
+        return self._share is not None and try_lock(self._share, exclusive=True)
+
+    def _leave(self) -> None:
+        """Give the share back; the guard is held."""
+        try:
+            if self._alone():
+                shut_down(self._cluster, self._tell)
+        finally:
+            self._drop_share()
+
+    def _drop_share(self) -> None:
+        if self._share is not None:
+            os.close(self._share)
+            self._share = None
+
+    # --- starting
+
+    def _ensure_running(self) -> None:
+        """Find the server, or start it, and its database; the guard is held."""
+        marker = self.data_dir / f"database-{DATABASE}"
+        postmaster = self._running()
+        if postmaster is None:
+            self._cluster.prepare(self._tell)
+            self._tell(f"starting PostgreSQL {self.version}")
+            try:
+                postmaster = launch(self._cluster, self._tell)
+            except EmbeddedFailed:
+                # An esx that was killed may have begun to start the same server a moment ago.
+                postmaster = self._running()
+                if postmaster is None:
+                    raise
+            fresh = True
+        else:
+            fresh = False
+        self.pid = postmaster.pid
+        assert postmaster.socket_dir is not None
+        self.socket_dir = postmaster.socket_dir
+        known = marker.exists()
+        if not known or (fresh and not self._has_database()):
+            self._create_database()
+        if not known:
+            os.close(open_file(marker, os.O_WRONLY, self._cluster.account))
+
+    def _running(self) -> Postmaster | None:
+        """Return the running server, after waiting for one that is about to start or to stop."""
+        began = time.monotonic()
+        while (found := Postmaster.read(self.data_dir)) is not None:
+            reap(found.pid)
+            if found.ready and found.answers():
+                return found
+            # Its process may be dead, or its number may belong to another program by now.
+            live = server_processes(self.data_dir)
+            if not (found.pid in live or (live and not found.pid)):
+                clear_remains(self._cluster, found, live)
+                return None
+            waited = time.monotonic() - began
+            if found.ready and waited > 5 and self._alone():
+                shut_down(self._cluster, self._tell)  # it lost its socket, e.g. to a program that tidies up /tmp
+            elif waited > (PATIENCE if found.ready else RECOVERY_PATIENCE):
+                raise EmbeddedFailed(
+                    f"the embedded PostgreSQL (process {found.pid}) does not answer: end the other esx processes, "
+                    f"and see {visible(str(self.log_file))}"
+                )
+            time.sleep(0.05)
+        return None
+
+    # --- the database
+
+    def _has_database(self) -> bool:
+        done = self._run([self.bin_dir / "psql", *self._connection(), "-X", "-d", DATABASE, "-c", ""])
+        return done.returncode == 0
+
+    def _create_database(self) -> None:
+        done = self._run([self.bin_dir / "createdb", *self._connection(), DATABASE])
+        if done.returncode and "already exists" not in done.stderr:
+            raise EmbeddedFailed(
+                f"cannot create the database {DATABASE} in the embedded PostgreSQL: {reason(done.stderr)}: "
+                f"see {visible(str(self.log_file))}"
+            )
+
+    def _connection(self) -> list[str]:
+        return ["-h", str(self.socket_dir), "-p", str(PORT), "-U", SUPERUSER, "-w"]
+
+    def _run(self, command: list[str | Path], *, as_server: bool = False) -> subprocess.CompletedProcess[str]:
+        return run(command, self._cluster.account if as_server else None)
