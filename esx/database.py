@@ -120,8 +120,9 @@ def choose(dsn_option: str | None, environ: Mapping[str, str], config: Config | 
     """Return the database that is meant; for the embedded one, `dsn` is still None. Connects to nothing.
 
     The first of these counts: ``--dsn``, ``ESX_DSN``, ``DATABASE_URL``, libpq's variables that say where a
-    database is (PGHOST, PGHOSTADDR, PGPORT, PGDATABASE, PGSERVICE), the embedded database. Empty strings count
-    as unset. ``--dsn`` and ``ESX_DSN`` may also be the name of a connection of `config`, or ``embedded``.
+    database is (PGHOST, PGHOSTADDR, PGPORT, PGDATABASE, PGSERVICE), the embedded database. Variables that are empty
+    count as unset; an empty ``--dsn`` is an error, as it may come of one that should have been set. ``--dsn`` and
+    ``ESX_DSN`` may also be the name of a connection of `config`, or ``embedded``.
 
     Raises BadDatabase, and BadConfig for a connection that is not usable as it is configured.
     """
@@ -130,6 +131,8 @@ def choose(dsn_option: str | None, environ: Mapping[str, str], config: Config | 
         ("ESX_DSN", environ.get("ESX_DSN")),
         ("DATABASE_URL", environ.get("DATABASE_URL")),
     )
+    if dsn_option is not None and not dsn_option.strip():
+        raise BadDatabase(f"--dsn is empty: name a database ({_EXPECTED}), or leave the option out")
     for source, value in named:
         if value and value.strip():
             if source != "DATABASE_URL" and (database := _named(value.strip(), source, environ, config)):

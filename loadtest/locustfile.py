@@ -102,13 +102,13 @@ def _init(environment: Environment, runner: Runner, **_: Any) -> None:
     runners.WORKER_REPORT_INTERVAL = 1.0
     # Users finish the append in progress, unless told otherwise.
     environment.stop_timeout = environment.stop_timeout or _FINISH_WITHIN
-    state.own_dsn = own_dsn(options)
     if isinstance(runner, MasterRunner):
         runner.register_message(_RESULT, _take_result)
     elif isinstance(runner, WorkerRunner):
         runner.register_message(_STOP, _stop_worker, concurrent=True)
     webui.extend(environment, lambda: state.run)
     try:
+        state.own_dsn = own_dsn(options)
         settings = settings_of(options)
         if not isinstance(runner, MasterRunner | WorkerRunner) or options.processes or settings.dsn:
             AsyncUser.bridge.run(_check(settings.dsn, settings.load.yes_write_to))

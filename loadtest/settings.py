@@ -9,7 +9,8 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from esx.database import normalise
+from esx.config import load as load_config
+from esx.database import BadDatabase, choose
 from esx.load.errors import InvalidOptions
 from esx.load.model import EXPECTED, NOTIFICATIONS, ON_CONFLICT, STRATEGIES, LoadOptions
 from esx.load.options import check_workload
@@ -183,13 +184,20 @@ def _number(option: str, value: Any, kind: type[T], what: str) -> T | None:
 
 
 def own_dsn(options: argparse.Namespace) -> str | None:
-    """Return the database that this process has been told of, None if none. Raises BadDatabase."""
-    if options.dsn:
-        return normalise(options.dsn, "--dsn")
-    for variable in ("ESX_DSN", "DATABASE_URL"):
-        if os.environ.get(variable):
-            return normalise(os.environ[variable], variable)
-    return None
+    """Return the database that this process has been told of, None if none. Raises BadDatabase and BadConfig.
+
+    It may be the name of a connection of the config file, as everywhere in esx.
+    """
+    if not (options.dsn or os.environ.get("ESX_DSN") or os.environ.get("DATABASE_URL")):
+        return None
+    database = choose(options.dsn or None, os.environ, load_config(os.environ))
+    if database.embedded:
+        raise BadDatabase(
+            "locust does not start the PostgreSQL that comes with esx: use `esx load -d embedded`, or name a database"
+        )
+    if database.read_only:
+        raise BadDatabase(f"connection {database.name} is read_only: name another for a load test")
+    return database.dsn
 
 
 def new_run_id() -> str:

@@ -40,7 +40,7 @@ A, B, C = "postgresql://a/a", "postgresql://b/b", "postgresql://c/c"
         (A, {"ESX_DSN": B, "DATABASE_URL": C, "PGHOST": "d"}, A, "--dsn", "a/a"),
         (None, {"ESX_DSN": B, "DATABASE_URL": C, "PGHOST": "d"}, B, "ESX_DSN", "b/b"),
         (None, {"DATABASE_URL": C, "PGHOST": "d"}, C, "DATABASE_URL", "c/c"),
-        ("", {"ESX_DSN": " ", "DATABASE_URL": "", "PGHOST": "d"}, None, "PG* variables", "d"),
+        (None, {"ESX_DSN": " ", "DATABASE_URL": "", "PGHOST": "d"}, None, "PG* variables", "d"),
         (None, {"PGHOST": "d", "PGUSER": "u", "PGDATABASE": "x"}, None, "PG* variables", "u@d/x"),
         (None, {"PGHOST": "/run/pg", "PGPORT": "6"}, None, "PG* variables", "/run/pg:6"),
         (None, {"PGHOSTADDR": "10.0.0.1"}, "postgresql://10.0.0.1", "PG* variables", "10.0.0.1"),
@@ -52,6 +52,12 @@ A, B, C = "postgresql://a/a", "postgresql://b/b", "postgresql://c/c"
 )
 def test_the_order(option: str | None, environ: dict[str, str], dsn: str | None, source: str, label: str) -> None:
     assert choose(option, environ) == Database(dsn, source, label, embedded=False)
+
+
+@pytest.mark.parametrize("option", ["", " "])
+def test_an_empty_option_is_not_taken_for_none(option: str) -> None:
+    with pytest.raises(BadDatabase, match="--dsn is empty"):
+        choose(option, {"ESX_DSN": B})
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from esx.load.safety import check_may_write
 from esx.store import EventStore, NewEvent
 from esx.store.pressure import Place, is_local
 from tests.cli.support import esx
+from tests.conftest import Servers
 
 _ROOT = Path(__file__).parents[1]
 
@@ -74,6 +75,34 @@ def test_esx_knows_its_own_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert not is_own(str(tmp_path / "elsewhere" / "data"))
 
 
+async def test_esx_s_own_server_may_hold_stores_that_are_not_to_be_played_with(
+    dsn18: str, store18: EventStore, servers: Servers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = await servers.get(18)
+    monkeypatch.setenv("ESX_DATA_DIR", str(server.data_dir.parents[1]))
+    assert is_own(str(server.data_dir))
+    await store18.append("orders-1", [NewEvent("T")])
+    with pytest.raises(LoadFailed, match="holds events that are not a load test's"):
+        await check_may_write(store18, None)
+
+
+def test_plain_locust_takes_connections_by_their_names(dsn18: str, tmp_path: Path) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text(f'[connections.test]\ndsn = "{dsn18}"\n[connections.live]\ndsn = "{dsn18}"\nread_only = true\n')
+    named = locust("test", ESX_CONFIG=str(config))
+    assert named.returncode == 0, named.stderr
+    assert "verdict pass" in named.stderr
+    for name, reason in (
+        ("tset", "is no connection of"),
+        ("live", "is read_only"),
+        ("embedded", "use `esx load -d embedded`"),
+    ):
+        refused = locust(name, ESX_CONFIG=str(config))
+        assert refused.returncode == 1
+        assert reason in refused.stderr.splitlines()[-1]
+        assert "Traceback" not in refused.stderr
+
+
 async def test_commands_and_plain_locust_obey(dsn18: str, store18: EventStore) -> None:
     await store18.append("orders-1", [NewEvent("T")])
     name = f"localhost/{(await store18.place()).database}"
@@ -91,7 +120,7 @@ async def test_commands_and_plain_locust_obey(dsn18: str, store18: EventStore) -
     assert "verdict pass" in allowed.stderr
 
 
-def locust(dsn: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+def locust(dsn: str, *arguments: str, **extra: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [
             sys.executable,
@@ -110,7 +139,7 @@ def locust(dsn: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         text=True,
         timeout=60,
         cwd=_ROOT,
-        env={**os.environ, "ESX_DSN": dsn},
+        env={**os.environ, "ESX_DSN": dsn, **extra},
         stdin=subprocess.DEVNULL,
         check=False,
     )

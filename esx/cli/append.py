@@ -65,17 +65,28 @@ def command(
     Prints the stream, its new version and the event's global_seq. Exits with 3, and appends nothing, if the stream
     is not at the expected version.
     """
+    if not stream:
+        raise click.UsageError("STREAM is empty")
+    if stream.startswith("$"):
+        raise click.UsageError(f"{stream} is no stream: $ is kept for $all and its like")
     if ndjson is not None:
         if event_type or data or metadata or event_id:
             raise click.UsageError("--ndjson takes the type, data, metadata and event id from its lines, not from here")
         events = _batch(ndjson)
-    elif event_type is None:
+    elif not event_type:
         raise click.UsageError("which event? Give its TYPE, or a batch with --ndjson FILE")
     else:
         events = [_event(event_type, data, metadata, event_id)]
 
+    from esx.store.errors import InvalidEvent
+
     async def work(store: EventStore) -> AppendResult:
-        return await store.append(stream, events, expected=expected)
+        try:
+            return await store.append(stream, events, expected=expected)
+        except InvalidEvent as error:
+            if ndjson is not None:
+                raise
+            raise click.ClickException(f"the event cannot be stored: {error.reason}") from None
 
     done = with_store(dsn, work)
     lines = Lines()

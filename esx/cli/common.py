@@ -46,7 +46,7 @@ def database_option(command: Command) -> Command:
 
     def inherit(ctx: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
         above = ctx.parent
-        while not value and above is not None:
+        while value is None and above is not None:
             value, above = above.params.get("dsn"), above.parent
         return value
 

@@ -91,6 +91,7 @@ def _projection(status: ProjectionStatus) -> dict[str, Any]:
         "name": status.name,
         "position": status.position,
         "lag": status.lag,
+        "lag_exact": status.lag_exact,
         "lag_seconds": status.lag_seconds,
         "active": status.active,
         "paused": status.paused,
@@ -128,7 +129,9 @@ def _as_text(health: Health, safe: int, projections: list[ProjectionStatus], add
     lines.append(f"projections    {len(projections) or 'none'}")
     for status in projections:
         doing = "paused" if status.paused else f"pid {status.owner.pid}" if status.owner else "not running"
-        behind = f"{status.lag} behind" + (f" ({lapse(status.lag_seconds)})" if status.lag else "")
+        behind = f"{'' if status.lag_exact else '~'}{status.lag} behind"
+        if status.lag:
+            behind += f" ({lapse(status.lag_seconds)})"
         lines.append(f"               {status.name}: at {status.position}, {behind}, {doing}")
         if status.last_error:
             lines.append(f"                 stopped at the next event: {status.last_error}")

@@ -103,7 +103,10 @@ def cli(ctx: click.Context, dsn: str | None, reducer: str | None) -> None:
 
 def main() -> NoReturn:
     """Run the command line and exit."""
-    signal.signal(signal.SIGTERM, _end_orderly)
+    for name in ("SIGTERM", "SIGHUP"):  # a terminal that is closed sends the second
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:  # nohup has it ignored
+            signal.signal(number, _end_orderly)
     _prepare_streams()
     code = _run()
     try:
@@ -151,7 +154,7 @@ def _run() -> int:
         from esx.store.errors import EsxError, InvalidQuery, WrongVersion
 
         # Imported by whoever raised them, if anybody did.
-        for module, name in (("esx.config", "BadConfig"), ("esx.database", "UnknownConnection")):
+        for module, name in (("esx.config", "BadConfig"), ("esx.database", "BadDatabase")):
             if module in sys.modules and isinstance(error, getattr(sys.modules[module], name)):
                 return _fail(str(error), WRONG_USAGE)
         if isinstance(error, WrongVersion):
@@ -178,6 +181,6 @@ def _drop_stdout() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _end_orderly(_signal: int, _frame: FrameType | None) -> None:
+def _end_orderly(number: int, _frame: FrameType | None) -> None:
     # So that finally blocks run, and the embedded server is stopped if nobody else uses it.
-    raise SystemExit(128 + signal.SIGTERM)
+    raise SystemExit(128 + number)

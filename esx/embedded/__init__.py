@@ -7,6 +7,6 @@ on crash recovery after ten seconds, it makes root's home readable for everybody
 
 from esx.embedded.errors import EmbeddedFailed
 from esx.embedded.paths import DATA_DIR_VARIABLE, data_directory, is_own
-from esx.embedded.server import EmbeddedServer
+from esx.embedded.server import DATABASE, EmbeddedServer
 
-__all__ = ["DATA_DIR_VARIABLE", "EmbeddedFailed", "EmbeddedServer", "data_directory", "is_own"]
+__all__ = ["DATABASE", "DATA_DIR_VARIABLE", "EmbeddedFailed", "EmbeddedServer", "data_directory", "is_own"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from esx.embedded import is_own
+from esx.embedded import DATABASE, is_own
 from esx.load.errors import LoadFailed
 from esx.load.model import run_prefix
 from esx.text import visible
@@ -33,7 +33,7 @@ async def check_may_write(store: EventStore, allowed: str | None) -> None:
         )
     if not place.local:
         raise LoadFailed(f"the store {visible(name, limit=200)} is not on this machine: {remedy}")
-    if place.data_directory is not None and is_own(place.data_directory):
+    if place.data_directory is not None and place.database == DATABASE and is_own(place.data_directory):
         return
     stream = await store.stream_outside(_OURS) or await _somebody_elses(store)
     if stream is not None:

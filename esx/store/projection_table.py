@@ -63,6 +63,11 @@ class ProjectionStatus:
     updated_at: datetime
 
     @property
+    def lag_exact(self) -> bool:
+        """Whether `lag` was counted."""
+        return self.lag <= _COUNTED
+
+    @property
     def active(self) -> bool:
         """Whether an instance runs it. Those behind a connection pooler are not seen."""
         return self.owner is not None
@@ -186,7 +191,7 @@ async def read_status(connection: asyncpg.Connection, layout: Layout) -> list[Pr
             name=row["name"],
             position=row["position"],
             head=row["head"],
-            lag=row["counted"] if row["counted"] <= _COUNTED else max(row["last"] - row["position"], _COUNTED),
+            lag=row["counted"] if row["counted"] <= _COUNTED else max(row["last"] - row["position"], row["counted"]),
             lag_seconds=max(row["seconds"], 0.0),
             paused=row["paused"],
             owner=None

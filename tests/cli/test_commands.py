@@ -53,6 +53,20 @@ async def test_append_keeps_digits_ids_and_metadata(dsn18: str) -> None:
     assert json.loads(line)["event_id"] == event_id
 
 
+@pytest.mark.parametrize(
+    ("arguments", "code", "reason"),
+    [
+        (["$all", "T"], 2, "$all is no stream"),
+        (["", "T"], 2, "STREAM is empty"),
+        (["a-1", ""], 2, "Give its TYPE"),
+        (["a-1", "T", "--expected", "9" * 20], 2, "the highest is 9223372036854775806"),
+        (["a-1", "T", '{"a": "\\u0000"}'], 1, "the event cannot be stored: data: "),
+    ],
+)
+def test_what_cannot_be_appended(dsn18: str, arguments: list[str], code: int, reason: str) -> None:
+    assert reason in one_line_error(esx("append", *arguments, "-d", dsn18), code)
+
+
 async def test_append_a_batch(dsn18: str, tmp_path: Path) -> None:
     batch = tmp_path / "batch.ndjson"
     batch.write_text(
@@ -238,20 +252,21 @@ async def test_no_table_is_said_with_the_remedy(empty_dsn18: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "variables", "names"),
+    ("arguments", "variables", "names", "code"),
     [
-        (["-d", "postgresql://me:hunter2@127.0.0.1:1/x"], {}, "me@127.0.0.1:1/x"),
-        ([], {"ESX_DSN": "postgresql://me:hunter2@127.0.0.1:1/y"}, "127.0.0.1:1/y"),
-        ([], {"DATABASE_URL": "postgresql://me:hunter2@127.0.0.1:1/z"}, "127.0.0.1:1/z"),
-        ([], {"PGHOST": "127.0.0.1", "PGPORT": "1", "PGPASSWORD": "hunter2"}, "127.0.0.1:1"),
-        (["-d", "mysql://me:hunter2@host/x"], {}, "mysql"),
-        (["-d", "postgresql://me:hunter2@127.0.0.1:notaport/x"], {}, "127.0.0.1"),
+        (["-d", "postgresql://me:hunter2@127.0.0.1:1/x"], {}, "me@127.0.0.1:1/x", 1),
+        ([], {"ESX_DSN": "postgresql://me:hunter2@127.0.0.1:1/y"}, "127.0.0.1:1/y", 1),
+        ([], {"DATABASE_URL": "postgresql://me:hunter2@127.0.0.1:1/z"}, "127.0.0.1:1/z", 1),
+        ([], {"PGHOST": "127.0.0.1", "PGPORT": "1", "PGPASSWORD": "hunter2"}, "127.0.0.1:1", 1),
+        (["-d", "mysql://me:hunter2@host/x"], {}, "mysql", 2),
+        (["-d", "postgresql://me:hunter2@127.0.0.1:notaport/x"], {}, "127.0.0.1", 2),
+        (["-d", ""], {}, "--dsn is empty", 2),
     ],
 )
 def test_a_configured_database_that_cannot_be_reached_is_an_error(
-    arguments: list[str], variables: dict[str, str], names: str, tmp_path: Path
+    arguments: list[str], variables: dict[str, str], names: str, code: int, tmp_path: Path
 ) -> None:
-    error = one_line_error(esx("streams", *arguments, ESX_DATA_DIR=str(tmp_path / "unused"), **variables), 1)
+    error = one_line_error(esx("streams", *arguments, ESX_DATA_DIR=str(tmp_path / "unused"), **variables), code)
     assert names in error
     assert "hunter2" not in error
     assert not (tmp_path / "unused").exists()

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.cli.support import esx, ndjson
+from tests.cli.support import Running, esx, ndjson
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,6 +29,18 @@ def home() -> Iterator[str]:
 def test_the_first_command_may_be_one_that_only_reads(home: str) -> None:
     first = esx("streams", "--json", ESX_DATA_DIR=home)
     assert (first.returncode, first.stdout) == (0, ""), first.stderr
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="Windows has no SIGHUP")
+@pytest.mark.parametrize("name", ["SIGHUP", "SIGTERM"])
+async def test_the_server_stops_with_a_command_whose_terminal_is_closed(home: str, name: str) -> None:
+    number = signal.Signals[name]
+    tail = await Running.start("tail", ESX_DATA_DIR=home)
+    assert "following" in await tail.narration()
+    pid_file = Path(home, "postgresql-18", "data", "postmaster.pid")
+    assert pid_file.exists()
+    assert await tail.end(number) == 128 + number
+    assert not pid_file.exists()
 
 
 def test_the_demo_fills_the_store_once(home: str) -> None:

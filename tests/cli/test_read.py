@@ -75,6 +75,7 @@ async def test_what_makes_no_sense_is_refused_in_one_line(dsn18: str, store18: E
         (["--since", "-1h", "--until", "-2h"], 2, "--since is not before --until"),
         (["--where", "$.a >"], 2, "'$.a >' is not a JSONPath"),
         (["--type", "[a"], 2, "[ without its ]"),
+        (["--from", "9" * 20], 2, "a number is too large"),
     ):
         assert reason in one_line_error(esx("read", "$all", *arguments, "-d", dsn18), code)
     assert "no events" in one_line_error(esx("read", "nobody", "--at", "3", "-d", dsn18), 1)

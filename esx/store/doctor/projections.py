@@ -95,7 +95,9 @@ def _judge(found: About, status: ProjectionStatus, now: datetime | None) -> Find
 
 
 def _lag(status: ProjectionStatus) -> str:
-    behind = f"{status.lag:,} events behind" + (f" ({duration(status.lag_seconds)})" if status.lag else "")
+    behind = f"{'' if status.lag_exact else 'about '}{status.lag:,} events behind"
+    if status.lag:
+        behind += f" ({duration(status.lag_seconds)})"
     return f"{shown(status.name)}, at {status.position}, {behind}"
 
 

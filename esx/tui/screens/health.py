@@ -291,7 +291,7 @@ def _projection_line(projection: ProjectionStatus, lags: Iterable[int], width: i
     """Return a projection's name, lag, age of its lag, bars of its lag, and what it does, in columns."""
     room = max(width - 78, 0)
     name = fit(visible(projection.name, limit=200), 20 + room // 3)
-    late = f"{projection.lag:,} behind"
+    late = f"{'' if projection.lag_exact else '~'}{projection.lag:,} behind"
     age = lapse(projection.lag_seconds) if projection.lag else ""
     doing = "paused" if projection.paused else "running" if projection.active else "not running"
     if projection.owner is not None:
