@@ -14,6 +14,7 @@ import importlib.util
 import json
 import os
 import random
+import statistics
 import sys
 import tempfile
 import time
@@ -138,48 +139,58 @@ async def _policies(_running: EmbeddedServer, dsn: str, seconds: float, rounds: 
 
 
 async def _latency(_running: EmbeddedServer, dsn: str, seconds: float, rounds: int) -> None:
-    for rate in (200, 500):
-        options = LoadOptions(users=WRITERS, duration=seconds, warm_up=1, streams=_STREAMS, rate=rate)
-        seen: dict[str, dict[str, list[float]]] = {}
+    """Both at the same time, each at that rate: what disturbs one of them disturbs the other as well."""
+    for rate in (100, 250):
+        options = LoadOptions(users=WRITERS, duration=seconds * 5, warm_up=1, streams=_STREAMS, rate=rate)
+        seen: dict[str, dict[str, list[float]]] = {"p50": {}, "p99": {}}
         for _ in range(rounds):
-            summary = await run(dsn, options)
-            bare = await _bare(dsn, seconds + 1, rate)
-            for rank in ("p50", "p99"):
-                seen.setdefault(rank, {}).setdefault("locust", []).append(summary.percentiles[rank])
-                seen.setdefault(rank, {}).setdefault("bare", []).append(bare[rank])
-        print(f"\nservice time of an append at {rate}/s (ms, medians of {rounds} alternating rounds)")
+            halt = asyncio.Event()
+            bare = asyncio.create_task(_bare(dsn, rate, halt))
+            lines: list[float] = []
+            async for line in run_load(dsn, options):
+                if isinstance(line, LoadSummary):
+                    summary = line
+                    assert summary.verdict == "pass", summary.evidence
+                elif line.total.attempts:
+                    lines.append(time.perf_counter())
+            halt.set()
+            took = sorted(took for at, took in await bare if lines[0] <= at <= lines[-1])
+            for rank, share in (("p50", 0.5), ("p99", 0.99)):
+                seen[rank].setdefault("locust", []).append(summary.percentiles[rank])
+                seen[rank].setdefault("bare", []).append(took[int(len(took) * share)] * 1000)
+        print(f"\nservice time of an append at {rate}/s each (ms, medians of {rounds} rounds of {seconds * 5:g} s)")
         for rank, both in seen.items():
-            locust, plain = (sorted(both[name])[rounds // 2] for name in ("locust", "bare"))
-            print(f"  {rank}: Locust {locust:.3f}, a bare asyncpg loop {plain:.3f}: {locust - plain:+.3f}", flush=True)
+            locust, plain = (statistics.median(both[name]) for name in ("locust", "bare"))
+            apart = statistics.median(a - b for a, b in zip(both["locust"], both["bare"], strict=True))
+            print(
+                f"  {rank}: Locust {locust:.3f}, a bare asyncpg loop at the same time {plain:.3f}; "
+                f"difference {apart:+.3f}, {apart / plain:+.0%}",
+                flush=True,
+            )
 
 
-async def _bare(dsn: str, seconds: float, rate: float) -> dict[str, float]:
-    """Return what a loop of nothing but asyncpg measures at that rate, its first second left out."""
+async def _bare(dsn: str, rate: float, halt: asyncio.Event) -> list[tuple[float, float]]:
+    """Return what a loop of nothing but asyncpg measures at that rate until the halt: when, and how many seconds."""
     append = APPEND.format(stream="$1", version="$2", data="$3", metadata="$4", id="$5")
     version = VERSION.format("$1")
-    begin = time.perf_counter()
-    took: list[float] = []
+    taken: list[tuple[float, float]] = []
 
     async def loop() -> None:
         connection = await asyncpg.connect(dsn)
         due = time.perf_counter()
-        while True:
+        while not halt.is_set():
             due += random.expovariate(rate / WRITERS)
-            if due > begin + seconds:
-                break
             await asyncio.sleep(max(due - time.perf_counter(), 0))
             stream = f"load-bare-{random.randrange(_STREAMS)}"
             at = await connection.fetchval(version, stream)
             began = time.perf_counter()
             with contextlib.suppress(asyncpg.UniqueViolationError):  # a conflict takes its time too
                 await connection.fetchrow(append, stream, at, '{"n":1}', '{"run_id":"bare"}', uuid4())
-            if began > begin + 1:
-                took.append(time.perf_counter() - began)
+            taken.append((began, time.perf_counter() - began))
         await connection.close()
 
     await asyncio.gather(*(loop() for _ in range(WRITERS)))
-    took.sort()
-    return {"p50": took[len(took) // 2] * 1000, "p99": took[int(len(took) * 0.99)] * 1000}
+    return taken
 
 
 if __name__ == "__main__":
