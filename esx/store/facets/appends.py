@@ -41,7 +41,8 @@ class Appends(Reads):
         while True:
             try:
                 _, appender, _ = self._parts or await self._load()
-                async with self._writing() as connection:
+                self._check_writable()
+                with self._pool.idle() or await self._pool.taken() as connection:
                     began = True
                     return await appender.append(connection, stream_id, events, expected, strategy)
             except StoreUnavailable as error:

@@ -59,10 +59,13 @@ class Base:
         return self._pool.lend()
 
     def _writing(self) -> Loan:
+        self._check_writable()
+        return self._pool.lend()
+
+    def _check_writable(self) -> None:
         # A pooler's session cannot be made read-only, as others use it too.
         if self._read_only:
             raise StoreFailed(f"{self.address} was opened read-only: nothing can be changed there")
-        return self._pool.lend()
 
     @contextlib.asynccontextmanager
     async def _at_leisure(self) -> AsyncIterator[Session]:

@@ -32,7 +32,7 @@ class Reads(Base):
     async def version(self, stream_id: str) -> int:
         """Return the version of a stream: its highest stream_seq, -1 if it has no events."""
         _, _, reader = self._parts or await self._load()
-        async with self._connection() as connection:
+        with self._pool.idle() or await self._pool.taken() as connection:
             return await reader.version(connection, stream_id)
 
     async def event(self, global_seq: int) -> Event | None:
