@@ -169,12 +169,17 @@ def configured(connection: Connection, environ: Mapping[str, str]) -> Database:
     )
 
 
+def may_be_name(text: str) -> bool:
+    """Return whether `text` may be the name of a connection of the config file: only then need that be read."""
+    return re.fullmatch(r"[\w.-]+", text.strip()) is not None
+
+
 def _named(text: str, source: str, environ: Mapping[str, str], config: Config | None) -> Database | None:
     """Return the database that has this name; None if `text` is not a name.
 
     Where the config file has no connections a name is that of a local database, as for ``psql -d``.
     """
-    if config is None or not re.fullmatch(r"[\w.-]+", text):
+    if config is None or not may_be_name(text):
         return None
     if text in config.connections:
         return configured(config.connections[text], environ)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from esx.config import load as load_config
-from esx.database import BadDatabase, choose
+from esx.database import BadDatabase, choose, may_be_name
 from esx.load.errors import InvalidOptions
 from esx.load.model import EXPECTED, NOTIFICATIONS, ON_CONFLICT, STRATEGIES, LoadOptions
 from esx.load.options import check_workload
@@ -48,8 +48,8 @@ def add_options(parser: LocustArgumentParser) -> None:
         "--dsn",
         metavar="<dsn>",
         in_web_ui=False,  # a form would show the password to whoever opens the page
-        help="PostgreSQL database, e.g. postgresql://user@host/database. Default: ESX_DSN, else DATABASE_URL, "
-        "else libpq's PG* variables. A worker without one gets the master's",
+        help="PostgreSQL database, e.g. postgresql://user@host/database, or a connection of esx's config file. "
+        "Default: ESX_DSN, else DATABASE_URL, else libpq's PG* variables. A worker without one gets the master's",
     )
     add("--streams", type=int, metavar="<int>", default=_DEFAULT.streams, help="Number of streams to append to")
     add("--hot-streams", type=int, metavar="<int>", default=0, help="How many of the streams are hot. 0: none")
@@ -188,9 +188,11 @@ def own_dsn(options: argparse.Namespace) -> str | None:
 
     It may be the name of a connection of the config file, as everywhere in esx.
     """
-    if not (options.dsn or os.environ.get("ESX_DSN") or os.environ.get("DATABASE_URL")):
+    told = [os.environ.get(variable, "").strip() for variable in ("ESX_DSN", "DATABASE_URL")]
+    if options.dsn is None and not any(told):
         return None
-    database = choose(options.dsn or None, os.environ, load_config(os.environ))
+    text = options.dsn if options.dsn is not None else told[0]
+    database = choose(options.dsn, os.environ, load_config(os.environ) if may_be_name(text) else None)
     if database.embedded:
         raise BadDatabase(
             "locust does not start the PostgreSQL that comes with esx: use `esx load -d embedded`, or name a database"

@@ -6,15 +6,18 @@ import asyncio
 import os
 import subprocess
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
 
+from esx.database import BadDatabase
 from esx.embedded import is_own
 from esx.load.errors import LoadFailed
 from esx.load.safety import check_may_write
 from esx.store import EventStore, NewEvent
 from esx.store.pressure import Place, is_local
+from loadtest.settings import own_dsn
 from tests.cli.support import esx
 from tests.conftest import Servers
 
@@ -88,19 +91,34 @@ async def test_esx_s_own_server_may_hold_stores_that_are_not_to_be_played_with(
 
 def test_plain_locust_takes_connections_by_their_names(dsn18: str, tmp_path: Path) -> None:
     config = tmp_path / "config.toml"
-    config.write_text(f'[connections.test]\ndsn = "{dsn18}"\n[connections.live]\ndsn = "{dsn18}"\nread_only = true\n')
+    config.write_text(f'[connections.test]\ndsn = "{dsn18}"\n')
     named = locust("test", ESX_CONFIG=str(config))
     assert named.returncode == 0, named.stderr
     assert "verdict pass" in named.stderr
-    for name, reason in (
-        ("tset", "is no connection of"),
-        ("live", "is read_only"),
-        ("embedded", "use `esx load -d embedded`"),
-    ):
-        refused = locust(name, ESX_CONFIG=str(config))
-        assert refused.returncode == 1
-        assert reason in refused.stderr.splitlines()[-1]
-        assert "Traceback" not in refused.stderr
+    refused = locust("tset", ESX_CONFIG=str(config))
+    assert refused.returncode == 1
+    assert "is no connection of" in refused.stderr.splitlines()[-1]
+    assert "Traceback" not in refused.stderr
+
+
+def test_which_database_plain_locust_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text("[connections.a]\ndsn = 'postgresql://h/a'\n[connections.b]\ndsn = 'h'\nread_only = true\n")
+    monkeypatch.setenv("ESX_CONFIG", str(config))
+    monkeypatch.delenv("DATABASE_URL", raising=False)
+
+    def told(option: str | None, variable: str = "") -> str | None:
+        monkeypatch.setenv("ESX_DSN", variable)
+        return own_dsn(Namespace(dsn=option))
+
+    assert told("a") == told(None, "a") == "postgresql://h/a"
+    assert told("postgresql://h/x", "a") == "postgresql://h/x"
+    assert told(None) is told(None, "  ") is None
+    for option, reason in (("b", "is read_only"), ("embedded", "use `esx load -d embedded`"), ("", "--dsn is empty")):
+        with pytest.raises(BadDatabase, match=reason):
+            told(option, "a")
+    config.write_text("nonsense")
+    assert told(None, "postgresql://h/x") == "postgresql://h/x", "a config file that is not needed may be broken"
 
 
 async def test_commands_and_plain_locust_obey(dsn18: str, store18: EventStore) -> None:

@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 _EXAMINATION = 1.0
 _GLANCES = 5
 _ONE_ROW = "SELECT 1"
-# Of what a small append costs the client, asyncpg's layers above its protocol are an eighth. They are not for others
-# to pass by, so what is below them is looked at first: another asyncpg is used from above.
+# Of what a small append costs the client, asyncpg's layers above its protocol are an eighth. What they do besides, such
+# as reading the schema anew for composite types, no statement here needs. The protocol is no public interface: an
+# asyncpg whose method is another is used from above.
 _BELOW = ("self", "state", "args", "portal_name", "limit", "return_extra", "timeout")
 _DIRECT = tuple(inspect.signature(BaseProtocol.bind_execute).parameters) == _BELOW
 
@@ -68,7 +69,7 @@ class Session(asyncpg.Connection):
     _server_caps: Any
 
     async def repeat(self, query: str, *arguments: object) -> asyncpg.Record | None:
-        """Run a query that is run again and again, and return its first row, as `fetchrow` does."""
+        """Run a query of at most one row that is run again and again, and return that row or None."""
         kept = self.kept
         if kept is None:
             return await self.fetchrow(query, *arguments)
@@ -78,9 +79,10 @@ class Session(asyncpg.Connection):
             found = kept[query] = (statement, getattr(statement, "_state", None) if _DIRECT else None)
         statement, state = found
         try:
-            if state is None:
+            protocol = self._protocol
+            if state is None or protocol is None:  # terminated: asyncpg says so
                 return await statement.fetchrow(*arguments)
-            rows: list[asyncpg.Record] = await self._protocol.bind_execute(state, arguments, "", 0, False, None)
+            rows: list[asyncpg.Record] = await protocol.bind_execute(state, arguments, "", 0, False, None)
             return rows[0] if rows else None
         except asyncpg.InvalidCachedStatementError:
             # The table was altered meanwhile: nothing was run.

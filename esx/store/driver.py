@@ -66,7 +66,7 @@ def as_store_error(error: BaseException, where: str) -> EsxError | None:
     if isinstance(error, asyncpg.InsufficientPrivilegeError | asyncpg.ReadOnlySQLTransactionError):
         return StoreFailed(f"{where} does not allow it: {text}")
     if isinstance(error, asyncpg.DataError) and "out of int64 range" in text:
-        return InvalidQuery(f"a number is too large: global_seq and stream_seq end at {2**63 - 1}")
+        return InvalidQuery(f"a number is too large: the highest that PostgreSQL holds is {2**63 - 1}")
     if isinstance(error, _BAD_QUERY):
         return InvalidQuery(f"PostgreSQL does not accept this query: {text}")
     if isinstance(error, OverflowError) and "date" in text:

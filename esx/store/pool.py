@@ -134,7 +134,7 @@ class Pool:
 
     def _give_back(self, connection: Session, *, broken: bool = False) -> None:
         self._lent.discard(connection)
-        if broken or self._closed or connection.is_in_transaction():
+        if broken or self._closed or connection.is_closed() or connection.is_in_transaction():
             # A transaction left open could only be one that was cut short.
             connection.terminate()
             self._room += 1

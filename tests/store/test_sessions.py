@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import TYPE_CHECKING
+
 import pytest
 
 from esx.store import EventStore, NewEvent, WrongVersion, connection
 from esx.store.errors import QueryTimeout, StoreFailed
+
+if TYPE_CHECKING:
+    import asyncpg
 
 
 async def test_a_read_only_session_cannot_write(dsn18: str, store18: EventStore) -> None:
@@ -62,3 +68,30 @@ async def test_what_is_kept_prepared_outlives_a_change_of_the_table(
         with pytest.raises(WrongVersion, match="its version is 1"):
             await store.append("s-1", [NewEvent("T")], expected=0)
     assert await store18.version("s-1") == 1
+
+
+@pytest.mark.parametrize("direct", [True, False])
+async def test_a_connection_that_is_terminated_between_two_questions_is_a_lost_one(
+    dsn18: str, store18: EventStore, monkeypatch: pytest.MonkeyPatch, direct: bool
+) -> None:
+    monkeypatch.setattr(connection, "_DIRECT", direct)
+    async with EventStore.connect(dsn18, max_connections=1) as store:
+        await store.append("s-1", [NewEvent("T")])
+        repeat = connection.Session.repeat
+        terminated: list[connection.Session] = []
+
+        async def repeating(self: connection.Session, query: str, *arguments: object) -> asyncpg.Record | None:
+            row = await repeat(self, query, *arguments)
+            if not terminated:
+                terminated.append(self)
+                self.terminate()
+            return row
+
+        with pytest.raises(WrongVersion):
+            await store.append("s-1", [NewEvent("T")], expected=7)
+        monkeypatch.setattr(connection.Session, "repeat", repeating)
+        with pytest.raises(WrongVersion, match="its version is 0"):
+            await store.append("s-1", [NewEvent("T")], expected=7)
+        assert terminated
+        async with asyncio.timeout(10):
+            assert await store.version("s-1") == 0

@@ -91,9 +91,9 @@ async def read_table(connection: asyncpg.Connection) -> Table:
         SELECT current_database()::text AS database, c.oid, c.relkind::text AS kind,
                c.relpersistence::text AS persistence,
                -- In the pages of now, as `read_health` has it.
-               CASE WHEN c.reltuples >= 0 AND c.relpages >= 10
-                    THEN c.reltuples / c.relpages * pg_relation_size(c.oid) / current_setting('block_size')::int
-                    ELSE c.reltuples END::bigint AS estimated,
+               coalesce(CASE WHEN c.reltuples >= 0 AND c.relpages >= 10 AND c.relkind = 'r' THEN
+                   c.reltuples / c.relpages * pg_relation_size(c.oid) / current_setting('block_size')::int
+               END, c.reltuples)::bigint AS estimated,
                coalesce(pg_relation_size(c.oid), 0) AS bytes,
                CASE WHEN has_table_privilege(c.oid, 'SELECT')
                     THEN EXISTS (SELECT 1 FROM pg_stats s WHERE s.schemaname = n.nspname AND s.tablename = c.relname)
