@@ -102,7 +102,7 @@ class Run:
         """Let the clock run: users can begin."""
         self._began = time.perf_counter()
         if self.workshop is not None:
-            self.workshop.counted_from = time.perf_counter_ns() + int(self.options.warm_up * 1e9)
+            self.workshop.begin()
         self.spawn(gevent.spawn_later(self.options.warm_up, self.collector.gauge.mark))
         if self.watch is not None:
             self.watch.begin()
@@ -177,6 +177,10 @@ class Run:
         """End the writing: every user of this process has stopped. Return what they were told."""
         if self.ended is None:
             self.ended = time.perf_counter()
+            if self.workshop is not None:
+                # Until the last append, or the time was up: that users are then taken down is no time of the run's.
+                due = self._began + self.options.warm_up + self.options.duration
+                self.ended = min(self.ended, max(self.workshop.last_ended / 1e9, due))
             gevent.killall([each for each in self._greenlets if each is not gevent.getcurrent()], block=False)
             self.collector.collect()
             if self.workshop is not None:

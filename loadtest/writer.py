@@ -47,9 +47,19 @@ class Workshop:
         self.left = budget
         """How many appends may still be begun."""
         self.in_flight = 0
+        self.last_ended = 0
+        """When the last append ended, however it did; on the clock of `time.perf_counter_ns`."""
         self.lines: dict[int, Line] = {}
-        self.counted_from = time.perf_counter_ns() + int(options.warm_up * 1e9)
+        self.counted_from = 0
         """Commands begun before that are not counted; on the clock of `time.perf_counter_ns`."""
+        self.until = 0
+        """No command begins after that: users are taken down one by one, and the last would have the store alone."""
+        self.begin()
+
+    def begin(self) -> None:
+        """Let the clock run from now on."""
+        self.counted_from = time.perf_counter_ns() + int(self.options.warm_up * 1e9)
+        self.until = self.counted_from + int(self.options.duration * 1e9)
 
     @contextlib.asynccontextmanager
     async def turn(self, stream: int) -> AsyncIterator[Line]:
@@ -140,6 +150,8 @@ class Writer:
         """Append to some stream, trying as often as the options say; return False if nothing more may be appended."""
         stream = self._pick()
         now = time.perf_counter_ns()
+        if now >= self._shop.until:
+            return False
         counts = now >= self._shop.counted_from
         command = Command(stream, f"{self._shop.prefix}{stream}", due, counts, self._tries, now)
         if not self._takes_turns:
@@ -210,6 +222,7 @@ class Writer:
                 return _STORED
             finally:
                 shop.in_flight -= 1
+                shop.last_ended = time.perf_counter_ns()
             if line is not None:
                 line.version = None
             command.tries_left -= 1
