@@ -179,8 +179,7 @@ class Run:
             self.ended = time.perf_counter()
             if self.workshop is not None:
                 # Until the last append, or the time was up: that users are then taken down is no time of the run's.
-                due = self._began + self.options.warm_up + self.options.duration
-                self.ended = min(self.ended, max(self.workshop.last_ended / 1e9, due))
+                self.ended = min(self.ended, max(self.workshop.last_ended, self.workshop.until) / 1e9)
             gevent.killall([each for each in self._greenlets if each is not gevent.getcurrent()], block=False)
             self.collector.collect()
             if self.workshop is not None:

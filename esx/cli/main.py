@@ -101,15 +101,15 @@ def cli(ctx: click.Context, dsn: str | None, reducer: str | None) -> None:
         raise click.UsageError(f"--reducer belongs after the command: esx {ctx.invoked_subcommand} --reducer ...")
 
 
-_ENDING = ("SIGTERM", "SIGHUP")  # the second comes when the terminal is closed
+# The second comes when the terminal is closed; Windows has none.
+_ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
 def main() -> NoReturn:
     """Run the command line and exit."""
-    for name in _ENDING:
-        number = getattr(signal, name, None)
-        if number is not None and signal.getsignal(number) is signal.SIG_DFL:  # nohup has it ignored
-            signal.signal(number, _end_orderly)
+    for each in _ENDING:
+        if signal.getsignal(each) is signal.SIG_DFL:  # nohup has it ignored
+            signal.signal(each, _end_orderly)
     _prepare_streams()
     code = _run()
     try:
@@ -187,7 +187,6 @@ def _drop_stdout() -> None:
 def _end_orderly(number: int, _frame: FrameType | None) -> None:
     # So that finally blocks run, and the embedded server is stopped if nobody else uses it. Undisturbed: the shell and
     # the kernel may both tell of a closed terminal.
-    for name in _ENDING:
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    for each in _ENDING:
+        signal.signal(each, signal.SIG_IGN)
     raise SystemExit(128 + number)

@@ -29,7 +29,6 @@ from esx.embedded.stopping import clear_remains, shut_down
 from esx.text import visible
 
 if TYPE_CHECKING:
-    import subprocess
     from collections.abc import Callable
     from contextlib import AbstractContextManager
     from pathlib import Path
@@ -229,11 +228,11 @@ class EmbeddedServer:
     # --- the database
 
     def _has_database(self) -> bool:
-        done = self._run([self.bin_dir / "psql", *self._connection(), "-X", "-d", DATABASE, "-c", ""])
+        done = run([self.bin_dir / "psql", *self._connection(), "-X", "-d", DATABASE, "-c", ""])
         return done.returncode == 0
 
     def _create_database(self) -> None:
-        done = self._run([self.bin_dir / "createdb", *self._connection(), DATABASE])
+        done = run([self.bin_dir / "createdb", *self._connection(), DATABASE])
         if done.returncode and "already exists" not in done.stderr:
             raise EmbeddedFailed(
                 f"cannot create the database {DATABASE} in the embedded PostgreSQL: {reason(done.stderr)}: "
@@ -242,6 +241,3 @@ class EmbeddedServer:
 
     def _connection(self) -> list[str]:
         return ["-h", str(self.socket_dir), "-p", str(PORT), "-U", SUPERUSER, "-w"]
-
-    def _run(self, command: list[str | Path], *, as_server: bool = False) -> subprocess.CompletedProcess[str]:
-        return run(command, self._cluster.account if as_server else None)

@@ -42,6 +42,12 @@ class Health:
     writers: tuple[Writer, ...]
 
 
+# As the planner does: the density of the last ANALYZE, if it saw enough, in the pages of now.
+ESTIMATED_ROWS = """
+    CASE WHEN c.reltuples >= 0 AND c.relpages >= 10
+         THEN c.reltuples / c.relpages * pg_relation_size(c.oid) / current_setting('block_size')::int END
+"""
+"""SQL for about how many rows the table `c` of pg_class has; NULL where too little is known."""
 _FIGURES = [field.name for field in fields(Health) if field.name != "writers"]
 
 
@@ -54,14 +60,10 @@ async def read_health(connection: asyncpg.Connection, layout: Layout) -> Health:
                {layout.head()},
                coalesce((SELECT min(global_seq) FROM {layout.table}), 0), coalesce(last.global_seq, 0),
                last.created_at,
-               -- As the planner does: the density of the last ANALYZE, if it saw enough, in the pages of now.  Between
-               -- the first and the last number there cannot be more; else that is all there is to go by.
-               (SELECT least(
-                    CASE WHEN reltuples >= 0 AND relpages >= 10 THEN
-                        reltuples / relpages * pg_relation_size(oid) / current_setting('block_size')::int
-                    END,
+               -- Between the first and the last number there cannot be more; else that is all there is to go by.
+               (SELECT least({ESTIMATED_ROWS},
                     last.global_seq - (SELECT min(global_seq) FROM {layout.table}) + 1, 9e18)
-                FROM pg_class WHERE oid = '{layout.table}'::regclass)::numeric::bigint,
+                FROM pg_class c WHERE c.oid = '{layout.table}'::regclass)::numeric::bigint,
                pg_table_size('{layout.table}'), pg_indexes_size('{layout.table}'),
                CASE WHEN pg_is_in_recovery() THEN 0 ELSE pg_notification_queue_usage() END,
                EXISTS (SELECT 1 FROM pg_trigger WHERE tgrelid = '{layout.table}'::regclass

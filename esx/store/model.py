@@ -84,12 +84,13 @@ def check_expected(expected: ExpectedVersion) -> ExpectedVersion:
     """Return `expected` if it is one; raises ValueError for a negative or too large number."""
     if isinstance(expected, bool) or not isinstance(expected, Expected | int):
         raise TypeError(f"expected must be ANY, NO_STREAM, STREAM_EXISTS or an int, not {expected!r}")
-    if isinstance(expected, int) and expected >= 2**63 - 1:
-        raise ValueError(f"{expected} is not a version: the highest is {2**63 - 2}")
-    if isinstance(expected, int) and expected < 0:
-        raise ValueError(
-            f"{expected} is not a version: versions start at 0 (for a stream without events use NO_STREAM)"
+    if isinstance(expected, int) and not 0 <= expected < 2**63 - 1:
+        why = (
+            "versions start at 0 (for a stream without events use NO_STREAM)"
+            if expected < 0
+            else f"the highest is {2**63 - 2}"
         )
+        raise ValueError(f"{expected} is not a version: {why}")
     return expected
 
 

@@ -247,7 +247,7 @@ class Reader:
         It reads the events backwards and keeps those that are the last of their stream.
         """
         rows = await connection.fetch(
-            self._recent.format(scan=int(scan)),
+            self._recent.format(scan=scan),
             _LAST_SEQ if before is None else before,
             prefix,
             None if match is None else glob_to_regex(match),

@@ -14,6 +14,8 @@ import pytest
 
 from esx import EventStore, NewEvent, StoreFailed
 from esx.embedded import EmbeddedServer
+from esx.embedded.account import account_for
+from esx.embedded.programs import run
 from tests.store.proxy import proxied
 
 if TYPE_CHECKING:
@@ -30,12 +32,12 @@ def standby_of(server: EmbeddedServer) -> Iterator[EmbeddedServer]:
     directory.chmod(0o777)
     data = directory / f"postgresql-{server.version}" / "data"
     try:
-        copied = server._run(
+        copied = run(
             [
                 *(server.bin_dir / "pg_basebackup", "-h", str(server.socket_dir), "-U", "postgres"),
                 *("-D", data, "--write-recovery-conf", "--checkpoint=fast", "--wal-method=stream"),
             ],
-            as_server=True,
+            account_for(server.data_dir),
         )
         assert copied.returncode == 0, copied.stderr
         for of_the_primary in data.glob(".s.PGSQL.*"):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from esx.store.doctor.finding import About, quoted, shown, size
+from esx.store.health import ESTIMATED_ROWS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -87,13 +88,10 @@ class Table:
 async def read_table(connection: asyncpg.Connection) -> Table:
     """Read the facts about the table from the catalog."""
     row = await connection.fetchrow(
-        """
+        f"""
         SELECT current_database()::text AS database, c.oid, c.relkind::text AS kind,
                c.relpersistence::text AS persistence,
-               -- In the pages of now, as `read_health` has it.
-               coalesce(CASE WHEN c.reltuples >= 0 AND c.relpages >= 10 AND c.relkind = 'r' THEN
-                   c.reltuples / c.relpages * pg_relation_size(c.oid) / current_setting('block_size')::int
-               END, c.reltuples)::bigint AS estimated,
+               coalesce({ESTIMATED_ROWS}, c.reltuples)::bigint AS estimated,
                coalesce(pg_relation_size(c.oid), 0) AS bytes,
                CASE WHEN has_table_privilege(c.oid, 'SELECT')
                     THEN EXISTS (SELECT 1 FROM pg_stats s WHERE s.schemaname = n.nspname AND s.tablename = c.relname)
