@@ -79,6 +79,14 @@ def filter_options(command: Command) -> Command:
     return command
 
 
+def no_such_stream(stream: str) -> click.ClickException:
+    """Return the error for a stream without events, with how to find the one that was meant."""
+    shown = visible(stream, limit=200)
+    return click.ClickException(
+        f"stream {shown} has no events; `esx streams --match '*{shown}*'` may find the one you mean"
+    )
+
+
 def narrate(text: str) -> None:
     """Say something to the person at the terminal, on stderr: stdout is data."""
     click.echo(visible(text), err=True)

@@ -94,7 +94,8 @@ class _Reader:
                 os.close(self._descriptor)
                 raise IsADirectoryError(21, "Is a directory")
         except (OSError, ValueError) as error:
-            raise click.FileError(file, getattr(error, "strerror", None) or str(error)) from None
+            reason = getattr(error, "strerror", None) or str(error)
+            raise click.BadParameter(f"{file!r}: {reason}", param_hint="FILE") from None
         self.size = status.st_size if stat.S_ISREG(status.st_mode) else None
 
     async def pieces(self) -> AsyncGenerator[bytes, None]:

@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from esx.cli.common import Lines, ProgressLine, database_option, json_option, narrate, with_store
+from esx.cli.common import Lines, ProgressLine, database_option, json_option, narrate, no_such_stream, with_store
 from esx.cli.printing import print_events
 from esx.cli.times import as_moment, as_position
-from esx.text import visible
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -165,8 +164,5 @@ async def _explain_nothing(store: EventStore, stream: str | None, *, chosen: boo
         return
     version = await store.version(stream)
     if version < 0:
-        raise click.ClickException(
-            f"stream {visible(stream, limit=200)} has no events; `esx streams --match '*{visible(stream)}*'` "
-            "may find the one you mean"
-        )
+        raise no_such_stream(stream)
     narrate("no event passes" if chosen else f"nothing there: the stream's version is {version}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from esx.cli.common import Lines, database_option, json_option, narrate, with_store
+from esx.cli.common import Lines, database_option, json_option, narrate, no_such_stream, with_store
 from esx.cli.reducer import reducer_of, reducer_option
 from esx.cli.times import as_position
 from esx.text import iso_utc, visible
@@ -43,7 +43,7 @@ def command(dsn: str | None, stream: str, at: Position | None, each: bool, reduc
     async def work(store: EventStore) -> None:
         last = await store.version(stream)
         if last < 0:
-            raise click.ClickException(f"stream {visible(stream, limit=200)} has no events")
+            raise no_such_stream(stream)
         until = await _version(store, stream, at, last)
         lines = Lines()
         if each:

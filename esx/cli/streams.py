@@ -42,7 +42,7 @@ def command(
 ) -> None:
     """List streams with their version, number of events, and last event.
 
-    Counts of more than 100 streams in a category are estimates, marked with ~ (in JSON: "exact": false).
+    The streams of a category with many of them are estimated, marked with ~ (in JSON: "exact": false).
     """
     if match is not None and contains is not None:
         raise click.UsageError("choose streams by --match or by --contains, not by both")

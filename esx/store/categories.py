@@ -19,11 +19,15 @@ if TYPE_CHECKING:
     from esx.store.scale import NameScale
 
 COUNTED = 100
-"""Up to so many streams of a category are counted; more are estimated."""
+"""So many streams of a category are counted in any case; more only as far as `SHARED` goes."""
+SHARED = 2000
+"""Up to so many streams are counted in all, divided evenly among the categories of a page."""
+_DRAWN = 100
+"""By up to so many streams drawn by chance it is estimated how many a category has."""
 
 
 class CategorySummary(NamedTuple):
-    """A category at a glance. `streams` is how many it has, or, unless `exact`, about how many, but more than 100."""
+    """A category at a glance. `streams` is how many it has, or, unless `exact`, about how many, but at least 101."""
 
     category: str
     streams: int
@@ -55,6 +59,10 @@ class CategoryReader:
 
     def __init__(self, layout: Layout) -> None:
         self._byte_order = layout.byte_order
+        self._lengths_query = (
+            f"SELECT drawn.id, (SELECT max(stream_seq) + 1 FROM {layout.table} WHERE stream_id = drawn.id) "
+            "FROM unnest($1::text[]) drawn (id)"
+        )
         self._queries = {backwards: _categories(layout.table, backwards=backwards) for backwards in (False, True)}
 
     async def page(
@@ -81,18 +89,41 @@ class CategoryReader:
                 "streams can be listed by category only where ids sort by bytes: "
                 'ALTER TABLE events ALTER COLUMN stream_id TYPE text COLLATE "C"'
             )
-        rows = await connection.fetch(self._queries[backwards], start, limit, COUNTED)
-        found = []
-        for category, dashed, emitted, streams in rows:
-            if emitted:
-                exact = streams <= COUNTED
-                if not exact and scale is not None:
-                    streams = max(scale.count(category + "-", category + "."), streams)  # noqa: PLW2901
-                found.append(CategorySummary(category, streams, exact, dashed))
+        rows = await connection.fetch(self._queries[backwards], start, limit, COUNTED, SHARED)
+        found = [
+            CategorySummary(category, streams, streams <= counted, dashed)
+            for category, dashed, emitted, streams, counted in rows
+            if emitted
+        ]
+        if scale is not None:
+            found = await self._estimated(connection, found, scale)
         if len(rows) < limit:
             return CategoryPage(found, None)
         last = rows[-1]
         return CategoryPage(found, last[0] + ("-" if last[1] else ""))
+
+    async def _estimated(
+        self, connection: asyncpg.Connection, found: list[CategorySummary], scale: NameScale
+    ) -> list[CategorySummary]:
+        """Return the categories, those that have more streams than were counted with an estimate."""
+        drawn = {
+            summary.category: scale.drawn(summary.category + "-", summary.category + ".", _DRAWN)
+            for summary in found
+            if not summary.exact
+        }
+        if not drawn:
+            return found
+        ids = [name for names in drawn.values() for name in names]
+        lengths = {row[0]: row[1] for row in await connection.fetch(self._lengths_query, ids) if row[1]}
+        estimated = []
+        for summary in found:
+            if not summary.exact:
+                low, high = summary.category + "-", summary.category + "."
+                known = [lengths[name] for name in drawn[summary.category] if name in lengths]
+                estimate = scale.count_by(low, high, known) if known else scale.count(low, high)
+                summary = summary._replace(streams=max(estimate, summary.streams))  # noqa: PLW2901
+            estimated.append(summary)
+        return estimated
 
 
 def _behind(place: str) -> str:
@@ -102,7 +133,7 @@ def _behind(place: str) -> str:
 
 
 def _categories(table: str, *, backwards: bool) -> str:
-    """$1 where to start, $2 rows, $3 how many streams of each to count.
+    """$1 where to start, $2 rows, $3 how many streams of each to count at least, $4 of all of them together.
 
     A stream named like a category, without a dash, belongs to it; it is a category of its own only where there is no
     other stream in it.
@@ -120,9 +151,10 @@ def _categories(table: str, *, backwards: bool) -> str:
             (SELECT f.*, 1 FROM ({next_id % "$1"}) f)
             UNION ALL
             SELECT f.*, walk.n + 1 FROM walk CROSS JOIN LATERAL ({next_id % "walk.pos"}) f WHERE walk.n < $2
-        )
-        SELECT walk.category, walk.dashed, walk.dashed OR own.low IS NULL, counted.streams + named.streams
-        FROM walk
+        ), share AS (SELECT greatest($3::bigint, $4::bigint / greatest(count(*), 1)) AS streams FROM walk)
+        SELECT walk.category, walk.dashed, walk.dashed OR own.low IS NULL,
+               counted.streams + named.streams, share.streams
+        FROM walk CROSS JOIN share
         LEFT JOIN LATERAL (SELECT s.stream_id AS low FROM {table} s
                            WHERE NOT walk.dashed AND s.stream_id >= walk.category || '-'
                              AND s.stream_id < walk.category || '.'
@@ -137,7 +169,7 @@ def _categories(table: str, *, backwards: bool) -> str:
                     SELECT s.stream_id FROM {table} s
                     WHERE s.stream_id > ids.stream_id AND s.stream_id < walk.category || '.'
                     ORDER BY s.stream_id LIMIT 1) f
-                WHERE ids.n <= $3
+                WHERE ids.n <= share.streams
             ) SELECT coalesce(max(n), 0)::bigint AS streams FROM ids
         ) counted
         CROSS JOIN LATERAL (SELECT count(*) AS streams FROM (SELECT FROM {table} s WHERE s.stream_id = walk.category

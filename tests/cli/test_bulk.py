@@ -119,8 +119,8 @@ async def test_bad_input_is_told_in_one_line(dsn18: str, tmp_path: Path) -> None
     bad.write_text(good * 10_000 + "{}\n")
     error = one_line_error(esx("import", str(bad), "-d", dsn18), 1)
     assert "line 10001: stream_id is missing; 10,000 events were stored before: run the same import again" in error
-    assert "/no/such" in one_line_error(esx("import", "/no/such", "-d", dsn18), 1)
-    assert "irectory" in one_line_error(esx("import", str(tmp_path), "-d", dsn18), 1)
+    assert "/no/such" in one_line_error(esx("import", "/no/such", "-d", dsn18), 2)
+    assert "irectory" in one_line_error(esx("import", str(tmp_path), "-d", dsn18), 2)
     assert "FILE" in one_line_error(esx("import", "-d", dsn18), 2)
     assert "--from" in one_line_error(esx("export", "--from", "-1", "-d", dsn18), 2)
     assert esx("import", "-", "-d", dsn18, stdin="").stdout == "imported 0 events\n"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
-from esx.store.categories import COUNTED, CategoryReader
+from esx.store.categories import SHARED, CategoryReader
 from esx.store.layout import Layout
 from esx.store.reading import Reader, StoredId
 
@@ -94,14 +94,14 @@ async def reads(reader: Reader, categories: CategoryReader, c: Any) -> AsyncIter
         for place in (None, "s-"):
             found = await categories.page(c, after=place, limit=3, backwards=back, scale=None)
             assert len(found.categories) <= 3
-            yield "categories.page", 3 * (COUNTED + 4)
+            yield "categories.page", SHARED + 3 * 4
     for before in (None, 90_000):
         for match in (None, "*7"):
             await reader.streams_by_recent(c, before=before, prefix="", match=match, limit=PAGE, scan=SCAN)
             # For each event, whether a later one of its stream is there; where the scan ended; where the streams begin.
             yield "streams_by_recent", 3 * SCAN + PAGE
     await categories.one(c, "s-", scale=None)
-    yield "categories.one", COUNTED + 4
+    yield "categories.one", SHARED + 4
     await reader.previous(c, "hot", 20_000, "none such", SCAN)
     yield "previous", SCAN
     await reader.event(c, 70_000)

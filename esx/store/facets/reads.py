@@ -238,7 +238,8 @@ class Reads(Base):
     ) -> CategoryPage:
         """Return a page of categories (the part of a stream's id before the first ``-``) after the place `after`.
 
-        Up to 100 streams of each are counted, more are estimated. A page costs the same at any size of the store.
+        Up to 2,000 streams are counted, divided evenly among the categories of the page, but 100 of each in any case;
+        more are estimated. A page costs the same at any size of the store.
         """
         scale = await self.name_scale()
         async with self._connection() as connection:
