@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from esx.cli.common import Lines, database_option, json_option, with_store
+from esx.cli.common import Lines, database_option, json_option, narrate, with_store
 from esx.text import ago, iso_utc, lapse
 from esx.times import iso
 
@@ -29,18 +29,23 @@ def command(dsn: str | None, as_json: bool) -> None:
     """Print the state of the store in figures, in the same time at any size.
 
     Head, safe position, writers in flight, projections and their lag, notification, and sizes. What is wrong, and its
-    remedy, is what `esx doctor` tells. With --json it is one object; estimated_events is an estimate.
+    remedy, is what `esx doctor` tells. With --json it is one object; estimated_events is an estimate, head the highest
+    visible number unless head_exact, and projections null where this user may not read them.
     """
 
     async def work(store: EventStore) -> None:
-        from esx.store import SchemaMissing
+        from esx.store import NotAllowed, SchemaMissing
 
         health = await store.health()
         safe = (await store.feed_from_end()).position
+        projections: list[ProjectionStatus] | None
         try:
             projections = await store.projections()
         except SchemaMissing:  # a store that esx did not make
             projections = []
+        except NotAllowed as error:
+            projections = None
+            narrate(str(error))
         lines = Lines()
         if as_json:
             lines.json(json.dumps(_as_json(health, safe, projections, store.address), ensure_ascii=False))
@@ -51,7 +56,7 @@ def command(dsn: str | None, as_json: bool) -> None:
     with_store(dsn, work, read_only=True)
 
 
-def _as_json(health: Health, safe: int, projections: list[ProjectionStatus], address: str) -> dict[str, Any]:
+def _as_json(health: Health, safe: int, projections: list[ProjectionStatus] | None, address: str) -> dict[str, Any]:
     return {
         "at": iso_utc(health.at),
         "address": address,
@@ -60,13 +65,14 @@ def _as_json(health: Health, safe: int, projections: list[ProjectionStatus], add
         "user": health.user,
         "standby": health.recovering,
         "head": health.head,
+        "head_exact": health.head_exact,
         "first": health.first,
         "last": health.last,
         "last_created_at": _time(health.last_created_at),
         "safe": safe,
         "lag": max(health.head - safe, 0),
         "writers": [_writer(writer) for writer in health.writers],
-        "projections": [_projection(projection) for projection in projections],
+        "projections": None if projections is None else [_projection(projection) for projection in projections],
         "doorbell": health.doorbell,
         "notify_queue": health.notify_queue,
         "estimated_events": health.estimated_events,
@@ -106,14 +112,14 @@ def _time(moment: datetime | None) -> str | None:
     return None if moment is None else iso_utc(moment)
 
 
-def _as_text(health: Health, safe: int, projections: list[ProjectionStatus], address: str) -> list[str]:
+def _as_text(health: Health, safe: int, projections: list[ProjectionStatus] | None, address: str) -> list[str]:
     size = health.table_bytes + health.index_bytes
     each = f", ~{_size(size / health.estimated_events)} an event" if health.estimated_events >= _MANY else ""
     role = "standby" if health.recovering else "primary"
     lines = [
         f"server         PostgreSQL {health.server_version}, {role}, {address}",
         f"connections    {health.connections} of {health.max_connections}",
-        f"head           {health.head}",
+        f"head           {health.head}{'' if health.head_exact else '  or above: this user may not read the sequence'}",
         f"last visible   {health.last}  {iso(health.last_created_at)}",
         f"safe position  {safe}  {max(health.head - safe, 0)} numbers behind the head",
         f"events         ~{health.estimated_events}",
@@ -126,6 +132,8 @@ def _as_text(health: Health, safe: int, projections: list[ProjectionStatus], add
         who = "a prepared transaction" if writer.pid is None else f"pid {writer.pid}"
         about = [writer.application, writer.state, f"open {ago(writer.since, health.at)}" if writer.since else None]
         lines.append(f"               {', '.join([who, *(part for part in about if part)])}")
+    if projections is None:
+        return [*lines, "projections    this user may not read them"]
     lines.append(f"projections    {len(projections) or 'none'}")
     for status in projections:
         doing = "paused" if status.paused else f"pid {status.owner.pid}" if status.owner else "not running"

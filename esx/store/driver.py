@@ -6,7 +6,15 @@ import asyncio
 
 import asyncpg
 
-from esx.store.errors import EsxError, InvalidQuery, QueryTimeout, SchemaMissing, StoreFailed, StoreUnavailable
+from esx.store.errors import (
+    EsxError,
+    InvalidQuery,
+    NotAllowed,
+    QueryTimeout,
+    SchemaMissing,
+    StoreFailed,
+    StoreUnavailable,
+)
 
 _GONE = (
     asyncpg.PostgresConnectionError,
@@ -64,7 +72,7 @@ def as_store_error(error: BaseException, where: str) -> EsxError | None:
     if isinstance(error, asyncpg.QueryCanceledError):
         return StoreFailed(f"PostgreSQL cancelled the query: {text}")
     if isinstance(error, asyncpg.InsufficientPrivilegeError | asyncpg.ReadOnlySQLTransactionError):
-        return StoreFailed(f"{where} does not allow it: {text}")
+        return NotAllowed(f"{where} does not allow it: {text}")
     if isinstance(error, asyncpg.DataError) and "out of int64 range" in text:
         return InvalidQuery(f"a number is too large: the highest that PostgreSQL holds is {2**63 - 1}")
     if isinstance(error, _BAD_QUERY):

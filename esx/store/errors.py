@@ -138,4 +138,8 @@ class QueryTimeout(EsxError):
 
 
 class StoreFailed(EsxError):
-    """PostgreSQL refused a statement for a reason that is not the caller's input, e.g. missing rights."""
+    """PostgreSQL refused a statement for a reason that is not the caller's input."""
+
+
+class NotAllowed(StoreFailed):
+    """The user lacks a right, or the session may only read."""

@@ -20,7 +20,8 @@ class Health:
     """Figures of one moment. Sizes are bytes; `estimated_events` comes from statistics and the table's present size.
 
     `first` and `last` are the lowest and the highest global_seq that is visible, 0 if none is, `head` the highest one
-    handed out. `notify_queue` is the used fraction of the notification queue, 0 to 1.
+    handed out; unless `head_exact`, the user may not know that, and it is `last`. `notify_queue` is the used fraction
+    of the notification queue, 0 to 1.
     """
 
     at: datetime
@@ -29,6 +30,7 @@ class Health:
     user: str
     recovering: bool
     head: int
+    head_exact: bool
     first: int
     last: int
     last_created_at: datetime | None
@@ -57,7 +59,7 @@ async def read_health(connection: asyncpg.Connection, layout: Layout) -> Health:
         f"""
         SELECT clock_timestamp(), current_setting('server_version'), current_database(), current_user::text,
                pg_is_in_recovery(),
-               {layout.head()},
+               {layout.head()}, {layout.head_exact()},
                coalesce((SELECT min(global_seq) FROM {layout.table}), 0), coalesce(last.global_seq, 0),
                last.created_at,
                -- Between the first and the last number there cannot be more; else that is all there is to go by.

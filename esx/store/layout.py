@@ -55,5 +55,19 @@ class Layout:
         return f"SELECT coalesce(max(stream_seq), -1) AS version FROM {self.table} WHERE stream_id = $1"
 
     def head(self) -> str:
-        """Return the expression for the highest global_seq handed out, 0 before the first."""
-        return f"coalesce(pg_sequence_last_value(pg_get_serial_sequence('{self.table}', 'global_seq')::regclass), 0)"
+        """Return the expression for the highest global_seq handed out, 0 before the first.
+
+        For a user who may not ask the sequence it is the highest one visible.
+        """
+        return (
+            f"coalesce(CASE WHEN {self.head_exact()} THEN pg_sequence_last_value({self._sequence}) "
+            f"ELSE (SELECT max(global_seq) FROM {self.table}) END, 0)"
+        )
+
+    def head_exact(self) -> str:
+        """Return the condition on which `head` is what the sequence says."""
+        return f"coalesce(has_sequence_privilege({self._sequence}, 'SELECT, USAGE'), false)"
+
+    @property
+    def _sequence(self) -> str:
+        return f"pg_get_serial_sequence('{self.table}', 'global_seq')::regclass"

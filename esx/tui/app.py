@@ -66,6 +66,10 @@ _UNREACHABLE = (
     "Is the server running, and is this the right address? Give another with --dsn, ESX_DSN, DATABASE_URL or PG*.\n"
     "It is tried again every few seconds.\n\nr  tries now   ctrl+o  other connections   q  quits"
 )
+_NOT_ALLOWED = (
+    "GRANT SELECT ON events TO this user, or connect as another.  esx doctor  (with the same --dsn) tells what else\n"
+    "is missing. This screen goes on by itself then.\n\nr  looks again now   ctrl+o  other connections   q  quits"
+)
 _NO_SCHEMA = (
     "Run  esx init  on this database to create it (with the same --dsn); this screen goes on by itself then.\n\n"
     "r  looks again now   ctrl+o  other connections   q  quits"
@@ -136,6 +140,7 @@ class Explorer(Keyed, App[None]):
         self._background = background
         self._run_load = run_load
         self._wanted = "streams-screen"
+        self._leaving = False
         self._under_trail = self._wanted
         self._started_by = os.getppid()
         self._mounting = asyncio.Lock()
@@ -228,6 +233,15 @@ class Explorer(Keyed, App[None]):
     def _told(self, message: str) -> None:
         self.notify(visible(message, limit=300), severity="warning", timeout=8, markup=False)
 
+    async def action_quit(self) -> None:
+        """Leave. What should not be cut off is stopped first, as long as that is not asked for twice."""
+        waits_for = "" if self._leaving else next(filter(None, (p.stop(self.exit) for p in self._main.query(Pane))), "")
+        self._leaving = True
+        if waits_for:
+            self.notify(f"{waits_for}; q again leaves at once", timeout=60, markup=False)
+        else:
+            self.exit()
+
     def action_connections(self) -> None:
         """Choose another database."""
         from esx.tui.widgets.picker import ConnectionPicker
@@ -265,6 +279,8 @@ class Explorer(Keyed, App[None]):
             notice.say("connecting …", self._where, "", error=False)
         elif link.state is LinkState.UNREACHABLE:
             notice.say("No connection", link.reason, _UNREACHABLE, error=True)
+        elif link.state is LinkState.NOT_ALLOWED:
+            notice.say("This user may not read the events", link.reason, _NOT_ALLOWED, error=True)
         elif link.state is LinkState.NO_SCHEMA:
             notice.say("No event store in this database yet", self._where, _NO_SCHEMA, error=False)
         if link.state is LinkState.CONNECTED:
@@ -303,7 +319,7 @@ class Explorer(Keyed, App[None]):
                 state, colour = "connected, live", "$text-success"
             else:
                 state, colour = "connected, polling", "$text-warning"
-        elif link.state in (LinkState.UNREACHABLE, LinkState.LOST):
+        elif link.state in (LinkState.UNREACHABLE, LinkState.LOST, LinkState.NOT_ALLOWED):
             colour = "$text-error"
         return state, colour
 

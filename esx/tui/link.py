@@ -7,7 +7,7 @@ import contextlib
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from esx.store.errors import EsxError, SchemaMissing, StoreUnavailable
+from esx.store.errors import EsxError, NotAllowed, SchemaMissing, StoreUnavailable
 from esx.store.store import EventStore
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ class LinkState(Enum):
     CONNECTING = "connecting"
     UNREACHABLE = "offline"
     NO_SCHEMA = "no event store"
+    NOT_ALLOWED = "no rights"
     CONNECTED = "connected"
     LOST = "reconnecting"
 
@@ -124,6 +125,8 @@ class Link:
                     self._set(LinkState.CONNECTED, "")
                     return
                 self._set(LinkState.NO_SCHEMA, "")
+            except NotAllowed as error:
+                self._set(LinkState.NOT_ALLOWED, str(error))
             except EsxError as error:
                 self._set(LinkState.UNREACHABLE if self.store is None else LinkState.LOST, str(error))
             await self._pause()

@@ -595,12 +595,14 @@ async def role(dsn18: str) -> AsyncIterator[Role]:
 async def test_a_user_without_rights(dsn18: str, role: Role) -> None:
     theirs = role.dsn(dsn18)
     rights = await one(theirs, "rights")
-    assert rights.severity is INFO
+    assert rights.severity is ERROR
+    assert "nothing can be shown" in rights.message
     assert len(rights.remedy) == 3
-    assert wrong(await examine(theirs)) == {}
-    for finding in (rights, await one(theirs, "rights-activity"), await one(theirs, "sequence-position")):
+    assert [*wrong(await examine(theirs))] == [*wrong(await examine(theirs, full=True))] == ["rights"]
+    checks = ("rights", "rights-activity", "sequence-position", "projections")
+    for finding in [rights, *[await one(theirs, check) for check in checks[1:]]]:
         await run(dsn18, finding)
-    for check in ("rights", "rights-activity", "sequence-position"):
+    for check in checks:
         assert (await one(theirs, check)).severity is OK
 
 

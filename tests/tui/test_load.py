@@ -217,3 +217,34 @@ async def test_a_run_ends_when_it_is_stopped_and_a_failure_is_a_line(dsn18: str,
         await pilot.press("s")
         await until(pilot, lambda: "the child ␛[31mdied" in text_of(app))
         assert not pane(app).running
+
+
+async def test_leaving_stops_a_run_first_and_a_second_time_leaves_at_once(dsn18: str, store18: EventStore) -> None:
+    await fill(store18, 1, 1)
+    told: list[bool] = []
+    go_on = asyncio.Event()
+
+    class Slow(Stoppable):
+        async def __aiter__(self) -> AsyncIterator[LoadProgress | LoadSummary]:
+            async for line in super().__aiter__():
+                if isinstance(line, LoadSummary):
+                    await go_on.wait()
+                    told.append(True)
+                yield line
+
+    for twice in (False, True):
+        told.clear()
+        go_on.clear()
+        async with explorer(dsn18, run_load=Slow) as (app, pilot):
+            await pilot.press("3")
+            await until(pilot, lambda: pane(app).query_one("#load-start", Button).has_focus)
+            await pilot.press("s")
+            await until(pilot, lambda: "24/s" in text_of(app) and pane(app).running)
+            await pilot.press("q")
+            await until(pilot, lambda: "q again leaves at once" in text_of(app))
+            if twice:
+                await pilot.press("q")
+            else:
+                go_on.set()
+            await until(pilot, lambda: app._exit)
+        assert told == ([] if twice else [True])

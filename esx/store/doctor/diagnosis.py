@@ -23,7 +23,7 @@ _INDEXES = Topic("indexes", indexes.read_indexes, indexes.CHECKS)
 _SEQUENCE = Topic("sequence", sequence.read_sequence, sequence.CHECKS)
 _OBJECTS = Topic("objects", trigger.read_objects, trigger.CHECKS)
 _ACTIVITY = Topic("activity", activity.read_activity, activity.CHECKS)
-_PROJECTIONS = Topic("projections", projections.read_projections, projections.CHECKS)
+_PROJECTIONS = Topic("projections", projections.read_projections, projections.CHECKS, table="projections")
 _SERVER = Topic("server", server.read_server, server.CHECKS)
 
 
@@ -51,7 +51,7 @@ async def diagnose(
     findings += (await _ACTIVITY.examine(connection))[1]
     findings += (await _SERVER.examine(connection))[1]
     findings += server.pooling(pooler)
-    if full and facts is not None and usable and found is not None:
+    if full and facts is not None and usable and found is not None and facts.analysed is not None:
         findings += await _look_at_events(connection, facts, found, on_progress)
     return findings
 

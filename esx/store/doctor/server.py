@@ -254,7 +254,9 @@ def rights(server: Server) -> Iterator[Finding]:
     ]
     if lacking:
         names = ", ".join(what for what, _ in lacking)
-        yield found.info(f"user {shown(server.user)} may not: {names}", *(remedy for _, remedy in lacking))
+        say = found.info if server.may_select else found.error
+        blind = "" if server.may_select else ", so nothing can be shown"
+        yield say(f"user {shown(server.user)} may not: {names}{blind}", *(remedy for _, remedy in lacking))
     else:
         yield found.ok(f"user {shown(server.user)} may read and append")
 

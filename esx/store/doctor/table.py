@@ -63,7 +63,10 @@ class Column(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """The facts; `oid` is None if there is no table. `estimated` is -1 if it was never analysed."""
+    """The facts; `oid` is None if there is no table. `estimated` is -1 if it was never analysed.
+
+    `analysed` is None where this user may not read the events.
+    """
 
     database: str
     oid: int | None = None

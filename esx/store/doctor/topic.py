@@ -24,11 +24,12 @@ F = TypeVar("F")
 
 @dataclass(frozen=True, slots=True)
 class Topic(Generic[F]):
-    """`read` returns the facts, and each of `checks` judges them; `name` is used only if reading fails."""
+    """`read` returns the facts of `table`, and each of `checks` judges them; `name` is used only if reading fails."""
 
     name: str
     read: Callable[[asyncpg.Connection], Awaitable[F]]
     checks: tuple[Callable[[F], Iterator[Finding]], ...]
+    table: str = "events"
 
     async def examine(self, connection: asyncpg.Connection) -> tuple[F | None, list[Finding]]:
         """Return the facts, None if they cannot be read, and what the checks find in them."""
@@ -46,7 +47,7 @@ class Topic(Generic[F]):
             return None, [
                 About(self.name).info(
                     f"user {shown(user)} may not look: {first_line(error)}",
-                    f"GRANT SELECT ON events TO {identifier(user)};",
+                    f"GRANT SELECT ON {self.table} TO {identifier(user)};",
                 )
             ]
         return facts, [finding for check in self.checks for finding in check(facts)]

@@ -152,16 +152,25 @@ class LoadWatch(Vertical):
             )
             return
         span = options.duration + options.warm_up
-        filled = round(min(line.elapsed / span, 1.0) * _BAR) if span else _BAR
-        phase = "warming up" if line.warming_up else f"{line.users:,} users"
-        self.query_one("#load-now", Static).update(
-            Content.assemble(
-                f"{line.elapsed:,.0f} of {span:g} s ",
-                ("━" * filled, "$primary"),
-                ("━" * (_BAR - filled), "$foreground 20%"),
-                f"  {phase}  ",
+        summary = self._summary
+        elapsed = line.elapsed if summary is None else summary.elapsed + options.warm_up
+        whole = summary is not None and not summary.interrupted
+        filled = round(min(elapsed / span, 1.0) * _BAR) if span and not whole else _BAR
+        if summary is not None:
+            told = Content.styled("stopped" if summary.interrupted else "done", MUTED)
+        else:
+            told = Content.assemble(
+                f"{'warming up' if line.warming_up else f'{line.users:,} users'}  ",
                 (f"{line.goodput:,.0f}/s", "bold"),
                 f"  {line.conflict_rate:.1%} conflicts  generator {line.generator_cpu:.0%}",
+            )
+        self.query_one("#load-now", Static).update(
+            Content.assemble(
+                f"{elapsed:,.0f} of {span:g} s ",
+                ("━" * filled, "$primary"),
+                ("━" * (_BAR - filled), "$foreground 20%"),
+                "  ",
+                told,
             )
         )
 

@@ -12,7 +12,7 @@ from textual.content import Content
 from textual.widgets import Static
 
 from esx.store.doctor.finding import Severity
-from esx.store.errors import EsxError, SchemaMissing
+from esx.store.errors import EsxError, NotAllowed, SchemaMissing, StoreUnavailable
 from esx.text import ago, lapse, visible
 from esx.times import clock
 from esx.tui.cells import MUTED, fit, size_of, spark, wrap_words
@@ -104,7 +104,8 @@ class HealthPane(Pane):
         super().__init__(link, id=id)
         self.follower = follower
         self.health: Health | None = None
-        self.projections: list[ProjectionStatus] | None = None
+        self.projections: list[ProjectionStatus] | str = "not known yet"
+        """The projections, or why they cannot be shown."""
         self.findings: list[Finding] | None = None
         self._lags: dict[str, deque[int]] = {}
         """The lag of each projection at each reading, oldest first."""
@@ -162,19 +163,25 @@ class HealthPane(Pane):
         try:
             self.health = await store.health()
             self.projections = await self._read_projections(store)
-        except EsxError as error:
+        except (StoreUnavailable, SchemaMissing) as error:
             self.link.report(error)
             self._write_connection()
+            return
+        except EsxError as error:
+            # Every two seconds: said where the figures would be, instead of over what else is on the screen.
+            self._box("server").say([self._connection(), ("figures", str(error), _BAD)])
             return
         self._write(self.health, store.address)
         self._write_projections(self.projections)
 
     @staticmethod
-    async def _read_projections(store: EventStore) -> list[ProjectionStatus] | None:
+    async def _read_projections(store: EventStore) -> list[ProjectionStatus] | str:
         try:
             return await store.projections()
         except SchemaMissing:  # a store that esx did not make
-            return None
+            return "no table projections: esx init adds it"
+        except NotAllowed as error:
+            return str(error)
 
     async def _examine(self) -> None:
         store = self.link.store
@@ -217,7 +224,9 @@ class HealthPane(Pane):
         behind = max(health.head - follower.position, 0)
         self._box("order").say(
             [
-                ("head", f"{health.head:,}", ""),
+                ("head", f"{health.head:,}", "")
+                if health.head_exact
+                else ("head", f"{health.head:,} or above: this user may not read the sequence", _WARNING),
                 ("last visible", f"{health.last:,}", ""),
                 ("safe position", f"{follower.position:,}" if follower.started else "not known yet", ""),
                 ("lag", f"{behind:,} numbers behind the head" if follower.started else "not known yet", ""),
@@ -250,10 +259,10 @@ class HealthPane(Pane):
         writers = [("", writer_text(writer), "") for writer in health.writers[:50]]
         box.say(writers or [("", "none at this moment", MUTED)])
 
-    def _write_projections(self, projections: list[ProjectionStatus] | None) -> None:
+    def _write_projections(self, projections: list[ProjectionStatus] | str) -> None:
         box = self._box("projections")
-        if projections is None:
-            box.say([("", "no table projections: esx init adds it", MUTED)])
+        if isinstance(projections, str):
+            box.say([("", projections, MUTED)])
             return
         box.border_title = Content(f"projections · {len(projections)}")
         known = {projection.name for projection in projections}

@@ -83,6 +83,7 @@ class LoadPane(Pane):
         """How the last test ended, None before that and while one runs."""
         self._test: AsyncIterable[LoadProgress | LoadSummary] | None = None
         self._stopping = False
+        self._then: Callable[[], object] | None = None
         self._shown = False
 
     def compose(self) -> ComposeResult:
@@ -217,6 +218,15 @@ class LoadPane(Pane):
         self._note("stopping …")
         stop()
 
+    def stop(self, then: Callable[[], object]) -> str:
+        """Stop the test that runs so that it still tells its summary."""
+        if not self.running:
+            return ""
+        self._then = then
+        if not self._stopping:
+            self.action_stop()
+        return "stopping the load test, which then tells its summary"
+
     def action_leave_field(self) -> None:
         """Go from a field back to the buttons, where the keys of the screens work."""
         if self._run_load is not None:
@@ -258,6 +268,9 @@ class LoadPane(Pane):
             note = "s runs it again, e goes back to the form"
         self._note(visible(not_saved, limit=300) if not_saved else note)
         self._set_running(False)
+        if self._then is not None:
+            self._then()
+            return
         start(self, self._list, "runs")
 
     def _set_running(self, running: bool) -> None:

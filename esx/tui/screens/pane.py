@@ -11,6 +11,8 @@ from textual.message import Message
 from esx.tui.keymap import Keyed
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from textual.events import DescendantFocus, Resize
     from textual.widget import Widget
 
@@ -74,6 +76,13 @@ class Pane(Keyed, Container):
 
     def connected(self) -> None:
         """Take note that the store answers, for the first time or again."""
+
+    def stop(self, then: Callable[[], object]) -> str:  # noqa: ARG002
+        """Begin to stop what should not be cut off by leaving; call `then` when it has ended.
+
+        Returns what is waited for, an empty text if there is nothing.
+        """
+        return ""
 
     def entered(self) -> None:
         """Take note of having become the visible screen."""
