@@ -184,7 +184,7 @@ def _named(text: str, source: str, environ: Mapping[str, str], config: Config | 
     if text in config.connections:
         return configured(config.connections[text], environ)
     if text == "embedded":
-        return EMBEDDED
+        return replace(EMBEDDED, source=source)
     if not config.connections:
         return None
     known = ", ".join([*sorted(config.connections), "embedded"])

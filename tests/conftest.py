@@ -15,6 +15,7 @@ import pytest_asyncio
 
 from esx.embedded import EmbeddedServer
 from esx.store import EventStore
+from tests.roles import Role, new_role
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -145,3 +146,10 @@ async def sql(dsn: str) -> AsyncIterator[asyncpg.Connection]:
         yield connection
     finally:
         await connection.close()
+
+
+@pytest_asyncio.fixture
+async def role(dsn18: str) -> AsyncIterator[Role]:
+    """Yield a user of that database without any rights."""
+    async with new_role(dsn18) as made:
+        yield made

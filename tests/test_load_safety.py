@@ -45,6 +45,7 @@ async def test_other_events_are_left_alone_unless_their_store_is_named(store18: 
     with pytest.raises(LoadFailed, match="--yes-write-to names localhost/other, but the store is"):
         await check_may_write(store18, "localhost/other")
     await check_may_write(store18, name)
+    await check_may_write(store18, store18.address.partition("@")[2])
 
 
 async def test_a_store_elsewhere_must_be_named(store18: EventStore, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,6 +59,9 @@ async def test_a_store_elsewhere_must_be_named(store18: EventStore, monkeypatch:
     with pytest.raises(LoadFailed, match=r"^the store db\.example\.com/shop is not on this machine: .*to db"):
         await check_may_write(store18, None)
     await check_may_write(store18, "db.example.com/shop")
+    await check_may_write(store18, "db.example.com:5433/shop")
+    with pytest.raises(LoadFailed, match="names localhost/shop"):
+        await check_may_write(store18, "localhost/shop")
 
 
 def test_which_addresses_are_local() -> None:

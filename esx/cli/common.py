@@ -134,14 +134,25 @@ async def store_on(opened: Database, **options: Any) -> AsyncIterator[EventStore
 
 
 def with_store(dsn: str | None, work: Callable[[EventStore], Coroutine[Any, Any, T]], **options: Any) -> T:
-    """Run `work` on the store that is meant and return its result."""
+    """Run `work` on the store that is meant and return its result.
+
+    Says so where that is the embedded one because none was named, before it is written to and after an error.
+    """
 
     async def inside(opened: Database) -> T:
         async with store_on(opened, application_name="esx", **options) as store:
             return await work(store)
 
     with database(dsn) as opened:
-        return run(inside(opened))
+        by_default = f"in {opened.label}, as no database is named" if opened.source == "embedded" else None
+        if by_default and not options.get("read_only"):
+            narrate(by_default)
+        try:
+            return run(inside(opened))
+        except click.ClickException:
+            if by_default and options.get("read_only"):
+                narrate(by_default)
+            raise
 
 
 class ProgressLine:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def explore(dsn: str | None, reducer: str | None = None) -> None:
     """Open the explorer on the database that is meant; `reducer` is what folds streams in it, see `reducer_of`."""
     fold = reducer_of(reducer)
-    need_terminal("use a command instead: streams, read, tail, ...")
+    need_terminal("use a command instead, such as `esx streams` or `esx tail`")
     with database(dsn) as opened:
         if opened.embedded:
             run(_prepare(opened))

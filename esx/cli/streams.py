@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from esx.cli.common import Lines, database_option, json_option, with_store
+from esx.cli.common import Lines, database_option, json_option, narrate, with_store
 from esx.cli.meter import Meter
 from esx.text import round_estimate, visible
 from esx.times import iso
@@ -50,6 +50,7 @@ def command(
         raise click.UsageError("--categories lists all categories by name: it cannot be narrowed down or sorted")
 
     async def list_streams(store: EventStore) -> None:
+        found = False
         lines = Lines()
         table = _Table(lines, ("STREAM", "VERSION", "EVENTS", "LAST TYPE", "LAST EVENT AT", "GLOBAL SEQ"), {1, 2, 5})
         with Meter(noun="events looked at" if sort == "recent" else "streams looked at") as meter:
@@ -69,11 +70,14 @@ def command(
                 limit=limit,
                 on_progress=None if match is None and contains is None else progress,
             ):
+                found = True
                 if as_json:
                     lines.json(stream.to_json())
                 else:
                     table.add(_cells(stream))
         table.flush()
+        if not found:
+            narrate("no stream passes" if prefix or match is not None or contains is not None else "no streams yet")
 
     async def list_categories(store: EventStore) -> None:
         lines = Lines()

@@ -19,12 +19,15 @@ async def check_may_write(store: EventStore, allowed: str | None) -> None:
     """Raise LoadFailed unless the store may be written to.
 
     It may if it is on this machine and holds no events but those of load tests; if it is esx's own, whose demo is
-    there to be played with; or if `allowed` is its ``HOST/DATABASE``. The message says what to give.
+    there to be played with; or if `allowed` is its ``HOST/DATABASE``, where HOST may have a port, and a local one may
+    be called as in the address. The message says what to give.
     """
     place = await store.place()
-    host = "localhost" if place.local else _host(store.address, place.database)
-    name = f"{host}/{place.database}"
-    if allowed == name:
+    hosts = _hosts(store.address, place.database)
+    if place.local:
+        hosts = ["localhost", *hosts]
+    name = f"{hosts[0]}/{place.database}"
+    if allowed in [f"{host}/{place.database}" for host in hosts]:
         return
     remedy = f"to write to it all the same, give --yes-write-to {visible(name, limit=200)}"
     if allowed is not None:
@@ -55,8 +58,8 @@ async def _somebody_elses(store: EventStore) -> str | None:
     return None
 
 
-def _host(address: str, database: str) -> str:
-    """Return the host in ``user@host:port/database``."""
+def _hosts(address: str, database: str) -> list[str]:
+    """Return the host in ``user@host:port/database``, without and with its port."""
     host = address.rpartition("@")[2].removesuffix(f"/{database}")
     bare, colon, port = host.rpartition(":")
-    return bare if colon and port.isdigit() else host
+    return [bare, host] if colon and port.isdigit() else [host]

@@ -128,6 +128,18 @@ def wrap_words(text: str, width: int) -> list[str]:
             continue
         if line:
             pieces.append(line)
-        *whole, line = wrap(word, width)
+        *whole, line = _broken(word, width)
         pieces += whole
     return [*pieces, line]
+
+
+def _broken(word: str, width: int) -> list[str]:
+    """Return a word that may be too long in pieces, broken behind a slash where there is one, as in addresses."""
+    pieces = []
+    while cell_len(word) > width:
+        piece = wrap(word, width)[0]
+        behind = piece.rfind("/") + 1
+        piece = piece[:behind] if behind > len(piece) // 3 else piece
+        pieces.append(piece)
+        word = word[len(piece) :]
+    return [*pieces, word]

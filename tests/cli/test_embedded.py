@@ -28,7 +28,19 @@ def home() -> Iterator[str]:
 
 def test_the_first_command_may_be_one_that_only_reads(home: str) -> None:
     first = esx("streams", "--json", ESX_DATA_DIR=home)
-    assert (first.returncode, first.stdout) == (0, ""), first.stderr
+    assert (first.returncode, first.stdout, first.stderr) == (0, "", "no streams yet\n")
+
+
+def test_it_is_said_where_things_go_when_nothing_is_named(home: str) -> None:
+    where = "in embedded PostgreSQL 18, as no database is named"
+    written = esx("append", "s", "T", ESX_DATA_DIR=home)
+    assert (written.returncode, written.stderr) == (0, f"{where}\n")
+    missing = esx("read", "nobody", ESX_DATA_DIR=home)
+    assert missing.returncode == 1
+    assert missing.stderr.splitlines()[0] == where
+    assert "nobody has no events" in missing.stderr
+    named = esx("append", "s", "T", "-d", "embedded", ESX_DATA_DIR=home)
+    assert (named.returncode, named.stderr) == (0, "")
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="Windows has no SIGHUP")

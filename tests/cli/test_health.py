@@ -12,6 +12,7 @@ from tests.cli.support import esx
 
 if TYPE_CHECKING:
     from esx import Event
+    from tests.roles import Role
 
 
 async def test_figures_for_people_and_for_programs(dsn18: str, store18: EventStore) -> None:
@@ -48,3 +49,21 @@ async def test_figures_for_people_and_for_programs(dsn18: str, store18: EventSto
     ):
         assert piece in shown
     await slow.close()
+
+
+async def test_what_a_user_who_may_only_read_events_may_know(dsn18: str, store18: EventStore, role: Role) -> None:
+    await store18.append("s", [NewEvent("T") for _ in range(4)])
+    await role.grant("SELECT ON events")
+    done = esx("health", "--json", "-d", role.dsn(dsn18))
+    assert done.returncode == 0, done.stderr
+    assert "permission denied for table projections" in done.stderr
+    figures = json.loads(done.stdout)
+    assert (figures["head"], figures["head_exact"], figures["projections"]) == (4, False, None)
+    shown = esx("health", "-d", role.dsn(dsn18)).stdout
+    assert "head           4  or above: this user may not read the sequence" in shown
+    assert "projections    this user may not read them" in shown
+    async with EventStore.connect(role.dsn(dsn18), read_only=True) as store:
+        assert (await (await store.feed()).state()).head == 4
+    await role.grant("SELECT ON projections", "SELECT ON SEQUENCE events_global_seq_seq")
+    figures = json.loads(esx("health", "--json", "-d", role.dsn(dsn18)).stdout)
+    assert (figures["head_exact"], figures["projections"]) == (True, [])

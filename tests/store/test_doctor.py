@@ -7,7 +7,6 @@ import json
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING
-from uuid import uuid4
 
 import asyncpg
 import pytest
@@ -20,6 +19,8 @@ from esx.store.schema import schema_sql
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
+
+    from tests.roles import Role
 
 OK, INFO, WARNING, ERROR = Severity.OK, Severity.INFO, Severity.WARNING, Severity.ERROR
 _ADD_UNIQUE = "ALTER TABLE events ADD CONSTRAINT events_stream_id_stream_seq_key UNIQUE (stream_id, stream_seq);"
@@ -569,27 +570,6 @@ def test_what_a_test_cannot_do_to_its_server(
     [finding] = check(facts)
     assert finding.severity is severity
     assert finding.remedy[0].startswith(remedy) if remedy else finding.remedy == ()
-
-
-class Role:
-    """A user with no rights, whose name needs quoting."""
-
-    def __init__(self, bare: str) -> None:
-        self.bare = bare
-        self.name = f'"{bare}"'
-
-    def dsn(self, dsn: str) -> str:
-        return dsn.replace("//postgres@", f"//{self.bare}@")
-
-
-@pytest.fixture
-async def role(dsn18: str) -> AsyncIterator[Role]:
-    role = Role(f"Guest-{uuid4().hex}")
-    connection = await asyncpg.connect(dsn18)
-    await connection.execute(f"CREATE ROLE {role.name} LOGIN")
-    yield role
-    await connection.execute(f"DROP OWNED BY {role.name}; DROP ROLE {role.name}")
-    await connection.close()
 
 
 async def test_a_user_without_rights(dsn18: str, role: Role) -> None:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import asyncpg
 
     from esx.store import Event, EventStore
+    from tests.roles import Role
 
 
 async def test_figures(dsn: str, store: EventStore, sql: asyncpg.Connection) -> None:
@@ -62,3 +63,16 @@ async def test_a_writer_that_has_ended_is_gone(dsn18: str, store18: EventStore) 
         await pilot.press("4")
         await until(pilot, lambda: "none at this moment" in text_of(app))
         assert "last event" in text_of(app)
+
+
+async def test_a_user_with_few_rights_sees_what_it_may(dsn18: str, store18: EventStore, role: Role) -> None:
+    await fill(store18, 2, 3)
+    async with explorer(role.dsn(dsn18), connected=False) as (app, pilot):
+        await until(pilot, lambda: "GRANT SELECT ON events" in text_of(app), "for what is missing")
+        await role.grant("SELECT ON events")
+        await pilot.press("r")
+        await until(pilot, lambda: "s-001" in text_of(app), "for the streams")
+        await pilot.press("4")
+        await until(pilot, lambda: "6 or above" in text_of(app), "for the head")
+        await until(pilot, lambda: "permission denied for table projections" in text_of(app))
+        assert not app._notifications, "said in its place, not over everything, and not again and again"

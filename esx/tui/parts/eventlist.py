@@ -129,7 +129,10 @@ class EventList(Part):
         self._write_title()
         if store is None:
             return
-        self.table.nothing = "no event passes the filter" if self.filter else "no events"
+        if self.filter:
+            self.table.nothing = "no event passes the filter"
+        else:
+            self.table.nothing = "no events yet: esx append adds one, a load test (3) many" if in_all else "no events"
         # A search that is being planned would come too late.
         self.workers.cancel_group(self, "plan")
         if self.filter:
