@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
+from array import array
+from bisect import bisect_right
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
-from esx.store.barrier import Barrier, Batch, Filter, Gap, on_standby, survey, writers_sql
+from esx.store.barrier import Barrier, Batch, Filter, Gap, LockWatch, on_standby, survey, writers_sql
 from esx.store.errors import StoreClosed, StoreUnavailable
 from esx.store.tail import Counts
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable
+    from collections.abc import AsyncGenerator, Callable, Sequence
     from contextlib import AbstractAsyncContextManager
 
     import asyncpg
@@ -37,9 +39,8 @@ _PAGE_CHARACTERS = 4_000_000
 """Payload in a page beyond which the next one is to hold fewer events."""
 _RETRY_FIRST = 0.1
 _RETRY_LAST = 5.0
-_LOOK_BACK = 5000
-_LONGEST_LOOK_BACK = 1_000_000
-_LOOK_BACK_MARGIN = timedelta(seconds=5)
+_END_PATIENCE = 0.5
+_LOOK_BACK = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,7 @@ class Feed:
         after: int,
         where: Filter | None = None,
         page: int = 1000,
-        skip: frozenset[int] = frozenset(),
+        skip: Seen | None = None,
         tails: Tails | None = None,
     ) -> None:
         """With `tails` it shares the reading at the end with other feeds that want the same."""
@@ -180,10 +181,11 @@ class Feed:
             self._limit = min(self._limit * 4, self._page)
 
     def _without_skipped(self, batch: Batch) -> Batch:
-        if self._skip:
-            batch = batch._replace(events=[event for event in batch.events if event.global_seq not in self._skip])
-            if batch.position >= max(self._skip):
-                self._skip = frozenset()
+        skip = self._skip
+        if skip is not None:
+            batch = batch._replace(events=[event for event in batch.events if event.global_seq not in skip])
+            if batch.position >= skip.head:
+                self._skip = None
         return batch
 
     async def _anyone_writing(self) -> bool:
@@ -337,45 +339,70 @@ class Feed:
         )
 
 
+class Seen:
+    """What was visible at one moment: all numbers up to `head` but those in the runs that were missing.
+
+    `firsts` and `lasts` are the ends of these runs, in ascending order.
+    """
+
+    def __init__(self, head: int, firsts: Sequence[int] = (), lasts: Sequence[int] = ()) -> None:
+        self.head = head
+        # There may be half a million of them.
+        self._firsts, self._lasts = array("q", firsts), array("q", lasts)
+
+    def __contains__(self, number: int) -> bool:
+        if number > self.head:
+            return False
+        run = bisect_right(self._firsts, number) - 1
+        return run < 0 or number > self._lasts[run]
+
+    def below(self, first: int) -> Seen:
+        """Return what was visible of the numbers below `first`."""
+        return Seen(min(self.head, first - 1), self._firsts, self._lasts)
+
+
 class End(NamedTuple):
     """Where the visible events end: a position, and what is visible already above it."""
 
     position: int
-    seen: frozenset[int]
+    seen: Seen
 
 
-async def find_end(connection: asyncpg.Connection, layout: Layout) -> End:
+async def find_end(connection: asyncpg.Connection, layout: Layout, *, patience: float = _END_PATIENCE) -> End:
     """Return the position from which a reader sees everything that becomes visible from now on.
 
-    With writers in flight, numbers below the head may still appear: then the position is before the first missing
-    number since the oldest of them began (at most a million numbers back), and what is visible above is skipped.
+    With writers in flight, numbers below the head may still appear, so they are waited for. Where one is open for
+    longer than `patience` seconds, or where writers are not visible, as on a hot standby, the position is before the
+    first missing number (at most a million numbers back), and what is visible above it is skipped.
     """
-    look_back = _LOOK_BACK
-    while True:
-        # As one array, which takes a fraction of the memory of so many rows.
-        visible = await connection.fetchval(
-            f"SELECT ARRAY(SELECT global_seq FROM {layout.table} WHERE global_seq > "
-            f"(SELECT coalesce(max(global_seq), 0) - $1 FROM {layout.table}) ORDER BY global_seq)",
-            look_back,
-        )
-        head = visible[-1] if visible else 0
-        start = max(head - look_back, 0)
-        if on_standby(connection, layout):
-            since = None  # who writes on the primary is not known
-        else:
-            writers = await connection.fetch(writers_sql(layout))
-            if not writers:
-                return End(head, frozenset())
-            since = min((row[2] for row in writers if row[2]), default=None)
-        if start == 0 or look_back >= _LONGEST_LOOK_BACK:
-            break
-        first = await connection.fetchval(f"SELECT created_at FROM {layout.table} WHERE global_seq = $1", visible[0])
-        if since is not None and first is not None and first < since - _LOOK_BACK_MARGIN:
-            break
-        look_back = min(look_back * 10, _LONGEST_LOOK_BACK)
-    seen = frozenset(visible)
-    lowest = next((number for number in range(start + 1, head) if number not in seen), head + 1)
-    return End(lowest - 1, frozenset(number for number in visible if number >= lowest))
+    if not on_standby(connection, layout):
+        deadline = time.monotonic() + patience
+        head = await connection.fetchval(f"SELECT coalesce(max(global_seq), 0) FROM {layout.table}")
+        watch = LockWatch(layout)
+        left = await watch.begin(connection)
+        while left and time.monotonic() < deadline:
+            await asyncio.sleep(_SHORTEST_PAUSE)
+            left = await watch.left(connection)
+        if not left:
+            # Whoever had drawn a number up to that head was one of them.
+            return End(head, Seen(head))
+    # Nothing tells which missing numbers are older than the writer: created_at is the start of a transaction that may
+    # have drawn its number long after, or whatever an import says.
+    row = await connection.fetchrow(
+        f"""
+        WITH top AS (SELECT coalesce(max(global_seq), 0) AS head FROM {layout.table}),
+             pairs AS (SELECT e.global_seq AS next,
+                              lag(e.global_seq, 1, greatest(top.head - $1, 0)) OVER (ORDER BY e.global_seq) AS before
+                       FROM {layout.table} e, top WHERE e.global_seq > greatest(top.head - $1, 0))
+        SELECT (SELECT head FROM top), coalesce(array_agg(before + 1 ORDER BY next), '{{}}'),
+               coalesce(array_agg(next - 1 ORDER BY next), '{{}}')
+        FROM pairs WHERE next <> before + 1
+        """,
+        _LOOK_BACK,
+    )
+    assert row is not None
+    head, firsts, lasts = row
+    return End(firsts[0] - 1 if firsts else head, Seen(head, firsts, lasts))
 
 
 async def _wait(wake: asyncio.Event, seconds: float) -> None:

@@ -252,15 +252,59 @@ async def test_columns_of_the_users_own_do_not_get_into_the_way(dsn18: str, stor
         assert (await store.append("s", [NewEvent("T")], expected=1)).version == 2
 
 
+async def test_an_import_of_old_events_does_not_hide_an_open_writer(
+    dsn: str, store: EventStore, sql: asyncpg.Connection
+) -> None:
+    """When an event was created says nothing about when its number was drawn."""
+    async with sql.transaction():
+        await sql.fetchval(_INSERT, "late", 0)
+        other = await asyncpg.connect(dsn)
+        await other.execute(
+            "INSERT INTO events (stream_id, stream_seq, event_type, data, created_at) "
+            "SELECT 'old', n, 'T', '{}', '2020-01-01' FROM generate_series(0, 7999) n"
+        )
+        await other.close()
+        feed = await store.feed_from_end()
+    await store.append("after", [NewEvent("T")])
+    assert [event.stream_id for event in await take(feed, 2)] == ["late", "after"]
+
+
+async def test_the_end_waits_for_writers_that_are_about_to_finish(store: EventStore, sql: asyncpg.Connection) -> None:
+    await store.append("s", [NewEvent("T") for _ in range(3)])
+    await sql.execute("DELETE FROM events WHERE global_seq = 2")
+    open_writer = sql.transaction()
+    await open_writer.start()
+    await sql.fetchval(_INSERT, "late", 0)
+    async with store._connection() as connection:
+        finding = asyncio.create_task(find_end(connection, Layout(), patience=_DEADLINE))
+        while not await _asked_for_writers(store):
+            await asyncio.sleep(0)
+        await open_writer.commit()
+        end = await finding
+    assert end.position == 3, "what is dead below is not looked at again"
+    assert [number in end.seen for number in (1, 3, 4)] == [True, True, False]
+
+
+async def _asked_for_writers(store: EventStore) -> bool:
+    async with store._connection() as connection:
+        return bool(
+            await connection.fetchval(
+                "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND query LIKE '%pg_locks%' "
+                "AND datname = current_database())"
+            )
+        )
+
+
 async def test_the_look_back_for_the_end_is_bounded(
     sql: asyncpg.Connection, store: EventStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("esx.store.feed._LOOK_BACK", 10)
-    monkeypatch.setattr("esx.store.feed._LONGEST_LOOK_BACK", 50)
+    monkeypatch.setattr("esx.store.feed._LOOK_BACK", 50)
     await store.append("s", [NewEvent("T") for _ in range(200)])
-    await sql.execute("DELETE FROM events WHERE global_seq IN (130, 170)")
+    await sql.execute("DELETE FROM events WHERE global_seq IN (130, 170, 171, 180)")
     end = await find_end(sql, Layout(standby=True))
-    assert (end.position, end.seen) == (169, frozenset(range(171, 201)))
+    assert end.position == 169
+    assert [number for number in range(170, 210) if number not in end.seen] == [170, 171, 180, *range(201, 210)]
+    assert [number for number in range(170, 210) if number in end.seen.below(175)] == [172, 173, 174]
 
 
 async def test_a_plain_insert_wakes_the_feed(store: EventStore, sql: asyncpg.Connection) -> None:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from datetime import datetime
 
+    from esx.store.feed import Seen
     from esx.store.layout import Layout
     from esx.store.model import Event
 
@@ -56,12 +57,10 @@ class Feeds(Base):
             first = (await locating.place_of_moment(connection, layout, Scope(None), moment)).first
         after, skip = end.position, end.seen
         if first is not None:
-            after, skip = min(first - 1, after), frozenset(number for number in skip if number < first)
+            after, skip = min(first - 1, after), skip.below(first)
         return self._feed(layout, after=after, where=where, page=page, skip=skip)
 
-    def _feed(
-        self, layout: Layout, *, after: int, where: Filter | None, page: int, skip: frozenset[int] = frozenset()
-    ) -> Feed:
+    def _feed(self, layout: Layout, *, after: int, where: Filter | None, page: int, skip: Seen | None = None) -> Feed:
         return Feed(
             self._connection,
             self._doorbell,
