@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from esx.store.connection import Connector
     from esx.store.feed import Feed
     from esx.store.model import Event
+    from esx.store.silence import Watch
 
     EventHandler = Callable[[asyncpg.Connection, Event], Awaitable[object]]
     BatchHandler = Callable[[asyncpg.Connection, Sequence[Event]], Awaitable[object]]
@@ -81,6 +82,7 @@ class Projection:
         handler: BatchHandler,
         *,
         connector: Connector,
+        watch: Watch,
         make_feed: Callable[[Lend, int], Feed],
         lend: Lend,
         closed: Callable[[], bool],
@@ -88,6 +90,7 @@ class Projection:
         self._name = name
         self._handler = handler
         self._connector = connector
+        self._watch = watch
         self._make_feed = make_feed
         self._lend = lend
         self._closed = closed
@@ -126,13 +129,15 @@ class Projection:
         """Work until the connection is lost."""
         connection = await self._connector.open("projection")
         try:
-            self._id = (await table.register(connection, self._name)).id
-            await self._wait_for_turn(connection)
-            while True:
-                try:
-                    await self._work(connection)
-                except _Moved:
-                    continue
+            # One that falls silent would keep the lock, and this waiting, for as long as its peer is there.
+            with self._watch.including(connection):
+                self._id = (await table.register(connection, self._name)).id
+                await self._wait_for_turn(connection)
+                while True:
+                    try:
+                        await self._work(connection)
+                    except _Moved:
+                        continue
         finally:
             with contextlib.suppress(*DRIVER_ERRORS, OSError):
                 await connection.close(timeout=_CLOSE_PATIENCE)

@@ -12,6 +12,7 @@ import contextlib
 from typing import TYPE_CHECKING
 
 import asyncpg
+from asyncpg.protocol.protocol import PreparedStatementState
 
 from esx.store.driver import DRIVER_ERRORS, is_connection_loss
 
@@ -30,11 +31,12 @@ _IDLE = """
 
 
 class Watch:
-    """Ends those of the `lent` connections that were silent for `patience` seconds and that nobody works for.
+    """Ends those of the `lent` connections that are waited on for `patience` seconds and that nobody works for.
 
     Whoever waits on one of them then gets the error of a lost connection. That comes within three times `patience`, and
-    costs those who do not wait nothing. Behind a pooler PostgreSQL cannot be asked about a connection; there they are
-    ended if the pooler does not answer a new one either.
+    costs those who do not wait nothing. The session that PostgreSQL holds is ended as well: in a transaction it would
+    keep its locks for as long as its peer is silent. Behind a pooler PostgreSQL cannot be asked about a connection;
+    there they are ended if the pooler does not answer a new one either.
     """
 
     def __init__(self, connector: Connector, lent: Collection[asyncpg.Connection], patience: float) -> None:
@@ -42,7 +44,7 @@ class Watch:
         self._lent = lent
         self._patience = patience
         self._seen: dict[asyncpg.Connection, tuple[tuple[int, int], float]] = {}
-        self._spared: set[asyncpg.Connection] = set()
+        self._others: set[asyncpg.Connection] = set()
         self._task: asyncio.Task[None] | None = None
         self.asked = 0
         """How many times PostgreSQL was asked."""
@@ -57,29 +59,28 @@ class Watch:
             self._task.cancel()
 
     @contextlib.contextmanager
-    def sparing(self, connection: asyncpg.Connection) -> Iterator[None]:
-        """Leave a connection alone whose user takes the time it likes between statements."""
-        self._spared.add(connection)
+    def including(self, connection: asyncpg.Connection) -> Iterator[None]:
+        """Watch over a connection that is not one of those lent."""
+        self._others.add(connection)
         try:
             yield
         finally:
-            self._spared.discard(connection)
+            self._others.discard(connection)
 
     async def _run(self) -> None:
         while True:
             await asyncio.sleep(self._patience / _LOOKS)
             silent = self._silent()
             if silent:
-                for connection in await self._waiting_in_vain(list(silent)):
-                    if not connection.is_closed() and _progress(connection) == silent[connection]:
-                        connection.terminate()
+                await self._end_those_in_vain(silent)
 
     def _silent(self) -> dict[asyncpg.Connection, tuple[int, int]]:
         """Return who has got no further since long, and how far."""
         now = asyncio.get_running_loop().time()
         before, self._seen = self._seen, {}
-        for connection in self._lent:
-            if connection.is_closed() or connection in self._spared:
+        for connection in (*self._lent, *self._others):
+            # Between two statements its user may take the time it likes.
+            if connection.is_closed() or not is_waiting(connection):
                 continue
             progress = _progress(connection)
             known, since = before.get(connection, (progress, now))
@@ -90,25 +91,58 @@ class Watch:
             if now - since >= self._patience
         }
 
-    async def _waiting_in_vain(self, silent: list[asyncpg.Connection]) -> list[asyncpg.Connection]:
-        """Return those that PostgreSQL does nothing for; all if there is no answer at all."""
+    async def _end_those_in_vain(self, silent: dict[asyncpg.Connection, tuple[int, int]]) -> None:
+        """End those that PostgreSQL does nothing for; all if there is no answer at all."""
         asking = None
         self.asked += 1
         try:
             async with asyncio.timeout(self._patience):
                 asking = await self._connector.open("watch")
                 if self._connector.pooler is not None:
-                    return []
+                    return
                 pids = {connection.get_server_pid(): connection for connection in silent}
-                rows = await asking.fetch(_IDLE, list(pids))
+                for pid, started in await asking.fetch(_IDLE, list(pids)):
+                    # By the time of its start, as the address may lead to one server or another.
+                    same = getattr(pids[pid], "server_started", None) == started
+                    if same and _terminate(pids[pid], silent):
+                        await asking.execute("SELECT pg_terminate_backend($1)", pid)
         except (*DRIVER_ERRORS, OSError, TimeoutError) as error:
             # An answer, be it a refusal for want of connections, is no silence.
-            return silent if is_connection_loss(error) and not isinstance(error, asyncpg.PostgresError) else []
+            if is_connection_loss(error) and not isinstance(error, asyncpg.PostgresError):
+                for connection in silent:
+                    _terminate(connection, silent)
         finally:
             if asking is not None:
                 asking.terminate()
-        # By the time of its start, as the address may lead to one server or another.
-        return [pids[pid] for pid, started in rows if getattr(pids[pid], "server_started", None) == started]
+
+
+def _terminate(connection: asyncpg.Connection, silent: dict[asyncpg.Connection, tuple[int, int]]) -> bool:
+    """Close a connection unless it has got on meanwhile; return whether it was closed."""
+    if connection.is_closed() or not is_waiting(connection) or _progress(connection) != silent[connection]:
+        return False
+    connection.terminate()
+    return True
+
+
+def is_waiting(connection: asyncpg.Connection) -> bool:
+    """Return whether an answer of PostgreSQL is waited for on an open connection.
+
+    asyncpg keeps that to itself, but each of its operations begins by refusing to run beside another. This one goes no
+    further: of a statement that is said to be in use it is refused in any case.
+    """
+    protocol = connection._protocol  # type: ignore[attr-defined]
+    statement = PreparedStatementState("", "", protocol, asyncpg.Record, False)
+    statement.attach()
+    asked = protocol.close_statement(statement, None)
+    try:
+        asked.send(None)
+    except asyncpg.InternalClientError:
+        return False
+    except asyncpg.InterfaceError:
+        return True
+    # It waits for a statement to be cancelled.
+    asked.close()
+    return True
 
 
 def _progress(connection: asyncpg.Connection) -> tuple[int, int]:

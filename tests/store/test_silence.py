@@ -12,11 +12,13 @@ import pytest
 
 from esx import ANY, NO_STREAM, EventStore, NewEvent, OutcomeUnknown
 from esx.store import StoreUnavailable
+from esx.store.silence import is_waiting
 from tests.store.proxy import Proxy, proxied
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
 
+    from esx import Event
     from esx.store.connection import Session
 
 _SILENCE = 1.0
@@ -109,11 +111,69 @@ async def test_a_long_wait_for_a_lock_is_no_silence(dsn18: str) -> None:
 
 async def test_who_holds_a_lock_may_take_its_time(dsn18: str) -> None:
     async with EventStore.connect(dsn18, timeout=_SILENCE) as store:
-        async with store.lock_stream("s") as stream, asyncio.timeout(_SOON):
-            with pytest.raises(StoreUnavailable):
-                async with store._connection() as idle:
-                    while not idle.is_closed():
-                        await asyncio.sleep(0.01)
-                    await idle.execute("SELECT 1")
+        async with store.lock_stream("s") as stream, asyncio.timeout(_SOON), store._connection() as other:
+            slow = asyncio.create_task(other.execute("SELECT pg_sleep(60)"))
+            while store._watch.asked < 2:
+                await asyncio.sleep(0.01)
+            slow.cancel()
             await stream.append([NewEvent("T")])
         assert await store.version("s") == 0
+
+
+async def test_a_lock_whose_holder_is_no_longer_heard_goes_to_the_next(
+    dsn18: str, through_proxy: tuple[Proxy, EventStore]
+) -> None:
+    proxy, store = through_proxy
+    async with asyncio.timeout(_SOON), EventStore.connect(dsn18) as other:
+        with pytest.raises(OutcomeUnknown):
+            async with store.lock_stream("s") as stream:
+                proxy.hush()
+                await stream.append([NewEvent("T")])
+        async with other.lock_stream("s") as stream:
+            assert stream.version == 0
+
+
+async def test_a_projection_whose_connection_falls_silent_in_a_batch_goes_on(
+    dsn18: str, through_proxy: tuple[Proxy, EventStore]
+) -> None:
+    proxy, store = through_proxy
+    await store.append("s", [NewEvent("T"), NewEvent("T")], expected=0)
+    sql = await asyncpg.connect(dsn18)
+    await sql.execute("CREATE TABLE seen (global_seq bigint)")
+    handled = asyncio.Event()
+    tries = 0
+
+    async def handler(connection: asyncpg.Connection, events: Sequence[Event]) -> None:
+        nonlocal tries
+        tries += 1
+        if tries == 1:
+            proxy.hush()
+        await connection.executemany("INSERT INTO seen VALUES ($1)", [(event.global_seq,) for event in events])
+        handled.set()
+
+    async with asyncio.timeout(2 * _SOON):
+        projection = asyncio.create_task(store.project_batches("p", handler))
+        await handled.wait()
+        while (await store.projections())[0].position < 3:
+            await asyncio.sleep(0.01)
+        assert [row[0] for row in await sql.fetch("SELECT * FROM seen ORDER BY 1")] == [1, 2, 3]
+        assert tries == 2
+        projection.cancel()
+    await sql.close()
+
+
+async def test_whether_an_answer_is_waited_for(dsn18: str) -> None:
+    sql = await asyncpg.connect(dsn18)
+    assert not is_waiting(sql)
+    async with sql.transaction():
+        asking = asyncio.create_task(sql.fetchval("SELECT pg_sleep(60)"))
+        await asyncio.sleep(0)
+        assert is_waiting(sql)
+        asking.cancel()
+        await asyncio.sleep(0)
+        assert is_waiting(sql), "for the cancelled statement to end"
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+    assert not is_waiting(sql)
+    assert await sql.fetchval("SELECT 1") == 1
+    await sql.close()

@@ -102,4 +102,4 @@ class Appends(Reads):
             async with store.lock_stream("account-42") as stream:
                 await stream.append([NewEvent("Deposited", {"at": stream.version})])
         """
-        return locked.lock_stream(self._at_leisure, self._load, stream_id)
+        return locked.lock_stream(self._writing, self._load, stream_id)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import TYPE_CHECKING
 
 from esx.store import schema
@@ -14,8 +13,6 @@ from esx.store.silence import Watch
 from esx.store.tail import Tails
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from esx.store.connection import Connector, Session
     from esx.store.layout import Layout
     from esx.store.pool import Loan, Pool
@@ -66,13 +63,6 @@ class Base:
         # A pooler's session cannot be made read-only, as others use it too.
         if self._read_only:
             raise StoreFailed(f"{self.address} was opened read-only: nothing can be changed there")
-
-    @contextlib.asynccontextmanager
-    async def _at_leisure(self) -> AsyncIterator[Session]:
-        """Lend a connection to one who may write and takes the time it likes between statements."""
-        async with self._writing() as connection:
-            with self._watch.sparing(connection):
-                yield connection
 
     async def _tools(self, connection: Session) -> tuple[Layout, Appender, Reader]:
         if self._parts is None:

@@ -82,6 +82,7 @@ class Projections(Base):
             name,
             handler,
             connector=self._connector,
+            watch=self._watch,
             make_feed=lambda lend, after: Feed(lend, self._doorbell, layout, after=after, where=chosen, page=batch),
             lend=self._connection,
             closed=lambda: self._closed,
@@ -119,7 +120,7 @@ class Projections(Base):
         being handled. A position above 0 should be a safe one, e.g. that of a feed: events that become visible below
         it later are not handled. Raises UnknownProjection, and ProjectionFailed if `clear` raises.
         """
-        async with self._at_leisure() as connection:
+        async with self._writing() as connection:
             await projection_table.reset(connection, name, to, clear)
 
     async def delete_projection(self, name: str) -> None:
