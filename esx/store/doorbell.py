@@ -21,6 +21,11 @@ _HEARTBEAT = 15.0
 _HEARTBEAT_TIMEOUT = 5.0
 _FIRST_RETRY = 0.1
 _LAST_RETRY = 5.0
+_RINGS = """
+    SELECT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = to_regclass('events') AND tgname = 'events_doorbell'
+                   AND tgenabled IN ('O', 'A'))
+"""
+_NO_TRIGGER = "table events has no trigger that rings: run `esx init` to add it"
 
 
 class Doorbell:
@@ -31,6 +36,8 @@ class Doorbell:
 
     A heartbeat query notices a connection that died silently. After each reconnection everyone is woken, since
     a notification may have been missed meanwhile.
+
+    Where the table has no trigger that would ring, nothing is to be heard, unless somebody notifies all the same.
     """
 
     def __init__(self, connector: Connector, channel: str) -> None:
@@ -87,6 +94,19 @@ class Doorbell:
         for event in self._wakers:
             event.set()
 
+    def _heard(self) -> None:
+        if not self.listening:
+            self._set_listening(True)
+        else:
+            self.ring()
+
+    def _set_listening(self, rings: bool) -> None:
+        self.listening = rings
+        self.problem = None if rings else _NO_TRIGGER
+        # Whoever waits may have waited for the wrong thing.
+        self.ring()
+        self._tell()
+
     async def _run(self) -> None:
         pause = _FIRST_RETRY
         while self._connector.pooler is None:
@@ -116,17 +136,17 @@ class Doorbell:
         connection.add_termination_listener(on_lost)
         try:
             async with asyncio.timeout(_HEARTBEAT_TIMEOUT):
-                await connection.add_listener(self._channel, lambda *_: self.ring())
-            self.listening = True
-            self.problem = None
+                await connection.add_listener(self._channel, lambda *_: self._heard())
+                rings = await connection.fetchval(_RINGS)
+            self._set_listening(rings)
             self._first_try.set()
-            self.ring()
-            self._tell()
             while not lost.is_set():
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(lost.wait(), _HEARTBEAT)
                 if not lost.is_set():
-                    await connection.fetchval("SELECT 1", timeout=_HEARTBEAT_TIMEOUT)
+                    before, rings = rings, await connection.fetchval(_RINGS, timeout=_HEARTBEAT_TIMEOUT)
+                    if rings != before:
+                        self._set_listening(rings)
             self.problem = "the listening connection was lost"
         finally:
             connection.terminate()

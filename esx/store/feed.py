@@ -174,7 +174,7 @@ class Feed:
 
     def _fit_limit(self, batch: Batch) -> None:
         """Let pages become as long as they may be, or, where events are large, as payload allows."""
-        size = sum(len(event.data_json) for event in batch.events)
+        size = sum(event.characters for event in batch.events)
         if size > 2 * _PAGE_CHARACTERS:
             self._limit = max(self._limit * _PAGE_CHARACTERS // size, 1)
         elif batch.full and 4 * size < _PAGE_CHARACTERS:

@@ -135,6 +135,11 @@ class Event(NamedTuple):
         """The decoded metadata, or None."""
         return None if self.metadata_json is None else _decode(self.metadata_json)
 
+    @property
+    def characters(self) -> int:
+        """How many characters of JSON it holds."""
+        return len(self.data_json) + len(self.metadata_json or "")
+
     def to_json(self) -> str:
         """Return the event as one line of NDJSON, data and metadata verbatim."""
         created_at = "null" if self.created_at is None else f'"{iso_utc(self.created_at)}"'

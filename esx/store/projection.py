@@ -54,6 +54,7 @@ _KEEPALIVE = """
     SELECT set_config('tcp_keepalives_idle', '10', false), set_config('tcp_keepalives_interval', '5', false),
            set_config('tcp_keepalives_count', '4', false)
 """
+_ENDED = "the handler ended the transaction it was given, which is the projection's to end"
 _log = logging.getLogger("esx.projection")
 
 
@@ -110,12 +111,21 @@ class Projection:
                     meaning = error if isinstance(error, EsxError) else as_store_error(error, self._connector.where)
                     if isinstance(meaning, StoreUnavailable):
                         await self._wait_to_retry(meaning)
-                    elif meaning is None or meaning is error:
-                        raise
                     else:
+                        if not isinstance(error, ProjectionFailed):
+                            # Such as a filter that fails at an event: it is not the handler's error, but seen as such.
+                            await self._note(meaning or error)
+                        if meaning is None or meaning is error:
+                            raise
                         raise meaning from error
         except _StoreClosed:
             raise StoreUnavailable(f"the store was closed while projection {self._name!r} ran") from None
+
+    async def _note(self, error: Exception) -> None:
+        """Keep what ended the projection beside its checkpoint, as far as that can be done."""
+        with contextlib.suppress(EsxError, *DRIVER_ERRORS, OSError):
+            async with self._lend() as connection:
+                await table.note_error(connection, self._name, self._position, _told(error))
 
     async def _wait_to_retry(self, reason: object) -> None:
         """Wait, twice as long each time until the projection moves on."""
@@ -147,7 +157,7 @@ class Projection:
         if self._connector.pooler is not None:
             return
         await connection.execute(_KEEPALIVE)
-        while not await connection.fetchval("SELECT pg_try_advisory_lock($1, $2)", table.LOCK_CLASS, self._id):
+        while not await connection.fetchval(f"SELECT pg_try_advisory_lock({table.LOCK_CLASS}, $1)", self._id):
             if self._closed():
                 raise _StoreClosed
             await asyncio.sleep(_LOOK)
@@ -225,13 +235,15 @@ class Projection:
         transaction = connection.transaction()
         await transaction.start()
         try:
-            if not await table.lock_at(connection, self._name, self._position):
+            locked = await table.lock_at(connection, self._name, self._position)
+            if locked is None:
                 raise _Moved
             await self._handler(connection, events)
             if not connection.is_in_transaction():
-                raise StoreFailed("the handler ended the transaction it was given, which is the projection's to end")
-            if not await table.advance(connection, self._name, self._position, position):
-                raise _Moved
+                raise StoreFailed(_ENDED)
+            if not await table.advance(connection, self._name, self._position, position, transaction=locked):
+                # It may have begun another, which its earlier writes are not in.
+                raise _Moved if await table.in_transaction(connection, locked) else StoreFailed(_ENDED)
         except Exception as error:
             await self._roll_back(connection, transaction, error)
             if isinstance(error, _Moved):

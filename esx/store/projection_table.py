@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
     from esx.store.layout import Layout
 
-LOCK_CLASS = 0x65737870  # "esxp": with a projection's id, the advisory lock of its active instance
+# "esxp". With a projection's id it is the advisory lock of its active instance; the table's own number tells apart
+# those of two schemas in one database, where ids begin anew.
+LOCK_CLASS = f"({0x65737870} # 'projections'::regclass::oid::int)"
+"""The first of its two keys, as SQL."""
 _COUNTED = 10_000
 _LAST_SEQ = 2**63 - 1
 
@@ -101,28 +104,44 @@ async def load(connection: asyncpg.Connection, name: str) -> Checkpoint | None:
     return None if row is None else Checkpoint._make(row)
 
 
-async def lock_at(connection: asyncpg.Connection, name: str, position: int) -> bool:
-    """Lock the checkpoint until the end of the transaction; False if it is not at `position`, or paused."""
-    return (
-        await connection.fetchval(
-            "SELECT true FROM projections WHERE name = $1 AND position = $2 AND NOT paused FOR UPDATE", name, position
-        )
-        is not None
+async def lock_at(connection: asyncpg.Connection, name: str, position: int) -> str | None:
+    """Lock the checkpoint until the end of the transaction, whose id is returned.
+
+    None if it is not at `position`, or paused.
+    """
+    transaction: str | None = await connection.fetchval(
+        "SELECT pg_current_xact_id()::text FROM projections WHERE name = $1 AND position = $2 AND NOT paused "
+        "FOR UPDATE",
+        name,
+        position,
     )
+    return transaction
 
 
-async def advance(connection: asyncpg.Connection, name: str, old: int, new: int) -> bool:
-    """Move the checkpoint from `old` to `new`; False, and nothing is moved, if it is not at `old`, or paused."""
+async def advance(
+    connection: asyncpg.Connection, name: str, old: int, new: int, *, transaction: str | None = None
+) -> bool:
+    """Move the checkpoint from `old` to `new`; False, and nothing is moved, if it is not at `old`, or paused.
+
+    So too if this is not the `transaction` that has locked it.
+    """
     return (
         await connection.fetchval(
             "UPDATE projections SET position = $3, last_error = NULL, updated_at = now() "
-            "WHERE name = $1 AND position = $2 AND NOT paused RETURNING true",
+            "WHERE name = $1 AND position = $2 AND NOT paused "
+            "AND ($4::text IS NULL OR $4 = pg_current_xact_id()::text) RETURNING true",
             name,
             old,
             new,
+            transaction,
         )
         is not None
     )
+
+
+async def in_transaction(connection: asyncpg.Connection, transaction: str) -> bool:
+    """Return whether the connection is in this transaction still."""
+    return bool(await connection.fetchval("SELECT $1 = pg_current_xact_id()::text", transaction))
 
 
 async def note_error(connection: asyncpg.Connection, name: str, position: int, error: str) -> None:

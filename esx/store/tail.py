@@ -168,7 +168,7 @@ class Tail:
             async with contextlib.aclosing(self._source.follow()) as batches:
                 async for batch in batches:
                     # One without events, which tells of a gap, takes its room as well.
-                    weight = _WEIGHT + sum(len(event.data_json) + _WEIGHT for event in batch.events)
+                    weight = _WEIGHT + sum(event.characters + _WEIGHT for event in batch.events)
                     self._kept.append((batch, self._source.counts, weight))
                     self._weight += weight
                     self.trim()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -12,10 +14,12 @@ import pytest
 
 from esx import Event, EventStore, NewEvent, Notification, StoreUnavailable
 from esx.store import InvalidQuery
+from esx.store import feed as feed_module
 from esx.store.barrier import Filter, Gap, Missing
 from esx.store.errors import StoreClosed
 from esx.store.feed import Feed, find_end
 from esx.store.layout import Layout
+from tests.store.proxy import proxied
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -402,29 +406,100 @@ async def test_a_connection_lost_while_given_back_loses_no_batch(store: EventSto
     assert [event.stream_id for event in await take(feed, 1)] == ["t"]
 
 
-async def test_without_the_trigger_the_feed_polls(store: EventStore, sql: asyncpg.Connection) -> None:
+@pytest.fixture
+def asleep(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+    """Tell when a feed has seen that there is nothing, and waits to be called."""
+    event = asyncio.Event()
+    wait = feed_module._wait
+
+    async def tell(wake: asyncio.Event, seconds: float) -> None:
+        event.set()
+        await wait(wake, seconds)
+
+    monkeypatch.setattr(feed_module, "_wait", tell)
+    return event
+
+
+async def test_without_the_trigger_the_feed_polls_and_says_so(
+    store: EventStore, sql: asyncpg.Connection, asleep: asyncio.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("esx.store.doorbell._HEARTBEAT", 0.05)
     await sql.execute("DROP TRIGGER events_doorbell ON events")
     feed = await store.feed()
+    assert not await feed.listen()
+    assert feed.problem is not None
+    assert "esx init" in feed.problem
     following = asyncio.create_task(take(feed, 1))
-    while not feed.listening:
-        await asyncio.sleep(0)
+    await asleep.wait()
     await store.append("s", [NewEvent("T")])
     assert len(await following) == 1
+    await store.init()
+    async with asyncio.timeout(_DEADLINE):
+        while not feed.listening:
+            await asyncio.sleep(0.01)
+    assert feed.problem is None
+
+
+async def test_who_notifies_without_the_trigger_is_heard(store: EventStore, sql: asyncpg.Connection) -> None:
+    await sql.execute("DROP TRIGGER events_doorbell ON events")
+    feed = await store.feed()
+    assert not await feed.listen()
+    await sql.execute("NOTIFY new_events")
+    async with asyncio.timeout(_DEADLINE):
+        while not feed.listening:
+            await asyncio.sleep(0.01)
 
 
 async def test_a_bell_ringer_that_rolls_back_delays_but_loses_nothing(
-    store: EventStore, sql: asyncpg.Connection
+    store: EventStore, sql: asyncpg.Connection, asleep: asyncio.Event
 ) -> None:
     feed = await store.feed()
+    assert await feed.listen()
     following = asyncio.create_task(take(feed, 1))
-    while not feed.listening:
-        await asyncio.sleep(0)
+    await asleep.wait()
     ringer = sql.transaction()
     await ringer.start()
     await sql.fetchval(_INSERT, "never", 0)
     await store.append("s", [NewEvent("T")])  # finds the doorbell taken
     await ringer.rollback()
     assert [event.stream_id for event in await following] == ["s"]
+
+
+async def test_once_woken_the_feed_reads_until_nobody_is_writing(
+    dsn: str, store: EventStore, sql: asyncpg.Connection, asleep: asyncio.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second writer finds the doorbell taken, so nothing tells of it but that it was there."""
+    monkeypatch.setattr("esx.store.feed._POLL", 3600.0)
+    feed = await store.feed()
+    assert await feed.listen()
+    following = asyncio.create_task(take(feed, 1))
+    await asleep.wait()
+    second = await asyncpg.connect(dsn)
+    async with second.transaction():
+        async with sql.transaction():
+            await sql.fetchval(_INSERT, "rings", 0)
+            await second.fetchval(_INSERT, "finds it taken", 0)
+        assert [event.stream_id for event in await following] == ["rings"]
+        following = asyncio.create_task(take(feed, 1))
+    assert [event.stream_id for event in await following] == ["finds it taken"]
+    await second.close()
+
+
+async def test_a_listening_connection_that_falls_silent_is_replaced(
+    dsn18: str, store18: EventStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("esx.store.doorbell._HEARTBEAT", 0.05)
+    monkeypatch.setattr("esx.store.doorbell._HEARTBEAT_TIMEOUT", 1.0)
+    with tempfile.TemporaryDirectory() as directory:
+        async with proxied(dsn18, Path(directory)) as (proxy, address), EventStore.connect(address) as store:
+            feed = await store.feed()
+            assert await feed.listen()
+            seen: list[bool] = []
+            with store._doorbell.watched(lambda: seen.append(feed.listening)):
+                proxy.hush()
+                async with asyncio.timeout(_DEADLINE):
+                    while seen[-2:] != [False, True]:
+                        await asyncio.sleep(0.01)
 
 
 async def test_a_batch_rings_once(store: EventStore, sql: asyncpg.Connection) -> None:

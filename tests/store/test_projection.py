@@ -644,9 +644,12 @@ async def test_a_handler_may_fail_inside_a_savepoint(store: EventStore, read: as
     assert await handled(read) == [1, 2, 3]
 
 
-async def test_a_handler_that_ends_the_transaction_is_told(store: EventStore, read: asyncpg.Connection) -> None:
+@pytest.mark.parametrize("statement", ["COMMIT", "ROLLBACK; BEGIN", "COMMIT; BEGIN"])
+async def test_a_handler_that_ends_the_transaction_is_told(
+    store: EventStore, read: asyncpg.Connection, statement: str
+) -> None:
     async def handle(connection: asyncpg.Connection, event: Event) -> None:
-        await connection.execute("COMMIT")
+        await connection.execute(statement)
 
     await fill(store, 1)
     async with asyncio.timeout(_DEADLINE):
@@ -944,3 +947,30 @@ async def test_the_example_keeps_balances(dsn: str, store: EventStore, sql: asyn
         await process.wait()
     rows = await sql.fetch("SELECT account, balance::text FROM balances ORDER BY 1")
     assert [tuple(row) for row in rows] == [("account-7", "99.90"), ("account-8", "0.01")]
+
+
+async def test_projections_in_two_schemas_of_one_database_do_not_meet(empty_dsn18: str) -> None:
+    sql = await asyncpg.connect(empty_dsn18)
+    async with contextlib.AsyncExitStack() as stack:
+        stores = []
+        for schema in ("one", "two"):
+            await sql.execute(f"CREATE SCHEMA {schema}; CREATE TABLE {schema}.handled (global_seq bigint)")
+            store = await stack.enter_async_context(EventStore.connect(f"{empty_dsn18}&search_path={schema}"))
+            await store.init()
+            await fill(store, 2)
+            stores.append(store)
+        for store in stores:
+            task = await stack.enter_async_context(running(store.project("p", note)))
+            await at(store, 2, task)
+        owners = [(await status(store)).owner for store in stores]
+        assert all(owners)
+        assert owners[0] != owners[1]
+    await sql.close()
+
+
+async def test_a_filter_that_fails_at_an_event_shows_in_the_status(store18: EventStore) -> None:
+    await store18.append("s", [NewEvent("T", {"at": "2026-01-01"})])
+    async with asyncio.timeout(_DEADLINE):
+        with pytest.raises(StoreFailed):
+            await store18.project("p", note, where='$.at.datetime() < "2020-01-01T00:00:00Z".datetime()')
+    assert "StoreFailed: " in ((await status(store18)).last_error or "")
