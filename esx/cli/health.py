@@ -129,9 +129,8 @@ def _as_text(health: Health, safe: int, projections: list[ProjectionStatus] | No
         f"writers        {len(health.writers) or 'none'} in flight",
     ]
     for writer in health.writers:
-        who = "a prepared transaction" if writer.pid is None else f"pid {writer.pid}"
         about = [writer.application, writer.state, f"open {ago(writer.since, health.at)}" if writer.since else None]
-        lines.append(f"               {', '.join([who, *(part for part in about if part)])}")
+        lines.append(f"               {', '.join([_who(writer), *(part for part in about if part)])}")
     if projections is None:
         return [*lines, "projections    this user may not read them"]
     lines.append(f"projections    {len(projections) or 'none'}")
@@ -143,8 +142,12 @@ def _as_text(health: Health, safe: int, projections: list[ProjectionStatus] | No
         lines.append(f"               {status.name}: at {status.position}, {behind}, {doing}")
         if status.last_error:
             lines.append(f"                 stopped at the next event: {status.last_error}")
-        lines += [f"                 held back by pid {writer.pid}" for writer in status.held_by]
+        lines += [f"                 held back by {_who(writer)}" for writer in status.held_by]
     return lines
+
+
+def _who(writer: Writer) -> str:
+    return "a prepared transaction" if writer.pid is None else f"pid {writer.pid}"
 
 
 def _size(count: float) -> str:

@@ -9,6 +9,7 @@ import pytest
 from esx import EventStore, NewEvent
 from esx.store.errors import ProjectionFailed
 from tests.cli.support import esx
+from tests.prepared import prepare_append, preparing_server
 
 if TYPE_CHECKING:
     from esx import Event
@@ -67,3 +68,16 @@ async def test_what_a_user_who_may_only_read_events_may_know(dsn18: str, store18
     await role.grant("SELECT ON projections", "SELECT ON SEQUENCE events_global_seq_seq")
     figures = json.loads(esx("health", "--json", "-d", role.dsn(dsn18)).stdout)
     assert (figures["head_exact"], figures["projections"]) == (True, [])
+
+
+async def test_a_prepared_transaction_is_called_one() -> None:
+    async with preparing_server(18) as server:
+        await prepare_append(server.dsn, "import")
+        async with EventStore.connect(server.dsn) as store:
+            await store.append("s", [NewEvent("T")])
+        connection = await asyncpg.connect(server.dsn)
+        await connection.execute("INSERT INTO projections (name) VALUES ('balances')")
+        await connection.close()
+        shown = esx("health", "-d", server.dsn).stdout
+    assert "writers        1 in flight\n               a prepared transaction\n" in shown
+    assert "                 held back by a prepared transaction\n" in shown

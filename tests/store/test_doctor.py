@@ -16,6 +16,7 @@ from esx.store import Finding, Severity
 from esx.store.doctor import activity, indexes, projections, scan, server, table
 from esx.store.projection_table import ProjectionStatus
 from esx.store.schema import schema_sql
+from tests.prepared import prepare_append, preparing_server
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -412,11 +413,33 @@ async def test_a_long_transaction(monkeypatch: pytest.MonkeyPatch, dsn: str, sql
         assert [(f.severity, f.remedy) for f in about] == [(INFO, (f"SELECT pg_terminate_backend({pid});",))]
 
 
-def test_a_prepared_transaction_is_ended_by_its_name() -> None:
-    prepared = activity.Session(None, "it's", 400.0, None, None, "me")
-    [finding] = activity.writers(activity.Activity(writers=[prepared]))
-    assert (finding.severity, finding.remedy) == (ERROR, ("ROLLBACK PREPARED 'it''s';",))
-    assert "prepared transaction it's (me, open for 7 min)" in finding.message
+@pytest.mark.parametrize("version", [16, 18])
+async def test_a_prepared_transaction_is_named_and_ended(monkeypatch: pytest.MonkeyPatch, version: int) -> None:
+    async with preparing_server(version) as server:
+        await prepare_append(server.dsn, "it''s")
+        for restarted in (False, True):
+            if restarted:
+                server.restart()
+            assert (await one(server.dsn, "open-writers")).message.startswith("1 open writers, none")
+            with monkeypatch.context() as patch:
+                patch.setattr(activity, "_WRITER_WARNING", 0.0)
+                patch.setattr(activity, "_LONG", 0.0)
+                finding = await one(server.dsn, "open-writers")
+                assert "prepared" not in (await one(server.dsn, "long-transactions")).message
+            assert (finding.severity, finding.remedy) == (WARNING, ("ROLLBACK PREPARED 'it''s';",))
+            assert finding.message.startswith("prepared transaction it's (postgres, open for ")
+            assert finding.message.endswith(" has written to events and holds the feed until it ends")
+        await run(server.dsn, finding)
+        assert (await one(server.dsn, "open-writers")).message.startswith("0 open writers, none")
+        connection = await asyncpg.connect(server.dsn)
+        await connection.execute("BEGIN; LOCK TABLE events; INSERT INTO stream_locks VALUES ('s')")
+        await connection.execute("PREPARE TRANSACTION 'lock'")
+        await connection.close()
+        monkeypatch.setattr(activity, "_WRITER_WARNING", 0.0)
+        finding = await one(server.dsn, "table-lock")
+        assert finding.remedy == ("ROLLBACK PREPARED 'lock';",)
+        await run(server.dsn, finding)
+        assert (await one(server.dsn, "table-lock")).severity is OK
 
 
 @pytest.mark.parametrize(("used", "severity"), [(0.1, OK), (0.11, WARNING), (0.51, ERROR)])
@@ -435,6 +458,9 @@ def test_writers_that_are_not_shown_are_no_error() -> None:
     hidden = activity.Session(7, None, None, None, None, "me")
     [finding] = activity.writers(activity.Activity(writers=[hidden], user="Some one"))
     assert (finding.severity, finding.remedy) == (INFO, ('GRANT pg_read_all_stats TO "Some one";',))
+    prepared = activity.Session(None, "gid", None, None, None, "me")
+    [finding] = activity.writers(activity.Activity(writers=[hidden, prepared], user="me"))
+    assert finding.message.startswith("1 open writers")
 
 
 # -- projections ----------------------------------------------------------------------------------------------

@@ -65,15 +65,19 @@ _SESSION = """
     l.pid, x.gid, extract(epoch FROM clock_timestamp() - coalesce(a.xact_start, x.prepared))::float8 AS age,
     a.state, a.application_name, coalesce(a.usename, x.owner)::text
 """
+# A prepared transaction keeps the virtualtransaction of the session that prepared it until the server restarts, so
+# what tells its gid is the lock on its own transaction id.
 _LOCKS = f"""
     SELECT l.mode, {_SESSION}
     FROM pg_locks l
     LEFT JOIN pg_stat_activity a ON a.pid = l.pid
-    LEFT JOIN pg_prepared_xacts x ON l.pid IS NULL AND l.virtualtransaction = '-1/' || x.transaction::text
+    LEFT JOIN (pg_locks t JOIN pg_prepared_xacts x ON x.transaction = t.transactionid)
+           ON l.pid IS NULL AND t.pid IS NULL AND t.locktype = 'transactionid'
+              AND t.virtualtransaction = l.virtualtransaction
     WHERE l.locktype = 'relation' AND l.relation = to_regclass('events')
       AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
       AND l.mode IN ('RowExclusiveLock', 'AccessExclusiveLock', 'ExclusiveLock', 'ShareRowExclusiveLock', 'ShareLock')
-      AND l.granted
+      AND l.granted AND (l.pid IS NOT NULL OR x.gid IS NOT NULL)
     ORDER BY coalesce(a.xact_start, x.prepared)
 """
 _OPEN = """
@@ -119,7 +123,7 @@ def writers(activity: Activity) -> Iterator[Finding]:
     for writer in slow:
         make = found.error if (writer.age or 0) >= _WRITER_ERROR else found.warning
         yield make(f"{writer} has written to events and holds the feed until it ends", writer.end())
-    hidden = [writer for writer in activity.writers if writer.age is None]
+    hidden = [writer for writer in activity.writers if writer.age is None and writer.pid is not None]
     if hidden:
         yield found.info(
             f"{len(hidden)} open writers of events are not shown to this user, nor since when",
