@@ -155,6 +155,38 @@ BROKEN = {
         "ALTER TABLE events ADD CONSTRAINT mine UNIQUE (global_seq)", "redundant-index", WARNING,
         "ALTER TABLE events DROP CONSTRAINT mine;",
     ),
+    "index twice": (
+        "CREATE INDEX mine ON events (event_type); CREATE INDEX again ON events (event_type)", "redundant-index",
+        WARNING, "DROP INDEX CONCURRENTLY again;",
+    ),
+    "index twice, once backwards": (
+        "CREATE INDEX mine ON events (event_type, created_at); "
+        "CREATE INDEX again ON events (event_type DESC, created_at DESC)", "redundant-index",
+        WARNING, "DROP INDEX CONCURRENTLY again;",
+    ),
+    "copy of the correlation index": (
+        "DROP INDEX events_correlation_id_idx; "
+        + "; ".join(
+            f"CREATE INDEX {name} ON events ((metadata ->> 'correlation_id'), global_seq) "
+            "WHERE (metadata ->> 'correlation_id') IS NOT NULL"
+            for name in ("mine", "events_correlation_id_idx")
+        ),
+        "redundant-index", WARNING, "DROP INDEX CONCURRENTLY mine;",
+    ),
+    "index twice by another method": (
+        "CREATE INDEX mine ON events USING gin (data jsonb_path_ops); "
+        "CREATE INDEX again ON events USING gin (data jsonb_path_ops)", "redundant-index",
+        WARNING, "DROP INDEX CONCURRENTLY again;",
+    ),
+    "index on the left part of another": (
+        "CREATE INDEX mine ON events (event_type) WHERE event_type <> 'T'; "
+        "CREATE INDEX longer ON events (event_type, global_seq) WHERE event_type <> 'T'", "redundant-index",
+        WARNING, "DROP INDEX CONCURRENTLY mine;",
+    ),
+    "index twice, once unique": (
+        "CREATE INDEX mine ON events (event_id); CREATE UNIQUE INDEX again ON events (event_id)", "redundant-index",
+        WARNING, "DROP INDEX CONCURRENTLY mine;",
+    ),
     "no correlation index": (
         "DROP INDEX events_correlation_id_idx", "correlation-index", INFO,
         "CREATE INDEX CONCURRENTLY IF NOT EXISTS events_correlation_id_idx ON events "
@@ -314,9 +346,38 @@ async def test_what_looks_redundant_but_is_not(dsn: str, sql: asyncpg.Connection
         "CREATE INDEX i4 ON events (stream_id, stream_seq) INCLUDE (event_type);"
         "CREATE INDEX i5 ON events (lower(stream_id));"
         "CREATE INDEX i6 ON events (stream_seq);"
-        "CREATE UNIQUE INDEX i7 ON events (event_id)"
+        "CREATE UNIQUE INDEX i7 ON events (event_id);"
+        "CREATE INDEX i8 ON events (event_type);"
+        "CREATE INDEX i9 ON events USING hash (event_type);"
+        'CREATE INDEX i10 ON events (event_type COLLATE "POSIX");'
+        "CREATE INDEX i11 ON events (event_type, created_at) WHERE stream_seq = 0;"
+        "CREATE INDEX i12 ON events (created_at, event_type);"
+        "CREATE INDEX i13 ON events (created_at, event_type DESC);"
+        "CREATE INDEX i14 ON events USING gin (data);"
+        "CREATE INDEX i15 ON events USING gin (data jsonb_path_ops);"
+        "CREATE INDEX i16 ON events USING brin (created_at);"
+        "CREATE INDEX i17 ON events USING brin (created_at) WITH (pages_per_range = 7);"
+        "CREATE INDEX i18 ON events (event_id, event_type)"
     )
     assert (await one(dsn, "redundant-index")).severity is OK
+
+
+async def test_what_repeats_another_but_is_needed(dsn18: str) -> None:
+    connection = await asyncpg.connect(dsn18)
+    await connection.execute(
+        "CREATE UNIQUE INDEX older ON events (event_id); CREATE UNIQUE INDEX newer ON events (event_id);"
+        "ALTER TABLE events REPLICA IDENTITY USING INDEX newer"
+    )
+    assert (await one(dsn18, "redundant-index")).remedy == ("DROP INDEX CONCURRENTLY older;",)
+    await connection.execute("DROP INDEX newer; CREATE TABLE mine (event_id uuid REFERENCES events (event_id))")
+    await connection.execute("CREATE UNIQUE INDEX newer ON events (event_id)")
+    assert (await one(dsn18, "redundant-index")).remedy == ("DROP INDEX CONCURRENTLY newer;",)
+    await connection.execute("CREATE INDEX newest ON events (event_type); CREATE INDEX of_all ON events (event_type)")
+    await connection.close()
+    assert [finding.remedy for finding in await found(dsn18, "redundant-index")] == [
+        ("DROP INDEX CONCURRENTLY newer;",),
+        ("DROP INDEX CONCURRENTLY of_all;",),
+    ]
 
 
 async def test_an_invalid_index(dsn: str, sql: asyncpg.Connection) -> None:

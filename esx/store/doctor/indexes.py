@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from esx.store.doctor.finding import About, identifier, shown, size
+from esx.store.doctor.finding import About, identifier, quoted, shown, size
 from esx.store.layout import Layout
 
 if TYPE_CHECKING:
@@ -19,23 +19,31 @@ _STREAM_KEY = ["stream_id", "stream_seq"]
 _GLOBAL_KEY = ["global_seq"]
 _UNIQUE = Layout().unique_constraint
 _CORRELATION = "correlation_id"
+_CORRELATION_INDEX = "events_correlation_id_idx"
+_REVERSED = 3  # DESC, and NULLS FIRST: what a backward scan turns round
 
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """An index of the table. `keys` has an empty name for an expression; `name` is quoted as SQL needs it."""
+    """An index of the table. `keys` has an empty name for an expression; `name` is quoted as SQL needs it.
 
+    `columns` are the keys as SQL writes them, expressions too. `pinned` says that something else needs this very
+    index: a foreign key, or logical replication. `storage` are the parameters of a method other than B-tree.
+    """
+
+    oid: int
     name: str
     bare_name: str
     method: str
     unique: bool
     primary: bool
     valid: bool
-    partial: bool
-    identity: bool
+    predicate: str | None
+    pinned: bool
     building: bool
     keys: list[str]
-    included: int
+    columns: list[str]
+    included: list[str]
     classes: list[int]
     collations: list[int]
     options: list[int]
@@ -43,22 +51,36 @@ class Index:
     constraint: str | None
     constraint_type: str | None
     deferrable: bool
+    nulls_alike: bool
+    storage: list[str] | None
     bytes: int
 
     @property
     def whole(self) -> bool:
         """Whether it is a valid B-tree over all rows, usable for any search by its first columns."""
-        return self.valid and self.method == "btree" and not self.partial
+        return self.valid and self.method == "btree" and self.predicate is None
 
-    def starts_like(self, other: Index) -> bool:
-        """Whether the other index begins with the columns of this one, compared and collated the same way."""
-        width = len(self.keys)
-        return (
-            "" not in self.keys
-            and other.keys[:width] == self.keys
-            and other.classes[:width] == self.classes
-            and other.collations[:width] == self.collations
-        )
+    def serves(self, other: Index) -> bool:
+        """Whether this index finds all that the other one finds, and keeps unique what that one does."""
+        width = len(other.keys)
+        if (
+            not self.valid
+            or self.method != other.method
+            or self.predicate != other.predicate
+            or self.storage != other.storage
+            or not set(other.included) <= {*self.included, *self.columns}
+            or self.columns[:width] != other.columns
+            or self.classes[:width] != other.classes
+            or self.collations[:width] != other.collations
+        ):
+            return False
+        if width < len(self.keys) and (self.method != "btree" or other.unique):
+            return False
+        if other.unique and (not self.unique or self.deferrable or (other.nulls_alike and not self.nulls_alike)):
+            return False
+        # What is looked up in a unique key is one row, or one stream: any order of it will do.
+        options = self.options[:width]
+        return self.unique or other.options in (options, [option ^ _REVERSED for option in options])
 
     def drop(self) -> str:
         """Return the statement that removes it."""
@@ -71,18 +93,26 @@ async def read_indexes(connection: asyncpg.Connection) -> list[Index]:
     """Read the indexes of the table from the catalog."""
     rows = await connection.fetch(
         """
-        SELECT i.indexrelid::regclass::text AS name, c.relname::text AS bare_name, am.amname::text AS method,
-               i.indisunique AS unique, i.indisprimary AS primary, i.indisvalid AND i.indisready AS valid,
-               i.indpred IS NOT NULL AS partial, i.indisreplident AS identity,
+        SELECT i.indexrelid AS oid, i.indexrelid::regclass::text AS name, c.relname::text AS bare_name,
+               am.amname::text AS method, i.indisunique AS unique, i.indisprimary AS primary, i.indisvalid AND i.indisready AS valid,
+               pg_get_expr(i.indpred, i.indrelid) AS predicate,
+               i.indisreplident OR EXISTS (SELECT 1 FROM pg_constraint f WHERE f.conindid = i.indexrelid
+                                           AND f.contype = 'f') AS pinned,
                EXISTS (SELECT 1 FROM pg_stat_progress_create_index p WHERE p.index_relid = i.indexrelid) AS building,
                ARRAY(SELECT coalesce(a.attname::text, '') FROM generate_series(0, i.indnkeyatts - 1) n
                      LEFT JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[n] AND a.attnum > 0
                      ORDER BY n) AS keys,
-               i.indnatts - i.indnkeyatts AS included,
+               ARRAY(SELECT pg_get_indexdef(i.indexrelid, n, false) FROM generate_series(1, i.indnkeyatts) n
+                     ORDER BY n) AS columns,
+               ARRAY(SELECT pg_get_indexdef(i.indexrelid, n, false)
+                     FROM generate_series(i.indnkeyatts + 1, i.indnatts) n ORDER BY n) AS included,
                ARRAY(SELECT unnest(i.indclass)) AS classes, ARRAY(SELECT unnest(i.indcollation)) AS collations,
                ARRAY(SELECT unnest(i.indoption)) AS options, pg_get_expr(i.indexprs, i.indrelid) AS expressions,
                con.conname::text AS constraint, con.contype::text AS constraint_type,
-               coalesce(con.condeferrable, false) AS deferrable, coalesce(pg_relation_size(i.indexrelid), 0) AS bytes
+               coalesce(con.condeferrable, false) AS deferrable,
+               coalesce((to_jsonb(i) ->> 'indnullsnotdistinct')::boolean, false) AS nulls_alike,
+               CASE WHEN am.amname <> 'btree' THEN c.reloptions END AS storage,
+               coalesce(pg_relation_size(i.indexrelid), 0) AS bytes
         FROM pg_index i
         JOIN pg_class c ON c.oid = i.indexrelid
         JOIN pg_am am ON am.oid = c.relam
@@ -176,12 +206,12 @@ def primary_key(indexes: Sequence[Index]) -> Iterator[Finding]:
 
 
 def redundant(indexes: Sequence[Index]) -> Iterator[Finding]:
-    """Check that no index repeats what the primary key and the unique constraint already give."""
+    """Check that no index repeats what another already gives."""
     found = About("redundant-index")
     surplus = _redundant(indexes)
     for index, served_by in surplus:
         yield found.warning(
-            f"index {shown(index.name)} ({', '.join(index.keys)}), {size(index.bytes)}, repeats "
+            f"index {shown(index.name)} ({quoted(index.columns)}), {size(index.bytes)}, repeats "
             f"{shown(served_by.name)} and slows every append",
             index.drop(),
         )
@@ -191,32 +221,26 @@ def redundant(indexes: Sequence[Index]) -> Iterator[Finding]:
 
 def _redundant(indexes: Sequence[Index]) -> list[tuple[Index, Index]]:
     """Return the indexes that others serve as well, each with the one that does."""
-    keys = [
-        index
-        for index in indexes
-        if index.whole
-        and (
-            index.primary
-            or index.constraint_type == "u"
-            or (index.unique and index.keys in (_GLOBAL_KEY, ["event_id"]))
-        )
-    ]
-    # Of two that are equal, the primary key stays, or the constraint, or the one that has the usual name.
-    keys.sort(key=lambda index: (not index.primary, index.constraint is None, index.bare_name != _UNIQUE))
     surplus: list[tuple[Index, Index]] = []
     for index in indexes:
-        if index.method != "btree" or index.partial or index.included or index.identity or index.primary:
+        if index.primary or index.pinned or index.building or index.deferrable or index.constraint_type == "x":
             continue
-        for key in keys:
-            if key is index:
-                break  # what comes later is not better
-            if index.deferrable or not index.starts_like(key):
-                continue
-            if index.unique and len(index.keys) < len(key.keys):
-                continue  # it says more than the longer one does
-            surplus.append((index, key))
-            break
+        serving = [
+            other
+            for other in indexes
+            if other is not index
+            and other.serves(index)
+            and (not index.serves(other) or _worth(other) < _worth(index))  # of two that are equal, one stays
+        ]
+        if serving:
+            surplus.append((index, min(serving, key=_worth)))
     return surplus
+
+
+def _worth(index: Index) -> tuple[bool, bool, bool, bool, int]:
+    """Return what sorts the one to keep first: the primary key, a constraint, the usual name, the older one."""
+    usual = index.bare_name in (_UNIQUE, _CORRELATION_INDEX)
+    return not index.primary, index.constraint is None, not usual, not index.pinned, index.oid
 
 
 def invalid(indexes: Sequence[Index]) -> Iterator[Finding]:
