@@ -247,6 +247,14 @@ BROKEN = {
         "CREATE OR REPLACE TRIGGER events_doorbell AFTER INSERT OR UPDATE ON events "
         "FOR EACH ROW EXECUTE FUNCTION esx_ring_doorbell()", "doorbell", WARNING, "esx init",
     ),
+    "trigger with another function of that name": (
+        "CREATE SCHEMA theirs; CREATE FUNCTION theirs.esx_ring_doorbell() RETURNS trigger LANGUAGE plpgsql AS "
+        "'BEGIN RETURN NULL; END'; CREATE OR REPLACE TRIGGER events_doorbell AFTER INSERT ON events "
+        "FOR EACH ROW EXECUTE FUNCTION theirs.esx_ring_doorbell()", "doorbell", WARNING, "esx init",
+    ),
+    "trigger without its function": (
+        "CREATE SCHEMA theirs; ALTER FUNCTION esx_ring_doorbell() SET SCHEMA theirs", "doorbell", WARNING, "esx init",
+    ),
     "function changed": (
         "CREATE OR REPLACE FUNCTION esx_ring_doorbell() RETURNS trigger LANGUAGE plpgsql AS "
         "$$BEGIN PERFORM pg_notify('new_events', ''); RETURN NULL; END$$", "functions", WARNING, "esx init",
@@ -254,6 +262,11 @@ BROKEN = {
     "function missing": ("DROP FUNCTION esx_lock_stream(text)", "functions", WARNING, "esx init"),
     "table missing": ("DROP TABLE stream_locks", "tables", WARNING, "esx init"),
     "projections not ours": ("ALTER TABLE projections DROP COLUMN id", "projections", WARNING, "esx init"),
+    "another trigger notifies by a function of that name": (
+        "CREATE SCHEMA theirs; "
+        + _NOTIFIER.replace("shout()", "theirs.esx_ring_doorbell()"), "other-triggers", INFO,
+        "ALTER TABLE events DISABLE TRIGGER shouts;",
+    ),
     "another trigger notifies": (
         _NOTIFIER, "other-triggers", INFO, "ALTER TABLE events DISABLE TRIGGER shouts;",
     ),

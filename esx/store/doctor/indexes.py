@@ -94,7 +94,8 @@ async def read_indexes(connection: asyncpg.Connection) -> list[Index]:
     rows = await connection.fetch(
         """
         SELECT i.indexrelid AS oid, i.indexrelid::regclass::text AS name, c.relname::text AS bare_name,
-               am.amname::text AS method, i.indisunique AS unique, i.indisprimary AS primary, i.indisvalid AND i.indisready AS valid,
+               am.amname::text AS method, i.indisunique AS unique, i.indisprimary AS primary,
+               i.indisvalid AND i.indisready AS valid,
                pg_get_expr(i.indpred, i.indrelid) AS predicate,
                i.indisreplident OR EXISTS (SELECT 1 FROM pg_constraint f WHERE f.conindid = i.indexrelid
                                            AND f.contype = 'f') AS pinned,
