@@ -732,16 +732,24 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("page", [1, 2, 3, 50_000])
+@pytest.mark.parametrize("unique", [True, False])
 @pytest.mark.parametrize("case", FAULTS.values(), ids=FAULTS.keys())
 async def test_events_at_fault(
-    case: tuple[str, str, Severity, str], page: int, monkeypatch: pytest.MonkeyPatch, dsn18: str, store18: EventStore
+    case: tuple[str, str, Severity, str],
+    unique: bool,
+    page: int,
+    monkeypatch: pytest.MonkeyPatch,
+    dsn18: str,
+    store18: EventStore,
 ) -> None:
     breaking, check, severity, named = case
     monkeypatch.setattr(scan, "PAGE", page)
     for stream in ("a", "b", "c"):
         await store18.append(stream, [NewEvent("T") for _ in range(4)])
-    assert wrong(await examine(dsn18, full=True)) == {}
     connection = await asyncpg.connect(dsn18)
+    if not unique:
+        await connection.execute(_DROP_UNIQUE)
+    assert set(wrong(await examine(dsn18, full=True))) == (set() if unique else {"unique-stream-seq"})
     await connection.execute(breaking)
     await connection.close()
     at_fault = [finding for finding in await found(dsn18, check, full=True) if finding.severity.wrong]
@@ -763,7 +771,12 @@ async def test_places_that_are_taken_twice(dsn: str, sql: asyncpg.Connection) ->
     assert finding.severity is ERROR
     assert "a@0" in finding.message
     assert [list(row) for row in await run(dsn, finding)] == [["a", 0, [1, 2]]]
-    assert await found(dsn, "stream-seq", full=True) == []
+    assert "2 events of 1 streams" in (await one(dsn, "stream-seq", full=True)).message
+    await sql.execute(_INSERT, "a", 2)
+    hole = await one(dsn, "stream-seq", full=True)
+    assert hole.severity is ERROR
+    assert "1 holes in the numbers of streams, where events were deleted or lost: a after 0" in hole.message
+    assert (await one(dsn, "stream-order", full=True)).severity is OK
 
 
 async def test_where_event_ids_are_unique_nobody_counts_them(dsn18: str, store18: EventStore) -> None:

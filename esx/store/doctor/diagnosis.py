@@ -59,16 +59,17 @@ async def diagnose(
 async def _look_at_events(
     connection: asyncpg.Connection, facts: Table, found: Sequence[Index], on_progress: OnProgress | None
 ) -> list[Finding]:
+    tell = on_progress or (lambda _text: None)
     findings: list[Finding] = []
     if indexes.in_stream_order(found):
         scanned = await scan.scan_streams(connection, facts.estimated, on_progress)
-        findings += [finding for check in scan.CHECKS for finding in check(scanned)]
     else:
-        if on_progress is not None:
-            on_progress("looking for places in a stream that are taken twice")
+        tell("looking for places in a stream that are taken twice")
         findings += await limited(connection, scan.scan_keys, THOROUGH)
+        tell("sorting the events: no unique index gives the order of streams")
+        scanned = await limited(connection, scan.scan_by_sorting, THOROUGH)
+    findings += [finding for check in scan.CHECKS for finding in check(scanned)]
     if "event_id" in (facts.columns or {}) and not indexes.keeps_event_ids_unique(found):
-        if on_progress is not None:
-            on_progress("looking for event ids that are stored twice")
+        tell("looking for event ids that are stored twice")
         findings += await limited(connection, scan.scan_event_ids, THOROUGH)
     return findings

@@ -2,19 +2,20 @@
 
 The events are read in the order of the unique index, page by page: nothing is sorted, memory stays bounded, no
 statement lasts long, and no old snapshot holds back vacuum. Each page begins with the last event of the one
-before, so that neighbours are compared across pages too.
+before, so that neighbours are compared across pages too. Without that index the server sorts them, once, in one
+statement.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from esx.store.doctor.finding import About, quoted, shown
 from esx.store.doctor.topic import THOROUGH, limited
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     import asyncpg
 
@@ -44,6 +45,7 @@ _TALLIES = ",\n".join(
     f"count(*) FILTER (WHERE {name}), (array_agg({example}) FILTER (WHERE {name}))[1:{_EXAMPLES}]"
     for name, (_, example) in _FAULTS.items()
 )
+_JUDGED = ", ".join(f"{test} AS {name}" for name, (test, _) in _FAULTS.items())
 PAGE_SQL = f"""
     WITH page AS (
         SELECT stream_id, stream_seq, global_seq, event_type, created_at FROM events
@@ -53,20 +55,32 @@ PAGE_SQL = f"""
                lead(true) OVER (ORDER BY stream_id, stream_seq) IS NULL AS last
         FROM page WINDOW stream AS (PARTITION BY stream_id ORDER BY stream_seq)
     ), judged AS (
-        SELECT *, {", ".join(f"{test} AS {name}" for name, (test, _) in _FAULTS.items())}
-        FROM seen WHERE NOT ($4 AND stream_id = $1::text AND stream_seq = $2::bigint)
+        SELECT *, {_JUDGED} FROM seen WHERE NOT ($4 AND stream_id = $1::text AND stream_seq = $2::bigint)
     )
     SELECT count(*), count(*) FILTER (WHERE previous_seq IS NULL),
            max(stream_id) FILTER (WHERE last), max(stream_seq) FILTER (WHERE last),
            {_TALLIES}
     FROM judged
 """
+# Grouped by page, so that what is kept to pick examples from is never more than a page.
+_SORTED_SQL = f"""
+    WITH seen AS (
+        SELECT stream_id, stream_seq, global_seq, event_type, created_at,
+               lag(stream_seq) OVER stream AS previous_seq, lag(global_seq) OVER stream AS previous_global,
+               (row_number() OVER (ORDER BY stream_id, stream_seq, global_seq) - 1) / $1::int AS page
+        FROM events WINDOW stream AS (PARTITION BY stream_id ORDER BY stream_seq, global_seq)
+    ), judged AS (
+        SELECT *, {_JUDGED} FROM seen
+    )
+    SELECT count(*), count(*) FILTER (WHERE previous_seq IS NULL), {_TALLIES} FROM judged GROUP BY page ORDER BY page
+"""
+_BY_SORTING = "SET LOCAL enable_hashagg = off"
 _BY_INDEX = "SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off; SET LOCAL enable_sort = off"
 
 _LIST_NEIGHBOURS = (
     "SELECT * FROM (SELECT stream_id, stream_seq, global_seq, lag(stream_seq) OVER stream AS previous_seq, "
     "lag(global_seq) OVER stream AS previous_global_seq FROM events "
-    "WINDOW stream AS (PARTITION BY stream_id ORDER BY stream_seq)) e WHERE {};"
+    "WINDOW stream AS (PARTITION BY stream_id ORDER BY stream_seq, global_seq)) e WHERE {};"
 )
 _MEND_TIME = (
     "UPDATE events e SET created_at = coalesce((SELECT b.created_at FROM events b WHERE b.global_seq < e.global_seq "
@@ -100,6 +114,13 @@ class Scan:
     streams: int = 0
     faults: dict[str, Tally] = field(default_factory=lambda: {name: Tally() for name in _FAULTS})
 
+    def add(self, events: int, streams: int, tallies: Sequence[Any]) -> None:
+        """Add a page: how many events and streams begin in it, and of each fault the number and the examples."""
+        self.events += events
+        self.streams += streams
+        for tally, faulty, examples in zip(self.faults.values(), tallies[::2], tallies[1::2], strict=True):
+            tally.add(faulty, examples)
+
 
 async def scan_streams(connection: asyncpg.Connection, estimated: int, on_progress: OnProgress | None) -> Scan:
     """Look at every event once, in the order of streams. Needs the unique index."""
@@ -115,16 +136,22 @@ async def scan_streams(connection: asyncpg.Connection, estimated: int, on_progre
 
     while True:
         count, streams, stream_id, stream_seq, *tallies = await limited(connection, page, THOROUGH)
-        scan.events += count
-        scan.streams += streams
-        for tally, faulty, examples in zip(scan.faults.values(), tallies[::2], tallies[1::2], strict=True):
-            tally.add(faulty, examples)
+        scan.add(count, streams, tallies)
         if on_progress is not None:
             total = f" of about {estimated:,}" if estimated > scan.events else ""
             on_progress(f"{scan.events:,}{total} events looked at")
         if count < PAGE:
             return scan
         start, resumed = (stream_id, stream_seq), True
+
+
+async def scan_by_sorting(connection: asyncpg.Connection) -> Scan:
+    """Look at every event once, where no index gives their order or a place may be taken twice."""
+    scan = Scan()
+    await connection.execute(_BY_SORTING)
+    async for count, streams, *tallies in connection.cursor(_SORTED_SQL, PAGE):
+        scan.add(count, streams, tallies)
+    return scan
 
 
 async def scan_keys(connection: asyncpg.Connection) -> list[Finding]:
