@@ -211,7 +211,20 @@ BROKEN = {
     "behind": (
         "INSERT INTO events (global_seq, stream_id, stream_seq, event_type, data) VALUES (7, 's', 0, 'T', '{}')",
         "sequence-position", ERROR,
-        "SELECT setval('events_global_seq_seq', (SELECT coalesce(max(global_seq), 0) + 1 FROM events), false);",
+        "SELECT setval('events_global_seq_seq', (SELECT greatest(max(global_seq), 0) + 1 FROM events), false);",
+    ),
+    "below the start of the feed": (
+        "INSERT INTO events (global_seq, stream_id, stream_seq, event_type, data) VALUES (0, 's', 0, 'T', '{}')",
+        "global-seq", ERROR,
+        "UPDATE events e SET global_seq = moved.number FROM (SELECT global_seq, nextval('events_global_seq_seq') AS "
+        "number FROM (SELECT global_seq FROM events WHERE global_seq < 1 ORDER BY global_seq) early) moved "
+        "WHERE e.global_seq = moved.global_seq;",
+    ),
+    "starts below the feed": (
+        "ALTER SEQUENCE events_global_seq_seq MINVALUE -9 RESTART WITH -5; "
+        "INSERT INTO events (stream_id, stream_seq, event_type, data) VALUES ('s', 0, 'T', '{}')",
+        "sequence-position", ERROR,
+        "SELECT setval('events_global_seq_seq', (SELECT greatest(max(global_seq), 0) + 1 FROM events), false);",
     ),
     "nearly at its end": (
         "ALTER SEQUENCE events_global_seq_seq AS integer; SELECT setval('events_global_seq_seq', 2000000000)",
@@ -231,7 +244,7 @@ BROKEN = {
         "ALTER TABLE events ALTER COLUMN global_seq DROP DEFAULT; DROP SEQUENCE events_global_seq_seq",
         "sequence-default", ERROR,
         "CREATE SEQUENCE events_global_seq_seq OWNED BY events.global_seq;",
-        "SELECT setval('events_global_seq_seq', (SELECT coalesce(max(global_seq), 0) + 1 FROM events), false);",
+        "SELECT setval('events_global_seq_seq', (SELECT greatest(max(global_seq), 0) + 1 FROM events), false);",
         "ALTER TABLE events ALTER COLUMN global_seq SET DEFAULT nextval('events_global_seq_seq');",
     ),
     "no trigger": ("DROP TRIGGER events_doorbell ON events", "doorbell", WARNING, "esx init"),
@@ -777,6 +790,54 @@ async def test_places_that_are_taken_twice(dsn: str, sql: asyncpg.Connection) ->
     assert hole.severity is ERROR
     assert "1 holes in the numbers of streams, where events were deleted or lost: a after 0" in hole.message
     assert (await one(dsn, "stream-order", full=True)).severity is OK
+
+
+@pytest.mark.parametrize("without", ["nothing", "primary key", "sequence"])
+async def test_events_below_the_start_of_the_feed(dsn: str, sql: asyncpg.Connection, without: str) -> None:
+    async with EventStore.connect(dsn) as store:
+        await store.append("new", [NewEvent("T")])
+    for seq in (0, 1, 2):
+        await sql.execute(
+            "INSERT INTO events (global_seq, stream_id, stream_seq, event_type, data) "
+            "VALUES ($1, 'old', $2, 'T', '{}')",
+            -30 + 10 * seq,
+            seq,
+        )
+    if without == "primary key":
+        await sql.execute("ALTER TABLE events DROP CONSTRAINT events_pkey")
+        assert await found(dsn, "global-seq") == []  # looking for it would scan the table
+    if without == "sequence":
+        await sql.execute(
+            "ALTER TABLE events ALTER COLUMN global_seq DROP DEFAULT; DROP SEQUENCE events_global_seq_seq"
+        )
+    finding = await one(dsn, "global-seq", full=True)
+    assert finding.severity is ERROR
+    assert "events has numbers from -30" in finding.message
+    rows = await run(dsn, finding)
+    if without == "sequence":
+        assert [row["global_seq"] for row in rows] == [-30, -20, -10]
+        return
+    assert (await one(dsn, "global-seq", full=True)).severity is OK
+    assert (await one(dsn, "stream-order", full=True)).severity is OK
+    async with EventStore.connect(dsn) as store:
+        feed = await store.feed()
+        places = [(e.stream_id, e.stream_seq) async for batch in feed.to_safe_position() for e in batch.events]
+    assert places == [("new", 0), ("old", 0), ("old", 1), ("old", 2)]
+
+
+async def test_numbers_that_are_taken_twice(dsn: str, sql: asyncpg.Connection) -> None:
+    assert await found(dsn, "global-seq-twice", full=True) == []
+    await sql.execute("ALTER TABLE events DROP CONSTRAINT events_pkey")
+    assert (await one(dsn, "global-seq-twice", full=True)).severity is OK
+    for stream in ("a", "b"):
+        await sql.execute(
+            "INSERT INTO events (global_seq, stream_id, stream_seq, event_type, data) VALUES (5, $1, 0, 'T', '{}')",
+            stream,
+        )
+    finding = await one(dsn, "global-seq-twice", full=True)
+    assert finding.severity is ERROR
+    assert finding.message.endswith("e.g. 5")
+    assert [(row[0], sorted(row[1])) for row in await run(dsn, finding)] == [(5, ["a@0", "b@0"])]
 
 
 async def test_where_event_ids_are_unique_nobody_counts_them(dsn18: str, store18: EventStore) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from esx.store.doctor import activity, indexes, projections, scan, sequence, server, table, trigger
@@ -42,10 +43,12 @@ async def diagnose(
     facts, findings = await _TABLE.examine(connection)
     usable = facts is not None and facts.usable
     found: Sequence[Index] | None = None
+    numbers: sequence.Sequence | None = None
     if usable:
         found, about = await _INDEXES.examine(connection)
         findings += about
-        findings += (await _SEQUENCE.examine(connection))[1]
+        numbers, about = await _SEQUENCE.examine(connection)
+        findings += about
         findings += (await _OBJECTS.examine(connection))[1]
         findings += (await _PROJECTIONS.examine(connection))[1]
     findings += (await _ACTIVITY.examine(connection))[1]
@@ -53,6 +56,8 @@ async def diagnose(
     findings += server.pooling(pooler)
     if full and facts is not None and usable and found is not None and facts.analysed is not None:
         findings += await _look_at_events(connection, facts, found, on_progress)
+        if not indexes.keeps_numbers_unique(found):
+            findings += await _look_at_numbers(connection, numbers, on_progress)
     return findings
 
 
@@ -72,4 +77,17 @@ async def _look_at_events(
     if "event_id" in (facts.columns or {}) and not indexes.keeps_event_ids_unique(found):
         tell("looking for event ids that are stored twice")
         findings += await limited(connection, scan.scan_event_ids, THOROUGH)
+    return findings
+
+
+async def _look_at_numbers(
+    connection: asyncpg.Connection, numbers: sequence.Sequence | None, on_progress: OnProgress | None
+) -> list[Finding]:
+    tell = on_progress or (lambda _text: None)
+    tell("looking for numbers that are taken twice")
+    findings = await limited(connection, scan.scan_numbers, THOROUGH)
+    if numbers is not None and not numbers.probed:
+        tell("looking for the lowest number")
+        lowest = await limited(connection, sequence.read_lowest, THOROUGH)
+        findings += sequence.numbers(replace(numbers, probed=True, lowest=lowest))
     return findings

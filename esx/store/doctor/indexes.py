@@ -201,7 +201,8 @@ def primary_key(indexes: Sequence[Index]) -> Iterator[Finding]:
         )
     else:
         yield found.error(
-            "there is no primary key: nothing keeps global_seq unique, and the feed may scan the table",
+            "there is no primary key: nothing keeps global_seq unique, and the feed may scan the table (adding it "
+            "fails if two events have one number: `esx doctor --full` finds these)",
             "ALTER TABLE events ADD PRIMARY KEY (global_seq);",
         )
 
@@ -287,6 +288,11 @@ def in_stream_order(indexes: Sequence[Index]) -> bool:
 def keeps_event_ids_unique(indexes: Sequence[Index]) -> bool:
     """Return whether no two events can have one event_id."""
     return any(index.whole and index.unique and index.keys == ["event_id"] for index in indexes)
+
+
+def keeps_numbers_unique(indexes: Sequence[Index]) -> bool:
+    """Return whether no two events can have one global_seq."""
+    return any(index.whole and index.unique and index.keys == _GLOBAL_KEY for index in indexes)
 
 
 CHECKS = (unique_key, primary_key, redundant, invalid, correlation)

@@ -172,6 +172,24 @@ async def scan_keys(connection: asyncpg.Connection) -> list[Finding]:
     ]
 
 
+async def scan_numbers(connection: asyncpg.Connection) -> list[Finding]:
+    """Look for numbers that several events have, where no index rules that out."""
+    found = About("global-seq-twice")
+    rows = await connection.fetch(
+        f"SELECT global_seq::text FROM events GROUP BY global_seq HAVING count(*) > 1 LIMIT {_EXAMPLES}"
+    )
+    if not rows:
+        return [found.ok("no global_seq is taken twice")]
+    return [
+        found.error(
+            f"some numbers are taken by several events, of which a feed may miss all but one, e.g. "
+            f"{quoted(row[0] for row in rows)}",
+            "SELECT global_seq, array_agg(stream_id || '@' || stream_seq) FROM events "
+            "GROUP BY global_seq HAVING count(*) > 1;",
+        )
+    ]
+
+
 async def scan_event_ids(connection: asyncpg.Connection) -> list[Finding]:
     """Look for event ids that are stored twice. What does not fit into work_mem is kept on disk."""
     found = About("event-id-twice")

@@ -1,4 +1,4 @@
-"""The sequence that global_seq is drawn from. The order of the feed rests on how it hands out numbers."""
+"""The sequence that global_seq is drawn from, and the ends of the numbers. The order of the feed rests on both."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ _NEARLY_USED = 0.9
 class Sequence:
     """The facts. `name` is quoted as SQL needs it, and None if global_seq has no sequence at all.
 
-    `next` is the number that it hands out next, `highest` the highest one in the table; None if not known.
+    `next` is the number that it hands out next, `lowest` and `highest` are those in the table; None if not known.
+    `probed` says that the table was asked for them: it has an index to answer by.
     """
 
     name: str | None
@@ -33,12 +34,14 @@ class Sequence:
     increment: int = 1
     maximum: int = _BIGINT_MAX
     next: int | None = None
+    probed: bool = False
+    lowest: int | None = None
     highest: int | None = None
     user: str = ""
 
 
 async def read_sequence(connection: asyncpg.Connection) -> Sequence:
-    """Read the sequence, and the end of the table by its index."""
+    """Read the sequence, and the ends of the table by its index."""
     row = await connection.fetchrow(
         r"""
         SELECT current_user::text AS user, used.oid IS NOT NULL AS drawn, col.expression,
@@ -64,9 +67,11 @@ async def read_sequence(connection: asyncpg.Connection) -> Sequence:
         """
     )
     assert row is not None
-    highest = await connection.fetchval("SELECT max(global_seq) FROM events") if row["may_probe"] else None
+    probed = row["may_probe"]
+    lowest = await read_lowest(connection) if probed else None
+    highest = await connection.fetchval("SELECT max(global_seq) FROM events") if probed else None
     if row["name"] is None:
-        return Sequence(None, drawn=False, expression=row["expression"], highest=highest)
+        return Sequence(None, drawn=False, expression=row["expression"], probed=probed, lowest=lowest, highest=highest)
     upcoming = None
     if row["may_look"]:
         # Read after the table: what was drawn meanwhile then only shows as room.
@@ -83,9 +88,17 @@ async def read_sequence(connection: asyncpg.Connection) -> Sequence:
         increment=row["seqincrement"],
         maximum=row["seqmax"],
         next=None if upcoming is None else int(upcoming),
+        probed=probed,
+        lowest=lowest,
         highest=highest,
         user=row["user"],
     )
+
+
+async def read_lowest(connection: asyncpg.Connection) -> int | None:
+    """Return the lowest global_seq, None if there are no events; without an index this looks at all of them."""
+    lowest: int | None = await connection.fetchval("SELECT min(global_seq) FROM events")
+    return lowest
 
 
 def default(sequence: Sequence) -> Iterator[Finding]:
@@ -164,6 +177,11 @@ def position(sequence: Sequence) -> Iterator[Finding]:
             f"{sequence.highest}: appends fail, or fill in behind the feed",
             _set_to_highest(sequence.name),
         )
+    elif sequence.next < 1 and sequence.increment > 0:
+        yield found.error(
+            f"sequence {shown(sequence.name)} hands out {sequence.next} next: no feed delivers numbers below 1",
+            _set_to_highest(sequence.name),
+        )
     else:
         yield found.ok(f"sequence {shown(sequence.name)} hands out {sequence.next} next")
 
@@ -183,8 +201,30 @@ def room(sequence: Sequence) -> Iterator[Finding]:
     )
 
 
+def numbers(sequence: Sequence) -> Iterator[Finding]:
+    """Check that no event lies before the start of the feed, which is 0."""
+    if not sequence.probed:
+        return
+    found = About("global-seq")
+    if sequence.lowest is None or sequence.lowest > 0:
+        yield found.ok("no event has a global_seq below 1")
+    elif sequence.name is None:
+        yield found.error(
+            f"events has numbers from {sequence.lowest}: no feed delivers those below 1",
+            "SELECT global_seq, stream_id, stream_seq FROM events WHERE global_seq < 1 ORDER BY global_seq;",
+        )
+    else:
+        yield found.error(
+            f"events has numbers from {sequence.lowest}: no feed delivers those below 1 "
+            "(the remedy moves them to the end of the feed)",
+            f"UPDATE events e SET global_seq = moved.number FROM (SELECT global_seq, nextval({literal(sequence.name)}) "
+            "AS number FROM (SELECT global_seq FROM events WHERE global_seq < 1 ORDER BY global_seq) early) moved "
+            "WHERE e.global_seq = moved.global_seq;",
+        )
+
+
 def _set_to_highest(name: str) -> str:
-    return f"SELECT setval({literal(name)}, (SELECT coalesce(max(global_seq), 0) + 1 FROM events), false);"
+    return f"SELECT setval({literal(name)}, (SELECT greatest(max(global_seq), 0) + 1 FROM events), false);"
 
 
-CHECKS = (default, cache, direction, position, room)
+CHECKS = (default, cache, direction, position, room, numbers)
