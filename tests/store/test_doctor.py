@@ -706,13 +706,28 @@ async def test_a_user_without_rights(dsn18: str, role: Role) -> None:
     rights = await one(theirs, "rights")
     assert rights.severity is ERROR
     assert "nothing can be shown" in rights.message
-    assert len(rights.remedy) == 3
+    assert len(rights.remedy) == 4
     assert [*wrong(await examine(theirs))] == [*wrong(await examine(theirs, full=True))] == ["rights"]
     checks = ("rights", "rights-activity", "sequence-position", "projections")
     for finding in [rights, *[await one(theirs, check) for check in checks[1:]]]:
         await run(dsn18, finding)
     for check in checks:
         assert (await one(theirs, check)).severity is OK
+
+
+async def test_a_writer_needs_the_rights_to_lock(dsn18: str, role: Role) -> None:
+    await role.grant("SELECT, INSERT ON events", "USAGE ON SEQUENCE events_global_seq_seq", "SELECT ON stream_locks")
+    rights = await one(role.dsn(dsn18), "rights")
+    assert (rights.severity, rights.remedy) == (INFO, (f"GRANT INSERT, UPDATE ON stream_locks TO {role.name};",))
+    assert rights.message.endswith(" may not: INSERT stream_locks, UPDATE stream_locks")
+    await run(dsn18, rights)
+    assert (await one(role.dsn(dsn18), "rights")).severity is OK
+    async with EventStore.connect(role.dsn(dsn18)) as store, store.lock_stream("s") as stream:
+        await stream.append([NewEvent("T")])
+    connection = await asyncpg.connect(dsn18)
+    await connection.execute("DROP TABLE stream_locks")
+    await connection.close()
+    assert (await one(role.dsn(dsn18), "rights")).severity is OK
 
 
 async def test_policies_that_hide_events(dsn18: str, role: Role) -> None:

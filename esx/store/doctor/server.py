@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from esx.store.doctor.finding import About, identifier, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     import asyncpg
 
@@ -52,7 +52,10 @@ class Setting(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """The facts. A right is None where there is nothing to have a right to."""
+    """The facts. A right is None where there is nothing to have a right to.
+
+    `may_not_lock` are the rights to stream_locks that are lacking for row-level locking, if there is that table.
+    """
 
     version: int
     today: date
@@ -63,6 +66,7 @@ class Server:
     may_select: bool | None = None
     may_insert: bool | None = None
     may_draw: bool | None = None
+    may_not_lock: Sequence[str] = ()
     may_see_all: bool = True
     sequence: str | None = None
     settings: Mapping[str, Setting] = field(default_factory=dict)
@@ -91,6 +95,8 @@ async def read_server(connection: asyncpg.Connection) -> Server:
                 WHERE datid IS NOT NULL AND coalesce(backend_type, 'client backend') = 'client backend') AS connections,
                has_table_privilege(t.oid, 'SELECT') AS may_select, has_table_privilege(t.oid, 'INSERT') AS may_insert,
                has_sequence_privilege(s.oid, 'USAGE') AS may_draw, s.oid::regclass::text AS sequence,
+               ARRAY(SELECT name FROM unnest(ARRAY['SELECT', 'INSERT', 'UPDATE']) WITH ORDINALITY p (name, n)
+                     WHERE NOT has_table_privilege(to_regclass('stream_locks'), name) ORDER BY n) AS may_not_lock,
                pg_has_role('pg_read_all_stats', 'USAGE') AS may_see_all
         FROM (SELECT to_regclass('events')::oid AS oid) t
         LEFT JOIN pg_attribute a ON a.attrelid = t.oid AND a.attname = 'global_seq' AND NOT a.attisdropped
@@ -239,12 +245,13 @@ def checksums(server: Server) -> Iterator[Finding]:
 
 
 def rights(server: Server) -> Iterator[Finding]:
-    """Check that this user may read and append."""
+    """Check that this user may read and append, also under a lock."""
     if server.may_select is None:
         return
     found = About("rights")
+    user = identifier(server.user)
     lacking = [
-        (f"{what} {on}", f"GRANT {what} ON {'SEQUENCE ' if what == 'USAGE' else ''}{on} TO {identifier(server.user)};")
+        (f"{what} {on}", f"GRANT {what} ON {'SEQUENCE ' if what == 'USAGE' else ''}{on} TO {user};")
         for what, on, has in (
             ("SELECT", "events", server.may_select),
             ("INSERT", "events", server.may_insert),
@@ -252,6 +259,10 @@ def rights(server: Server) -> Iterator[Finding]:
         )
         if has is False
     ]
+    if server.may_not_lock:
+        # An append that suits any version locks too, once it has lost a race.
+        named = ", ".join(f"{what} stream_locks" for what in server.may_not_lock)
+        lacking.append((named, f"GRANT {', '.join(server.may_not_lock)} ON stream_locks TO {user};"))
     if lacking:
         names = ", ".join(what for what, _ in lacking)
         say = found.info if server.may_select else found.error
