@@ -73,6 +73,10 @@ def stored_before(done: Imported) -> str:
     return f"{done.stored:,} events were stored before{skipped}: run the same import again to go on from there"
 
 
+class _Recut(Exception):
+    """Rows of the chunk were made anew, so that it is to be tried again."""
+
+
 class Importer:
     """One import: feed it with `run`, once."""
 
@@ -138,17 +142,26 @@ class Importer:
         return self.done
 
     async def _store(self, lines: Lines, size: int) -> None:
-        stored = 0
-        for attempt in range(_ATTEMPTS):
+        races = 0
+        while True:
             async with self._acquire() as connection:
                 try:
                     stored = await self._try(connection, lines)
                     break
+                except _Recut:
+                    self._known.clear()
                 except asyncpg.UniqueViolationError as error:
                     # Somebody appended to one of the streams since we looked: look again.
                     self._known.clear()
-                    if not self._is_race(error) or attempt == _ATTEMPTS - 1:
+                    races += 1
+                    if not self._is_race(error) or races == _ATTEMPTS:
                         raise StreamTaken(f"an event is there already: {error.detail or first_line(error)}") from error
+                except asyncpg.DeadlockDetectedError:
+                    # Somebody appended to several of them, in another order.
+                    self._known.clear()
+                    races += 1
+                    if races == _ATTEMPTS:
+                        raise
         self.done = Imported(
             self.done.stored + stored, self.done.skipped + len(lines.rows) - stored, self.done.bytes + size
         )
@@ -166,7 +179,10 @@ class Importer:
             if self._keep:
                 # No number may be drawn by anybody else until the sequence is past those that are kept.
                 await connection.execute(f"LOCK TABLE {self._layout.table} IN SHARE ROW EXCLUSIVE MODE")
-                head = await connection.fetchval(f"SELECT coalesce(max(global_seq), 0) FROM {self._layout.table}")
+                # Readers have passed what the sequence has handed out, also where nothing is stored at that number.
+                head = await connection.fetchval(
+                    f"SELECT greatest(max(global_seq), {self._layout.head()}) FROM {self._layout.table}"
+                )
             new = await self._new(connection, lines)
             if new:
                 if self._keep:
@@ -260,7 +276,7 @@ class Importer:
         if lines.global_seqs[index] <= head:
             raise BadLine(
                 lines.numbers[index],
-                f"global_seq {lines.global_seqs[index]} cannot be kept: the store is at {head} already",
+                f"global_seq {lines.global_seqs[index]} cannot be kept: the store's sequence is at {head} already",
             )
 
     async def _copy(self, connection: asyncpg.Connection, lines: Lines, new: list[int] | range) -> None:
@@ -274,8 +290,25 @@ class Importer:
             where = _COPY_LINE.search(getattr(error, "context", None) or "")
             if where is None:
                 raise
+            index = new[int(where[1]) - 1]
+            if where[2] in ("data", "metadata"):
+                await asyncio.to_thread(self._recut, lines, index)
             column = f"{where[2]}: " if where[2] else ""
-            raise BadLine(lines.numbers[new[int(where[1]) - 1]], column + _reason(error)) from error
+            raise BadLine(lines.numbers[index], column + _reason(error)) from error
+
+    def _recut(self, lines: Lines, index: int) -> None:
+        """Take the lines from `index` on apart once more, exactly; raises _Recut if that makes another row of it."""
+        try:
+            row = self._parser.exact_row(lines.texts[index])
+        except ValueError as error:
+            raise BadLine(lines.numbers[index], str(error)) from None
+        if row is None or row == lines.rows[index]:
+            return
+        # What was cut wrongly once probably is in the lines that follow too: else each would cost an attempt.
+        for other in range(index, len(lines.rows)):
+            with contextlib.suppress(ValueError):
+                lines.rows[other] = self._parser.exact_row(lines.texts[other]) or lines.rows[other]
+        raise _Recut
 
 
 async def _chunks(pieces: Iterable[bytes] | AsyncIterable[bytes]) -> AsyncGenerator[list[bytes], None]:
@@ -288,12 +321,12 @@ async def _chunks(pieces: Iterable[bytes] | AsyncIterable[bytes]) -> AsyncGenera
     try:
         async for piece in source:
             whole = piece.split(b"\n")
-            if not started and piece:
-                whole[0] = whole[0].removeprefix(_BOM)
-                started = True
             rest = whole.pop()
             if whole:
                 whole[0] = b"".join((*torn, whole[0]))
+                if not started:
+                    whole[0] = whole[0].removeprefix(_BOM)
+                    started = True
                 torn = []
                 lines += whole
                 size += len(piece) + len(whole[0])
@@ -308,7 +341,8 @@ async def _chunks(pieces: Iterable[bytes] | AsyncIterable[bytes]) -> AsyncGenera
         if isinstance(source, AsyncGenerator):
             await source.aclose()
     if torn:
-        lines.append(b"".join(torn))
+        last = b"".join(torn)
+        lines.append(last if started else last.removeprefix(_BOM))
     while lines:
         yield lines[:_CHUNK_LINES]
         del lines[:_CHUNK_LINES]

@@ -3,7 +3,8 @@
 A line as `esx export` writes it is cut apart at its fixed parts; any other is taken apart member by member. Either
 way data and metadata reach PostgreSQL as the bytes they are, which keeps every digit, and PostgreSQL is the one to
 say whether they are JSON. That also makes the quick cut safe: if both pieces are JSON values, then the line is the
-object that it was cut as, for JSON can be read in one way only.
+object that it was cut as, for JSON can be read in one way only. If PostgreSQL refuses a piece, the cut may have been
+wrong, and the line is taken apart member by member before it is called bad.
 """
 
 from __future__ import annotations
@@ -56,8 +57,8 @@ class BadLine(ValueError):
 class Lines:
     """Parsed lines, as columns: entry i of each list is about the same line.
 
-    `rows` are rows for COPY in its text format, `streams` the ids as UTF-8. `first` and `last` are each
-    stream's first and last stream_seq, and `contiguous` says that there is no jump in between.
+    `texts` are the lines themselves, `rows` rows for COPY in its text format, `streams` the ids as UTF-8. `first` and
+    `last` are each stream's first and last stream_seq, and `contiguous` says that there is no jump in between.
     """
 
     numbers: list[int] = field(default_factory=list)
@@ -66,6 +67,7 @@ class Lines:
     event_ids: list[bytes] = field(default_factory=list)
     global_seqs: list[int] = field(default_factory=list)
     rows: list[bytes] = field(default_factory=list)
+    texts: list[bytes] = field(default_factory=list)
     first: dict[bytes, int] = field(default_factory=dict)
     last: dict[bytes, int] = field(default_factory=dict)
     contiguous: bool = True
@@ -105,7 +107,7 @@ class Parser:
                 last[stream] = seq
                 if self._keep:
                     self._check_global_seq(global_seq)
-                    row = b"%d\t%b" % (global_seq, row)
+                    row = _numbered(global_seq, row)
             except UnicodeDecodeError as error:
                 raise BadLine(number, f"it is not UTF-8: {error.reason}") from None
             except ValueError as error:
@@ -116,7 +118,18 @@ class Parser:
             out.event_ids.append(event_id)
             out.global_seqs.append(global_seq)
             out.rows.append(row)
+            out.texts.append(text)
         return out
+
+    def exact_row(self, line: bytes) -> bytes | None:
+        """Return the row of a parsed line, taken apart member by member; None where there was no other way.
+
+        Raises ValueError for a line that only the quick cut let pass.
+        """
+        if self._counting is not False:
+            return None
+        _, global_seq, _, row, _ = self._exact(line)
+        return _numbered(global_seq, row) if self._keep else row
 
     def _quick(self, line: bytes) -> tuple[bytes, int, int, bytes, bytes] | None:
         """Parse a line in the very form of an export; None for any other."""
@@ -340,6 +353,10 @@ def _derived_id(stream: bytes, seq: int, *parts: bytes) -> UUID:
     made[6] = 0x80 | made[6] & 0x0F  # version 8: an id made in a way of one's own
     made[8] = 0x80 | made[8] & 0x3F
     return UUID(bytes=bytes(made))
+
+
+def _numbered(global_seq: int, row: bytes) -> bytes:
+    return b"%d\t%b" % (global_seq, row)
 
 
 def _escaped(value: bytes) -> bytes:

@@ -99,6 +99,46 @@ async def test_a_round_trip_keeps_everything(
     assert await rows(sql18) == before
 
 
+WITHOUT_METADATA = (
+    '{{"global_seq": {n}, "stream_id": "s", "stream_seq": {seq}, "event_type": "T", "data": {data}, '
+    '"created_at": "2026-01-01T00:00:00.000000Z", "event_id": "3f0b1c9e-52a7-4c39-a6f3-{n:012}"}}\n'
+)
+
+
+@pytest.mark.parametrize("keep", [False, True])
+async def test_a_member_metadata_of_the_data_is_not_taken_for_the_events(
+    store18: EventStore, sql18: asyncpg.Connection, keep: bool
+) -> None:
+    datas = ['{"a": 0}', '{"x": 1, "metadata": 2}', '[{"y": 1, "metadata": {}}]', '{"metadata": 3}']
+    text = "".join(WITHOUT_METADATA.format(n=n + 5, seq=n, data=data) for n, data in enumerate(datas))
+    assert await store18.import_ndjson([text.encode()], keep_global_seq=keep) == Imported(4, 0, len(text))
+    stored = [event async for event in store18.read("s")]
+    assert [event.data_json for event in stored] == datas
+    assert {event.metadata_json for event in stored} == {None}
+    if keep:
+        assert [event.global_seq for event in stored] == [5, 6, 7, 8]
+    # What is wrong even when taken apart exactly is told as before.
+    for data, told in (('{"x": 1, "metadata": 2}}', "the end of the line"),
+                       ('{"x": 1, "metadata": NaN}', 'data: .*Token "NaN"')):  # fmt: skip
+        bad = text + WITHOUT_METADATA.format(n=9, seq=4, data='{"x": 2, "metadata": 3}')
+        bad += WITHOUT_METADATA.format(n=10, seq=5, data=data)
+        with pytest.raises(ImportFailed, match=f"line 6: .*{told}"):
+            await store18.import_ndjson([bad.encode()], keep_global_seq=keep)
+
+
+async def test_an_export_whose_data_has_a_member_metadata_is_cut_right_at_once(
+    store18: EventStore, sql18: asyncpg.Connection
+) -> None:
+    datas = [{"a": 1}, {"x": 1, "metadata": 2}, {"x": 1, "metadata": {"x": 2, "metadata": 3}}]
+    await store18.append("s", [NewEvent("T", data, {"m": 1, "metadata": None}) for data in datas])
+    before, text = await rows(sql18), await exported(store18)
+    await sql18.execute(EMPTY)
+    await store18.import_ndjson([text])
+    assert await rows(sql18) == before
+    # An attempt that PostgreSQL refused would have burned numbers.
+    assert await sql18.fetchval("SELECT array_agg(global_seq ORDER BY 1) FROM events") == [1, 2, 3]
+
+
 async def test_order_and_places_survive_with_new_or_kept_numbers(store: EventStore, sql: asyncpg.Connection) -> None:
     for n in range(6):
         await store.append(f"s{n % 2}", [NewEvent("T", {"n": n})])
@@ -117,12 +157,41 @@ async def test_order_and_places_survive_with_new_or_kept_numbers(store: EventSto
     assert await exported(store) == text
     assert (await store.append("s0", [NewEvent("T")])).global_seq == numbers[-1] + 1
     assert (await store.import_ndjson([text], keep_global_seq=True)).skipped == 6
-    with pytest.raises(ImportFailed, match="global_seq 12 cannot be kept: the store is at 12 already"):
+    with pytest.raises(ImportFailed, match="global_seq 12 cannot be kept: the store's sequence is at 12 already"):
         await store.import_ndjson([line("new", 0, global_seq=12)], keep_global_seq=True)
     with pytest.raises(ImportFailed, match="line 2: global_seq 20 does not ascend"):
         await store.import_ndjson([line("a", 0, global_seq=20) + line("a", 1, global_seq=20)], keep_global_seq=True)
     with pytest.raises(ImportFailed, match="global_seq is missing"):
         await store.import_ndjson([line("a", 0)], keep_global_seq=True)
+
+
+async def test_no_number_is_kept_that_readers_may_have_passed(store: EventStore, sql: asyncpg.Connection) -> None:
+    await store.append("s", [NewEvent("T") for _ in range(5)])
+    await sql.execute("DELETE FROM events WHERE global_seq > 3")
+    await sql.execute("SELECT nextval('events_global_seq_seq')")
+    for number in (4, 6):
+        with pytest.raises(ImportFailed, match=f"global_seq {number} cannot be kept: the store's sequence is at 6"):
+            await store.import_ndjson([line("new", 0, global_seq=number)], keep_global_seq=True)
+    assert (await store.import_ndjson([line("new", 0, global_seq=7)], keep_global_seq=True)).stored == 1
+
+
+async def test_kept_numbers_wait_for_the_writers_that_have_drawn_some(
+    store: EventStore, sql: asyncpg.Connection
+) -> None:
+    writer = sql.transaction()
+    await writer.start()
+    await sql.execute("INSERT INTO events (stream_id, stream_seq, event_type, data) VALUES ('s', 0, 'T', '{}')")
+    importing = asyncio.create_task(
+        store.import_ndjson([line("new", 0, global_seq=1), line("new", 1, global_seq=2)], keep_global_seq=True)
+    )
+    waits = "SELECT count(*) FROM pg_locks WHERE locktype = 'relation' AND NOT granted"
+    async with asyncio.timeout(20):
+        while not await sql.fetchval(waits):
+            assert not importing.done()
+            await asyncio.sleep(0.01)
+    await writer.commit()
+    with pytest.raises(ImportFailed, match="line 1: global_seq 1 cannot be kept"):
+        await importing
 
 
 async def test_times_that_python_does_not_know_survive(store: EventStore, sql: asyncpg.Connection) -> None:
@@ -278,6 +347,43 @@ async def test_writers_of_the_same_streams_do_not_spoil_an_import(store18: Event
     assert one.stored + other.stored == 12_000
     for n in range(3):
         assert [event.stream_seq async for event in store18.read(f"s{n}")] == list(range(4000))
+
+
+async def test_a_stream_that_moved_between_two_chunks_is_looked_up_anew(store18: EventStore) -> None:
+    stored = asyncio.Event()
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield line("s", 0, data="x" * 9_000_000)  # fills a chunk
+        await stored.wait()
+        await store18.append("s", [NewEvent("Other")], expected=0)
+        yield line("s", 2)
+
+    async with asyncio.timeout(60):
+        done = await store18.import_ndjson(pieces(), on_progress=lambda _: stored.set())
+    assert done.stored == 2
+    assert [event.event_type async for event in store18.read("s")] == ["T", "Other", "T"]
+
+
+async def test_a_deadlock_with_another_writer_is_a_lost_race(store18: EventStore, sql18: asyncpg.Connection) -> None:
+    insert = "INSERT INTO events (stream_id, stream_seq, event_type, data) VALUES ($1, 0, 'T', '{}')"
+    await sql18.execute("SET deadlock_timeout = '1min'")  # so that the import is the one to be ended
+    writer = sql18.transaction()
+    await writer.start()
+    await sql18.execute(insert, "b")
+    importing = asyncio.create_task(store18.import_ndjson([line("a", 0), line("b", 0)]))
+    async with asyncio.timeout(20):
+        while not await sql18.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+            await asyncio.sleep(0.01)
+        await sql18.execute(insert, "a")
+        await writer.rollback()
+        assert (await importing).stored == 2
+
+
+async def test_a_byte_order_mark_may_be_cut(store18: EventStore) -> None:
+    text = b"\xef\xbb\xbf" + line("s", 0) + line("s", 1)
+    assert (await store18.import_ndjson(text[at : at + 1] for at in range(len(text)))).stored == 2
+    alone = b"\xef\xbb\xbf" + line("t", 0).rstrip()
+    assert (await store18.import_ndjson([alone[:2], b"", alone[2:]])).stored == 1
 
 
 async def test_a_slice_with_holes_can_be_renumbered(store18: EventStore) -> None:
