@@ -87,14 +87,15 @@ CREATE TABLE IF NOT EXISTS stream_locks (
 -- Locks the stream until the end of the transaction and returns its version, -1 if it has no events.  A function,
 -- because each of its queries sees what was committed before it began, and so also while the lock was waited for.
 -- A session keeps the plans of a function: one made while the tables were small must not scan them when they are not.
+-- All names are qualified: the table may have a column called id.
 CREATE OR REPLACE FUNCTION esx_lock_stream(id TEXT) RETURNS BIGINT LANGUAGE plpgsql SET enable_seqscan = off AS $$
 BEGIN
-    PERFORM 1 FROM stream_locks WHERE stream_id = id FOR UPDATE;
+    PERFORM 1 FROM stream_locks l WHERE l.stream_id = esx_lock_stream.id FOR UPDATE;
     IF NOT FOUND THEN
-        INSERT INTO stream_locks VALUES (id) ON CONFLICT DO NOTHING;
-        PERFORM 1 FROM stream_locks WHERE stream_id = id FOR UPDATE;
+        INSERT INTO stream_locks VALUES (esx_lock_stream.id) ON CONFLICT DO NOTHING;
+        PERFORM 1 FROM stream_locks l WHERE l.stream_id = esx_lock_stream.id FOR UPDATE;
     END IF;
-    RETURN (SELECT coalesce(max(stream_seq), -1) FROM events WHERE stream_id = id);
+    RETURN (SELECT coalesce(max(e.stream_seq), -1) FROM events e WHERE e.stream_id = esx_lock_stream.id);
 END
 $$;
 

@@ -18,9 +18,10 @@ class Layout:
     """Names and capabilities of one events table, all of them SQL identifiers that we chose ourselves.
 
     `byte_order` says that stream ids sort by bytes (COLLATE "C"), so that a prefix is a range of the unique index;
-    without it a prefix is still found, but by a scan. `lockable` says that streams can be locked by
-    ``esx_lock_stream``, `unique_event_id` that an index keeps event ids unique. `standby` says that the server is a
-    hot standby: it can only be read, and the primary's locks are not visible.
+    without it a prefix is still found, but by a scan. `unique_constraint` is the unique index on (stream_id,
+    stream_seq). `lockable` says that this user can lock streams by ``esx_lock_stream``, `unique_event_id` that an
+    index keeps event ids unique. `standby` says that the server is a hot standby: it can only be read, and the
+    primary's locks are not visible.
     """
 
     table: str = "events"

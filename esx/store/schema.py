@@ -84,15 +84,26 @@ async def detect_layout(connection: asyncpg.Connection) -> Layout:
             f"table events of database {database} has no column {', '.join(missing)}: esx reads tables made by "
             "schema.sql; `esx init` in a database of its own creates one"
         )
+    # A unique index that is no constraint judges as well, and is named by its violation in the same way.
     constraint = await connection.fetchval(
         """
-        SELECT c.conname FROM pg_constraint c
-        WHERE c.conrelid = to_regclass('events') AND c.contype = 'u' AND c.conkey = ARRAY[
-            (SELECT attnum FROM pg_attribute WHERE attrelid = c.conrelid AND attname = 'stream_id'),
-            (SELECT attnum FROM pg_attribute WHERE attrelid = c.conrelid AND attname = 'stream_seq')]
+        SELECT c.relname FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
+        WHERE i.indrelid = to_regclass('events') AND i.indisunique AND i.indisvalid AND i.indpred IS NULL
+          AND i.indnkeyatts = 2
+          AND ARRAY['stream_id', 'stream_seq'] = ARRAY(
+              SELECT a.attname::text FROM pg_attribute a
+              WHERE a.attrelid = i.indrelid AND a.attnum IN (i.indkey[0], i.indkey[1]) ORDER BY a.attname)
+        ORDER BY i.indexrelid LIMIT 1
         """
     )
-    lockable = await connection.fetchval("SELECT to_regprocedure('esx_lock_stream(text)') IS NOT NULL")
+    lockable = await connection.fetchval(
+        """
+        SELECT to_regprocedure('esx_lock_stream(text)') IS NOT NULL
+               AND coalesce(has_table_privilege(locks, 'SELECT') AND has_table_privilege(locks, 'INSERT')
+                            AND has_table_privilege(locks, 'UPDATE'), false)
+        FROM (SELECT to_regclass('stream_locks')::oid AS locks) found
+        """
+    )
     unique_event_id = await connection.fetchval(
         """
         SELECT EXISTS (SELECT 1 FROM pg_index i
