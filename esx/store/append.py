@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import random
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 import asyncpg
 
@@ -27,10 +28,10 @@ from esx.store.model import (
     check_expected,
     encode_json,
 )
+from esx.text import visible
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from uuid import UUID
 
     from esx.store.connection import Session
     from esx.store.layout import Layout
@@ -77,7 +78,7 @@ _MANY = (
 """
     + _TAIL
 )
-_ANY_VERSION = (-1, 2**62)
+_ANY_VERSION = (-1, 2**63 - 2)
 _ANY_RETRIES = 1000
 _PAUSE = 0.002
 _SURPRISES = 20
@@ -120,6 +121,11 @@ class Appender:
         # By whether it is a batch.
         self._conditional, self._locking = statements[Strategy.CONDITIONAL], statements[Strategy.ROW_LOCK]
         self._refused = f"SELECT ({layout.version()}), {id_at}, $2::bigint"
+        self._insert = (
+            f"INSERT INTO {layout.table} (stream_id, stream_seq, event_type, data, metadata"
+            f"{f', {layout.event_id}' if has_id else ''}) "
+            f"VALUES ($1, $2, $3, $4::jsonb, $5::jsonb{', $6::uuid' if has_id else ''})"
+        )
 
     async def append(
         self,
@@ -148,7 +154,7 @@ class Appender:
                 statements = self._conditional if strategy is Strategy.CONDITIONAL else self._locking
                 row = await connection.repeat(statements[many], stream_id, lowest, highest, *arguments)
             except asyncpg.UniqueViolationError as error:
-                if error.constraint_name != self._layout.unique_constraint:
+                if not self.lost_race(error):
                     return await self._recognise_anywhere(connection, stream_id, events, error)
                 if retries is None:
                     any_suits = expected is ANY or expected is STREAM_EXISTS
@@ -167,6 +173,7 @@ class Appender:
             except (*REFUSALS, ValueError) as error:
                 if not connection.is_in_transaction():
                     refused = await self.refusal(connection, stream_id, events)
+                    refused = refused or await self.refused_by_table(connection, stream_id, events)
                 else:
                     # Which has failed by now, so that PostgreSQL can be asked no more.
                     refused = InvalidEvent(0, _reason(error)) if len(events) == 1 else None
@@ -179,7 +186,7 @@ class Appender:
                     return AppendResult(stream_id, version + len(events), global_seq)
                 # With the lock the statement began before it had it, so it does not see what it waited for, which may
                 # be this append's own first attempt.
-                if strategy is Strategy.CONDITIONAL:
+                if strategy is Strategy.CONDITIONAL and not lowest <= version <= highest:
                     if lowest == highest and told[0] == events[0].event_id:
                         return await self._recognise(connection, stream_id, events, lowest)
                     raise WrongVersion(stream_id, expected, version)
@@ -211,7 +218,10 @@ class Appender:
 
     def _check_strategy(self, strategy: Strategy) -> None:
         if strategy is Strategy.ROW_LOCK and not self._layout.lockable:
-            raise StoreFailed("row-level locking needs the function esx_lock_stream: run `esx init` to create it")
+            raise StoreFailed(
+                "row-level locking needs the function esx_lock_stream, which `esx init` creates, and the rights "
+                "SELECT, INSERT, UPDATE ON stream_locks"
+            )
 
     def _arguments(self, stream_id: str, events: Sequence[NewEvent]) -> list[object]:
         if not events:
@@ -224,6 +234,8 @@ class Appender:
             [event] = events
             if not event.event_type:
                 raise InvalidEvent(0, "the event type is empty")
+            if not isinstance(event.event_id, UUID):
+                raise _no_uuid(0, event)
             data = encode_json(event.data, index=0, name="data")
             metadata = None if event.metadata is None else encode_json(event.metadata, index=0, name="metadata")
             if self._has_id:
@@ -236,6 +248,8 @@ class Appender:
         for index, event in enumerate(events):
             if not event.event_type:
                 raise InvalidEvent(index, "the event type is empty")
+            if not isinstance(event.event_id, UUID):
+                raise _no_uuid(index, event)
             types.append(event.event_type)
             datas.append(encode_json(event.data, index=index, name="data"))
             metadatas.append(
@@ -257,7 +271,7 @@ class Appender:
         version, id_there, _ = row
         if lowest == highest and id_there is not None and id_there == events[0].event_id:
             return await self._recognise(connection, stream_id, events, lowest)
-        if expected is not ANY and lowest <= version <= highest:
+        if lowest <= version <= highest:
             return None
         raise WrongVersion(stream_id, expected, version)
 
@@ -291,15 +305,40 @@ class Appender:
             f"WHERE {self._layout.event_id} = ANY($1::uuid[]) ORDER BY stream_seq",
             [event.event_id for event in events],
         )
-        if not rows:
-            ids = [event.event_id for event in events]
-            for index, own in enumerate(ids):
-                if own in ids[:index]:
-                    raise InvalidEvent(index, "it has the id of another event of the batch") from error
+        if rows:
+            first = rows[0][2]
+            stored = [(event.event_id, stream_id, first + place) for place, event in enumerate(events)]
+            if [(row[0], row[1], row[2]) for row in rows] == stored:
+                return AppendResult(stream_id, rows[-1][2], rows[-1][3])
+        refused = await self.ids_refused(connection, stream_id, events)
+        if refused is None:
             raise error  # another unique index of the table was violated
-        if [row[0] for row in rows] != [event.event_id for event in events] or {row[1] for row in rows} != {stream_id}:
-            raise EventIdsReused(stream_id) from error
-        return AppendResult(stream_id, rows[-1][2], rows[-1][3])
+        raise refused from error
+
+    def lost_race(self, error: asyncpg.UniqueViolationError) -> bool:
+        """Return whether `error` says that somebody else has stored an event at the same place of the stream."""
+        return error.constraint_name == self._layout.unique_constraint
+
+    async def ids_refused(
+        self, connection: Session, stream_id: str, events: Sequence[NewEvent], before: Sequence[NewEvent] = ()
+    ) -> InvalidEvent | EventIdsReused | None:
+        """Return what is wrong with the event ids of `events`, which were to be stored together with those `before`.
+
+        None if it is nothing, or if the table does not keep event ids unique. It takes a connection that is not inside
+        a transaction that has failed.
+        """
+        if not self._layout.unique_event_id:
+            return None
+        seen = {event.event_id for event in before}
+        for index, event in enumerate(events):
+            if event.event_id in seen:
+                return InvalidEvent(index, "it has the id of another event of the batch")
+            seen.add(event.event_id)
+        stored = await connection.fetchval(
+            f"SELECT EXISTS (SELECT FROM {self._layout.table} WHERE {self._layout.event_id} = ANY($1::uuid[]))",
+            [event.event_id for event in events],
+        )
+        return EventIdsReused(stream_id) if stored else None
 
     async def refusal(self, connection: Session, stream_id: str, events: Sequence[NewEvent]) -> InvalidEvent | None:
         """Return what cannot be stored, the first of the batch, and why; None if each event can be by itself.
@@ -326,6 +365,38 @@ class Appender:
                     return InvalidEvent(index, f"{name}: {reason}")
         return None
 
+    async def refused_by_table(
+        self, connection: Session, stream_id: str, events: Sequence[NewEvent]
+    ) -> InvalidEvent | None:
+        """Return the first event that PostgreSQL can hold but the table does not take, as it is too long for an index.
+
+        Each is inserted by itself and undone, which takes a connection that is not inside a transaction.
+        """
+        transaction = connection.transaction()
+        await transaction.start()
+        try:
+            # Nobody is to be woken for what will not be there.
+            await connection.execute("SELECT set_config('esx.notification', 'off', true)")
+            version = await self.version(connection, stream_id)
+            for index, event in enumerate(events):
+                data = encode_json(event.data, index=index, name="data")
+                metadata = None if event.metadata is None else encode_json(event.metadata, index=index, name="metadata")
+                own_id = [event.event_id] if self._has_id else []
+                place = version + 1 + index
+                try:
+                    async with connection.transaction():
+                        await connection.execute(
+                            self._insert, stream_id, place, event.event_type, data, metadata, *own_id
+                        )
+                except REFUSALS as refusal:
+                    return InvalidEvent(index, _reason(refusal))
+        except asyncpg.PostgresError:
+            # Another reason than what the events are, such as that they are stored by now.
+            return None
+        finally:
+            await transaction.rollback()
+        return None
+
 
 async def _refusal(connection: Session, kind: str, text: str) -> str | None:
     """Return why PostgreSQL cannot hold `text` as `kind`, None if it can."""
@@ -346,6 +417,10 @@ def _range(expected: ExpectedVersion) -> tuple[int, int]:
     exact = check_expected(expected)
     assert isinstance(exact, int)
     return (exact, exact)
+
+
+def _no_uuid(index: int, event: NewEvent) -> InvalidEvent:
+    return InvalidEvent(index, f"event_id {visible(repr(event.event_id), limit=80)} is not a uuid.UUID")
 
 
 def _reason(error: Exception) -> str:

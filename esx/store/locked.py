@@ -9,7 +9,7 @@ import asyncpg
 
 from esx.store.append import REFUSALS
 from esx.store.driver import is_connection_loss
-from esx.store.errors import EsxError, InvalidEvent, OutcomeUnknown, StoreFailed, StoreUnavailable, WrongVersion
+from esx.store.errors import EsxError, OutcomeUnknown, StoreFailed, StoreUnavailable, WrongVersion
 from esx.store.model import NO_STREAM
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ class LockedStream:
         """What the last append raised."""
         self.refused: Sequence[NewEvent] = ()
         """What that append was to store."""
+        self.stored: list[NewEvent] = []
+        """What the appends before it have."""
         self._connection = connection
         self._appender = appender
         self._stream_id = stream_id
@@ -47,6 +49,7 @@ class LockedStream:
             self.failure, self.refused = error, events
             raise
         self.version = result.version
+        self.stored += events
         return result
 
     @property
@@ -90,14 +93,24 @@ async def lock_stream(
                             "an append under the lock failed, so nothing was stored: let its error out, or lock anew"
                         ) from locked.failure
             except asyncpg.UniqueViolationError as error:
+                if not appender.lost_race(error):
+                    if locked is None:
+                        raise
+                    reused = await appender.ids_refused(connection, stream_id, locked.refused, locked.stored)
+                    if reused is None:
+                        raise
+                    raise reused from error
                 # Somebody who takes no lock was faster.
                 expected = NO_STREAM if at < 0 else at
                 raise WrongVersion(stream_id, expected, await appender.version(connection, stream_id)) from error
             except REFUSALS as error:
-                refused = await appender.refusal(connection, stream_id, locked.refused) if locked else None
+                if locked is None:
+                    raise
+                refused = await appender.refusal(connection, stream_id, locked.refused)
+                refused = refused or await appender.refused_by_table(connection, stream_id, locked.refused)
                 if refused is None:
                     raise
-                raise InvalidEvent(refused.index, refused.reason) from error
+                raise refused from error
     except (_Abandoned, StoreUnavailable) as error:
         if raised is None:
             cause = error.__cause__

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 import asyncpg
 
 from esx.store.append import REFUSALS
-from esx.store.errors import InvalidEvent, OutcomeUnknown, StoreClosed, StoreUnavailable, WrongVersion
+from esx.store.errors import EventIdsReused, InvalidEvent, OutcomeUnknown, StoreClosed, StoreUnavailable, WrongVersion
 from esx.store.model import NO_STREAM
 from esx.text import visible
 
@@ -91,27 +91,42 @@ async def append_to_streams(
     """Append to several streams in one transaction, all or nothing, in the order given.
 
     The streams are locked first, in one order for everybody, so that such appends queue instead of deadlocking.
-    Raises WrongVersion for the first stream that is elsewhere, and InvalidEvent, whose reason names the stream.
+    Raises WrongVersion for the first stream that is elsewhere, InvalidEvent, whose reason names the stream, and
+    EventIdsReused.
     """
     for race in range(_RACES):
         try:
             async with connection.transaction():
                 await appender.lock(connection, [part.stream_id for part in parts])
                 return [await appender.append(connection, part.stream_id, part.events, part.expected) for part in parts]
-        except (asyncpg.UniqueViolationError, asyncpg.DeadlockDetectedError):
+        except (asyncpg.UniqueViolationError, asyncpg.DeadlockDetectedError) as error:
+            if isinstance(error, asyncpg.UniqueViolationError) and not appender.lost_race(error):
+                before: list[NewEvent] = []
+                for part in parts:
+                    reused = await appender.ids_refused(connection, part.stream_id, part.events, before)
+                    if reused is not None:
+                        raise _in_part(part, reused) from error
+                    before += part.events
+                raise
             # Somebody who takes no locks was faster; the next attempt sees what they stored.
             if race == _RACES - 1:
                 raise
             await asyncio.sleep(backoff(race, _CONFLICT_FIRST, _CONFLICT_LAST))
-        except (InvalidEvent, *REFUSALS):
+        except (InvalidEvent, *REFUSALS) as error:
             # The transaction is over, so now PostgreSQL can be asked what it refuses.
-            for part in parts:
-                refused = await appender.refusal(connection, part.stream_id, part.events)
-                if refused is not None:
-                    stream = visible(part.stream_id, limit=200)
-                    raise InvalidEvent(refused.index, f"stream {stream}: {refused.reason}") from refused
+            for ask in (appender.refusal, appender.refused_by_table):
+                for part in parts:
+                    refused = await ask(connection, part.stream_id, part.events)
+                    if refused is not None:
+                        raise _in_part(part, refused) from error
             raise
     raise AssertionError("unreachable")
+
+
+def _in_part(part: StreamAppend, error: InvalidEvent | EventIdsReused) -> InvalidEvent | EventIdsReused:
+    if isinstance(error, EventIdsReused):
+        return error
+    return InvalidEvent(error.index, f"stream {visible(part.stream_id, limit=200)}: {error.reason}")
 
 
 async def decide(

@@ -32,7 +32,7 @@ SAME_SQL = """
 INSERT INTO events (stream_id, stream_seq, event_type, data, metadata, event_id)
 SELECT 's-' || :s, stream.version + 1, 'Deposited', '{"amount":100}'::jsonb, NULL::jsonb, gen_random_uuid()
 FROM (SELECT coalesce(max(stream_seq), -1) AS version FROM events WHERE stream_id = 's-' || :s) stream
-WHERE stream.version BETWEEN -1 AND 4611686018427387904
+WHERE stream.version BETWEEN -1 AND 9223372036854775806
 RETURNING stream_seq - 1, global_seq;
 """
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import pickle
+import random
 from uuid import uuid4
 
 import asyncpg
@@ -21,11 +22,16 @@ from esx import (
     InvalidEvent,
     JsonText,
     NewEvent,
+    StreamAppend,
     WrongVersion,
 )
 from esx.store import EventIdsReused, ExpectedVersion, StoreFailed, Strategy
 from esx.store.connection import Session
 from esx.store.model import parse_expected
+from tests.roles import Role
+
+# Too long for an index, also when compressed.
+LONG = "".join(random.Random(1).choices("0123456789abcdefghijklmnopqrstuvwxyz", k=6000))
 
 
 @pytest.mark.parametrize("count", [1, 3])
@@ -166,8 +172,13 @@ async def test_who_accepts_any_version_never_loses_a_race(store: EventStore, exp
         (NewEvent("T", JsonText("{'a': 1}")), "json"),
         (NewEvent("T", JsonText("[" * 20000 + "]" * 20000)), "stack depth"),
         (NewEvent(""), "type is empty"),
+        (NewEvent("T", event_id="7"), "event_id '7' is not a uuid"),  # type: ignore[arg-type]
+        (NewEvent("T", metadata={"correlation_id": LONG}), "index row"),
     ],
-    ids=["nul", "nul-metadata", "surrogate", "surrogate-type", "nul-type", "nan", "object", "text", "deep", "no-type"],
+    ids=[
+        *("nul", "nul-metadata", "surrogate", "surrogate-type", "nul-type", "nan", "object", "text", "deep"),
+        *("no-type", "no-uuid", "index"),
+    ],
 )
 async def test_what_cannot_be_stored_is_named_by_its_place(store: EventStore, event: NewEvent, reason: str) -> None:
     with pytest.raises(InvalidEvent, match=reason) as caught:
@@ -181,7 +192,7 @@ async def test_what_cannot_be_stored_is_named_by_its_place(store: EventStore, ev
 
 
 async def test_stream_ids_that_cannot_be(store18: EventStore) -> None:
-    for stream in ("", "$all", "a\0b", "a\ud800"):
+    for stream in ("", "$all", "a\0b", "a\ud800", LONG):
         with pytest.raises(InvalidEvent):
             await store18.append(stream, [NewEvent("T")])
     with pytest.raises(ValueError, match="at least one"):
@@ -267,6 +278,64 @@ async def test_a_table_that_others_made_is_appended_to(empty_dsn: str) -> None:
         assert (state.cursor, state.safe, state.head) == (6, 6, 6)
 
 
+@pytest.mark.parametrize(
+    "columns", ["stream_id, stream_seq", "stream_seq, stream_id", "stream_id, stream_seq) INCLUDE (id"]
+)
+async def test_a_unique_index_judges_as_well_as_a_constraint(empty_dsn18: str, columns: str) -> None:
+    connection = await asyncpg.connect(empty_dsn18)
+    await connection.execute(
+        "CREATE TABLE events (global_seq BIGSERIAL PRIMARY KEY, id INT, stream_id TEXT, stream_seq BIGINT, "
+        "event_type TEXT, data JSONB, metadata JSONB, created_at TIMESTAMPTZ DEFAULT now());"
+        "CREATE UNIQUE INDEX partial ON events (stream_id, stream_seq) WHERE event_type = 'Rare';"
+        "CREATE UNIQUE INDEX one ON events (stream_id) INCLUDE (stream_seq) WHERE stream_seq = 7;"
+        f"CREATE UNIQUE INDEX mine ON events ({columns})"
+    )
+    async with EventStore.connect(empty_dsn18) as store:
+        async with connection.transaction():
+            await connection.execute(
+                "INSERT INTO events (stream_id, stream_seq, event_type, data) VALUES ('s', 0, 'T', '{}')"
+            )
+            waiting = asyncio.create_task(store.append("s", [NewEvent("T")], expected=NO_STREAM))
+            async with asyncio.timeout(20):
+                while not await connection.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+                    await asyncio.sleep(0.01)
+        with pytest.raises(WrongVersion):
+            await waiting
+    await connection.close()
+
+
+async def test_a_column_called_id_does_not_confuse_the_lock(store18: EventStore, dsn18: str) -> None:
+    async with store18._connection() as connection:
+        await connection.execute("ALTER TABLE events ADD COLUMN id INT; ALTER TABLE stream_locks ADD COLUMN id INT")
+    for version in range(2):
+        done = await store18.append("s", [NewEvent("T")], strategy=Strategy.ROW_LOCK)
+        assert done.version == version
+
+
+async def test_who_may_not_lock_still_appends_at_any_version(store18: EventStore, dsn18: str, role: Role) -> None:
+    await role.grant("SELECT, INSERT ON events", "USAGE ON SEQUENCE events_global_seq_seq")
+    async with EventStore.connect(role.dsn(dsn18), max_connections=20) as guest:
+        await asyncio.gather(*(guest.append("hot", [NewEvent("T")]) for _ in range(100)))
+        assert await guest.version("hot") == 99
+        for append in (
+            guest.append("hot", [NewEvent("T")], strategy=Strategy.ROW_LOCK),
+            guest.append_to_streams([StreamAppend("hot", [NewEvent("T")])]),
+        ):
+            with pytest.raises(StoreFailed, match="SELECT, INSERT, UPDATE ON stream_locks"):
+                await append
+    await role.grant("SELECT, INSERT, UPDATE ON stream_locks")
+    async with EventStore.connect(role.dsn(dsn18)) as guest:
+        assert (await guest.append("hot", [NewEvent("T")], strategy=Strategy.ROW_LOCK)).version == 100
+
+
+async def test_any_suits_up_to_the_highest_version(store18: EventStore) -> None:
+    async with store18._connection() as connection:
+        await connection.execute(
+            "INSERT INTO events (stream_id, stream_seq, event_type, data) VALUES ('s', $1, 'T', '{}')", 2**63 - 2
+        )
+    assert (await store18.append("s", [NewEvent("T")])).version == 2**63 - 1
+
+
 async def test_a_retry_that_is_not_the_same_batch_is_refused(store18: EventStore) -> None:
     events = [NewEvent("A"), NewEvent("B")]
     await store18.append("s", events, expected=NO_STREAM)
@@ -286,6 +355,10 @@ async def test_unique_event_ids_make_any_repeatable_too(store: EventStore, sql: 
     assert await store.count_events("s") == 3
     with pytest.raises(EventIdsReused):
         await store.append("other", events)
+    three = [NewEvent("A"), NewEvent("B"), NewEvent("C")]
+    await store.append("s", three)
+    with pytest.raises(EventIdsReused):
+        await store.append("s", [three[0], three[2]])
 
 
 async def test_writers_of_both_strategies_lose_nothing_together(store: EventStore) -> None:
@@ -386,17 +459,19 @@ async def test_what_was_refused_a_moment_too_early_is_stored(
     assert [event.event_type for event in await store18.read_page("s")] == ["Other"] * (stored + 1) + ["T"]
 
 
+@pytest.mark.parametrize("strategy", list(Strategy))
 async def test_a_table_that_takes_no_event_is_an_error_and_no_endless_loop(
-    store: EventStore, sql: asyncpg.Connection
+    store: EventStore, sql: asyncpg.Connection, strategy: Strategy
 ) -> None:
     await sql.execute(
         "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';"
         "CREATE TRIGGER refuse BEFORE INSERT ON events FOR EACH ROW EXECUTE FUNCTION refuse()"
     )
-    for strategy in Strategy:
-        async with asyncio.timeout(10):
-            with pytest.raises(StoreFailed, match="took no event though the stream's version fits"):
-                await store.append("s", [NewEvent("T")], expected=NO_STREAM, strategy=strategy)
+    for expected in (NO_STREAM, ANY):
+        for events in ([NewEvent("T")], [NewEvent("T"), NewEvent("T")]):
+            async with asyncio.timeout(10):
+                with pytest.raises(StoreFailed, match="took no event though the stream's version fits"):
+                    await store.append("s", events, expected=expected, strategy=strategy)
 
 
 def test_errors_survive_being_pickled() -> None:

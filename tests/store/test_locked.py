@@ -9,8 +9,9 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from esx import EventStore, InvalidEvent, NewEvent, OutcomeUnknown, StoreFailed, WrongVersion
+from esx import EventIdsReused, EventStore, InvalidEvent, NewEvent, OutcomeUnknown, StoreFailed, WrongVersion
 from tests.store.proxy import proxied
+from tests.store.test_append import LONG
 
 
 async def test_what_the_users_code_raises_is_the_users(store18: EventStore) -> None:
@@ -71,3 +72,36 @@ async def test_who_takes_no_lock_may_be_faster(store18: EventStore) -> None:
             await store18.append("s", [NewEvent("T")])
             await stream.append([NewEvent("T")])
     assert conflict.value.actual == 0
+
+
+async def test_a_violation_that_is_no_lost_race_is_not_told_as_one(store18: EventStore, dsn18: str) -> None:
+    async with store18._connection() as connection:
+        await connection.execute(
+            "CREATE UNIQUE INDEX ids ON events (event_id); CREATE UNIQUE INDEX orders ON events ((data ->> 'order'))"
+        )
+    there, fresh = NewEvent("T", {"order": 1}), NewEvent("T")
+    await store18.append("other", [there])
+
+    async def append(*batches: list[NewEvent]) -> None:
+        async with store18.lock_stream("s") as stream:
+            for batch in batches:
+                await stream.append(batch)
+
+    with pytest.raises(EventIdsReused):
+        await append([NewEvent("T", event_id=there.event_id)])
+    with pytest.raises(InvalidEvent, match=r"event 1 .* id of another"):
+        await append([fresh, fresh])
+    with pytest.raises(InvalidEvent, match=r"event 1 .* id of another"):
+        await append([fresh], [NewEvent("T"), fresh])
+    with pytest.raises(StoreFailed, match='"orders"'):
+        await append([NewEvent("T", {"order": 1})])
+    assert await store18.version("s") == -1
+
+
+async def test_what_is_too_long_for_an_index_is_named_by_its_place(store18: EventStore) -> None:
+    long = NewEvent("T", metadata={"correlation_id": LONG})
+    for batch in ([long], [NewEvent("T"), long, long]):
+        with pytest.raises(InvalidEvent, match="index row") as caught:
+            async with store18.lock_stream("s") as stream:
+                await stream.append(batch)
+        assert caught.value.index == batch.index(long)

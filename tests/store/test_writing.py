@@ -15,16 +15,20 @@ from esx import (
     NO_STREAM,
     AppendResult,
     Event,
+    EventIdsReused,
     EventStore,
     InvalidEvent,
     NewEvent,
     OutcomeUnknown,
+    StoreFailed,
     StreamAppend,
     WrongVersion,
 )
 from esx.store import ExpectedVersion, StoreUnavailable
 from esx.store.errors import StoreClosed
+from esx.store.writing import backoff
 from tests.store.proxy import Moment, Proxy, proxied
+from tests.store.test_append import LONG
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -172,10 +176,53 @@ async def test_of_several_streams_what_cannot_be_stored_is_named_by_its_place(st
         ("s", [good, NewEvent("a\ud800")], "event 1 .* stream s: type: .*surrogate"),
         ("s", [good, NewEvent("")], "event 1 .* stream s: the event type is empty"),
         ("a\0b", [good], "event 0 .* stream a.b: stream id: "),
+        ("s", [good, NewEvent("T", metadata={"correlation_id": LONG})], "event 1 .* stream s: index row"),
     ):
         with pytest.raises(InvalidEvent, match=named):
             await store18.append_to_streams([StreamAppend("good", [good]), StreamAppend(stream, events)])
     assert await store18.head() == 0
+
+
+async def test_of_several_streams_a_reused_id_is_no_lost_race(store18: EventStore) -> None:
+    async with store18._connection() as connection:
+        await connection.execute(
+            "CREATE UNIQUE INDEX ids ON events (event_id); CREATE UNIQUE INDEX orders ON events ((data ->> 'order'))"
+        )
+    there, fresh = NewEvent("T", {"order": 1}), NewEvent("T")
+    await store18.append("other", [there])
+    for events, kind, named in (
+        ([NewEvent("T"), NewEvent("T", event_id=there.event_id)], EventIdsReused, "stream b"),
+        ([NewEvent("T"), fresh], InvalidEvent, "event 1 .* stream b: it has the id of another"),
+        ([NewEvent("T", {"order": 1})], StoreFailed, '"orders"'),
+    ):
+        with pytest.raises(kind, match=named):
+            await store18.append_to_streams([StreamAppend("a", [fresh]), StreamAppend("b", events)])
+    assert await store18.head() < 10, "it is not tried again and again"
+    assert await store18.version("a") == -1
+
+
+async def test_several_streams_wait_for_whoever_has_locked_one(store18: EventStore, dsn18: str) -> None:
+    looking = await asyncpg.connect(dsn18)
+    async with asyncio.timeout(20):
+        async with store18.lock_stream("b") as held:
+            await held.append([NewEvent("First")])
+            parts = [StreamAppend(stream, [NewEvent("T")]) for stream in "ab"]
+            waiting = asyncio.create_task(store18.append_to_streams(parts))
+            while not await looking.fetchval(
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
+                "AND wait_event_type = 'Lock' AND query LIKE '%esx_lock_stream%'"
+            ):
+                assert not waiting.done()
+                await asyncio.sleep(0.01)
+        assert [done.version for done in await waiting] == [0, 1]
+    await looking.close()
+
+
+def test_pauses_grow_up_to_a_limit() -> None:
+    for attempt, most in enumerate((0.5, 1.0, 2.0, 3.0, 3.0)):
+        pauses = [backoff(attempt, 0.5, 3.0) for _ in range(200)]
+        assert 0 <= min(pauses) < most * 0.2
+        assert most * 0.8 < max(pauses) <= most
 
 
 async def test_crossing_appends_to_two_streams_neither_deadlock_nor_tear(store: EventStore) -> None:

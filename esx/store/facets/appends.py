@@ -53,9 +53,10 @@ class Appends(Reads):
     async def append_to_streams(self, appends: Sequence[StreamAppend]) -> list[AppendResult]:
         """Append to several streams in one transaction, all or nothing, in the order given.
 
-        They get their global sequence numbers in that order. Safe to repeat, and repeated after a lost connection,
-        as with `append`. Raises WrongVersion for the first stream that is not at its expected version, and
-        InvalidEvent, whose reason names the stream.
+        They get their global sequence numbers in that order. Safe to repeat, and repeated after a lost connection, if
+        all of them expect NO_STREAM or an exact version; otherwise the loss raises OutcomeUnknown. Raises WrongVersion
+        for the first stream that is not at its expected version, InvalidEvent, whose reason names the stream, and
+        EventIdsReused.
         """
         patience: writing.Patience | None = None
         began = False
