@@ -10,6 +10,7 @@ from esx.store.errors import (
     EsxError,
     InvalidQuery,
     NotAllowed,
+    QueryGivenUp,
     QueryTimeout,
     SchemaMissing,
     StoreFailed,
@@ -88,6 +89,13 @@ def took_too_long() -> QueryTimeout:
     """Return the error for a query that was ended by its limit."""
     return QueryTimeout(
         "the query took longer than the statement timeout and was ended: narrow it, or raise statement_timeout"
+    )
+
+
+def given_up() -> QueryGivenUp:
+    """Return the error for a query that was waited for no longer."""
+    return QueryGivenUp(
+        "the query took longer than the statement timeout and was given up: narrow it, or raise statement_timeout"
     )
 
 

@@ -127,7 +127,7 @@ class StoreClosed(StoreUnavailable):
 
 
 class OutcomeUnknown(StoreUnavailable):
-    """The connection was lost during an append, and whether it was stored could not be found out.
+    """The connection was lost, or given up, during an append, and whether it was stored could not be found out.
 
     With NO_STREAM or an exact version, repeating the append with the same events is safe.
     """
@@ -135,6 +135,13 @@ class OutcomeUnknown(StoreUnavailable):
 
 class QueryTimeout(EsxError):
     """A query took longer than its session allows, and PostgreSQL ended it. The connection is as good as before."""
+
+
+class QueryGivenUp(QueryTimeout):
+    """A query behind a connection pooler took longer than was said, and was waited for no longer.
+
+    The limit is the client's own there: whether PostgreSQL has done it is not known. The connection is gone.
+    """
 
 
 class StoreFailed(EsxError):

@@ -9,7 +9,7 @@ import asyncpg
 
 from esx.store.append import REFUSALS
 from esx.store.driver import is_connection_loss
-from esx.store.errors import EsxError, OutcomeUnknown, StoreFailed, StoreUnavailable, WrongVersion
+from esx.store.errors import EsxError, OutcomeUnknown, QueryGivenUp, StoreFailed, StoreUnavailable, WrongVersion
 from esx.store.model import NO_STREAM
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ async def lock_stream(
                 if refused is None:
                     raise
                 raise refused from error
-    except (_Abandoned, StoreUnavailable) as error:
+    except (_Abandoned, StoreUnavailable, QueryGivenUp) as error:
         if raised is None:
             cause = error.__cause__
             if locked is None or not locked.appended or cause is None or not is_connection_loss(cause):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 
-from esx.store.driver import as_store_error, is_connection_loss, took_too_long
+from esx.store.driver import as_store_error, given_up, is_connection_loss
 from esx.store.errors import EsxError, StoreClosed
 
 if TYPE_CHECKING:
@@ -210,7 +210,7 @@ class Loan:
         # asyncpg may take a lost connection for usable; then the next one to get it would wait for ever.
         pool._give_back(connection, broken=is_connection_loss(error))
         limited = isinstance(error, TimeoutError) and connection.limited
-        translated = took_too_long() if limited else self._translated(error)
+        translated = given_up() if limited else self._translated(error)
         if translated is not None:
             raise translated from error
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from esx.store.append import Appender
     from esx.store.connection import Session
+    from esx.store.errors import QueryGivenUp
     from esx.store.layout import Layout
     from esx.store.model import AppendResult, Event, ExpectedVersion, NewEvent, StreamAppend
 
@@ -69,7 +70,7 @@ class Patience:
         self._deadline = time.monotonic() + seconds
         self._failures = 0
 
-    async def wait(self, error: StoreUnavailable, *, began: bool, may_repeat: bool) -> None:
+    async def wait(self, error: StoreUnavailable | QueryGivenUp, *, began: bool, may_repeat: bool) -> None:
         """Pause before the next attempt; `began` says whether any attempt had a connection.
 
         That attempt may have committed, so it must be one that is recognised when it is repeated: `may_repeat`. Raises

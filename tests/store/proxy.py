@@ -11,14 +11,15 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-Moment = Literal["before the request", "in flight", "before the reply"]
+Moment = Literal["before the request", "in flight", "before the reply", "no reply"]
 
 
 class Proxy:
     """Forwards everything until `cut` is set; then it loses the first connection that says anything, once.
 
     "before the request": PostgreSQL never sees it. "in flight": PostgreSQL has it, and nobody waits for what comes
-    of it. "before the reply": PostgreSQL has done it, and the answer is lost.
+    of it. "before the reply": PostgreSQL has done it, and the answer is lost. "no reply": the same, but the connection
+    stays, and nothing more comes from it. With `about` it waits for a message that has this in it.
 
     It can also fall silent: it stays connected, and keeps to itself what either side says.
     """
@@ -27,6 +28,7 @@ class Proxy:
         self.target = target
         """The socket to which connections lead that are opened from now on."""
         self.cut: Moment | None = None
+        self.about = b""
         self.losses = 0
         self.mute = False
         """Whether all connections are silent, and those to come."""
@@ -39,7 +41,7 @@ class Proxy:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         upstream_reader, upstream_writer = await asyncio.open_unix_connection(self.target)
-        lost, answered = asyncio.Event(), asyncio.Event()
+        lost, answered, swallowing = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._opened += 1
         number = self._opened
 
@@ -50,7 +52,11 @@ class Proxy:
             while data := await reader.read(65536):
                 if silent():
                     continue
-                moment = self.cut
+                moment = self.cut if self.about in data else None
+                if moment == "no reply":
+                    self.cut = moment = None
+                    self.losses += 1
+                    swallowing.set()
                 if moment:
                     self.cut = None
                     self.losses += 1
@@ -67,7 +73,7 @@ class Proxy:
             while data := await upstream_reader.read(65536):
                 if lost.is_set():
                     answered.set()
-                elif not silent():
+                elif not silent() and not swallowing.is_set():
                     writer.write(data)
                     await writer.drain()
 

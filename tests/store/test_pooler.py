@@ -19,6 +19,7 @@ from esx import (
     EventStore,
     NewEvent,
     Notification,
+    OutcomeUnknown,
     StoreUnavailable,
     Strategy,
     StreamAppend,
@@ -28,11 +29,13 @@ from esx.store import ExpectedVersion, StoreFailed
 from esx.store.erase import Mark
 from esx.store.errors import QueryTimeout
 from tests.store.pgbouncer import needs_pgbouncer, pooled
+from tests.store.proxy import proxied
 from tests.store.test_feed import moody_writers
 from tests.store.test_projection import at, fill, handled, note, running
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
+    from pathlib import Path
 
 pytestmark = needs_pgbouncer
 _DEADLINE = 20.0
@@ -210,6 +213,45 @@ async def test_a_statement_may_take_as_long_as_was_said(address: str) -> None:
             async with store._connection() as connection:
                 await connection.execute("SELECT pg_sleep(60)")
         assert await store.version("s") == -1
+
+
+async def test_an_append_that_takes_too_long_may_have_been_stored(dsn18: str, address: str, tmp_path: Path) -> None:
+    """PostgreSQL has stored it, and what it answers does not come."""
+    async with (
+        proxied(address, tmp_path) as (proxy, muffled),
+        EventStore.connect(muffled, statement_timeout=0.3) as store,
+        EventStore.connect(dsn18) as direct,
+    ):
+
+        def part(expected: ExpectedVersion) -> StreamAppend:
+            return StreamAppend(f"s-{proxy.losses}", [NewEvent("T")], expected)
+
+        async def under_a_lock(stream_id: str) -> None:
+            async with store.lock_stream(stream_id) as stream:
+                await stream.append([NewEvent("T")])
+
+        for together in (False, True):
+            for expected in (NO_STREAM, ANY):
+                one = part(expected)
+                assert await store.version(one.stream_id) == -1  # so that a connection is there
+                # The message that executes the one has its stream id; the other is in its last statement.
+                proxy.cut, proxy.about = "no reply", b"COMMIT" if together else one.stream_id.encode()
+                append = (
+                    store.append_to_streams([one])
+                    if together
+                    else store.append(one.stream_id, one.events, expected=expected)
+                )
+                if expected is NO_STREAM:
+                    await append
+                else:
+                    with pytest.raises(OutcomeUnknown, match="statement timeout"):
+                        await append
+                assert proxy.cut is None
+                assert await direct.count_events(one.stream_id) == 1
+        proxy.cut = "no reply"
+        with pytest.raises(OutcomeUnknown, match="statement timeout"):
+            await under_a_lock("locked")
+        assert await direct.count_events("locked") == 1
 
 
 async def test_nothing_stays_behind_in_the_session(dsn18: str) -> None:

@@ -152,6 +152,28 @@ async def test_patience_ends(dsn18: str) -> None:
             assert await store.version("s") == 0
 
 
+@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize("expected", [NO_STREAM, 0, ANY], ids=["none", "exact", "any"])
+async def test_a_commit_that_is_lost_is_repeated_only_if_that_is_recognised(
+    through_proxy: tuple[Proxy, EventStore], moment: Moment, expected: ExpectedVersion
+) -> None:
+    proxy, store = through_proxy
+    stream = "new" if expected is NO_STREAM else "warm"
+    parts = [StreamAppend("a", [NewEvent("T")], NO_STREAM), StreamAppend(stream, [NewEvent("T")], expected)]
+    proxy.cut, proxy.about = moment, b"COMMIT"
+    if expected is ANY:
+        with pytest.raises(OutcomeUnknown):
+            await store.append_to_streams(parts)
+        stored = moment == "before the reply"
+        if moment != "in flight":  # it may still be about to be done
+            assert (await store.count_events("a"), await store.count_events(stream)) == (stored, 1 + stored)
+    else:
+        before = -1 if expected is NO_STREAM else 0
+        assert [done.version for done in await store.append_to_streams(parts)] == [0, before + 1]
+        assert (await store.count_events("a"), await store.count_events(stream)) == (1, before + 2)
+    assert proxy.losses == 1
+
+
 async def test_several_streams_at_once_or_none(store: EventStore) -> None:
     await store.append("from", [NewEvent("Opened")], expected=NO_STREAM)
     transfer = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from esx.store import locked, writing
-from esx.store.errors import StoreUnavailable
+from esx.store.errors import QueryGivenUp, StoreUnavailable
 from esx.store.facets.reads import Reads
 from esx.store.model import ANY, Strategy
 
@@ -31,7 +31,8 @@ class Appends(Reads):
         """Append `events` to a stream, all or none, if the stream is at the `expected` version.
 
         Repeating an append with the same event ids is safe for NO_STREAM and exact versions: it returns the first
-        one's result, and that is what happens by itself when the connection is lost. For ANY and STREAM_EXISTS that
+        one's result, and that is what happens by itself when the connection is lost (or, behind a pooler, when the
+        statement timeout has passed). For ANY and STREAM_EXISTS that
         holds where a unique index keeps event ids unique; without one the loss of the connection raises
         OutcomeUnknown, and repeating may store the events twice. Raises WrongVersion, InvalidEvent for an event that
         cannot be stored, and EventIdsReused.
@@ -45,7 +46,7 @@ class Appends(Reads):
                 with self._pool.idle() or await self._pool.taken() as connection:
                     began = True
                     return await appender.append(connection, stream_id, events, expected, strategy)
-            except StoreUnavailable as error:
+            except (StoreUnavailable, QueryGivenUp) as error:
                 patience = patience or writing.Patience(self._patience)
                 may_repeat = self._parts is not None and writing.repeatable(self._parts[0], expected)
                 await patience.wait(error, began=began, may_repeat=may_repeat)
@@ -66,7 +67,7 @@ class Appends(Reads):
                 async with self._writing() as connection:
                     began = True
                     return await writing.append_to_streams(connection, appender, appends)
-            except StoreUnavailable as error:
+            except (StoreUnavailable, QueryGivenUp) as error:
                 patience = patience or writing.Patience(self._patience)
                 may_repeat = self._parts is not None and writing.repeatable_together(self._parts[0], appends)
                 await patience.wait(error, began=began, may_repeat=may_repeat)
