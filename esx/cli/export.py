@@ -14,6 +14,7 @@ import click
 from esx.cli.common import Lines, database_option, filter_options, narrate, progress, with_store
 from esx.cli.meter import Meter
 from esx.cli.printing import describe_gap
+from esx.files import open_part
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -84,8 +85,7 @@ def _target(output: str | None, *, force: bool) -> Iterator[Callable[[bytes], ob
             raise click.UsageError(f"{output} is there already: name another file, or replace it with --force")
         if path.exists() and not os.access(path, os.W_OK):
             raise PermissionError(13, "it may not be written")
-        written = path.with_name(f"{path.name}.part") if replaced else path
-        file = written.open("wb")
+        file = open_part(path) if replaced else path.open("wb")
     except OSError as error:
         raise click.FileError(output, error.strerror or str(error)) from None
     try:
@@ -95,8 +95,8 @@ def _target(output: str | None, *, force: bool) -> Iterator[Callable[[bytes], ob
             if replaced:
                 os.fsync(file.fileno())
         if replaced:
-            written.replace(path)
+            os.replace(file.name, path)
     except BaseException:
         if replaced:
-            written.unlink(missing_ok=True)
+            Path(file.name).unlink(missing_ok=True)
         raise

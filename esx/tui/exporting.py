@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from esx.files import open_part
 from esx.store.views import EventsView, EventView, FeedView, StreamsView, TrailView
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
-    from pathlib import Path
     from typing import IO
 
     from esx.store import EventStore
@@ -88,9 +89,10 @@ def file_name(view: View) -> str:
 @contextmanager
 def new_file(path: Path) -> Iterator[IO[bytes]]:
     """Give a file to write to, which takes its name once the block ends well; else nothing is left of it."""
-    written = path.with_name(f"{path.name}.part")
+    file = open_part(path)
+    written = Path(file.name)
     try:
-        with written.open("wb") as file:
+        with file:
             yield file
         written.replace(path)
     except BaseException:

@@ -14,6 +14,8 @@ import asyncpg
 import pytest
 
 from esx import EventStore, NewEvent
+from esx.cli.export import _target
+from esx.tui.exporting import new_file
 from tests.cli.support import ESX, Running, environment, esx, ndjson, one_line_error
 
 if TYPE_CHECKING:
@@ -87,6 +89,26 @@ async def test_an_export_to_a_file_leaves_the_old_one_until_it_is_complete(dsn18
     assert "irectory" in one_line_error(esx("export", "-o", str(tmp_path), "-d", dsn18), 1)
     assert esx("export", "-o", "/dev/null", "-d", dsn18).returncode == 0
     assert os.path.exists("/dev/null")
+
+
+async def test_exports_to_one_file_do_not_get_into_each_others_way(
+    dsn18: str, store18: EventStore, tmp_path: Path
+) -> None:
+    await store18.append("s", [NewEvent("T", {"n": n}) for n in range(3)])
+    text = esx("export", "-d", dsn18).stdout
+    out, mine = tmp_path / ("x" * 250), tmp_path / f"{'x' * 250}.part"
+    mine.write_text("mine")
+    with _target(str(out), force=False) as write, new_file(out) as other:
+        assert esx("export", "-o", str(out), "-d", dsn18).returncode == 0
+        assert out.read_text() == text
+        other.write(b"other")
+        write(b"one")
+    assert out.read_text() == "one"
+    assert mine.read_text() == "mine"
+    assert set(tmp_path.iterdir()) == {out, mine}
+    umask = os.umask(0o077)
+    os.umask(umask)
+    assert out.stat().st_mode & 0o777 == 0o666 & ~umask
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
