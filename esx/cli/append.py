@@ -111,7 +111,8 @@ def _event(event_type: str, data: str | None, metadata: str | None, event_id: UU
             checked[name] = None if part is None else check_json(part)
         except ValueError as error:
             raise click.UsageError(f"{name} is not JSON: {error}") from None
-    return NewEvent(event_type, checked["DATA"], checked["--metadata"], event_id or uuid4())
+    kept = None if checked["--metadata"] == "null" else checked["--metadata"]
+    return NewEvent(event_type, checked["DATA"], kept, event_id or uuid4())
 
 
 def _batch(lines: IO[str]) -> list[NewEvent]:

@@ -89,6 +89,8 @@ class Export:
             async with self._acquire() as connection, connection.transaction(readonly=True):
                 # How long an export takes is up to its reader.
                 await connection.execute("SET LOCAL statement_timeout = 0")
+                # Elsewhere the offset of an early time has seconds, which no import takes.
+                await connection.execute("SET LOCAL TimeZone = 'UTC'")
                 # asyncpg reads no further from its socket until `take` returns, which holds PostgreSQL back.
                 await connection.copy_from_query(
                     self._query, self._after, self.until, *self._arguments, output=take, timeout=_NO_LIMIT
@@ -151,9 +153,9 @@ def _query(layout: Layout, where: Filter) -> tuple[str, list[str]]:
     event_id = "NULL" if layout.event_id is None else f"e.{layout.event_id}"
     line = f"""
         '{_PREFIX.decode()}' || e.global_seq
-        || ', "stream_id": ' || to_json(e.stream_id)::text
-        || ', "stream_seq": ' || e.stream_seq
-        || ', "event_type": ' || to_json(e.event_type)::text
+        || ', "stream_id": ' || coalesce(to_json(e.stream_id)::text, 'null')
+        || ', "stream_seq": ' || coalesce(e.stream_seq::text, 'null')
+        || ', "event_type": ' || coalesce(to_json(e.event_type)::text, 'null')
         || ', "data": ' || coalesce(e.data::jsonb::text, 'null')
         || ', "metadata": ' || coalesce(e.metadata::jsonb::text, 'null')
         || ', "created_at": ' || coalesce(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from json.decoder import scanstring  # type: ignore[attr-defined]
@@ -14,11 +15,12 @@ _DECODER = json.JSONDecoder(parse_int=str, parse_float=str)
 
 
 def check_json(text: str) -> JsonText:
-    """Return `text` as JsonText if it is one JSON value. Raises ValueError saying what is wrong and where."""
-    try:
-        json.loads(text, parse_int=str, parse_float=str, parse_constant=_refuse)
-    except RecursionError:
-        raise ValueError("nested too deep") from None
+    """Return `text` as JsonText if it is one JSON value. Raises ValueError saying what is wrong and where.
+
+    What is nested deeper than Python reads is not checked: that is no limit of JSON, and PostgreSQL will judge it.
+    """
+    with contextlib.suppress(RecursionError):
+        _check(text)
     return JsonText(text.strip())
 
 
@@ -27,7 +29,13 @@ def split_object(text: str) -> dict[str, JsonText]:
 
     Raises ValueError if `text` is not one JSON object, or repeats a name.
     """
-    check_json(text)
+    try:
+        _check(text)
+    except RecursionError:
+        # Which tells members apart at any depth, and checks less.
+        from esx.store.bulk_lines import split_members
+
+        return {name: JsonText(value.decode()) for name, value in split_members(text.strip().encode()).items()}
     at = _skip(text, 0)
     if text[at] != "{":
         raise ValueError("not a JSON object")
@@ -44,6 +52,10 @@ def split_object(text: str) -> dict[str, JsonText]:
         if text[at] == ",":
             at = _skip(text, at + 1)
     return members
+
+
+def _check(text: str) -> None:
+    json.loads(text, parse_int=str, parse_float=str, parse_constant=_refuse)
 
 
 def _skip(text: str, at: int) -> int:

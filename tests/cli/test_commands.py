@@ -67,6 +67,29 @@ def test_what_cannot_be_appended(dsn18: str, arguments: list[str], code: int, re
     assert reason in one_line_error(esx("append", *arguments, "-d", dsn18), code)
 
 
+async def test_append_takes_json_as_deep_as_postgresql_does(dsn18: str, tmp_path: Path, store18: EventStore) -> None:
+    deep, deeper = ("[" * depth + "]" * depth for depth in (3000, 20_000))
+    assert esx("append", "s", "T", "-", "-d", dsn18, stdin=deep).returncode == 0
+    batch = f'{{"event_type": "T", "metadata": {{"a": 1.10}}, "data": {deep}}}\n'
+    assert esx("append", "s", "--ndjson", "-", "-d", dsn18, stdin=batch).returncode == 0
+    first, second = await store18.read_page("s")
+    assert first.data_json == second.data_json == deep
+    assert second.metadata_json == '{"a": 1.10}'
+    for arguments, stdin, named in (
+        (("T", "-"), deeper, "stack depth"),
+        (("--ndjson", "-"), batch.replace(deep, deeper), "stack depth"),
+        (("--ndjson", "-"), batch.replace(deep, deeper[:-1]), "line 1: it is not JSON"),
+    ):
+        refused = esx("append", "s", *arguments, "-d", dsn18, stdin=stdin)
+        assert named in one_line_error(refused, 2 if "line" in named else 1)
+
+
+async def test_no_metadata_is_the_same_however_it_is_said(dsn: str, sql: asyncpg.Connection) -> None:
+    esx("append", "s", "T", "--metadata", " null ", "-d", dsn)
+    esx("append", "s", "--ndjson", "-", "-d", dsn, stdin='{"event_type": "T", "metadata": null}')
+    assert await sql.fetchval("SELECT array_agg(metadata IS NULL) FROM events") == [True, True]
+
+
 async def test_append_a_batch(dsn18: str, tmp_path: Path) -> None:
     batch = tmp_path / "batch.ndjson"
     batch.write_text(

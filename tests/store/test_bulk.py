@@ -207,6 +207,46 @@ async def test_times_that_python_does_not_know_survive(store: EventStore, sql: a
     assert await rows(sql) == before
 
 
+async def test_early_times_survive_in_whatever_zone_the_server_is(dsn18: str, sql18: asyncpg.Connection) -> None:
+    name = await sql18.fetchval("SELECT current_database()")
+    await sql18.execute(f"ALTER DATABASE {name} SET TimeZone = 'America/New_York'")
+    await sql18.execute(
+        "INSERT INTO events (stream_id, stream_seq, event_type, data, created_at) "
+        "VALUES ('s', 0, 'T', '{}', '0044-03-15 12:00:00Z BC')"
+    )
+    before = await rows(sql18)
+    async with EventStore.connect(dsn18) as store:
+        text = await exported(store)
+        await sql18.execute(EMPTY)
+        await store.import_ndjson([text])
+    assert await rows(sql18) == before
+
+
+async def test_an_export_is_in_global_order_however_the_rows_lie(store: EventStore, sql: asyncpg.Connection) -> None:
+    await sql.execute(
+        "INSERT INTO events (global_seq, stream_id, stream_seq, event_type, data) "
+        "SELECT n, 's-' || n, 0, 'T', '{}' FROM generate_series(50, 1, -1) n"
+    )
+    text = await exported(store)
+    assert [json.loads(one)["global_seq"] for one in text.splitlines()] == list(range(1, 51))
+
+
+async def test_what_is_missing_in_a_table_that_others_made_leaves_no_hole_in_an_export(empty_dsn18: str) -> None:
+    connection = await asyncpg.connect(empty_dsn18)
+    await connection.execute(
+        "CREATE TABLE events (global_seq BIGSERIAL PRIMARY KEY, stream_id TEXT, stream_seq INT, event_type TEXT, "
+        "data JSONB, metadata JSONB, created_at TIMESTAMPTZ, UNIQUE (stream_id, stream_seq));"
+        "INSERT INTO events (stream_id, stream_seq) VALUES ('s', 0), (NULL, NULL)"
+    )
+    await connection.close()
+    nothing = dict.fromkeys(("event_type", "data", "metadata", "created_at", "event_id"))
+    async with EventStore.connect(empty_dsn18) as store:
+        assert [json.loads(one) for one in (await exported(store)).splitlines()] == [
+            {"global_seq": 1, "stream_id": "s", "stream_seq": 0, **nothing},
+            {"global_seq": 2, "stream_id": None, "stream_seq": None, **nothing},
+        ]
+
+
 async def test_what_a_line_leaves_out_is_filled_in_the_same_every_time(
     store18: EventStore, sql18: asyncpg.Connection
 ) -> None:
