@@ -29,7 +29,7 @@ _PIECES_AHEAD = 4
 @click.option(
     "--keep-global-seq",
     is_flag=True,
-    help="Keep the global_seq of the lines, which must ascend and be above all that the store has.",
+    help="Keep the global_seq of the lines, which must ascend and be above all that the store has handed out.",
 )
 @click.option("--renumber", is_flag=True, help="Count stream_seq anew in each stream, for slices that have holes.")
 @json_option

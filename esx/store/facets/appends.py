@@ -32,10 +32,9 @@ class Appends(Reads):
 
         Repeating an append with the same event ids is safe for NO_STREAM and exact versions: it returns the first
         one's result, and that is what happens by itself when the connection is lost (or, behind a pooler, when the
-        statement timeout has passed). For ANY and STREAM_EXISTS that
-        holds where a unique index keeps event ids unique; without one the loss of the connection raises
-        OutcomeUnknown, and repeating may store the events twice. Raises WrongVersion, InvalidEvent for an event that
-        cannot be stored, and EventIdsReused.
+        statement timeout has passed). For ANY and STREAM_EXISTS that holds where a unique index keeps event ids unique;
+        without one the loss of the connection raises OutcomeUnknown, and repeating may store the events twice. Raises
+        WrongVersion, InvalidEvent for an event that cannot be stored, and EventIdsReused.
         """
         patience: writing.Patience | None = None
         began = False

@@ -47,7 +47,7 @@ class Bulk(Base):
         stream_id, event_type and data, and if wanted metadata, stream_seq (else counted per stream from 0, for all
         lines or for none), created_at (else now) and event_id (else made from the rest, the same every time).
         The order of the lines becomes the global order, with new numbers; `keep_global_seq` keeps those given, which
-        must ascend and be above all that the store has. `renumber` counts stream_seq anew.
+        must ascend and be above all that the store has handed out. `renumber` counts stream_seq anew.
 
         Lines whose event is stored already are skipped, so an import that was cut short is simply run again.
         Raises ImportFailed for a line that cannot be stored, whose place in its stream is taken by another event,
