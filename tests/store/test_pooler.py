@@ -219,7 +219,7 @@ async def test_an_append_that_takes_too_long_may_have_been_stored(dsn18: str, ad
     """PostgreSQL has stored it, and what it answers does not come."""
     async with (
         proxied(address, tmp_path) as (proxy, muffled),
-        EventStore.connect(muffled, statement_timeout=0.3) as store,
+        EventStore.connect(muffled, statement_timeout=1) as store,
         EventStore.connect(dsn18) as direct,
     ):
 
