@@ -472,16 +472,21 @@ async def test_once_woken_the_feed_reads_until_nobody_is_writing(
     monkeypatch.setattr("esx.store.feed._POLL", 3600.0)
     feed = await store.feed()
     assert await feed.listen()
-    following = asyncio.create_task(take(feed, 1))
+    following = asyncio.create_task(take(feed, 2))
     await asleep.wait()
     second = await asyncpg.connect(dsn)
     async with second.transaction():
         async with sql.transaction():
             await sql.fetchval(_INSERT, "rings", 0)
             await second.fetchval(_INSERT, "finds it taken", 0)
-        assert [event.stream_id for event in await following] == ["rings"]
-        following = asyncio.create_task(take(feed, 1))
-    assert [event.stream_id for event in await following] == ["finds it taken"]
+        async with asyncio.timeout(_DEADLINE):
+            while feed.position < 1:
+                await asyncio.sleep(0.01)
+        asleep.clear()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.3):
+                await asleep.wait()
+    assert [event.stream_id for event in await following] == ["rings", "finds it taken"]
     await second.close()
 
 
