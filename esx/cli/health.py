@@ -130,7 +130,7 @@ def _as_text(health: Health, safe: int, projections: list[ProjectionStatus] | No
     ]
     for writer in health.writers:
         about = [writer.application, writer.state, f"open {ago(writer.since, health.at)}" if writer.since else None]
-        lines.append(f"               {', '.join([_who(writer), *(part for part in about if part)])}")
+        lines.append(f"               {', '.join([writer.who, *(part for part in about if part)])}")
     if projections is None:
         return [*lines, "projections    this user may not read them"]
     lines.append(f"projections    {len(projections) or 'none'}")
@@ -142,12 +142,8 @@ def _as_text(health: Health, safe: int, projections: list[ProjectionStatus] | No
         lines.append(f"               {status.name}: at {status.position}, {behind}, {doing}")
         if status.last_error:
             lines.append(f"                 stopped at the next event: {status.last_error}")
-        lines += [f"                 held back by {_who(writer)}" for writer in status.held_by]
+        lines += [f"                 held back by {writer.who}" for writer in status.held_by]
     return lines
-
-
-def _who(writer: Writer) -> str:
-    return "a prepared transaction" if writer.pid is None else f"pid {writer.pid}"
 
 
 def _size(count: float) -> str:

@@ -37,7 +37,7 @@ def describe_gap(gap: Gap) -> str:
     """Return which numbers a gap misses and who holds it."""
     numbers = f"{gap.first}" if gap.first == gap.last else f"{gap.first} to {gap.last}"
     writers = ", ".join(
-        f"pid {writer.pid} ({writer.application or 'no name'}, {writer.state or 'state unknown'}"
+        f"{writer.who} ({writer.application or 'no name'}, {writer.state or 'state unknown'}"
         f"{f', since {writer.since:%H:%M:%S}Z' if writer.since else ''})"
         for writer in gap.writers
     )

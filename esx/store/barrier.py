@@ -51,6 +51,9 @@ STANDBY_MOMENT = 20.0
 _NOBODY_LATE: Mapping[int, float] = MappingProxyType({})
 
 
+_PRIMARY = "primary"
+
+
 class Writer(NamedTuple):
     """A transaction that has written to the events table and is still open.
 
@@ -63,6 +66,13 @@ class Writer(NamedTuple):
     since: datetime | None
     state: str | None
     application: str | None
+
+    @property
+    def who(self) -> str:
+        """What to call it."""
+        if self.pid is not None:
+            return f"pid {self.pid}"
+        return "a transaction" if self.key == _PRIMARY else "a prepared transaction"
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,35 +339,57 @@ class SnapshotWatch:
     A writer draws its number a moment before it gets the transaction id by which the standby knows it. So the id up
     to which all must have ended is taken when that moment has passed, and it is the next id that the standby has
     heard of: a snapshot's xmax is only the one after the last that has ended.
+
+    The moment is one of the primary's, so it counts only as far as the standby hears of it: while it is connected and
+    has replayed all it got, or as the commits that it replays tell the time.
     """
 
     # For a normal id, age is the distance to the next one; both are compared modulo 2^32, as ids wrap around.
-    _SQL = "SELECT (age('3'::xid)::bigint + 3) & 4294967295, pg_snapshot_xmin(pg_current_snapshot())::text::bigint"
+    _SQL = """
+        SELECT (age('3'::xid)::bigint + 3) & 4294967295, pg_snapshot_xmin(pg_current_snapshot())::text::bigint,
+               CASE WHEN pg_is_in_recovery()
+                    THEN NOT pg_is_wal_replay_paused() AND EXISTS (SELECT FROM pg_stat_wal_receiver)
+                         AND pg_last_wal_replay_lsn() = pg_last_wal_receive_lsn()
+                    ELSE true END,
+               extract(epoch FROM pg_last_xact_replay_timestamp())::float8
+    """
 
     def __init__(self) -> None:
         self._until: int | None = None
-        self._not_before = 0.0
+        self._current_since = 0.0
+        self._replayed: float | None = None
 
     async def begin(self, connection: asyncpg.Connection) -> tuple[Writer, ...]:
         """Take note of the time, and return who can still be writing, as `left` does."""
         self._until = None
-        self._not_before = time.monotonic() + STANDBY_MOMENT
+        self._current_since = time.monotonic()
+        self._replayed = None
         return await self.left(connection)
 
     async def left(self, connection: asyncpg.Connection) -> tuple[Writer, ...]:
         """Return a stand-in for the transactions that may still be open on the primary; nothing if none can be."""
-        if time.monotonic() < self._not_before:
-            return _ON_PRIMARY
         row = await connection.fetchrow(self._SQL)
         assert row is not None
-        next_id, oldest_open = int(row[0]), int(row[1])
+        next_id, oldest_open, current, replayed = row
         if self._until is None:
-            self._until = next_id
-        ended = (oldest_open - self._until) & 0xFFFFFFFF < 0x80000000
+            if not self._has_passed(current, replayed):
+                return _ON_PRIMARY
+            self._until = int(next_id)
+        ended = (int(oldest_open) - self._until) & 0xFFFFFFFF < 0x80000000
         return () if ended else _ON_PRIMARY
 
+    def _has_passed(self, current: bool, replayed: float | None) -> bool:
+        """Return whether the moment has passed on the primary."""
+        now = time.monotonic()
+        if not current:
+            self._current_since = now
+        if self._replayed is None:
+            self._replayed = replayed
+        told = self._replayed is not None and replayed is not None and replayed - self._replayed >= STANDBY_MOMENT
+        return told or now - self._current_since >= STANDBY_MOMENT
 
-_ON_PRIMARY = (Writer("primary", None, None, "open on the primary", None),)
+
+_ON_PRIMARY = (Writer(_PRIMARY, None, None, "open on the primary", None),)
 
 
 class Survey(NamedTuple):

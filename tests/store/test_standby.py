@@ -7,7 +7,7 @@ import contextlib
 import shutil
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import asyncpg
 import pytest
@@ -19,8 +19,9 @@ from esx.embedded.programs import run
 from tests.store.proxy import proxied
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
+    from esx.store.feed import Feed
     from tests.conftest import Servers
 
 _DEADLINE = 20.0
@@ -93,43 +94,99 @@ async def test_a_feed_on_a_standby_waits_for_gaps_and_polls(
             await replica.append("s", [NewEvent("T")])
 
 
-async def test_a_writer_with_the_lower_number_and_the_higher_id_is_waited_for(
-    dsn: str, store: EventStore, sql: asyncpg.Connection, standby: EmbeddedServer
-) -> None:
-    """The number is drawn first, and the id comes with the row: in between, somebody else may get both and commit."""
-    name = await sql.fetchval("SELECT current_database()")
+@contextlib.asynccontextmanager
+async def number_without_id(dsn: str, store: EventStore, sql: asyncpg.Connection) -> AsyncIterator[SlowWriter]:
+    """Let a writer draw a number and get its id half a second later; meanwhile somebody else gets both and commits."""
     warm = await store.append("warm", [NewEvent("T")])
-    slow = await asyncpg.connect(dsn)
-    open_writer = slow.transaction()
-    await open_writer.start()
+    connection = await asyncpg.connect(dsn)
+    transaction = connection.transaction()
+    await transaction.start()
     writing = asyncio.ensure_future(
-        slow.execute(
+        connection.execute(
             "INSERT INTO events (stream_id, stream_seq, event_type, data) "
-            "SELECT 'slow', 0, 'T', to_jsonb(pg_sleep(0.3)::text)"
+            "VALUES ('slow', 0, 'T', to_jsonb(pg_sleep(0.5)::text))"
         )
     )
     while not await sql.fetchval("SELECT last_value > $1 FROM events_global_seq_seq", warm.global_seq):
         await asyncio.sleep(0)
     await store.append("quick", [NewEvent("T")])
-    await writing
-    await sql.execute("SELECT pg_log_standby_snapshot()")
-    async with asyncio.timeout(_DEADLINE), EventStore.connect(standby.dsn_for(name)) as replica:
+    assert not writing.done()
+
+    async def has_its_id() -> None:
+        await writing
+        await sql.execute("SELECT pg_log_standby_snapshot()")
+
+    try:
+        yield SlowWriter(has_its_id, transaction.commit)
+    finally:
+        await connection.close()
+
+
+class SlowWriter(NamedTuple):
+    has_its_id: Callable[[], Awaitable[None]]
+    commit: Callable[[], Awaitable[None]]
+
+
+async def streams(feed: Feed, count: int) -> list[str]:
+    seen: list[str] = []
+    async for batch in feed.follow():
+        seen += [event.stream_id for event in batch.events]
+        if len(seen) >= count:
+            break
+    return seen
+
+
+async def test_a_writer_with_the_lower_number_and_the_higher_id_is_waited_for(
+    dsn: str, store: EventStore, sql: asyncpg.Connection, standby: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The number is drawn first, and the id comes with the row: in between, somebody else may get both and commit."""
+    monkeypatch.setattr("esx.store.barrier.STANDBY_MOMENT", 2.0)
+    name = await sql.fetchval("SELECT current_database()")
+    async with (
+        asyncio.timeout(_DEADLINE),
+        EventStore.connect(standby.dsn_for(name)) as replica,
+        number_without_id(dsn, store, sql) as slow,
+    ):
         while await replica.version("quick") < 0:
             await asyncio.sleep(0)
         feed, end = await replica.feed(), await replica.feed_from_end()
+        batches = feed.follow()
+        assert [event.stream_id for event in (await anext(batches)).events] == ["warm"]
+        following = asyncio.ensure_future(anext(batches))
+        await slow.has_its_id()
+        done, _ = await asyncio.wait([following], timeout=2.5)
+        assert not done or following.result().events == [], "the feed is held"
+        await slow.commit()
+        seen = [event.stream_id for event in (await following).events]
+        while len(seen) < 2:
+            seen += [event.stream_id for event in (await anext(batches)).events]
+        assert seen == ["slow", "quick"]
+        assert await streams(end, 1) == ["slow"]
+
+
+async def test_time_does_not_pass_a_gap_while_the_standby_hears_nothing(
+    dsn: str, store: EventStore, sql: asyncpg.Connection, standby: EmbeddedServer
+) -> None:
+    name = await sql.fetchval("SELECT current_database()")
+    there = await asyncpg.connect(standby.dsn_for(name))
+    async with (
+        asyncio.timeout(_DEADLINE),
+        EventStore.connect(standby.dsn_for(name)) as replica,
+        number_without_id(dsn, store, sql) as slow,
+    ):
+        while await replica.version("quick") < 0:
+            await asyncio.sleep(0)
+        await there.execute("SELECT pg_wal_replay_pause()")
+        await slow.has_its_id()
+        feed = await replica.feed()
         seen: list[str] = []
         async for batch in feed.to_safe_position(patience=2):
             seen += [event.stream_id for event in batch.events]
-        assert seen == ["warm"]
-        await open_writer.commit()
-        for reader, expected in ((feed, ["slow", "quick"]), (end, ["slow"])):
-            seen = []
-            async for batch in reader.follow():
-                seen += [event.stream_id for event in batch.events]
-                if len(seen) == len(expected):
-                    break
-            assert seen == expected
-    await slow.close()
+        assert seen == ["warm"], "twice the moment has passed, but not on the standby"
+        await there.execute("SELECT pg_wal_replay_resume()")
+        await slow.commit()
+        assert await streams(feed, 2) == ["slow", "quick"]
+    await there.close()
 
 
 async def test_a_gap_is_not_passed_where_an_address_comes_to_lead_to_a_standby(

@@ -102,8 +102,7 @@ def short_delay(seconds: float) -> str:
 
 def writer_text(writer: Writer) -> str:
     """Return who a writer is: its process, for how long, what it does."""
-    who = "a prepared transaction" if writer.pid is None else f"pid {writer.pid}"
     since = "" if writer.since is None else f", open {ago(writer.since)}"
     state = f", {visible(writer.state, limit=40)}" if writer.state else ""
     application = f", {visible(writer.application, limit=40)}" if writer.application else ""
-    return f"{who}{since}{state}{application}"
+    return f"{writer.who}{since}{state}{application}"
