@@ -56,8 +56,8 @@ class EventIdsReused(EsxError):
     def __init__(self, stream_id: str) -> None:
         self.stream_id = stream_id
         super().__init__(
-            f"event ids of this append to stream {visible(stream_id, limit=200)} are stored already, with other events "
-            "or in another place: repeat a batch exactly, or give its events new ids"
+            f"event ids of this append to stream {visible(stream_id, limit=200)} are stored already, and not by one "
+            "like it: repeat an append exactly, or give its events new ids"
         )
 
     def __reduce__(self) -> tuple[type[EventIdsReused], tuple[str]]:
