@@ -82,8 +82,11 @@ def filter_options(command: Command) -> Command:
 def no_such_stream(stream: str) -> click.ClickException:
     """Return the error for a stream without events, with how to find the one that was meant."""
     shown = visible(stream, limit=200)
+    if stream == "all":
+        return click.ClickException("stream all has no events; all streams are '$all'")
+    glob = shown if set(stream) & set("*?[") else f"*{shown}*"
     return click.ClickException(
-        f"stream {shown} has no events; `esx streams --match '*{shown}*'` may find the one you mean"
+        f"stream {shown} has no events; `esx streams --match '{glob}'` may find the one you mean"
     )
 
 

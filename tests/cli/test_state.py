@@ -54,9 +54,10 @@ async def test_state(dsn18: str, store18: EventStore) -> None:
     assert [(row["version"], row["state"]["status"]) for row in each] == [(0, "open"), (1, "open"), (2, "paid")]
     assert len(esx("state", "order-1", "--each", "--at", "1", "-d", dsn18).stdout.splitlines()) == 2
     assert "no version 9: its version is 2" in one_line_error(esx("state", "order-1", "--at", "9", "-d", dsn18), 1)
-    assert "stream nope has no events; `esx streams --match '*nope*'`" in one_line_error(
-        esx("state", "nope", "-d", dsn18), 1
-    )
+    missing = one_line_error(esx("state", "nope", "-d", dsn18), 1)
+    assert "stream nope has no events; `esx streams --match '*nope*'`" in missing
+    assert "`esx streams --match 'order-*'`" in one_line_error(esx("state", "order-*", "-d", dsn18), 1)
+    assert "'$all'" in one_line_error(esx("read", "all", "-d", dsn18), 1)
 
 
 async def test_state_at_a_place(dsn18: str, store18: EventStore) -> None:
