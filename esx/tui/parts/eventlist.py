@@ -132,7 +132,7 @@ class EventList(Part):
         if self.filter:
             self.table.nothing = "no event passes the filter"
         else:
-            self.table.nothing = "no events yet: esx append adds one, a load test (3) many" if in_all else "no events"
+            self.table.nothing = "no events yet: esx append, or a load test (3)" if in_all else "no events"
         # A search that is being planned would come too late.
         self.workers.cancel_group(self, "plan")
         if self.filter:
