@@ -142,6 +142,8 @@ def _batch(lines: IO[str]) -> list[NewEvent]:
                         uuid4() if event_id is None else UUID(event_id),
                     )
                 )
+            except RecursionError:
+                raise click.UsageError(f"--ndjson, line {number}: event_type or event_id is nested too deep") from None
             except (ValueError, AttributeError, TypeError) as error:
                 raise click.UsageError(f"--ndjson, line {number}: {error}") from None
     except UnicodeDecodeError as error:

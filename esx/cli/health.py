@@ -115,13 +115,15 @@ def _time(moment: datetime | None) -> str | None:
 def _as_text(health: Health, safe: int, projections: list[ProjectionStatus] | None, address: str) -> list[str]:
     size = health.table_bytes + health.index_bytes
     each = f", ~{_size(size / health.estimated_events)} an event" if health.estimated_events >= _MANY else ""
+    # Which of the missing numbers an open writer may fill is not known.
+    at_most = "at most " if health.writers else ""
     role = "standby" if health.recovering else "primary"
     lines = [
         f"server         PostgreSQL {health.server_version}, {role}, {address}",
         f"connections    {health.connections} of {health.max_connections}",
         f"head           {health.head}{'' if health.head_exact else '  or above: this user may not read the sequence'}",
         f"last visible   {health.last}  {iso(health.last_created_at)}",
-        f"safe position  {safe}  {max(health.head - safe, 0)} numbers behind the head",
+        f"safe position  {safe}  {at_most}{max(health.head - safe, 0)} numbers behind the head",
         f"events         ~{health.estimated_events}",
         f"sizes          table {_size(health.table_bytes)}, indexes {_size(health.index_bytes)}{each}",
         f"notification   {'trigger in place' if health.doorbell else 'no trigger: esx init adds it'}, "

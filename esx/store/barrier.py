@@ -340,53 +340,56 @@ class SnapshotWatch:
     to which all must have ended is taken when that moment has passed, and it is the next id that the standby has
     heard of: a snapshot's xmax is only the one after the last that has ended.
 
-    The moment is one of the primary's, so it counts only as far as the standby hears of it: while it is connected and
-    has replayed all it got, or as the commits that it replays tell the time.
+    The moment is one of the primary's, so it is told by the primary's clock, as far as the standby has replayed what it
+    heard: by the commits that are replayed, and by the last message of the replication. A user who may not see that
+    message has to go by the client's clock while the standby is connected.
     """
 
     # For a normal id, age is the distance to the next one; both are compared modulo 2^32, as ids wrap around.
     _SQL = """
         SELECT (age('3'::xid)::bigint + 3) & 4294967295, pg_snapshot_xmin(pg_current_snapshot())::text::bigint,
-               CASE WHEN pg_is_in_recovery()
-                    THEN NOT pg_is_wal_replay_paused() AND EXISTS (SELECT FROM pg_stat_wal_receiver)
-                         AND pg_last_wal_replay_lsn() = pg_last_wal_receive_lsn()
-                    ELSE true END,
-               extract(epoch FROM pg_last_xact_replay_timestamp())::float8
+               extract(epoch FROM CASE WHEN NOT pg_is_in_recovery() THEN clock_timestamp() ELSE greatest(
+                   pg_last_xact_replay_timestamp(), CASE WHEN s.replayed_all THEN r.last_msg_send_time END
+               ) END)::float8,
+               s.replayed_all AND r.pid IS NOT NULL AND r.last_msg_send_time IS NULL
+        FROM (SELECT CASE WHEN pg_is_in_recovery()
+                          THEN NOT pg_is_wal_replay_paused() AND pg_last_wal_replay_lsn() = pg_last_wal_receive_lsn()
+                     END AS replayed_all) s
+        LEFT JOIN pg_stat_wal_receiver r ON true
     """
 
     def __init__(self) -> None:
         self._until: int | None = None
-        self._current_since = 0.0
-        self._replayed: float | None = None
+        self._began: float | None = None
+        self._blind_since = 0.0
 
     async def begin(self, connection: asyncpg.Connection) -> tuple[Writer, ...]:
         """Take note of the time, and return who can still be writing, as `left` does."""
-        self._until = None
-        self._current_since = time.monotonic()
-        self._replayed = None
+        self._until = self._began = None
+        self._blind_since = time.monotonic()
         return await self.left(connection)
 
     async def left(self, connection: asyncpg.Connection) -> tuple[Writer, ...]:
         """Return a stand-in for the transactions that may still be open on the primary; nothing if none can be."""
         row = await connection.fetchrow(self._SQL)
         assert row is not None
-        next_id, oldest_open, current, replayed = row
+        next_id, oldest_open, heard, blind = row
         if self._until is None:
-            if not self._has_passed(current, replayed):
+            if not self._has_passed(heard, blind):
                 return _ON_PRIMARY
             self._until = int(next_id)
         ended = (int(oldest_open) - self._until) & 0xFFFFFFFF < 0x80000000
         return () if ended else _ON_PRIMARY
 
-    def _has_passed(self, current: bool, replayed: float | None) -> bool:
+    def _has_passed(self, heard: float | None, blind: bool | None) -> bool:
         """Return whether the moment has passed on the primary."""
         now = time.monotonic()
-        if not current:
-            self._current_since = now
-        if self._replayed is None:
-            self._replayed = replayed
-        told = self._replayed is not None and replayed is not None and replayed - self._replayed >= STANDBY_MOMENT
-        return told or now - self._current_since >= STANDBY_MOMENT
+        if not blind:
+            self._blind_since = now
+        if self._began is None:
+            self._began = heard
+        told = heard is not None and self._began is not None and heard - self._began >= STANDBY_MOMENT
+        return told or now - self._blind_since >= STANDBY_MOMENT
 
 
 _ON_PRIMARY = (Writer(_PRIMARY, None, None, "open on the primary", None),)

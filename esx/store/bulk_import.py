@@ -189,11 +189,7 @@ class Importer:
                     self._check_above(lines, new[0], head)
                 await self._copy(connection, lines, new)
                 if self._keep:
-                    await connection.execute(
-                        f"SELECT setval(pg_get_serial_sequence('{self._layout.table}', 'global_seq'), $1) "
-                        f"WHERE {self._layout.head()} < $1",
-                        lines.global_seqs[new[-1]],
-                    )
+                    await self._move_sequence(connection, lines.global_seqs[new[-1]])
         return len(new)
 
     async def _new(self, connection: asyncpg.Connection, lines: Lines) -> list[int] | range:
@@ -271,6 +267,23 @@ class Importer:
                 reason = f"the event is there already, but as global_seq {global_seq}, not {lines.global_seqs[index]}"
                 raise BadLine(lines.numbers[index], reason)
         return missing
+
+    async def _move_sequence(self, connection: asyncpg.Connection, number: int) -> None:
+        """Let the sequence go on after `number`, if it is not there yet, as a part of the transaction."""
+        row = await connection.fetchrow(
+            "SELECT s.name, pg_has_role(c.relowner, 'USAGE') "
+            f"FROM (SELECT pg_get_serial_sequence('{self._layout.table}', 'global_seq') AS name) s "
+            f"JOIN pg_class c ON c.oid = s.name::regclass WHERE {self._layout.head()} < $1",
+            number,
+        )
+        if row is None:
+            return
+        name, owned = row
+        if owned:
+            # What setval does is not undone with the transaction, unless the sequence was made anew in it: numbers of
+            # an import whose commit was lost would count as handed out, and the import could not be run again.
+            await connection.execute(f"ALTER SEQUENCE {name} RESTART")
+        await connection.execute("SELECT setval($1::text::regclass, $2)", name, number)
 
     def _check_above(self, lines: Lines, index: int, head: int) -> None:
         if lines.global_seqs[index] <= head:

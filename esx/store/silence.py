@@ -29,6 +29,12 @@ _IDLE = """
     )
 """
 
+# Looked at once more: a process id may have gone to somebody else by now.
+_END = """
+    SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+    WHERE pid = $1 AND application_name = $2 AND usename = current_user AND state LIKE 'idle%'
+"""
+
 
 class Watch:
     """Ends those of the `lent` connections that are waited on for `patience` seconds and that nobody works for.
@@ -100,12 +106,19 @@ class Watch:
                 asking = await self._connector.open("watch")
                 if self._connector.pooler is not None:
                     return
-                pids = {connection.get_server_pid(): connection for connection in silent}
+                pids = {
+                    connection.get_server_pid(): (connection, connection.get_settings().application_name)
+                    for connection in silent
+                    if not connection.is_closed()
+                }
                 for pid, started in await asking.fetch(_IDLE, list(pids)):
+                    connection, name = pids[pid]
                     # By the time of its start, as the address may lead to one server or another.
-                    same = getattr(pids[pid], "server_started", None) == started
-                    if same and _terminate(pids[pid], silent):
-                        await asking.execute("SELECT pg_terminate_backend($1)", pid)
+                    same = getattr(connection, "server_started", None) == started
+                    if same and _terminate(connection, silent):
+                        # Where it cannot be ended, the others still are.
+                        with contextlib.suppress(asyncpg.PostgresError):
+                            await asking.execute(_END, pid, name)
         except (*DRIVER_ERRORS, OSError, TimeoutError) as error:
             # An answer, be it a refusal for want of connections, is no silence.
             if is_connection_loss(error) and not isinstance(error, asyncpg.PostgresError):

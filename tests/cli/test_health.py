@@ -42,7 +42,7 @@ async def test_figures_for_people_and_for_programs(dsn18: str, store18: EventSto
 
     shown = esx("health", "-d", dsn18).stdout
     for piece in (
-        "safe position  4  2 numbers behind the head",
+        "safe position  4  at most 2 numbers behind the head",
         "events         ~6",
         f"pid {slow.get_server_pid()}, slow import, idle in transaction",
         "balances: at 2, 3 behind",

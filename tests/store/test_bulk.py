@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import pickle
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -12,10 +14,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from esx import EventStore, JsonText, NewEvent
+from esx import EventStore, JsonText, NewEvent, StoreUnavailable
 from esx.store import Imported, ImportFailed, InvalidQuery
 from esx.store.barrier import Filter
 from esx.store.bulk_lines import split_members
+from tests.store.proxy import proxied
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -402,6 +405,24 @@ async def test_a_stream_that_moved_between_two_chunks_is_looked_up_anew(store18:
         done = await store18.import_ndjson(pieces(), on_progress=lambda _: stored.set())
     assert done.stored == 2
     assert [event.event_type async for event in store18.read("s")] == ["T", "Other", "T"]
+
+
+async def test_an_import_that_keeps_numbers_goes_on_after_a_lost_commit(dsn18: str, store18: EventStore) -> None:
+    """What a sequence has handed out is not undone with a transaction, so it must not count as handed out."""
+    lines = [line("s", 0, data="x" * 9_000_000, global_seq=10), line("s", 1, global_seq=11)]  # the first fills a chunk
+    with tempfile.TemporaryDirectory() as directory:
+        async with proxied(dsn18, Path(directory)) as (proxy, address), EventStore.connect(address) as store:
+            proxy.about = b"COMMIT"
+
+            def lose_the_next_commit(_: Imported) -> None:
+                proxy.cut = "before the request"
+
+            with pytest.raises(StoreUnavailable):
+                await store.import_ndjson(lines, keep_global_seq=True, on_progress=lose_the_next_commit)
+            assert proxy.losses == 1
+    done = await store18.import_ndjson(lines, keep_global_seq=True)
+    assert (done.stored, done.skipped) == (1, 1)
+    assert (await store18.append("t", [NewEvent("T")])).global_seq == 12
 
 
 async def test_a_deadlock_with_another_writer_is_a_lost_race(store18: EventStore, sql18: asyncpg.Connection) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import shutil
+import signal
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -20,6 +22,7 @@ from tests.store.proxy import proxied
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+    from contextlib import AbstractAsyncContextManager
 
     from esx.store.feed import Feed
     from tests.conftest import Servers
@@ -164,8 +167,35 @@ async def test_a_writer_with_the_lower_number_and_the_higher_id_is_waited_for(
         assert await streams(end, 1) == ["slow"]
 
 
+@contextlib.asynccontextmanager
+async def replay_paused(standby: asyncpg.Connection, _: asyncpg.Connection) -> AsyncIterator[None]:
+    await standby.execute("SELECT pg_wal_replay_pause()")
+    yield
+    await standby.execute("SELECT pg_wal_replay_resume()")
+
+
+@contextlib.asynccontextmanager
+async def primary_silent(_: asyncpg.Connection, primary: asyncpg.Connection) -> AsyncIterator[None]:
+    """Stop those who send to the standby; it takes a minute until it takes its primary for lost."""
+    senders = [
+        row[0] for row in await primary.fetch("SELECT pid FROM pg_stat_activity WHERE backend_type = 'walsender'")
+    ]
+    for pid in senders:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in senders:
+            os.kill(pid, signal.SIGCONT)
+
+
+@pytest.mark.parametrize("deaf", [replay_paused, primary_silent])
 async def test_time_does_not_pass_a_gap_while_the_standby_hears_nothing(
-    dsn: str, store: EventStore, sql: asyncpg.Connection, standby: EmbeddedServer
+    dsn: str,
+    store: EventStore,
+    sql: asyncpg.Connection,
+    standby: EmbeddedServer,
+    deaf: Callable[[asyncpg.Connection, asyncpg.Connection], AbstractAsyncContextManager[None]],
 ) -> None:
     name = await sql.fetchval("SELECT current_database()")
     there = await asyncpg.connect(standby.dsn_for(name))
@@ -176,14 +206,13 @@ async def test_time_does_not_pass_a_gap_while_the_standby_hears_nothing(
     ):
         while await replica.version("quick") < 0:
             await asyncio.sleep(0)
-        await there.execute("SELECT pg_wal_replay_pause()")
-        await slow.has_its_id()
-        feed = await replica.feed()
-        seen: list[str] = []
-        async for batch in feed.to_safe_position(patience=2):
-            seen += [event.stream_id for event in batch.events]
-        assert seen == ["warm"], "twice the moment has passed, but not on the standby"
-        await there.execute("SELECT pg_wal_replay_resume()")
+        async with deaf(there, sql):
+            await slow.has_its_id()
+            feed = await replica.feed()
+            seen: list[str] = []
+            async for batch in feed.to_safe_position(patience=2):
+                seen += [event.stream_id for event in batch.events]
+            assert seen == ["warm"], "twice the moment has passed, but not on the standby"
         await slow.commit()
         assert await streams(feed, 2) == ["slow", "quick"]
     await there.close()
