@@ -170,27 +170,30 @@ async def test_a_database_that_cannot_be_reached_is_one_line(empty_dsn18: str) -
 
 async def test_a_database_that_goes_away_is_survived(dsn18: str) -> None:
     """Connections cut in mid-run: users pause and go on, and the sums still fit."""
-    run = LoadRun(dsn18, LoadOptions(users=4, duration=600, streams=10))
-    cut = False
+    run = LoadRun(dsn18, LoadOptions(users=4, duration=60, streams=10))
+    cuts = 0
     after: LoadCounts | None = None
     async for line in run:
         if isinstance(line, LoadSummary):
             break
-        if not cut:
+        if after is None and not line.total.unknown + line.total.errors:
+            # Again where nobody noticed: an append that was cut is repeated, and its user hears nothing of it.
             connection = await asyncpg.connect(dsn18)
             killed = await connection.fetch(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
                 "WHERE application_name = 'esx load' AND datname = current_database()"
             )
             await connection.close()
-            assert len(killed) >= 4
-            cut, after = True, line.total
-        elif after is not None and line.goodput > 0 and line.total.unknown + line.total.errors > 0:
+            assert cuts or len(killed) >= 4
+            cuts += 1
+        elif after is None:
+            after = line.total
+        elif line.total.successes > after.successes:
             run.stop()
     assert isinstance(line, LoadSummary)
     assert after is not None
     assert line.total.successes > after.successes
-    assert 1 <= line.total.unknown + line.total.errors <= 40, "no spinning"
+    assert 1 <= line.total.unknown + line.total.errors <= 40 * cuts, "no spinning"
     assert line.last_error is not None
     assert "cannot reach" in line.last_error
     assert line.verdict == "pass"
