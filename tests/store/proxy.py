@@ -32,6 +32,8 @@ class Proxy:
         self.losses = 0
         self.mute = False
         """Whether all connections are silent, and those to come."""
+        self.clings = False
+        """Whether a silent connection stays open to PostgreSQL when its client has gone."""
         self._hushed = 0
         self._opened = 0
 
@@ -80,6 +82,9 @@ class Proxy:
         tasks = [asyncio.create_task(forward()), asyncio.create_task(back())]
         with contextlib.suppress(ConnectionError):
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        if self.clings and silent():
+            writer.transport.abort()
+            await tasks[1]  # until PostgreSQL ends it
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -128,6 +128,7 @@ async def test_a_lock_whose_holder_is_no_longer_heard_goes_to_the_next(
         with pytest.raises(OutcomeUnknown):
             async with store.lock_stream("s") as stream:
                 proxy.hush()
+                proxy.clings = True
                 await stream.append([NewEvent("T")])
         async with other.lock_stream("s") as stream:
             assert stream.version == 0

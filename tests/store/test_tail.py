@@ -109,8 +109,9 @@ async def test_nothing_is_lost_whenever_one_joins_or_leaves(dsn: str, store: Eve
         assert latecomers
 
 
+@pytest.mark.parametrize("large", ["data", "metadata"])
 async def test_a_slow_subscriber_holds_nobody_back_and_catches_up(
-    store: EventStore, monkeypatch: pytest.MonkeyPatch
+    store: EventStore, monkeypatch: pytest.MonkeyPatch, large: str
 ) -> None:
     monkeypatch.setattr("esx.store.tail._KEPT_CHARACTERS", 100_000)
     async with following(await store.feed(), await store.feed()) as (slow, quick):
@@ -119,7 +120,9 @@ async def test_a_slow_subscriber_holds_nobody_back_and_catches_up(
         slow.gate.clear()
         await store.append("s", [NewEvent("T")])
         for _ in range(30):
-            done = await store.append("s", [NewEvent("T", {"text": "x" * 10_000})])
+            text = {"text": "x" * 10_000}
+            event = NewEvent("T", text) if large == "data" else NewEvent("T", metadata=text)
+            done = await store.append("s", [event])
             await quick.reach(done.global_seq)
         [tail] = store._tails._tails.values()
         assert len(tail._kept) < 15
