@@ -14,7 +14,7 @@ import click
 from esx.cli.common import Lines, database_option, filter_options, narrate, progress, with_store
 from esx.cli.meter import Meter
 from esx.cli.printing import describe_gap
-from esx.files import open_part
+from esx.files import new_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -79,24 +79,14 @@ def _target(output: str | None, *, force: bool) -> Iterator[Callable[[bytes], ob
         yield Lines().ndjson
         return
     path = Path(os.path.realpath(output))
-    try:
-        replaced = not path.exists() or stat.S_ISREG(path.stat().st_mode)
-        if path.exists() and replaced and not force:
-            raise click.UsageError(f"{output} is there already: name another file, or replace it with --force")
-        if path.exists() and not os.access(path, os.W_OK):
-            raise PermissionError(13, "it may not be written")
-        file = open_part(path) if replaced else path.open("wb")
-    except OSError as error:
-        raise click.FileError(output, error.strerror or str(error)) from None
-    try:
-        with file:
-            yield file.write
-            file.flush()
-            if replaced:
-                os.fsync(file.fileno())
-        if replaced:
-            os.replace(file.name, path)
-    except BaseException:
-        if replaced:
-            Path(file.name).unlink(missing_ok=True)
-        raise
+    with contextlib.ExitStack() as stack:
+        try:
+            replaced = not path.exists() or stat.S_ISREG(path.stat().st_mode)
+            if path.exists() and replaced and not force:
+                raise click.UsageError(f"{output} is there already: name another file, or replace it with --force")
+            if path.exists() and not os.access(path, os.W_OK):
+                raise PermissionError(13, "it may not be written")
+            file = stack.enter_context(new_file(path) if replaced else path.open("wb"))
+        except OSError as error:
+            raise click.FileError(output, error.strerror or str(error)) from None
+        yield file.write

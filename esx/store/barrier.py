@@ -23,6 +23,7 @@ was found out about a gap counts for the server, and the run of it, where it was
 
 from __future__ import annotations
 
+import asyncio
 import time
 from bisect import bisect_right
 from collections import deque
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 # Seconds. A writer's transaction id may reach a standby late: a primary at rest need not send what an open
 # transaction has written. But every 15 s it logs who is running, and then the standby knows.
 STANDBY_MOMENT = 20.0
+_PAUSE = 0.002
 
 
 _NOBODY_LATE: Mapping[int, float] = MappingProxyType({})
@@ -393,6 +395,18 @@ class SnapshotWatch:
 
 
 _ON_PRIMARY = (Writer(_PRIMARY, None, None, "open on the primary", None),)
+
+
+async def outwait(
+    connection: asyncpg.Connection, watch: LockWatch | SnapshotWatch, patience: float
+) -> tuple[Writer, ...]:
+    """Wait up to `patience` seconds for those who are writing now, and return those who still are."""
+    deadline = time.monotonic() + patience
+    left = await watch.begin(connection)
+    while left and time.monotonic() < deadline:
+        await asyncio.sleep(_PAUSE)
+        left = await watch.left(connection)
+    return left
 
 
 class Survey(NamedTuple):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from esx.store.barrier import STANDBY_MOMENT, Filter, Gap, LockWatch, SnapshotWatch, Writer, on_standby
+from esx.store.barrier import STANDBY_MOMENT, Filter, Gap, LockWatch, SnapshotWatch, Writer, on_standby, outwait
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
     from esx.store.layout import Layout
 
-_PAUSE = 0.002
 _PIECE = 2**18
 # One being written while the next is received.
 _NO_LIMIT = 86400.0 * 365
@@ -109,19 +108,14 @@ async def settle(connection: asyncpg.Connection, layout: Layout, after: int, pat
     Waits up to `patience` seconds for the writers that are open now. On a hot standby the barrier's own moment is
     added, without which nothing is certain there.
     """
-    loop = asyncio.get_running_loop()
-    standby = on_standby(connection, layout)
-    deadline = loop.time() + patience + (STANDBY_MOMENT if standby else 0)
     head: int = await connection.fetchval(f"SELECT coalesce(max(global_seq), 0) FROM {layout.table}")
     if head <= after:
         return after, None
-    watch = SnapshotWatch() if standby else LockWatch(layout)
-    await watch.begin(connection)
-    while left := await watch.left(connection):
-        if loop.time() >= deadline:
-            return await _before_first_gap(connection, layout, after, head, left)
-        await asyncio.sleep(_PAUSE)
-    return head, None
+    if on_standby(connection, layout):
+        left = await outwait(connection, SnapshotWatch(), patience + STANDBY_MOMENT)
+    else:
+        left = await outwait(connection, LockWatch(layout), patience)
+    return await _before_first_gap(connection, layout, after, head, left) if left else (head, None)
 
 
 async def _before_first_gap(

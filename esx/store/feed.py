@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import time
 from array import array
 from bisect import bisect_right
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from esx.store.barrier import Barrier, Batch, Filter, Gap, LockWatch, on_standby, survey, writers_sql
+from esx.store.barrier import Barrier, Batch, Filter, Gap, LockWatch, on_standby, outwait, survey, writers_sql
 from esx.store.errors import StoreClosed, StoreUnavailable
 from esx.store.tail import Counts
 
@@ -376,14 +375,8 @@ async def find_end(connection: asyncpg.Connection, layout: Layout, *, patience: 
     first missing number (at most a million numbers back), and what is visible above it is skipped.
     """
     if not on_standby(connection, layout):
-        deadline = time.monotonic() + patience
         head = await connection.fetchval(f"SELECT coalesce(max(global_seq), 0) FROM {layout.table}")
-        watch = LockWatch(layout)
-        left = await watch.begin(connection)
-        while left and time.monotonic() < deadline:
-            await asyncio.sleep(_SHORTEST_PAUSE)
-            left = await watch.left(connection)
-        if not left:
+        if not await outwait(connection, LockWatch(layout), patience):
             # Whoever had drawn a number up to that head was one of them.
             return End(head, Seen(head))
     # Nothing tells which missing numbers are older than the writer: created_at is the start of a transaction that may

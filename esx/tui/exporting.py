@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import re
-from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from esx.files import open_part
 from esx.store.views import EventsView, EventView, FeedView, StreamsView, TrailView
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
-    from typing import IO
+    from collections.abc import AsyncIterator
 
     from esx.store import EventStore
     from esx.store.views import View
@@ -84,17 +80,3 @@ def file_name(view: View) -> str:
     else:
         name = "streams" if isinstance(view, StreamsView) else "feed"
     return f"{re.sub(r'[^A-Za-z0-9_.-]+', '_', name[:200]).strip('._-')[:60] or 'stream'}.ndjson"
-
-
-@contextmanager
-def new_file(path: Path) -> Iterator[IO[bytes]]:
-    """Give a file to write to, which takes its name once the block ends well; else nothing is left of it."""
-    file = open_part(path)
-    written = Path(file.name)
-    try:
-        with file:
-            yield file
-        written.replace(path)
-    except BaseException:
-        written.unlink(missing_ok=True)
-        raise

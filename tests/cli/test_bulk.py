@@ -15,7 +15,7 @@ import pytest
 
 from esx import EventStore, NewEvent
 from esx.cli.export import _target
-from esx.tui.exporting import new_file
+from esx.files import new_file
 from tests.cli.support import ESX, Running, environment, esx, ndjson, one_line_error
 
 if TYPE_CHECKING:

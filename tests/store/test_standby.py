@@ -98,8 +98,13 @@ async def test_a_feed_on_a_standby_waits_for_gaps_and_polls(
 
 
 @contextlib.asynccontextmanager
-async def number_without_id(dsn: str, store: EventStore, sql: asyncpg.Connection) -> AsyncIterator[SlowWriter]:
-    """Let a writer draw a number and get its id half a second later; meanwhile somebody else gets both and commits."""
+async def number_without_id(
+    dsn: str, store: EventStore, sql: asyncpg.Connection, replica: EventStore
+) -> AsyncIterator[SlowWriter]:
+    """Let a writer draw a number and get its id half a second later; meanwhile somebody else gets both and commits.
+
+    The replica has seen that.
+    """
     warm = await store.append("warm", [NewEvent("T")])
     connection = await asyncpg.connect(dsn)
     transaction = connection.transaction()
@@ -114,6 +119,8 @@ async def number_without_id(dsn: str, store: EventStore, sql: asyncpg.Connection
         await asyncio.sleep(0)
     await store.append("quick", [NewEvent("T")])
     assert not writing.done()
+    while await replica.version("quick") < 0:
+        await asyncio.sleep(0)
 
     async def has_its_id() -> None:
         await writing
@@ -148,10 +155,8 @@ async def test_a_writer_with_the_lower_number_and_the_higher_id_is_waited_for(
     async with (
         asyncio.timeout(_DEADLINE),
         EventStore.connect(standby.dsn_for(name)) as replica,
-        number_without_id(dsn, store, sql) as slow,
+        number_without_id(dsn, store, sql, replica) as slow,
     ):
-        while await replica.version("quick") < 0:
-            await asyncio.sleep(0)
         feed, end = await replica.feed(), await replica.feed_from_end()
         batches = feed.follow()
         assert [event.stream_id for event in (await anext(batches)).events] == ["warm"]
@@ -202,10 +207,8 @@ async def test_time_does_not_pass_a_gap_while_the_standby_hears_nothing(
     async with (
         asyncio.timeout(_DEADLINE),
         EventStore.connect(standby.dsn_for(name)) as replica,
-        number_without_id(dsn, store, sql) as slow,
+        number_without_id(dsn, store, sql, replica) as slow,
     ):
-        while await replica.version("quick") < 0:
-            await asyncio.sleep(0)
         async with deaf(there, sql):
             await slow.has_its_id()
             feed = await replica.feed()

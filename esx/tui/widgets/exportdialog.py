@@ -16,10 +16,11 @@ from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Input, Static
 
+from esx.files import new_file
 from esx.store.errors import EsxError
 from esx.text import visible
 from esx.tui.cells import MUTED, size_of
-from esx.tui.exporting import file_name, new_file, pieces_of
+from esx.tui.exporting import file_name, pieces_of
 from esx.tui.keymap import Keyed
 from esx.tui.work import start
 
