@@ -67,7 +67,7 @@ _UNREACHABLE = (
     "It is tried again every few seconds.\n\nr  tries now   ctrl+o  other connections   q  quits"
 )
 _NOT_ALLOWED = (
-    "GRANT SELECT ON events TO this user, or connect as another.  esx doctor  (with the same --dsn) tells what else\n"
+    "GRANT SELECT ON events TO this user, or connect as another.  esx doctor  (with the same --dsn) tells what else "
     "is missing. This screen goes on by itself then.\n\nr  looks again now   ctrl+o  other connections   q  quits"
 )
 _NO_SCHEMA = (
