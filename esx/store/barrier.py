@@ -18,23 +18,37 @@ On a hot standby the primary's locks are not visible. There a gap is passed when
 cluster has ended that the standby had heard of some 20 seconds after the gap was seen.
 
 An address may lead to one server now and to another later, as after a failover, and that one may lag behind. What
-was found out about a gap counts for the server, and the run of it, where it was found out.
+was found out about a gap counts for the server, and the run of it, where it was found out; and on each connection that
+is new to it the barrier looks first whether that server has what it has handed out (`esx.store.history`).
+
+The proof ends where numbers are drawn by hand or rows come from elsewhere. So the barrier checks its own promise: now
+and then it counts again what lies below its position (`esx.store.recent`), and tells what it has missed.
+
+What one reader has proven holds for all: up to the number that it had read when nobody was left who wrote, nothing can
+appear any more. `esx.store.fence` keeps the highest such number, and a reader that comes to a gap asks for it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+import weakref
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Mapping  # noqa: TC003 - a default of a NamedTuple is of this type
 from dataclasses import dataclass
+from datetime import timedelta
 from operator import itemgetter
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
+from esx.store.errors import HistoryChanged, OrderUnknown, StoreUnavailable
+from esx.store.fence import read_fence
 from esx.store.glob import glob_literal, glob_to_regex
+from esx.store.history import CHANGED, compare, read_server
 from esx.store.model import Event
+from esx.store.recent import Recent
+from esx.store.relation import order_unknown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,8 +56,15 @@ if TYPE_CHECKING:
 
     import asyncpg
 
+    from esx.store.history import History
     from esx.store.layout import Layout
+    from esx.store.recent import Missed
+    from esx.store.tail import Counts
 
+LOOK_EVERY = 5.0
+"""Seconds after which a reader counts again what lies below its position."""
+# By so much a server's clock may have been set back, where commit timestamps are compared.
+_CLOCK_STEP = timedelta(minutes=1)
 # Seconds. A writer's transaction id may reach a standby late: a primary at rest need not send what an open
 # transaction has written. But every 15 s it logs who is running, and then the standby knows.
 STANDBY_MOMENT = 20.0
@@ -116,7 +137,10 @@ class Filter:
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Missing global sequence numbers `first` to `last` that may still appear, and who may make them appear."""
+    """Missing global sequence numbers `first` to `last` that may still appear, and who may make them appear.
+
+    Not every one of the `writers` need have drawn one of them; but nobody else can have.
+    """
 
     first: int
     last: int
@@ -129,7 +153,8 @@ class Batch(NamedTuple):
     `events` are safe to deliver, in order. `position` is the global_seq up to which nothing can appear any
     more. `full` says that there is more to read at once; `gap` is what holds the barrier, if something does.
     `late` tells of the numbers passed that became visible after their successors: for how long they had been missing,
-    in seconds, as far as this reader saw.
+    in seconds, as far as this reader saw. `missed` are events that have appeared at or below an earlier position,
+    against the promise: they are in no batch. The first hundred of a moment are named.
     """
 
     events: list[Event]
@@ -137,16 +162,21 @@ class Batch(NamedTuple):
     full: bool
     gap: Gap | None
     late: Mapping[int, float] = _NOBODY_LATE
+    missed: tuple[Missed, ...] = ()
 
 
 class Barrier:
     """Reads the global order after `position`, step by step, over a connection handed to each step.
 
     The state is small and holds no connection: after losing one, call `forget_writers` and go on with another.
-    Raises InvalidQuery for a filter that PostgreSQL refuses.
+    `settled` says that nothing can appear at or below `position`, so that what does all the same counts as missed.
+    Raises InvalidQuery for a filter that PostgreSQL refuses, OrderUnknown where nothing can be called safe, and
+    HistoryChanged where the server does not have what was handed out.
     """
 
-    def __init__(self, layout: Layout, position: int = 0, where: Filter | None = None) -> None:
+    def __init__(
+        self, layout: Layout, position: int = 0, where: Filter | None = None, *, settled: bool = False
+    ) -> None:
         self.position = position
         self.dead = 0
         """Numbers passed for good because no event has them."""
@@ -154,18 +184,38 @@ class Barrier:
         """Events passed that became visible after their successors."""
         self.looked = 0
         """Events passed, whether they are wanted or not."""
+        self.missed = 0
+        """Events that have appeared below the position, and were not handed out."""
+        self.erased = 0
+        """Events that were handed out and deleted since, as far as was noticed."""
+        self.recent = Recent(position)
+        self.proven = settled or position == 0
+        """Whether nothing can appear at or below the position for any reader, wherever it began."""
         self._missing = Missing()
         self._settled = position
         self._fence: int | None = None
+        self._committed: tuple[int, datetime | None] = (0, None)
+        """When the event after the present gap was committed, as far as that is known."""
+        self._asked_for_fence = False
         self._layout = layout
-        self._server: tuple[object, bool] | None = None
+        self._run: tuple[object, bool] | None = None
+        self._met: weakref.WeakSet[asyncpg.Connection] = weakref.WeakSet()
+        self._start_checked = False
+        self._look_back = settled and position > 0
+        self._next_look = time.monotonic() + LOOK_EVERY
         self._watch: LockWatch | SnapshotWatch
         self._read_sql, self._filter_arguments = _read_sql(layout, where or Filter())
 
-    def move_to(self, position: int, *, dead: int, late: int, looked: int) -> None:
-        """Go on from a safe position that another barrier has reached, with what was counted up to there."""
-        self.position = self._settled = position
-        self.dead, self.late, self.looked = dead, late, looked
+    @property
+    def history(self) -> History | None:
+        """What it takes to know the history again that was read so far; None before the first step."""
+        return self.recent.history
+
+    def move_to(self, recent: Recent, counts: Counts) -> None:
+        """Go on from the position that another barrier has reached, with what is known of it and was counted."""
+        self.recent = recent
+        self.position, self.dead, self.late, self.looked, self.missed, self.erased = counts
+        self._settled = self.position
         self._missing = Missing()
         self.forget_writers()
 
@@ -173,14 +223,23 @@ class Barrier:
         """Start the wait at the current gap anew: the writers known so far belonged to a lost connection."""
         self._fence = None
 
+    async def check_filter(self, connection: asyncpg.Connection) -> None:
+        """Let PostgreSQL look at the filter, without reading anything."""
+        await self._read(connection, 0, None)
+
     async def step(self, connection: asyncpg.Connection, limit: int, until: int | None = None) -> Batch:
         """Read up to `limit` rows after the position, none above `until`, and return those that are safe."""
         self._notice_another_server(connection)
+        if connection not in self._met:
+            await self._meet(connection)
         rows = await self._read(connection, limit, until)
         taken = self._contiguous(rows)
         gap: Gap | None = None
+        if taken < len(rows) and await self._passes_fence(connection, rows[taken][0]):
+            rows = await self._read(connection, limit, until)
+            taken = self._contiguous(rows)
         if taken < len(rows):
-            settled = await self._settle(connection, highest=rows[-1][0])
+            settled = await self._settle(connection, rows[taken][0], highest=rows[-1][0])
             if settled is None:
                 # Nobody can fill what is missing below the fence any more; what was committed before that
                 # became certain may still be missing in `rows`, so only a new read may be believed.
@@ -191,13 +250,18 @@ class Barrier:
                 first_missing = (rows[taken - 1][0] if taken else self.position) + 1
                 gap = Gap(first_missing, rows[taken][0] - 1, settled)
         more = gap is None and (taken < len(rows) or len(rows) == limit)
-        if taken:
-            self._advance(rows[taken - 1][0], taken)
         events = [Event._make(row[2:]) for row in rows[:taken] if row[1]]
+        if taken:
+            self._advance(rows[:taken], events)
         late = self._missing.passed(self.position) if self._missing else _NOBODY_LATE
         self.late += len(late)
         self.looked += taken
-        return Batch(events, self.position, more, gap, late)
+        missed: tuple[Missed, ...] = ()
+        if not rows and not self._start_checked:
+            await self._check_start(connection)
+        if time.monotonic() >= self._next_look:
+            missed = await self._look_again(connection)
+        return Batch(events, self.position, more, gap, late, missed)
 
     async def _read(self, connection: asyncpg.Connection, limit: int, until: int | None) -> list[asyncpg.Record]:
         rows = await connection.fetch(self._read_sql, self.position, limit, *self._filter_arguments)
@@ -208,12 +272,83 @@ class Barrier:
         return rows
 
     def _notice_another_server(self, connection: asyncpg.Connection) -> None:
-        server = (getattr(connection, "server_started", None), on_standby(connection, self._layout))
-        if server != self._server:
-            self._server = server
-            self._watch = SnapshotWatch() if server[1] else LockWatch(self._layout)
+        run = (getattr(connection, "server_started", None), on_standby(connection, self._layout))
+        if run != self._run:
+            self._run = run
+            self._watch = SnapshotWatch() if run[1] else LockWatch(self._layout)
             self._settled = self.position
+            self._asked_for_fence = False
             self.forget_writers()
+
+    async def _meet(self, connection: asyncpg.Connection) -> None:
+        """Look whether a connection leads to a server where this history can be read on."""
+        await self._check_order(connection)
+        run = getattr(connection, "server_started", None)
+        await self._check_history(connection, self.history, same_run=run is not None and run == self.recent.run)
+        self.recent.server, self.recent.run = await read_server(connection), run
+        self._met.add(connection)
+
+    async def _check_order(self, connection: asyncpg.Connection) -> None:
+        reason = await order_unknown(connection, self._layout)
+        if reason is not None:
+            raise OrderUnknown(reason)
+
+    async def _check_history(
+        self, connection: asyncpg.Connection, history: History | None, *, same_run: bool = False
+    ) -> None:
+        """Raise HistoryChanged if the server does not have what was handed out.
+
+        In the `same_run` of a server an event can only have gone because somebody deleted it.
+        """
+        difference = None if history is None else await compare(connection, self._layout, history)
+        if difference is None:
+            return
+        if difference.kind == CHANGED or not same_run:
+            if on_standby(connection, self._layout) and difference.kind != CHANGED:
+                raise StoreUnavailable(f"the standby has not replayed yet what was read elsewhere, up to {self.position}")
+            raise HistoryChanged.of(difference, self.position)
+        self.erased += len(difference.missing)
+        self.recent.forget(difference.missing)
+
+    async def _check_start(self, connection: asyncpg.Connection) -> None:
+        """Raise HistoryChanged where the position is beyond all that the server has ever handed out."""
+        self._start_checked = True
+        if not self.position or on_standby(connection, self._layout):
+            return
+        head, exact = await connection.fetchrow(  # type: ignore[misc]
+            f"SELECT greatest({self._layout.head()}, (SELECT max(global_seq) FROM {self._layout.table})), "
+            f"{self._layout.head_exact()}"
+        )
+        if exact and head < self.position:
+            raise HistoryChanged.beyond(self.position, head)
+
+    async def _look_again(self, connection: asyncpg.Connection) -> tuple[Missed, ...]:
+        """Count again what lies below the position, and return what has appeared there."""
+        self._next_look = time.monotonic() + LOOK_EVERY
+        self._asked_for_fence = False
+        await self._check_order(connection)
+        if self._look_back:
+            self._look_back = False
+            await self.recent.look_back(connection, self._layout)
+        history = self.history
+        look = await self.recent.look_again(connection, self._layout)
+        if look.gone or (look.head < self.position and not on_standby(connection, self._layout)):
+            # Whoever asks through a pooler cannot know that it was the same server all the time.
+            await self._check_history(connection, history, same_run=self.recent.run is not None)
+        self.missed += look.appeared
+        return look.missed
+
+    async def _passes_fence(self, connection: asyncpg.Connection, number: int) -> bool:
+        """Return whether somebody has proven that nothing can appear any more before `number`, which is visible."""
+        if self._asked_for_fence:
+            return False
+        self._asked_for_fence = True
+        fence = await read_fence(connection, self._layout)
+        if fence <= self.position:
+            return False
+        self.proven = True
+        self._settled = max(self._settled, fence)
+        return fence > self.position
 
     def _contiguous(self, rows: list[asyncpg.Record]) -> int:
         """Return how many rows from the first on have nothing pending before them."""
@@ -227,22 +362,33 @@ class Barrier:
             last = number
         return len(rows)
 
-    def _advance(self, position: int, rows: int) -> None:
-        self.dead += position - self.position - rows
+    def _advance(self, rows: list[asyncpg.Record], events: list[Event]) -> None:
+        position = rows[-1][0]
+        self.dead += position - self.position - len(rows)
         self.position = position
+        self.recent.passed((row[0] for row in rows), position, events)
 
-    async def _settle(self, connection: asyncpg.Connection, highest: int) -> tuple[Writer, ...] | None:
-        """Wait one step for the writers that may fill a gap; None when none of them is left."""
+    async def _settle(
+        self, connection: asyncpg.Connection, visible: int, *, highest: int
+    ) -> tuple[Writer, ...] | None:
+        """Wait one step for the writers that may fill the gap before `visible`; None when none of them is left."""
         if self._fence is None:
             left = await self._watch.begin(connection)
             self._fence = highest
         else:
             left = await self._watch.left(connection)
-        if left:
-            return left
-        self._settled = self._fence
-        self._fence = None
-        return None
+        if not left:
+            self._settled = self._fence
+            self._fence = None
+            self.proven = True
+            return None
+        if self._committed[0] != visible:
+            self._committed = (visible, await committed_at(connection, self._layout, visible))
+        left = that_can_hold(left, self._committed[1])
+        if not left:
+            self._settled = max(self._settled, visible)
+            return None
+        return left
 
 
 class Run(NamedTuple):
@@ -314,6 +460,26 @@ def on_standby(connection: asyncpg.Connection, layout: Layout) -> bool:
     """
     known: bool | None = getattr(connection, "standby", None)
     return layout.standby if known is None else known
+
+
+async def committed_at(connection: asyncpg.Connection, layout: Layout, global_seq: int) -> datetime | None:
+    """Return when a visible event was committed, by the server's clock; None where that is not kept."""
+    found: datetime | None = await connection.fetchval(
+        "SELECT CASE WHEN current_setting('track_commit_timestamp')::bool THEN "
+        f"(SELECT pg_xact_commit_timestamp(e.xmin) FROM {layout.table} e WHERE e.global_seq = $1) END",
+        global_seq,
+    )
+    return found
+
+
+def that_can_hold(writers: tuple[Writer, ...], committed: datetime | None) -> tuple[Writer, ...]:
+    """Leave out the writers that began after an event above the gap was committed: the gap's numbers were drawn before.
+
+    `committed` is when that was, None where it is not known: then any of them may hold the gap.
+    """
+    if committed is None:
+        return writers
+    return tuple(writer for writer in writers if writer.since is None or writer.since <= committed + _CLOCK_STEP)
 
 
 class LockWatch:
@@ -437,6 +603,7 @@ async def survey(connection: asyncpg.Connection, layout: Layout, position: int, 
     )
     if not writers:
         return Survey(head, max(head, position), ())
+    position = max(position, await read_fence(connection, layout))
     visible = [
         row[0]
         for row in await connection.fetch(
@@ -447,7 +614,11 @@ async def survey(connection: asyncpg.Connection, layout: Layout, position: int, 
     last = position
     for number in [*visible, head + 1] if len(visible) < limit else visible:
         if number > last + 1:
-            gaps.append(Gap(last + 1, number - 1, writers))
+            holders = writers
+            if not gaps and number <= head:
+                holders = that_can_hold(writers, await committed_at(connection, layout, number))
+            if holders:
+                gaps.append(Gap(last + 1, number - 1, holders))
         last = max(last, number)
     return Survey(head, gaps[0].first - 1 if gaps else max(last, position), tuple(gaps))
 

@@ -23,7 +23,6 @@ PAGE = 500
 """Events read at once: few enough not to keep keys and screen waiting."""
 LOOKED_BACK = 5000
 """How far back, in numbers, a filter looks for events that were there already."""
-_BEYOND = 2**62
 
 
 class Follower:
@@ -95,9 +94,7 @@ class Follower:
         """Follow only what passes a filter, beginning anew; raises InvalidQuery for one that makes no sense."""
         store = self._link.store
         if store is not None and where:
-            trial = await store.feed(after=_BEYOND, where=where)
-            async for _ in trial.to_safe_position():
-                break
+            await store.check_filter(where)
         self.where = where
         self.log.clear()
         self._feed = None

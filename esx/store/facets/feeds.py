@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from esx.store import locating
-from esx.store.barrier import Filter
+from esx.store.barrier import Barrier, Filter
 from esx.store.facets.base import Base
 from esx.store.feed import Feed, find_end
 from esx.store.scope import Scope
@@ -29,6 +29,12 @@ class Feeds(Base):
         """Whether notifications are being received. False until something subscribes."""
         return self._doorbell.listening
 
+    async def check_filter(self, where: Filter) -> None:
+        """Raise InvalidQuery for a filter that PostgreSQL does not take."""
+        async with self._connection() as connection:
+            layout, _, _ = await self._tools(connection)
+            await Barrier(layout, where=where).check_filter(connection)
+
     async def feed(self, *, after: int = 0, where: Filter | None = None, page: int = _PAGE) -> Feed:
         """Return the ordered feed after global_seq `after`, for those who want batches and its state."""
         async with self._connection() as connection:
@@ -43,7 +49,7 @@ class Feeds(Base):
         async with self._connection() as connection:
             layout, _, _ = await self._tools(connection)
             end = await find_end(connection, layout)
-        return self._feed(layout, after=end.position, where=where, page=page, skip=end.seen)
+        return self._feed(layout, after=end.position, where=where, page=page, skip=end.seen, settled=end.settled)
 
     async def feed_from_time(self, moment: datetime, *, where: Filter | None = None, page: int = _PAGE) -> Feed:
         """Return the ordered feed of the events created from `moment` on, as far as `locate` finds where they begin.
@@ -58,9 +64,18 @@ class Feeds(Base):
         after, skip = end.position, end.seen
         if first is not None:
             after, skip = min(first - 1, after), skip.below(first)
-        return self._feed(layout, after=after, where=where, page=page, skip=skip)
+        return self._feed(layout, after=after, where=where, page=page, skip=skip, settled=end.settled)
 
-    def _feed(self, layout: Layout, *, after: int, where: Filter | None, page: int, skip: Seen | None = None) -> Feed:
+    def _feed(
+        self,
+        layout: Layout,
+        *,
+        after: int,
+        where: Filter | None,
+        page: int,
+        skip: Seen | None = None,
+        settled: bool = False,
+    ) -> Feed:
         return Feed(
             self._connection,
             self._doorbell,
@@ -70,6 +85,8 @@ class Feeds(Base):
             page=page,
             skip=skip,
             tails=self._tails,
+            settled=settled,
+            keeps_fence=not self._read_only,
         )
 
     async def subscribe(
