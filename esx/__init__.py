@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from esx.store.errors import (
         EsxError,
         EventIdsReused,
+        HistoryChanged,
         InvalidEvent,
         NotAllowed,
         OutcomeUnknown,
@@ -50,6 +51,7 @@ __all__ = [
     "EventIdsReused",
     "EventStore",
     "Expected",
+    "HistoryChanged",
     "InvalidEvent",
     "JsonText",
     "NewEvent",

@@ -5,6 +5,7 @@ from esx.store.doctor.finding import Finding, Severity
 from esx.store.errors import (
     EsxError,
     EventIdsReused,
+    HistoryChanged,
     InvalidEvent,
     InvalidQuery,
     NotAllowed,
@@ -49,6 +50,7 @@ __all__ = [
     "Expected",
     "ExpectedVersion",
     "Finding",
+    "HistoryChanged",
     "ImportFailed",
     "Imported",
     "InvalidEvent",

@@ -114,6 +114,33 @@ class UnknownProjection(EsxError):
         return UnknownProjection, (self.name,)
 
 
+class HistoryChanged(EsxError):
+    """What a reader has handled up to its position is not what the store holds: nothing goes on by itself.
+
+    `position` is where the reader stands, `head` the store's highest global_seq, `reason` says how they differ.
+    `erased` are numbers of events that were handed out and are gone from the same history; it is empty if the history
+    is another one. `projection` is the reader's name if it is a projection.
+    """
+
+    def __init__(
+        self, position: int, head: int, reason: str, erased: tuple[int, ...] = (), projection: str | None = None
+    ) -> None:
+        self.position = position
+        self.head = head
+        self.reason = reason
+        self.erased = erased
+        self.projection = projection
+        if projection is None:
+            who, remedy = "the reader", "begin again from the start, or from a position of this store"
+        else:
+            who = f"projection {visible(projection, limit=200)}"
+            remedy = "reset_projection rebuilds it, accept_history goes on at this position"
+        super().__init__(f"{who} is at {position}, the store's head at {head}: {reason}; {remedy}")
+
+    def __reduce__(self) -> tuple[type[HistoryChanged], tuple[int, int, str, tuple[int, ...], str | None]]:
+        return HistoryChanged, (self.position, self.head, self.reason, self.erased, self.projection)
+
+
 class SchemaMissing(EsxError):
     """The database has no usable events table."""
 
