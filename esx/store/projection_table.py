@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from esx.store.layout import Layout
 
 # "esxp". With a projection's id it is the advisory lock of its active instance; the table's own number tells apart
-# those of two schemas in one database, where ids begin anew.
-LOCK_CLASS = f"({0x65737870} # 'projections'::regclass::oid::int)"
+# those of two schemas in one database, where ids begin anew. The table was called projections until schema version 2,
+# which is a view since then: an older esx takes the view's number, so it does not see the locks of this one.
+LOCK_CLASS = f"({0x65737870} # coalesce(to_regclass('consumers'), 'projections'::regclass)::oid::int)"
 """The first of its two keys, as SQL."""
 _COUNTED = 10_000
 _LAST_SEQ = 2**63 - 1

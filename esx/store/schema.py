@@ -14,23 +14,26 @@ if TYPE_CHECKING:
 
 _INIT_LOCK = 0x65737869  # "esxi": one init at a time in a database
 
-_OBJECTS = """
-    SELECT 'table ' || c.relname AS name,
+_LOCK_TIMEOUT = "5s"
+_TABLES = "events stream_locks consumers projections parked_events feed_fence erased_events esx_schema"
+
+_OBJECTS = f"""
+    SELECT 'class ' || c.oid AS key, CASE c.relkind WHEN 'v' THEN 'view ' ELSE 'table ' END || c.relname AS name,
            string_agg(a.attname || ' ' || format_type(a.atttypid, a.atttypmod), ', ' ORDER BY a.attnum) AS definition
     FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-    WHERE c.oid IN (to_regclass('events'), to_regclass('stream_locks'), to_regclass('projections'))
-    GROUP BY c.relname
+    WHERE c.oid IN (SELECT to_regclass(name) FROM unnest(string_to_array('{_TABLES}', ' ')) name)
+    GROUP BY c.oid
     UNION ALL
-    SELECT 'index ' || indexrelid::regclass::text, pg_get_indexdef(indexrelid)
+    SELECT 'class ' || indexrelid, 'index ' || indexrelid::regclass::text, pg_get_indexdef(indexrelid)
     FROM pg_index
-    WHERE indrelid IN (to_regclass('events'), to_regclass('stream_locks'), to_regclass('projections'))
+    WHERE indrelid IN (SELECT to_regclass(name) FROM unnest(string_to_array('{_TABLES}', ' ')) name)
     UNION ALL
-    SELECT 'trigger ' || tgname, pg_get_triggerdef(oid)
+    SELECT 'trigger ' || tgname, 'trigger ' || tgname, pg_get_triggerdef(oid)
     FROM pg_trigger WHERE tgrelid = to_regclass('events') AND NOT tgisinternal
     UNION ALL
-    SELECT 'function ' || p.oid::regprocedure::text, pg_get_functiondef(p.oid)
+    SELECT 'function ' || p.oid, 'function ' || p.oid::regprocedure::text, pg_get_functiondef(p.oid)
     FROM pg_proc p WHERE p.oid IN (to_regprocedure('esx_ring_doorbell()'), to_regprocedure('esx_lock_stream(text)'))
-    ORDER BY 1
+    ORDER BY 2
 """
 
 
@@ -45,20 +48,26 @@ def schema_sql() -> str:
 async def apply_schema(connection: asyncpg.Connection) -> list[str]:
     """Apply schema.sql in one transaction and return what it changed, e.g. ``created table events``.
 
-    An empty list means that everything was there already. Safe to run from several processes at once.
+    An empty list means that everything was there already. Safe to run from several processes at once. A schema that a
+    newer esx made is left as it is; the error of PostgreSQL says so.
     """
     async with connection.transaction():
         await connection.execute("SELECT pg_advisory_xact_lock($1)", _INIT_LOCK)
         # What waits for the table makes everybody else wait behind it.
-        await connection.execute("SET LOCAL lock_timeout = '5s'")
-        before = {row[0]: row[1] for row in await connection.fetch(_OBJECTS)}
+        await connection.execute(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'")
+        before = {row["key"]: row for row in await connection.fetch(_OBJECTS)}
         await connection.execute(schema_sql())
-        after = {row[0]: row[1] for row in await connection.fetch(_OBJECTS)}
-    return [
-        f"{'changed' if name in before else 'created'} {name}"
-        for name, definition in after.items()
-        if before.get(name) != definition
-    ]
+        after = await connection.fetch(_OBJECTS)
+    changes = []
+    for key, name, definition in after:
+        known = before.get(key)
+        if known is None:
+            changes.append(f"created {name}")
+        elif known["name"] != name:
+            changes.append(f"renamed {known['name']} to {name.split()[-1]}")
+        elif known["definition"] != definition and not name.startswith("index "):
+            changes.append(f"changed {name}")
+    return changes
 
 
 async def detect_layout(connection: asyncpg.Connection) -> Layout:
