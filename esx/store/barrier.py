@@ -45,7 +45,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from esx.store.errors import HistoryChanged, OrderUnknown, StoreUnavailable
 from esx.store.fence import read_fence
 from esx.store.glob import glob_literal, glob_to_regex
-from esx.store.history import CHANGED, compare, read_server
+from esx.store.history import Kind, compare, read_server
 from esx.store.model import Event
 from esx.store.recent import Recent
 from esx.store.relation import order_unknown
@@ -194,8 +194,7 @@ class Barrier:
         self._missing = Missing()
         self._settled = position
         self._fence: int | None = None
-        self._committed: tuple[int, datetime | None] = (0, None)
-        """When the event after the present gap was committed, as far as that is known."""
+        self._keeps_timestamps: bool | None = None
         self._asked_for_fence = False
         self._layout = layout
         self._run: tuple[object, bool] | None = None
@@ -303,10 +302,10 @@ class Barrier:
         difference = None if history is None else await compare(connection, self._layout, history)
         if difference is None:
             return
-        if difference.kind == CHANGED or not same_run:
-            if on_standby(connection, self._layout) and difference.kind != CHANGED:
-                raise StoreUnavailable(f"the standby has not replayed yet what was read elsewhere, up to {self.position}")
-            raise HistoryChanged.of(difference, self.position)
+        if difference.kind is Kind.BEHIND:
+            raise StoreUnavailable(f"{difference.reason}: up to {self.position} was read elsewhere")
+        if difference.kind is Kind.CHANGED or not same_run:
+            raise difference.error(self.position)
         self.erased += len(difference.missing)
         self.recent.forget(difference.missing)
 
@@ -320,7 +319,7 @@ class Barrier:
             f"{self._layout.head_exact()}"
         )
         if exact and head < self.position:
-            raise HistoryChanged.beyond(self.position, head)
+            raise HistoryChanged(self.position, head, "no event has had so high a number")
 
     async def _look_again(self, connection: asyncpg.Connection) -> tuple[Missed, ...]:
         """Count again what lies below the position, and return what has appeared there."""
@@ -382,13 +381,17 @@ class Barrier:
             self._fence = None
             self.proven = True
             return None
-        if self._committed[0] != visible:
-            self._committed = (visible, await committed_at(connection, self._layout, visible))
-        left = that_can_hold(left, self._committed[1])
-        if not left:
-            self._settled = max(self._settled, visible)
-            return None
-        return left
+        for number in (highest, visible):
+            holders = that_can_hold(left, await self._committed_at(connection, number))
+            if not holders:
+                self._settled = max(self._settled, number)
+                return None
+        return holders
+
+    async def _committed_at(self, connection: asyncpg.Connection, number: int) -> datetime | None:
+        if self._keeps_timestamps is None:
+            self._keeps_timestamps = await keeps_timestamps(connection)
+        return await committed_at(connection, self._layout, number) if self._keeps_timestamps else None
 
 
 class Run(NamedTuple):
@@ -462,24 +465,33 @@ def on_standby(connection: asyncpg.Connection, layout: Layout) -> bool:
     return layout.standby if known is None else known
 
 
+async def keeps_timestamps(connection: asyncpg.Connection) -> bool:
+    """Return whether the server keeps the times of commits."""
+    return bool(await connection.fetchval("SELECT current_setting('track_commit_timestamp')::bool"))
+
+
 async def committed_at(connection: asyncpg.Connection, layout: Layout, global_seq: int) -> datetime | None:
-    """Return when a visible event was committed, by the server's clock; None where that is not kept."""
+    """Return when a visible event was committed, where the server keeps that; None if it is too long ago."""
     found: datetime | None = await connection.fetchval(
-        "SELECT CASE WHEN current_setting('track_commit_timestamp')::bool THEN "
-        f"(SELECT pg_xact_commit_timestamp(e.xmin) FROM {layout.table} e WHERE e.global_seq = $1) END",
-        global_seq,
+        f"SELECT pg_xact_commit_timestamp(xmin) FROM {layout.table} WHERE global_seq = $1", global_seq
     )
     return found
 
 
 def that_can_hold(writers: tuple[Writer, ...], committed: datetime | None) -> tuple[Writer, ...]:
-    """Leave out the writers that began after an event above the gap was committed: the gap's numbers were drawn before.
+    """Leave out the writers that began after an event above a gap was committed: the gap's numbers were drawn before.
 
     `committed` is when that was, None where it is not known: then any of them may hold the gap.
     """
     if committed is None:
         return writers
     return tuple(writer for writer in writers if writer.since is None or writer.since <= committed + _CLOCK_STEP)
+
+
+def oldest_commit(writers: tuple[Writer, ...]) -> datetime | None:
+    """Return the time from which on a commit above a gap leaves somebody who can hold it; None: any time does."""
+    begun = [writer.since for writer in writers if writer.since is not None]
+    return min(begun) - _CLOCK_STEP if begun and len(begun) == len(writers) else None
 
 
 class LockWatch:
@@ -604,6 +616,7 @@ async def survey(connection: asyncpg.Connection, layout: Layout, position: int, 
     if not writers:
         return Survey(head, max(head, position), ())
     position = max(position, await read_fence(connection, layout))
+    stamped = await keeps_timestamps(connection)
     visible = [
         row[0]
         for row in await connection.fetch(
@@ -615,7 +628,7 @@ async def survey(connection: asyncpg.Connection, layout: Layout, position: int, 
     for number in [*visible, head + 1] if len(visible) < limit else visible:
         if number > last + 1:
             holders = writers
-            if not gaps and number <= head:
+            if stamped and number <= head:
                 holders = that_can_hold(writers, await committed_at(connection, layout, number))
             if holders:
                 gaps.append(Gap(last + 1, number - 1, holders))

@@ -10,7 +10,20 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from esx.store.barrier import STANDBY_MOMENT, Filter, Gap, LockWatch, SnapshotWatch, Writer, on_standby, outwait
+from esx.store.barrier import (
+    STANDBY_MOMENT,
+    Filter,
+    Gap,
+    LockWatch,
+    SnapshotWatch,
+    Writer,
+    keeps_timestamps,
+    on_standby,
+    oldest_commit,
+    outwait,
+    that_can_hold,
+)
+from esx.store.fence import read_fence
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable
@@ -115,26 +128,35 @@ async def settle(connection: asyncpg.Connection, layout: Layout, after: int, pat
         left = await outwait(connection, SnapshotWatch(), patience + STANDBY_MOMENT)
     else:
         left = await outwait(connection, LockWatch(layout), patience)
-    return await _before_first_gap(connection, layout, after, head, left) if left else (head, None)
+    if not left:
+        return head, None
+    # That those are open says nothing of gaps that are known to be older.
+    settled = min(await read_fence(connection, layout), head)
+    return await _before_first_gap(connection, layout, max(after, settled), head, left)
 
 
 async def _before_first_gap(
     connection: asyncpg.Connection, layout: Layout, after: int, head: int, writers: tuple[Writer, ...]
 ) -> tuple[int, Gap | None]:
-    """Return the end of what is contiguous: that is safe, whoever is writing."""
+    """Return the end of what is contiguous, but for gaps that none of the writers can hold, and the gap behind it."""
+    oldest = oldest_commit(writers) if await keeps_timestamps(connection) else None
     row = await connection.fetchrow(
         f"""
-        SELECT before, next FROM (
-            SELECT lag(global_seq, 1, $1) OVER (ORDER BY global_seq) AS before, global_seq AS next
+        SELECT before, next, committed FROM (
+            SELECT lag(global_seq, 1, $1) OVER (ORDER BY global_seq) AS before, global_seq AS next,
+                   {"NULL::timestamptz" if oldest is None else "pg_xact_commit_timestamp(xmin)"} AS committed
             FROM {layout.table} WHERE global_seq > $1 AND global_seq <= $2
-        ) pairs WHERE next <> before + 1 ORDER BY next LIMIT 1
+        ) pairs
+        WHERE next <> before + 1 AND ($3::timestamptz IS NULL OR coalesce(committed >= $3, true))
+        ORDER BY next LIMIT 1
         """,
         after,
         head,
+        oldest,
     )
     if row is None:
         return head, None
-    return row[0], Gap(row[0] + 1, row[1] - 1, writers)
+    return row[0], Gap(row[0] + 1, row[1] - 1, that_can_hold(writers, row[2]))
 
 
 def _unescaped(copied: bytes | bytearray) -> bytes:

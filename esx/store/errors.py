@@ -177,3 +177,7 @@ class StoreFailed(EsxError):
 
 class NotAllowed(StoreFailed):
     """The user lacks a right, or the session may only read."""
+
+
+class OrderUnknown(EsxError):
+    """stub"""

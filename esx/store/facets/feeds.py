@@ -8,6 +8,8 @@ from esx.store import locating
 from esx.store.barrier import Barrier, Filter
 from esx.store.facets.base import Base
 from esx.store.feed import Feed, find_end
+from esx.store.fence import advance_fence
+from esx.store.history import history_at
 from esx.store.scope import Scope
 
 if TYPE_CHECKING:
@@ -34,6 +36,21 @@ class Feeds(Base):
         async with self._connection() as connection:
             layout, _, _ = await self._tools(connection)
             await Barrier(layout, where=where).check_filter(connection)
+
+    async def keep_fence(self) -> int | None:
+        """Write down for all readers to come up to which global_seq nothing can appear any more, and return it.
+
+        Readers that begin later need not wait at gaps below it, whoever is writing then. Feeds of a store that may
+        write do this by themselves now and then; call it where much was appended and nothing follows. None if somebody
+        has been writing for longer than a moment.
+        """
+        async with self._writing() as connection:
+            layout, _, _ = await self._tools(connection)
+            end = await find_end(connection, layout)
+            if not end.settled:
+                return None
+            await advance_fence(connection, layout, await history_at(connection, layout, end.position))
+            return end.position
 
     async def feed(self, *, after: int = 0, where: Filter | None = None, page: int = _PAGE) -> Feed:
         """Return the ordered feed after global_seq `after`, for those who want batches and its state."""
