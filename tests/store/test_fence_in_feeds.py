@@ -60,7 +60,11 @@ async def test_a_writer_that_came_later_holds_nobody_at_an_old_gap(
     if by == "a call":
         assert await store.keep_fence() == last
     else:
-        await take(await store.feed(), 4)
+        following = asyncio.ensure_future(take(await store.feed(), 5))
+        async with asyncio.timeout(_DEADLINE):
+            while await sql.fetchval("SELECT position FROM feed_fence") != last:
+                await asyncio.sleep(0)
+        following.cancel()
     async with open_writer(sql) as number:
         behind = (await store.append("behind", [NewEvent("T")])).global_seq
         async with EventStore.connect(dsn, read_only=True) as fresh:
