@@ -234,7 +234,7 @@ class Barrier:
         rows = await self._read(connection, limit, until)
         taken = self._contiguous(rows)
         gap: Gap | None = None
-        if taken < len(rows) and await self._passes_fence(connection, rows[taken][0]):
+        if taken < len(rows) and await self._passes_fence(connection):
             rows = await self._read(connection, limit, until)
             taken = self._contiguous(rows)
         if taken < len(rows):
@@ -306,7 +306,6 @@ class Barrier:
             raise StoreUnavailable(f"{difference.reason}: up to {self.position} was read elsewhere")
         if difference.kind is Kind.CHANGED or not same_run:
             raise difference.error(self.position)
-        self.erased += len(difference.missing)
         self.recent.forget(difference.missing)
 
     async def _check_start(self, connection: asyncpg.Connection) -> None:
@@ -335,10 +334,11 @@ class Barrier:
             # Whoever asks through a pooler cannot know that it was the same server all the time.
             await self._check_history(connection, history, same_run=self.recent.run is not None)
         self.missed += look.appeared
+        self.erased += look.gone
         return look.missed
 
-    async def _passes_fence(self, connection: asyncpg.Connection, number: int) -> bool:
-        """Return whether somebody has proven that nothing can appear any more before `number`, which is visible."""
+    async def _passes_fence(self, connection: asyncpg.Connection) -> bool:
+        """Return whether somebody has proven for numbers above the position that nothing can appear any more."""
         if self._asked_for_fence:
             return False
         self._asked_for_fence = True
@@ -367,9 +367,7 @@ class Barrier:
         self.position = position
         self.recent.passed((row[0] for row in rows), position, events)
 
-    async def _settle(
-        self, connection: asyncpg.Connection, visible: int, *, highest: int
-    ) -> tuple[Writer, ...] | None:
+    async def _settle(self, connection: asyncpg.Connection, visible: int, *, highest: int) -> tuple[Writer, ...] | None:
         """Wait one step for the writers that may fill the gap before `visible`; None when none of them is left."""
         if self._fence is None:
             left = await self._watch.begin(connection)

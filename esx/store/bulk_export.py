@@ -18,8 +18,8 @@ from esx.store.barrier import (
     SnapshotWatch,
     Writer,
     keeps_timestamps,
-    on_standby,
     oldest_commit,
+    on_standby,
     outwait,
     that_can_hold,
 )

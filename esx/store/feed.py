@@ -133,9 +133,7 @@ class Feed:
     def counts(self) -> Counts:
         """How far the feed is, and what it passed on its way."""
         barrier, member = self._barrier, self._member
-        own = Counts(
-            barrier.position, barrier.dead, barrier.late, barrier.looked, barrier.missed, barrier.erased
-        )
+        own = Counts(barrier.position, barrier.dead, barrier.late, barrier.looked, barrier.missed, barrier.erased)
         return own if member is None else member.seen.since(member.start, own)
 
     @property

@@ -101,10 +101,9 @@ async def test_a_fence_kept_while_a_page_was_read_is_believed_only_of_what_is_re
     dsn: str, store: EventStore, sql: asyncpg.Connection
 ) -> None:
     """What was committed between the page and the fence is below the fence, and not in the page."""
-    from tests.store.test_barrier import Hooked, numbers
-
     from esx.store.barrier import Barrier
     from esx.store.layout import Layout
+    from tests.store.test_barrier import Hooked, numbers
 
     connection = await asyncpg.connect(dsn)
     hooked = Hooked(connection)
