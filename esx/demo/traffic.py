@@ -15,7 +15,7 @@ from uuid import uuid4
 
 from esx.demo import nouns, shop
 from esx.demo.money import decode, encode
-from esx.store.errors import StoreUnavailable, WrongVersion
+from esx.store.errors import QueryCancelled, StoreUnavailable, WrongVersion
 from esx.store.model import NO_STREAM, NewEvent, category_of
 
 if TYPE_CHECKING:
@@ -195,7 +195,7 @@ class _Traffic:
             except WrongVersion:
                 self._stats.conflicts += 1
                 continue
-            except StoreUnavailable:
+            except (StoreUnavailable, QueryCancelled):
                 await asyncio.sleep(_BACKOFF[0])
                 continue  # reading shows whether the event got there, and waits while it cannot
             self._stats.appended += 1
@@ -236,7 +236,7 @@ class _Traffic:
         while True:
             try:
                 return await ask()
-            except StoreUnavailable:
+            except (StoreUnavailable, QueryCancelled):
                 await asyncio.sleep(pause * self._rng.uniform(0.8, 1.2))
                 pause = min(pause * 2, longest)
 

@@ -67,6 +67,7 @@ class Session(asyncpg.Connection):
     standby: bool | None
     _protocol: Any
     _server_caps: Any
+    _top_xact: Any
 
     async def repeat(self, query: str, *arguments: object) -> asyncpg.Record | None:
         """Run a query of at most one row that is run again and again, and return that row or None."""
@@ -131,11 +132,20 @@ class Connector:
 
         Raises the driver's errors, TimeoutError among them.
         """
+        opening = asyncio.ensure_future(self._open(role, settings or {}, limit))
+        try:
+            return await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            # Cut short while it connects, asyncpg would leave a future behind whose failure nobody hears of.
+            opening.add_done_callback(_abandon)
+            raise
+
+    async def _open(self, role: str, settings: Mapping[str, str], limit: float | None) -> Session:
         async with asyncio.timeout(self.timeout):
             if self.pooler is None:
                 connection = await self._connect(role, keep_statements=True)
                 try:
-                    if await _own_session(connection, settings or {}):
+                    if await _own_session(connection, settings):
                         row = await connection.fetchrow("SELECT pg_postmaster_start_time(), pg_is_in_recovery()")
                         assert row is not None
                         connection.server_started, connection.standby = row
@@ -186,6 +196,12 @@ class Connector:
             if second is not None:
                 second.terminate()
         return Pooler(certain=False)
+
+
+def _abandon(opening: asyncio.Future[Session]) -> None:
+    """Close what was opened for somebody who is no longer there."""
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().terminate()
 
 
 async def _own_session(connection: Session, settings: Mapping[str, str]) -> bool:
@@ -245,11 +261,14 @@ async def open_pool(
             if connector.pooler is not None:
                 await _refuse_behind_a_pooler(connection, connector, read_only=read_only, notification=notification)
             return pool
-    except (ValueError, OverflowError) as error:
-        raise StoreUnavailable(
-            f"{connector.where} is not usable as it is: {type(error).__name__} "
-            "(expected postgresql://user@host:port/database)"
-        ) from error
+    except BaseException as error:
+        pool.terminate()
+        if isinstance(error, ValueError | OverflowError):
+            raise StoreUnavailable(
+                f"{connector.where} is not usable as it is: {type(error).__name__} "
+                "(expected postgresql://user@host:port/database)"
+            ) from error
+        raise
 
 
 async def _refuse_behind_a_pooler(

@@ -10,6 +10,7 @@ from esx.store.errors import (
     EsxError,
     InvalidQuery,
     NotAllowed,
+    QueryCancelled,
     QueryGivenUp,
     QueryTimeout,
     SchemaMissing,
@@ -48,6 +49,20 @@ def is_connection_loss(error: BaseException) -> bool:
     return isinstance(error, _GONE)
 
 
+def is_cancelled(error: BaseException) -> bool:
+    """Return whether `error` says that a statement was cancelled from outside, by somebody or by recovery on a standby.
+
+    A statement timeout, which would come again, is none. PostgreSQL tells it by the same code, and apart only by its
+    words, which follow lc_messages: in a language other than English it is taken for a cancelled statement too. Other
+    limits have codes of their own: that for locks, and those that end the session (idle in a transaction, the length
+    of a transaction).
+    """
+    if isinstance(error, asyncpg.QueryCanceledError):
+        return "statement timeout" not in str(error)
+    # Transactions here are read committed, in which nothing else fails to serialize.
+    return isinstance(error, asyncpg.SerializationError)
+
+
 def as_store_error(error: BaseException, where: str) -> EsxError | None:
     """Return the error of the store that says what asyncpg's `error` means, or None if it is not one of these."""
     text = first_line(error)
@@ -68,10 +83,10 @@ def as_store_error(error: BaseException, where: str) -> EsxError | None:
         return StoreUnavailable(f"cannot reach {where}: {text}")
     if isinstance(error, asyncpg.LockNotAvailableError):
         return StoreFailed(f"{where} is busy: somebody has held the lock that this needs for too long; try again later")
-    if isinstance(error, asyncpg.QueryCanceledError) and "statement timeout" in text:
-        return took_too_long()
+    if is_cancelled(error):
+        return QueryCancelled(f"a statement was cancelled at {where}: {text}; nothing of it was done, so try again")
     if isinstance(error, asyncpg.QueryCanceledError):
-        return StoreFailed(f"PostgreSQL cancelled the query: {text}")
+        return took_too_long()
     if isinstance(error, asyncpg.InsufficientPrivilegeError | asyncpg.ReadOnlySQLTransactionError):
         return NotAllowed(f"{where} does not allow it: {text}")
     if isinstance(error, asyncpg.DataError) and "out of int64 range" in text:

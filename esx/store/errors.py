@@ -175,6 +175,14 @@ class StoreFailed(EsxError):
     """PostgreSQL refused a statement for a reason that is not the caller's input."""
 
 
+class QueryCancelled(StoreFailed):
+    """A statement was cancelled: by somebody, as with pg_cancel_backend, or on a standby because it held up recovery.
+
+    A passing fault: what was cancelled was not done, and the connection is as good as before. Feeds and projections go
+    on by themselves, appends are tried again for as long as after a lost connection; all else raises it.
+    """
+
+
 class NotAllowed(StoreFailed):
     """The user lacks a right, or the session may only read."""
 

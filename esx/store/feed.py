@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from esx.store.barrier import Barrier, Batch, Filter, Gap, LockWatch, on_standby, outwait, survey, writers_sql
-from esx.store.errors import EsxError, StoreClosed, StoreUnavailable
+from esx.store.errors import EsxError, QueryCancelled, StoreClosed, StoreUnavailable
 from esx.store.fence import advance_fence
 from esx.store.tail import Counts
 
@@ -41,6 +41,8 @@ _PAGE_CHARACTERS = 4_000_000
 """Payload in a page beyond which the next one is to hold fewer events."""
 _RETRY_FIRST = 0.1
 _RETRY_LAST = 5.0
+_PASSING = (StoreUnavailable, QueryCancelled)
+"""After these a feed goes on where it was."""
 _FENCE_EVERY = 5.0
 _END_PATIENCE = 0.5
 _LOOK_BACK = 1_000_000
@@ -198,7 +200,7 @@ class Feed:
         try:
             async with self._acquire() as connection:
                 batch = await self._barrier.step(connection, self._limit, until)
-        except StoreUnavailable:
+        except _PASSING:
             # Lost while being given back: what had been read before that counts, for the position has moved.
             if batch is None:
                 raise
@@ -252,7 +254,8 @@ class Feed:
         """Yield batches for ever: what is there, then what comes.
 
         A batch without events tells that the feed is held by a gap, or that it no longer is. A lost connection is
-        replaced, with backoff, and nothing is lost or repeated. Raises StoreClosed when the store is closed.
+        replaced, with backoff, and a cancelled statement repeated; nothing is lost or repeated by that. Raises
+        StoreClosed when the store is closed.
         """
         self._leave()
         with self._doorbell.waker() as wake, self._doorbell.watched(self._changed):
@@ -268,7 +271,7 @@ class Feed:
                     batch = await self._step()
                 except StoreClosed:
                     raise
-                except StoreUnavailable as error:
+                except _PASSING as error:
                     self._lost = str(error)
                     self._changed()
                     self._barrier.forget_writers()
@@ -305,7 +308,7 @@ class Feed:
                     # Whoever is in flight may have found the doorbell taken: look again without being called.
                     busy = batch.gap is not None or batch.position - before >= _BUSY
                     writing = busy or await self._anyone_writing()
-                except StoreUnavailable:
+                except _PASSING:
                     continue
                 if writing:
                     # Not cut short by a notification: under load there is always one, and reading in batches costs
@@ -352,7 +355,7 @@ class Feed:
                         yield batch
                     if self.position == before:
                         return
-            except StoreUnavailable:
+            except _PASSING:
                 return
             self._member = member
             try:

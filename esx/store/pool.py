@@ -8,8 +8,9 @@ keeps its settings and locks inside its transaction.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
@@ -17,7 +18,7 @@ from esx.store.driver import as_store_error, given_up, is_connection_loss
 from esx.store.errors import EsxError, StoreClosed
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection
+    from collections.abc import Callable, Collection, Coroutine
     from types import TracebackType
 
     from esx.store.connection import Session
@@ -28,15 +29,21 @@ _CLOSE_PATIENCE = 1.0
 
 
 class Pool:
-    """Lends at most `size` connections, opening them as needed with `connect`; `where` names them in errors."""
+    """Lends at most `size` connections, opening them as needed with `connect`; `where` names them in errors.
 
-    def __init__(self, connect: Callable[[], Awaitable[Session]], size: int, where: str) -> None:
+    Whoever finds none idle lines up. A connection that is opened or comes back goes to whoever has waited longest, at
+    once: none is idle while somebody waits, so who asks again cannot overtake who waits already. Connections are opened
+    for the line, not for one caller. So callers who give up sooner than one can be opened get one in the end, too.
+    """
+
+    def __init__(self, connect: Callable[[], Coroutine[Any, Any, Session]], size: int, where: str) -> None:
         self._connect = connect
         self._where = where
         self._room = size
         self._idle: list[Session] = []
         self._lent: set[Session] = set()
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._waiting: deque[asyncio.Future[Session | Exception]] = deque()
+        self._opening: set[asyncio.Task[Session]] = set()
         self._settling: set[asyncio.Task[bool]] = set()
         self._closed = False
 
@@ -83,43 +90,86 @@ class Pool:
         for connection in (*self._idle, *self._lent):
             connection.terminate()
         self._idle.clear()
-        for task in self._settling:
+        for task in (*self._settling, *self._opening):
             task.cancel()
-        while self._waiting:
-            self._wake()
+        self._fail(self._store_closed(), len(self._waiting))
 
     async def _take(self) -> Session:
-        while True:
-            if self._closed:
-                raise StoreClosed(f"cannot reach {self._where}: the store is closed")
-            while self._idle:
-                connection = self._idle.pop()
-                if not connection.is_closed():
-                    self._lent.add(connection)
-                    return connection
-                self._room += 1
-            if self._room:
-                self._room -= 1
-                try:
-                    connection = await self._connect()
-                except BaseException:
-                    self._room += 1
-                    self._wake()
-                    raise
-                if self._closed:
-                    connection.terminate()
-                    continue
+        while self._idle:
+            connection = self._idle.pop()
+            if not connection.is_closed():
                 self._lent.add(connection)
                 return connection
-            waiter = asyncio.get_running_loop().create_future()
+            self._room += 1
+        given = await self._wait()
+        while given.is_closed():
+            # Lost on its way here: still our turn.
+            self._give_back(given)
+            given = await self._wait(first=True)
+        return given
+
+    async def _wait(self, *, first: bool = False) -> Session:
+        """Line up, before all others if `first`, and return the connection that we are given."""
+        if self._closed:
+            raise self._store_closed()
+        # Room that is left although others wait: nothing can be opened now, and they will hear of it.
+        barren = len(self._waiting) > len(self._opening)
+        waiter: asyncio.Future[Session | Exception] = asyncio.get_running_loop().create_future()
+        if first:
+            self._waiting.appendleft(waiter)
+        else:
             self._waiting.append(waiter)
-            try:
-                await waiter
-            except asyncio.CancelledError:
-                # Woken in the moment of being cancelled, it passes its turn on; else `_wake` will pass it over.
-                if not waiter.cancelled():
-                    self._wake()
-                raise
+        if not barren:
+            self._open()
+        try:
+            given = await waiter
+        except BaseException:
+            if waiter.cancel() or waiter.cancelled():
+                with contextlib.suppress(ValueError):  # passed over already
+                    self._waiting.remove(waiter)
+            elif not isinstance(given := waiter.result(), Exception):
+                # Given to us in the moment of being cancelled.
+                self._give_back(given)
+            raise
+        if isinstance(given, Exception):
+            translated = as_store_error(given, self._where)
+            if translated is None:
+                raise given
+            raise translated from given
+        return given
+
+    def _open(self) -> None:
+        """Open connections for those who wait, as far as there is room."""
+        while self._room and len(self._opening) < len(self._waiting) and not self._closed:
+            self._room -= 1
+            opening = asyncio.create_task(self._connect(), name="esx-open")
+            self._opening.add(opening)
+            opening.add_done_callback(self._opened)
+
+    def _opened(self, opening: asyncio.Task[Session]) -> None:
+        self._opening.discard(opening)
+        error = None if opening.cancelled() else opening.exception()
+        if error is None and not opening.cancelled():
+            self._lent.add(opening.result())
+            self._give_back(opening.result())
+            self._open()
+            return
+        self._room += 1
+        if not isinstance(error, Exception):
+            return  # the store is closed, or the program ends
+        # Where some are lent, the others may wait for these, or try too. Else all wait for the same answer.
+        self._fail(error, 1 if self._lent or self._opening else len(self._waiting))
+        if self._lent:
+            self._open()
+
+    def _fail(self, error: Exception, count: int) -> None:
+        """Give `error` to the `count` who have waited longest."""
+        for _ in range(count):
+            if (waiter := self._next()) is not None:
+                waiter.set_result(error)
+
+    def _store_closed(self) -> StoreClosed:
+        return StoreClosed(f"cannot reach {self._where}: the store is closed")
 
     def _settle(self, connection: Session) -> None:
         """Give back a connection whose work was cut short, once PostgreSQL has seen that too."""
@@ -128,27 +178,38 @@ class Pool:
 
         def done(task: asyncio.Task[bool]) -> None:
             self._settling.discard(task)
-            self._give_back(connection, broken=task.cancelled() or not task.result())
+            failed = task.cancelled() or task.exception() is not None
+            self._give_back(connection, broken=failed or not task.result())
 
         task.add_done_callback(done)
 
     def _give_back(self, connection: Session, *, broken: bool = False) -> None:
-        self._lent.discard(connection)
-        if broken or self._closed or connection.is_closed() or connection.is_in_transaction():
-            # A transaction left open could only be one that was cut short.
+        if (
+            broken
+            or self._closed
+            or connection.is_closed()
+            # A transaction left open could only be one that was cut short. Where that was its BEGIN, asyncpg alone
+            # takes it for open, and would nest the next one in it.
+            or connection.is_in_transaction()
+            or connection._top_xact is not None
+        ):
+            self._lent.discard(connection)
             connection.terminate()
             self._room += 1
-        else:
+            self._open()
+        elif not self._waiting or (waiter := self._next()) is None:
+            self._lent.discard(connection)
             self._idle.append(connection)
-        if self._waiting:
-            self._wake()
+        else:
+            waiter.set_result(connection)
 
-    def _wake(self) -> None:
+    def _next(self) -> asyncio.Future[Session | Exception] | None:
+        """Return who has waited longest, and no longer waits from now on; None if nobody waits."""
         while self._waiting:
             waiter = self._waiting.popleft()
             if not waiter.done():
-                waiter.set_result(None)
-                return
+                return waiter
+        return None
 
 
 async def _at_rest(connection: Session) -> bool:

@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING
 import asyncpg
 
 from esx.store import projection_table as table
-from esx.store.driver import DRIVER_ERRORS, as_store_error, first_line, is_connection_loss
-from esx.store.errors import EsxError, ProjectionFailed, StoreFailed, StoreUnavailable
+from esx.store.driver import DRIVER_ERRORS, as_store_error, first_line, is_cancelled, is_connection_loss
+from esx.store.errors import EsxError, ProjectionFailed, QueryCancelled, StoreFailed, StoreUnavailable
 from esx.text import visible
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ _CLOSE_PATIENCE = 2.0
 _RETRY_FIRST = 0.1
 _RETRY_LAST = 5.0
 # What PostgreSQL asks to be tried again: serialization failures and deadlocks, and locks not got in time.
-_TRANSIENT = (asyncpg.TransactionRollbackError, asyncpg.LockNotAvailableError)
+_TRANSIENT = (asyncpg.TransactionRollbackError, asyncpg.LockNotAvailableError, QueryCancelled)
 # A client's machine that vanished is noticed within half a minute, instead of after hours, and frees its lock.
 _KEEPALIVE = """
     SELECT set_config('tcp_keepalives_idle', '10', false), set_config('tcp_keepalives_interval', '5', false),
@@ -109,7 +109,7 @@ class Projection:
                     await self._session()
                 except (EsxError, *DRIVER_ERRORS, OSError) as error:
                     meaning = error if isinstance(error, EsxError) else as_store_error(error, self._connector.where)
-                    if isinstance(meaning, StoreUnavailable):
+                    if isinstance(meaning, StoreUnavailable | QueryCancelled):
                         await self._wait_to_retry(meaning)
                     else:
                         if not isinstance(error, ProjectionFailed):
@@ -219,11 +219,12 @@ class Projection:
                 cause = failure.cause
             else:
                 return
-            if len(events) > 1 and not isinstance(cause, _TRANSIENT):
+            transient = isinstance(cause, _TRANSIENT) or is_cancelled(cause)
+            if len(events) > 1 and not transient:
                 break
             reason = _told(cause)
             await table.note_error(connection, self._name, self._position, reason)
-            if not isinstance(cause, _TRANSIENT):
+            if not transient:
                 raise ProjectionFailed(self._name, events[0].global_seq, reason) from cause
             await self._wait_to_retry(reason)
         for event in events[:-1]:
@@ -252,7 +253,7 @@ class Projection:
         try:
             await transaction.commit()
         except asyncpg.PostgresError as error:
-            if is_connection_loss(error):
+            if is_connection_loss(error) or connection.is_in_transaction():
                 raise  # the outcome is unknown, and read from the checkpoint
             raise _HandlerRaised(error) from error
         self._moved_to(position)
@@ -268,6 +269,8 @@ class Projection:
             async with asyncio.timeout(_PATIENCE):
                 await transaction.rollback()
         except (*DRIVER_ERRORS, OSError) as failure:
+            if is_cancelled(failure):
+                raise  # before it began; the session is given up
             if not connection.is_closed() and not is_connection_loss(failure):
                 raise _HandlerRaised(error) from error
             lost = f"the connection was lost: {_told(error)}"
