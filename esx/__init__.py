@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from esx.moment import FarTime
     from esx.store.errors import (
         EsxError,
         EventIdsReused,
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
         StoreFailed,
         StoreUnavailable,
         UnknownProjection,
+        UnreadableValue,
         WrongVersion,
     )
     from esx.store.model import (
@@ -50,6 +52,7 @@ __all__ = [
     "EventIdsReused",
     "EventStore",
     "Expected",
+    "FarTime",
     "InvalidEvent",
     "JsonText",
     "NewEvent",
@@ -65,6 +68,7 @@ __all__ = [
     "StreamAppend",
     "StreamSummary",
     "UnknownProjection",
+    "UnreadableValue",
     "WrongVersion",
     "__version__",
 ]

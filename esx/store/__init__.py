@@ -1,5 +1,6 @@
 """The event store: the only part of esx that speaks SQL."""
 
+from esx.moment import FarTime
 from esx.store.bulk_import import Imported, ImportFailed
 from esx.store.doctor.finding import Finding, Severity
 from esx.store.errors import (
@@ -15,6 +16,7 @@ from esx.store.errors import (
     StoreFailed,
     StoreUnavailable,
     UnknownProjection,
+    UnreadableValue,
     WrongVersion,
 )
 from esx.store.model import (
@@ -48,6 +50,7 @@ __all__ = [
     "EventStore",
     "Expected",
     "ExpectedVersion",
+    "FarTime",
     "Finding",
     "ImportFailed",
     "Imported",
@@ -69,5 +72,6 @@ __all__ = [
     "StreamAppend",
     "StreamSummary",
     "UnknownProjection",
+    "UnreadableValue",
     "WrongVersion",
 ]

@@ -33,15 +33,16 @@ from operator import itemgetter
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
+from esx.store.careful import CREATED_AT, fetch
 from esx.store.glob import glob_literal, glob_to_regex
 from esx.store.model import Event
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from datetime import datetime
 
     import asyncpg
 
+    from esx.store.careful import Rows
     from esx.store.layout import Layout
 
 # Seconds. A writer's transaction id may reach a standby late: a primary at rest need not send what an open
@@ -199,8 +200,8 @@ class Barrier:
         self.looked += taken
         return Batch(events, self.position, more, gap, late)
 
-    async def _read(self, connection: asyncpg.Connection, limit: int, until: int | None) -> list[asyncpg.Record]:
-        rows = await connection.fetch(self._read_sql, self.position, limit, *self._filter_arguments)
+    async def _read(self, connection: asyncpg.Connection, limit: int, until: int | None) -> Rows:
+        rows = await fetch(connection, self._read_sql, self.position, limit, *self._filter_arguments, moment=CREATED_AT)
         if until is not None:
             rows = rows[: bisect_right(rows, until, key=itemgetter(0))]
         if self._missing:
@@ -215,7 +216,7 @@ class Barrier:
             self._settled = self.position
             self.forget_writers()
 
-    def _contiguous(self, rows: list[asyncpg.Record]) -> int:
+    def _contiguous(self, rows: Rows) -> int:
         """Return how many rows from the first on have nothing pending before them."""
         if rows and rows[-1][0] == self.position + len(rows):
             return len(rows)
@@ -264,7 +265,7 @@ class Missing:
     def __bool__(self) -> bool:
         return bool(self._runs or self._late)
 
-    def see(self, position: int, rows: Sequence[asyncpg.Record]) -> None:
+    def see(self, position: int, rows: Rows) -> None:
         """Compare what is visible after `position` with what was missing before."""
         now = time.monotonic()
         known = deque(self._runs)

@@ -228,7 +228,8 @@ def _status_sql(layout: Layout) -> str:
     table = layout.table
     return f"""
         SELECT p.name, p.position, p.paused, p.last_error, p.updated_at, head.head, head.last, lag.counted,
-               coalesce(extract(epoch FROM clock_timestamp() - next.created_at), 0)::float8 AS seconds,
+               CASE WHEN isfinite(next.created_at) THEN extract(epoch FROM clock_timestamp() - next.created_at)
+                    ELSE 0 END::float8 AS seconds,
                coalesce(next.global_seq > p.position + 1, false) AS gap,
                owner.pid, owner.application_name, owner.client, owner.backend_start
         FROM projections p
