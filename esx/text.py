@@ -79,8 +79,14 @@ def is_text(text: str) -> bool:
 
 
 def encodable(json: str) -> str:
-    """Return JSON so that it can be written as UTF-8: a byte that is no text, 0xFF, becomes ``\\udcff``."""
-    return json if is_text(json) else _SURROGATE.sub(lambda found: f"\\u{ord(found[0]):04x}", json)
+    """Return JSON so that it can be written as UTF-8: a byte that is no text stands in it as `visible` shows it."""
+    return json if is_text(json) else _SURROGATE.sub(_escaped_in_json, json)
+
+
+def _escaped_in_json(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    # A lone surrogate is no JSON that everybody reads.
+    return f"{_BYTE.replace(chr(92), chr(92) * 2)}{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else f"\\u{code:04x}"
 
 
 def iso_utc(moment: datetime | None) -> str:

@@ -43,6 +43,8 @@ CREATED_AT = Event._fields.index("created_at") - len(Event._fields)
 _ZONE = attrgetter("tzinfo")
 _AS_IT_IS = {"int2", "int4", "int8", "bool", "float4", "float8", "numeric", "uuid", "oid", "bytea"}
 _TIMES = {"timestamptz": "{0}", "timestamp": "{0} AT TIME ZONE 'UTC'"}
+_NOT_ASCII = re.compile(rb"([\x80-\xff]+)")
+_NO_TEXT = re.compile("([\udc80-\udcff]+)")
 _PARAMETER = re.compile(r"'(?:[^']|'')*'|\$([0-9]+)")
 
 
@@ -103,7 +105,7 @@ def _with_moments(rows: Rows, at: int) -> Rows:
 
 
 async def _carefully(connection: asyncpg.Connection, query: str, arguments: Iterable[Any]) -> Rows:
-    query, arguments = _with_bytes(query, arguments)
+    query, arguments = await _with_bytes(connection, query, arguments)
     statement = await connection.prepare(query)
     types = [attribute.type.name for attribute in statement.get_attributes()]
     columns = [_column(f"c{place}", name) for place, name in enumerate(types)]
@@ -147,16 +149,20 @@ def _several(value: Any) -> Iterable[bytes]:
 
 async def _decoded(connection: asyncpg.Connection, values: Iterable[bytes]) -> dict[bytes, str]:
     """Return texts in the database's encoding as text."""
-    if connection.get_settings().server_encoding in ("UTF8", "SQL_ASCII"):
+    if _is_utf8(connection):
         return {value: value.decode("utf-8", "surrogateescape") for value in values}
-    texts: dict[bytes, str] = {}
-    others: dict[bytes, None] = {}
-    for value in values:
-        if value.isascii():
-            texts[value] = value.decode("ascii")
-        else:
-            others[value] = None
-    return texts | await _converted(connection, list(others))
+    # In every encoding of a database what is ASCII is never part of another character.
+    parts = {value: _NOT_ASCII.split(value) for value in values}
+    others = await _converted(connection, list({other for each in parts.values() for other in each[1::2]}))
+    return {
+        value: "".join(others[part] if place % 2 else part.decode("ascii") for place, part in enumerate(each))
+        for value, each in parts.items()
+    }
+
+
+def _is_utf8(connection: asyncpg.Connection) -> bool:
+    """Return whether the database's texts are UTF-8, or, in SQL_ASCII, may be nothing else that could be told."""
+    return connection.get_settings().server_encoding in ("UTF8", "SQL_ASCII")
 
 
 async def _converted(connection: asyncpg.Connection, values: list[bytes]) -> dict[bytes, str]:
@@ -178,16 +184,16 @@ async def _converted(connection: asyncpg.Connection, values: list[bytes]) -> dic
     return {value: row[0] for value, row in zip(values, rows, strict=True)}
 
 
-def _with_bytes(query: str, arguments: Iterable[Any]) -> tuple[str, list[Any]]:
+async def _with_bytes(connection: asyncpg.Connection, query: str, arguments: Iterable[Any]) -> tuple[str, list[Any]]:
     """Return the query so that the texts among its arguments that are no UTF-8 are given as bytes."""
     given = list(arguments)
     how: dict[int, str] = {}
     for number, value in enumerate(given, 1):
         if isinstance(value, str) and not is_text(value):
-            given[number - 1] = as_bytes(value)
+            given[number - 1] = await _encoded(connection, value)
             how[number] = f"convert_from(${number}::bytea, getdatabaseencoding())"
         elif isinstance(value, list) and any(isinstance(each, str) and not is_text(each) for each in value):
-            given[number - 1] = list(map(as_bytes, value))
+            given[number - 1] = [await _encoded(connection, each) for each in value]
             how[number] = (
                 f"(SELECT array_agg(convert_from(v, getdatabaseencoding()) ORDER BY n) "
                 f"FROM unnest(${number}::bytea[]) WITH ORDINALITY each (v, n))"
@@ -197,8 +203,22 @@ def _with_bytes(query: str, arguments: Iterable[Any]) -> tuple[str, list[Any]]:
     return _PARAMETER.sub(lambda found: how.get(int(found[1] or 0), found[0]), query), given
 
 
+async def _encoded(connection: asyncpg.Connection, name: str) -> bytes:
+    """Return a name as the bytes that it is in the database."""
+    if _is_utf8(connection):
+        return as_bytes(name)
+    parts = _NO_TEXT.split(name)
+    texts = await connection.fetchval(
+        "SELECT array_agg(convert_to(v, getdatabaseencoding()) ORDER BY n) "
+        "FROM unnest($1::text[]) WITH ORDINALITY each (v, n)",
+        parts[::2],
+    )
+    parts[::2] = texts
+    return b"".join(as_bytes(part) if isinstance(part, str) else part for part in parts)
+
+
 def as_bytes(name: str) -> bytes:
-    """Return a name as the bytes that it is in a database of any encoding that can hold it as it was handed over."""
+    """Return a name as bytes in UTF-8, and those that are no text as they are."""
     try:
         return name.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:  # of half a character of UTF-16, which no name holds

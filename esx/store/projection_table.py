@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import asyncpg
 
 from esx.store.barrier import Writer, writers_sql
+from esx.store.careful import UNREADABLE
 from esx.store.driver import first_line
 from esx.store.errors import InvalidQuery, ProjectionFailed, SchemaMissing, UnknownProjection
 
@@ -146,9 +147,11 @@ async def in_transaction(connection: asyncpg.Connection, transaction: str) -> bo
 
 async def note_error(connection: asyncpg.Connection, name: str, position: int, error: str) -> None:
     """Keep what the handler died of, unless the projection has moved on."""
-    await connection.execute(
-        "UPDATE projections SET last_error = $3 WHERE name = $1 AND position = $2", name, position, error
-    )
+    statement = "UPDATE projections SET last_error = $3 WHERE name = $1 AND position = $2"
+    try:
+        await connection.execute(statement, name, position, error)
+    except UNREADABLE:  # The encoding of the database lacks a character of it.
+        await connection.execute(statement, name, position, error.encode("ascii", "backslashreplace").decode())
 
 
 async def set_paused(connection: asyncpg.Connection, name: str, paused: bool) -> None:

@@ -13,6 +13,7 @@ from esx.store.careful import CREATED_AT, fetch, fetchrow, fetchval
 from esx.store.errors import InvalidQuery
 from esx.store.glob import glob_to_regex
 from esx.store.model import Event, EventPreview, StreamSummary
+from esx.text import is_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -181,6 +182,8 @@ class Reader:
 
     async def version(self, connection: Session, stream_id: str) -> int:
         """Return the stream's version, -1 if it has no events."""
+        if not is_text(stream_id):
+            return int(await fetchval(connection, self._version, stream_id))
         row = await connection.repeat(self._version, stream_id)
         assert row is not None
         return int(row[0])
