@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from esx.moment import FarTime
     from esx.store.errors import (
         EsxError,
         EventIdsReused,
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
         StoreFailed,
         StoreUnavailable,
         UnknownProjection,
+        UnreadableValue,
         WrongVersion,
     )
     from esx.store.model import (
@@ -52,6 +54,7 @@ __all__ = [
     "EventIdsReused",
     "EventStore",
     "Expected",
+    "FarTime",
     "HistoryChanged",
     "InvalidEvent",
     "JsonText",
@@ -69,6 +72,7 @@ __all__ = [
     "StreamAppend",
     "StreamSummary",
     "UnknownProjection",
+    "UnreadableValue",
     "WrongVersion",
     "__version__",
 ]

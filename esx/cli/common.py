@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from esx.text import visible
+from esx.text import encodable, visible
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
@@ -201,6 +201,7 @@ class Lines:
 
     def json(self, line: str) -> None:
         """Print a line of JSON."""
+        line = encodable(line)
         sys.stdout.write((_escape(line) if self._terminal else line) + "\n")
 
     def ndjson(self, piece: bytes) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from esx.cli.odd import tell_odd_event
 from esx.fold.diff import MISSING, diff
 from esx.fold.value import dump, jsonpath, parse
 from esx.times import iso
@@ -35,6 +36,7 @@ class Differ:
 
     async def print(self, lines: Lines, event: Event, *, as_json: bool) -> None:
         """Print an event with its changes: as one object with a list ``diff``, or as lines for people."""
+        tell_odd_event(event)
         previous = await self._previous(event)
         old: Any = MISSING if previous is None else parse(previous.data_json)
         changes = diff(old, parse(event.data_json))

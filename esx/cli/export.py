@@ -13,6 +13,7 @@ import click
 
 from esx.cli.common import Lines, database_option, filter_options, narrate, progress, with_store
 from esx.cli.meter import Meter
+from esx.cli.odd import tell_odd_lines
 from esx.cli.printing import describe_gap
 from esx.files import new_file
 
@@ -57,6 +58,7 @@ def command(
 
         export = await store.export(after=start, where=Filter(stream, event_type, where))
         async for piece in export:
+            tell_odd_lines(piece)
             write(piece)
             meter.update(export.events, (export.position - start) / max(export.until - start, 1))
         if export.gap is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from esx.cli.odd import tell_odd_event
 from esx.times import iso
 
 if TYPE_CHECKING:
@@ -16,12 +17,9 @@ if TYPE_CHECKING:
 
 def print_events(lines: Lines, events: Iterable[Event], *, as_json: bool) -> None:
     """Print events, as NDJSON or as one line each for people."""
-    if as_json:
-        for event in events:
-            lines.json(event.to_json())
-    else:
-        for event in events:
-            lines.text(event_line(event))
+    for event in events:
+        tell_odd_event(event)
+        lines.json(event.to_json()) if as_json else lines.text(event_line(event))
 
 
 def event_line(event: Event) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from esx.cli.common import Lines, ProgressLine, database_option, json_option, narrate, no_such_stream, with_store
+from esx.cli.odd import stored_name
 from esx.cli.printing import print_events
 from esx.cli.times import as_moment, as_position
 
@@ -80,11 +81,11 @@ def command(
         raise click.UsageError("--since is not before --until, so that no event can be between them")
     if streams is not None and stream != "$all":
         raise click.UsageError("--stream chooses among all streams: esx read '$all' --stream GLOB")
-    one = None if stream == "$all" else stream
 
     async def work(store: EventStore) -> None:
         from esx.store.barrier import Filter
 
+        one = None if stream == "$all" else await stored_name(store, stream)
         lines = Lines()
         chosen = Filter(stream=streams, event_type=event_type, where=where)
         differ = None

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from esx.cli.common import Lines, database_option, json_option, narrate, no_such_stream, with_store
+from esx.cli.odd import stored_name, tell_odd_event
 from esx.cli.reducer import reducer_of, reducer_option
 from esx.cli.times import as_position
 from esx.text import iso_utc, visible
@@ -41,6 +42,8 @@ def command(dsn: str | None, stream: str, at: Position | None, each: bool, reduc
     fold = reducer_of(reducer)
 
     async def work(store: EventStore) -> None:
+        nonlocal stream
+        stream = await stored_name(store, stream)
         last = await store.version(stream)
         if last < 0:
             raise no_such_stream(stream)
@@ -56,6 +59,7 @@ def command(dsn: str | None, stream: str, at: Position | None, each: bool, reduc
         async for event in store.read(stream):
             if event.stream_seq > until:
                 return
+            tell_odd_event(event)
             state = fold.apply(state, event)
             text = fold.to_json(state, event)
             if as_json:
@@ -73,6 +77,7 @@ def command(dsn: str | None, stream: str, at: Position | None, each: bool, reduc
             )
         if state is None:
             raise click.ClickException(f"stream {visible(stream, limit=200)} has no event up to version {until}")
+        tell_odd_event(state.event)
         if as_json:
             lines.json(_as_json(state.event, state.text))
             return

@@ -8,7 +8,8 @@ import click
 
 from esx.cli.common import Lines, database_option, json_option, narrate, with_store
 from esx.cli.meter import Meter
-from esx.text import round_estimate, visible
+from esx.cli.odd import tell_odd_value
+from esx.text import bytes_from_shown, round_estimate, visible
 from esx.times import iso
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def command(
                 meter.update(looked)
 
             async for stream in store.streams(
-                prefix=prefix,
+                prefix=bytes_from_shown(prefix),
                 match=match,
                 contains=contains,
                 recent=sort == "recent",
@@ -71,6 +72,7 @@ def command(
                 on_progress=None if match is None and contains is None else progress,
             ):
                 found = True
+                tell_odd_value(stream.last_global_seq, stream.last_created_at, stream.stream_id, stream.last_event_type)
                 if as_json:
                     lines.json(stream.to_json())
                 else:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from esx.cli.common import Lines, database_option, filter_options, json_option, narrate, with_store
+from esx.cli.odd import tell_odd_lines
 from esx.cli.printing import describe_gap, print_events
 from esx.cli.times import as_moment
 from esx.text import lapse
@@ -99,6 +100,7 @@ async def _export(store: EventStore, after: int, chosen: Filter) -> None:
     lines = Lines()
     export = await store.export(after=after, where=chosen)
     async for piece in export:
+        tell_odd_lines(piece)
         lines.ndjson(piece)
     if export.gap is not None:
         narrate(f"ended at the safe position {export.until}: {describe_gap(export.gap)}")

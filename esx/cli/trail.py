@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from esx.cli.common import Lines, ProgressLine, config, database_option, json_option, narrate, with_store
+from esx.cli.odd import tell_odd_value
 from esx.text import visible
 
 if TYPE_CHECKING:
@@ -75,6 +76,8 @@ def command(
                 on_progress=lambda looked, found: progress(f"looked at {looked:,} events, {found:,} belong to it"),
             )
         lines = Lines()
+        for node in trail.nodes:
+            tell_odd_value(node.event.global_seq, node.event.created_at, node.event.stream_id, node.event.event_type)
         if as_json:
             await _print_json(lines, store, trail)
         else:

@@ -1,5 +1,6 @@
 """The event store: the only part of esx that speaks SQL."""
 
+from esx.moment import FarTime
 from esx.store.bulk_import import Imported, ImportFailed
 from esx.store.doctor.finding import Finding, Severity
 from esx.store.errors import (
@@ -17,6 +18,7 @@ from esx.store.errors import (
     StoreFailed,
     StoreUnavailable,
     UnknownProjection,
+    UnreadableValue,
     WrongVersion,
 )
 from esx.store.model import (
@@ -50,6 +52,7 @@ __all__ = [
     "EventStore",
     "Expected",
     "ExpectedVersion",
+    "FarTime",
     "Finding",
     "HistoryChanged",
     "ImportFailed",
@@ -73,5 +76,6 @@ __all__ = [
     "StreamAppend",
     "StreamSummary",
     "UnknownProjection",
+    "UnreadableValue",
     "WrongVersion",
 ]

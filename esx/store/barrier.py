@@ -42,6 +42,7 @@ from operator import itemgetter
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
+from esx.store.careful import CREATED_AT, fetch
 from esx.store.errors import HistoryChanged, OrderUnknown, StoreUnavailable
 from esx.store.fence import read_fence
 from esx.store.glob import glob_literal, glob_to_regex
@@ -51,11 +52,11 @@ from esx.store.recent import Recent
 from esx.store.relation import order_unknown
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from datetime import datetime
 
     import asyncpg
 
+    from esx.store.careful import Rows
     from esx.store.history import History
     from esx.store.layout import Layout
     from esx.store.recent import Missed
@@ -262,8 +263,8 @@ class Barrier:
             missed = await self._look_again(connection)
         return Batch(events, self.position, more, gap, late, missed)
 
-    async def _read(self, connection: asyncpg.Connection, limit: int, until: int | None) -> list[asyncpg.Record]:
-        rows = await connection.fetch(self._read_sql, self.position, limit, *self._filter_arguments)
+    async def _read(self, connection: asyncpg.Connection, limit: int, until: int | None) -> Rows:
+        rows = await fetch(connection, self._read_sql, self.position, limit, *self._filter_arguments, moment=CREATED_AT)
         if until is not None:
             rows = rows[: bisect_right(rows, until, key=itemgetter(0))]
         if self._missing:
@@ -349,7 +350,7 @@ class Barrier:
         self._settled = max(self._settled, fence)
         return fence > self.position
 
-    def _contiguous(self, rows: list[asyncpg.Record]) -> int:
+    def _contiguous(self, rows: Rows) -> int:
         """Return how many rows from the first on have nothing pending before them."""
         if rows and rows[-1][0] == self.position + len(rows):
             return len(rows)
@@ -361,7 +362,7 @@ class Barrier:
             last = number
         return len(rows)
 
-    def _advance(self, rows: list[asyncpg.Record], events: list[Event]) -> None:
+    def _advance(self, rows: Rows, events: list[Event]) -> None:
         position = rows[-1][0]
         self.dead += position - self.position - len(rows)
         self.position = position
@@ -411,7 +412,7 @@ class Missing:
     def __bool__(self) -> bool:
         return bool(self._runs or self._late)
 
-    def see(self, position: int, rows: Sequence[asyncpg.Record]) -> None:
+    def see(self, position: int, rows: Rows) -> None:
         """Compare what is visible after `position` with what was missing before."""
         now = time.monotonic()
         known = deque(self._runs)

@@ -9,8 +9,9 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from esx.store.careful import fetch
 from esx.store.errors import InvalidQuery
-from esx.store.reading import AFTER_PREFIX
+from esx.text import encodable
 
 if TYPE_CHECKING:
     import asyncpg
@@ -43,7 +44,7 @@ class CategorySummary(NamedTuple):
     def to_json(self) -> str:
         """Return the category as one line of NDJSON."""
         fields = {"category": self.category, "streams": self.streams, "exact": self.exact}
-        return json.dumps(fields, ensure_ascii=False)
+        return encodable(json.dumps(fields, ensure_ascii=False))
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +64,13 @@ class CategoryReader:
             f"SELECT drawn.id, (SELECT max(stream_seq) + 1 FROM {layout.table} WHERE stream_id = drawn.id) "
             "FROM unnest($1::text[]) drawn (id)"
         )
-        self._queries = {backwards: _categories(layout.table, backwards=backwards) for backwards in (False, True)}
+        self._queries = {backwards: _categories(layout, backwards=backwards) for backwards in (False, True)}
 
     async def page(
         self, connection: asyncpg.Connection, *, after: str | None, limit: int, backwards: bool, scale: NameScale | None
     ) -> CategoryPage:
         """Return up to `limit` categories after (backwards: before) the place `after`; None: from that end on."""
-        start = AFTER_PREFIX if backwards else ""
+        start = None if backwards else ""
         if after is not None:
             start = after if backwards else _behind(after)
         return await self._read(connection, start, limit, backwards=backwards, scale=scale)
@@ -82,14 +83,14 @@ class CategoryReader:
         return next((category for category in page.categories if category.place == place), None)
 
     async def _read(
-        self, connection: asyncpg.Connection, start: str, limit: int, *, backwards: bool, scale: NameScale | None
+        self, connection: asyncpg.Connection, start: str | None, limit: int, *, backwards: bool, scale: NameScale | None
     ) -> CategoryPage:
         if not self._byte_order:
             raise InvalidQuery(
                 "streams can be listed by category only where ids sort by bytes: "
                 'ALTER TABLE events ALTER COLUMN stream_id TYPE text COLLATE "C"'
             )
-        rows = await connection.fetch(self._queries[backwards], start, limit, COUNTED, SHARED)
+        rows = await fetch(connection, self._queries[backwards], start, limit, COUNTED, SHARED)
         found = [
             CategorySummary(category, streams, streams <= counted, dashed)
             for category, dashed, emitted, streams, counted in rows
@@ -114,7 +115,7 @@ class CategoryReader:
         if not drawn:
             return found
         ids = [name for names in drawn.values() for name in names]
-        lengths = {row[0]: row[1] for row in await connection.fetch(self._lengths_query, ids) if row[1]}
+        lengths = {row[0]: row[1] for row in await fetch(connection, self._lengths_query, ids) if row[1]}
         estimated = []
         for summary in found:
             if not summary.exact:
@@ -132,12 +133,14 @@ def _behind(place: str) -> str:
     return place[:-1] + "." if place.endswith("-") else place + "\x01"
 
 
-def _categories(table: str, *, backwards: bool) -> str:
-    """$1 where to start, $2 rows, $3 how many streams of each to count at least, $4 of all of them together.
+def _categories(layout: Layout, *, backwards: bool) -> str:
+    """$1 where to start (NULL: at the end), $2 rows, $3 how many streams of each to count at least, $4 of all together.
 
     A stream named like a category, without a dash, belongs to it; it is a category of its own only where there is no
     other stream in it.
     """
+    table = layout.table
+    start = f"coalesce($1, {layout.last()})" if backwards else "$1"
     order, step = ("DESC", "<") if backwards else ("ASC", ">=")
     dashed = "strpos(s.stream_id, '-') > 0"
     onward = "'-' ELSE s.stream_id" if backwards else "'.' ELSE s.stream_id || chr(1)"
@@ -148,7 +151,7 @@ def _categories(table: str, *, backwards: bool) -> str:
     """
     return f"""
         WITH RECURSIVE walk (category, dashed, pos, n) AS (
-            (SELECT f.*, 1 FROM ({next_id % "$1"}) f)
+            (SELECT f.*, 1 FROM ({next_id % start}) f)
             UNION ALL
             SELECT f.*, walk.n + 1 FROM walk CROSS JOIN LATERAL ({next_id % "walk.pos"}) f WHERE walk.n < $2
         ), share AS (SELECT greatest($3::bigint, $4::bigint / greatest(count(*), 1)) AS streams FROM walk)

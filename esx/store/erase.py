@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from esx.store.careful import fetch
 from esx.store.errors import EsxError
-from esx.store.reading import AFTER_PREFIX
 from esx.text import visible
 
 if TYPE_CHECKING:
@@ -50,8 +50,10 @@ class Eraser:
         self._layout = layout
         self._prefix = prefix
         self._mark = mark
-        within = "stream_id >= $1 AND stream_id < $2 AND " if layout.byte_order else "$2::text IS NOT NULL AND "
-        self._within = f"{within}starts_with(stream_id, $1)"
+        within = (
+            f"stream_id >= $1 AND stream_id < $2 || {layout.last()}" if layout.byte_order else "$2::text IS NOT NULL"
+        )
+        self._within = f"{within} AND starts_with(stream_id, $1)"
         self._page = (
             f"SELECT stream_id, stream_seq, global_seq, (metadata ->> $5) IS NOT DISTINCT FROM $6 AS own "
             f"FROM {layout.table} WHERE {self._within} AND (stream_id, stream_seq) > ($3, $4) "
@@ -64,7 +66,7 @@ class Eraser:
         at: tuple[str, int] | None = ("", -1)
         last = ""
         while at is not None:
-            rows = await self._connection.fetch(self._page, *self._range(at))
+            rows = await fetch(self._connection, self._page, *self._range(at))
             for stream_id, stream_seq, global_seq, own in rows:
                 if not own:
                     key, value = self._mark
@@ -110,8 +112,8 @@ class Eraser:
             "WITH gone AS (DELETE FROM stream_locks WHERE stream_id IN (SELECT stream_id FROM stream_locks "
             f"WHERE {self._within} LIMIT {_BATCH}) RETURNING 1) SELECT count(*) FROM gone"
         )
-        while await self._connection.fetchval(statement, self._prefix, self._prefix + AFTER_PREFIX) == _BATCH:
+        while await self._connection.fetchval(statement, self._prefix, self._prefix) == _BATCH:
             pass
 
     def _range(self, at: tuple[str, int]) -> tuple[object, ...]:
-        return (self._prefix, self._prefix + AFTER_PREFIX, *at, *self._mark)
+        return (self._prefix, self._prefix, *at, *self._mark)

@@ -64,6 +64,22 @@ class EventIdsReused(EsxError):
         return EventIdsReused, (self.stream_id,)
 
 
+class UnreadableValue(EsxError):
+    """PostgreSQL holds a value that Python cannot: `column` of the event `global_seq`; `reason` says what to do.
+
+    The event itself, and everything else of it, can be read.
+    """
+
+    def __init__(self, global_seq: int, column: str, reason: str) -> None:
+        self.global_seq = global_seq
+        self.column = column
+        self.reason = reason
+        super().__init__(f"{column} of event {global_seq} {reason}")
+
+    def __reduce__(self) -> tuple[type[UnreadableValue], tuple[int, str, str]]:
+        return UnreadableValue, (self.global_seq, self.column, self.reason)
+
+
 class InvalidQuery(EsxError):
     """A filter, pattern or position that PostgreSQL does not accept."""
 

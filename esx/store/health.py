@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from esx.store.barrier import Writer, writers_sql
+from esx.store.careful import fetchrow
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -55,7 +56,8 @@ _FIGURES = [field.name for field in fields(Health) if field.name != "writers"]
 
 async def read_health(connection: asyncpg.Connection, layout: Layout) -> Health:
     """Read the figures. Each costs the same at any size of the store."""
-    row = await connection.fetchrow(
+    row = await fetchrow(
+        connection,
         f"""
         SELECT clock_timestamp(), current_setting('server_version'), current_database(), current_user::text,
                pg_is_in_recovery(),
@@ -74,7 +76,8 @@ async def read_health(connection: asyncpg.Connection, layout: Layout) -> Health:
                current_setting('max_connections')::int
         FROM (SELECT 1) one
         LEFT JOIN (SELECT global_seq, created_at FROM {layout.table} ORDER BY global_seq DESC LIMIT 1) last ON true
-        """
+        """,
+        moment=_FIGURES.index("last_created_at"),
     )
     assert row is not None
     writers = tuple(Writer._make(writer) for writer in await connection.fetch(writers_sql(layout)))

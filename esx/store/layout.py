@@ -21,7 +21,7 @@ class Layout:
     without it a prefix is still found, but by a scan. `unique_constraint` is the unique index on (stream_id,
     stream_seq). `lockable` says that this user can lock streams by ``esx_lock_stream``, `unique_event_id` that an
     index keeps event ids unique. `standby` says that the server is a hot standby: it can only be read, and the
-    primary's locks are not visible.
+    primary's locks are not visible. `encoding` is the encoding of the database, by PostgreSQL's name.
     """
 
     table: str = "events"
@@ -32,6 +32,7 @@ class Layout:
     lockable: bool = True
     unique_event_id: bool = False
     standby: bool = False
+    encoding: str = "UTF8"
 
     def columns(self, alias: str = "e") -> str:
         """Return the select list that makes one `Event` of a row, positions as in `Event`."""
@@ -50,6 +51,21 @@ class Layout:
             f"{alias}.created_at, CASE WHEN pg_column_size({alias}.data) <= {_MOST_UNPACKED} "
             f"THEN left({alias}.data::text, {PREVIEW + 1}) END, pg_column_size({alias}.data)"
         )
+
+    def last(self) -> str:
+        """Return the expression for a text that sorts by bytes behind all that an id is made of.
+
+        Appended to a prefix, it ends the range of the ids that have it, unless one is made to defeat it.
+        """
+        if self.encoding == "UTF8":
+            highest = "chr(1114111)"
+        elif self.encoding.startswith("EUC_"):
+            highest = f"convert_from('\\xfefe', '{self.encoding}')"
+        elif self.encoding == "MULE_INTERNAL":
+            highest = "convert_from('\\x9dfefefe', 'MULE_INTERNAL')"
+        else:  # A character is a byte.
+            highest = "chr(255)"
+        return f"repeat({highest}, 16)"
 
     def version(self) -> str:
         """Return the query for the version of stream $1, -1 if it has no events."""

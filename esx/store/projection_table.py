@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import asyncpg
 
 from esx.store.barrier import Writer, writers_sql
+from esx.store.careful import UNREADABLE
 from esx.store.driver import first_line
 from esx.store.errors import InvalidQuery, ProjectionFailed, SchemaMissing, UnknownProjection
 
@@ -147,9 +148,11 @@ async def in_transaction(connection: asyncpg.Connection, transaction: str) -> bo
 
 async def note_error(connection: asyncpg.Connection, name: str, position: int, error: str) -> None:
     """Keep what the handler died of, unless the projection has moved on."""
-    await connection.execute(
-        "UPDATE projections SET last_error = $3 WHERE name = $1 AND position = $2", name, position, error
-    )
+    statement = "UPDATE projections SET last_error = $3 WHERE name = $1 AND position = $2"
+    try:
+        await connection.execute(statement, name, position, error)
+    except UNREADABLE:  # The encoding of the database lacks a character of it.
+        await connection.execute(statement, name, position, error.encode("ascii", "backslashreplace").decode())
 
 
 async def set_paused(connection: asyncpg.Connection, name: str, paused: bool) -> None:
@@ -229,7 +232,8 @@ def _status_sql(layout: Layout) -> str:
     table = layout.table
     return f"""
         SELECT p.name, p.position, p.paused, p.last_error, p.updated_at, head.head, head.last, lag.counted,
-               coalesce(extract(epoch FROM clock_timestamp() - next.created_at), 0)::float8 AS seconds,
+               CASE WHEN isfinite(next.created_at) THEN extract(epoch FROM clock_timestamp() - next.created_at)
+                    ELSE 0 END::float8 AS seconds,
                coalesce(next.global_seq > p.position + 1, false) AS gap,
                owner.pid, owner.application_name, owner.client, owner.backend_start
         FROM projections p

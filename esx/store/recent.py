@@ -12,6 +12,7 @@ from collections import deque
 from itertools import takewhile
 from typing import TYPE_CHECKING, NamedTuple
 
+from esx.store.careful import fetch
 from esx.store.history import MARKS, History, Mark
 
 if TYPE_CHECKING:
@@ -108,7 +109,8 @@ class Recent:
         before = set(self._numbers)
         new = [number for number in now if number not in before]
         gone = len(before) - (len(now) - len(new))
-        named = await connection.fetch(
+        named = await fetch(
+            connection,
             f"SELECT global_seq, stream_id, event_type FROM {layout.table} WHERE global_seq = ANY($1::bigint[]) "
             "ORDER BY global_seq",
             new[:_NAMED],

@@ -5,6 +5,8 @@ from __future__ import annotations
 from bisect import bisect_left
 from typing import TYPE_CHECKING
 
+from esx.store.careful import as_bytes, fetchrow
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -14,6 +16,8 @@ if TYPE_CHECKING:
 
 _DIGITS = 8
 """How many characters behind what two neighbouring bounds share decide where a name lies between them."""
+AFTER_PREFIX = "\U0010ffff" * 16
+"""Appended to a prefix it comes after every id that has it, on a scale; PostgreSQL is given `Layout.last` for that."""
 _LOW, _HIGH = 0x2D, 0x7B
 """What ids are mostly made of lies between ``-`` and ``z``."""
 
@@ -30,13 +34,13 @@ class NameScale:
         self._events = events
         self._frequent = frequent
         # Compared as the index compares them: by bytes.
-        self._keys = [bound.encode() for bound in bounds]
+        self._keys = [as_bytes(bound) for bound in bounds]
         self.names = names
 
     def rank(self, name: str) -> float:
         """Return the fraction, 0 to 1, of ids that come before `name`."""
         keys = self._keys
-        at = bisect_left(keys, name.encode("utf-8", "surrogatepass"))
+        at = bisect_left(keys, as_bytes(name))
         if at == 0:
             return 0.0
         if at == len(keys):
@@ -63,7 +67,7 @@ class NameScale:
     def drawn(self, low: str, high: str, limit: int) -> list[str]:
         """Return up to `limit` ids from `low` up to `high`, drawn by chance, the likelier the more events they have."""
         keys = self._keys
-        first, end = (bisect_left(keys, name.encode("utf-8", "surrogatepass")) for name in (low, high))
+        first, end = (bisect_left(keys, as_bytes(name)) for name in (low, high))
         every = max(-(-(end - first) // limit), 1)
         return list(self._bounds[first:end:every])
 
@@ -75,7 +79,7 @@ class NameScale:
         """
         events = (self.rank(high) - self.rank(low)) * self._events
         streams = events * sum(1 / length for length in lengths) / len(lengths)
-        return round(streams) + sum(low.encode() <= name.encode() < high.encode() for name in self._frequent)
+        return round(streams) + sum(as_bytes(low) <= as_bytes(name) < as_bytes(high) for name in self._frequent)
 
 
 def _shared(low: str, high: str) -> int:
@@ -111,14 +115,15 @@ async def name_scale(connection: asyncpg.Connection, layout: Layout) -> NameScal
     """Return the scale of the table's stream ids; None where ids do not sort by bytes, or nothing was analysed yet."""
     if not layout.byte_order:
         return None
-    row = await connection.fetchrow(
+    row = await fetchrow(
+        connection,
         "SELECT s.histogram_bounds::text::text[], "
         "CASE WHEN s.n_distinct < 0 THEN -s.n_distinct * c.reltuples ELSE s.n_distinct END, "
         "c.reltuples * greatest(1 - (SELECT coalesce(sum(f), 0) FROM unnest(s.most_common_freqs) f), 0), "
         "coalesce(s.most_common_vals::text::text[], '{}') "
         "FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
         "JOIN pg_stats s ON s.schemaname = n.nspname AND s.tablename = c.relname "
-        f"WHERE c.oid = '{layout.table}'::regclass AND s.attname = 'stream_id' AND NOT s.inherited"
+        f"WHERE c.oid = '{layout.table}'::regclass AND s.attname = 'stream_id' AND NOT s.inherited",
     )
     if row is None or row[0] is None or len(row[0]) < 2:
         return None

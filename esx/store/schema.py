@@ -82,7 +82,7 @@ async def detect_layout(connection: asyncpg.Connection) -> Layout:
         WHERE a.attrelid = to_regclass('events') AND a.attnum > 0 AND NOT a.attisdropped
         """
     )
-    database = await connection.fetchval("SELECT current_database()")
+    database, encoding = (await connection.fetch("SELECT current_database(), getdatabaseencoding()::text"))[0]
     if not columns:
         raise SchemaMissing(f"database {database} has no table events: run `esx init` to create it")
     collations = {row["attname"]: row["collation"] for row in columns}
@@ -127,5 +127,6 @@ async def detect_layout(connection: asyncpg.Connection) -> Layout:
         unique_constraint=constraint or Layout().unique_constraint,
         lockable=lockable,
         unique_event_id=unique_event_id,
+        encoding=encoding,
         standby=await connection.fetchval("SELECT pg_is_in_recovery()"),
     )

@@ -14,6 +14,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from esx.store.barrier import Filter
+from esx.store.careful import CREATED_AT, fetch, fetchval, readable
 from esx.store.glob import glob_literal, glob_to_regex
 from esx.store.jsonpath import read_path
 from esx.store.locating import place_of_moment
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     import asyncpg
 
+    from esx.store.careful import Fetch, Rows
     from esx.store.jsonpath import JsonPath
     from esx.store.layout import Layout
     from esx.store.scope import Scope
@@ -184,13 +186,14 @@ async def plan_search(
 
 async def common_types(connection: asyncpg.Connection, layout: Layout) -> list[str]:
     """Return the most common event types, most common first, as the last ANALYZE found them; none before it."""
-    types: list[str] | None = await connection.fetchval(
+    types: list[str] | None = await fetchval(
+        connection,
         f"""
         SELECT s.most_common_vals::text::text[]
         FROM pg_stats s JOIN pg_class c ON c.relname = s.tablename
         JOIN pg_namespace n ON n.oid = c.relnamespace AND n.nspname = s.schemaname
         WHERE c.oid = '{layout.table}'::regclass AND s.attname = 'event_type'
-        """
+        """,
     )
     return types or []
 
@@ -211,10 +214,15 @@ async def read_slice(
     sql, arguments = slice_sql(layout, plan, backwards=backwards, previews=shape is EventPreview)
     low = max(plan.first - 1, _BEFORE_ALL if after is None else after)
     high = min(plan.end, _AFTER_ALL if before is None else before)
-    # With a plan of its own for these very values: one for any value could not use a partial index.
-    async with connection.transaction(readonly=True):
-        await connection.execute("SET LOCAL plan_cache_mode = force_custom_plan")
-        rows = await connection.fetch(sql, low, high, scan, limit, *arguments)
+
+    async def run(fetch: Fetch) -> Rows:
+        # With a plan of its own for these very values: one for any value could not use a partial index.
+        async with connection.transaction(readonly=True):
+            await connection.execute("SET LOCAL plan_cache_mode = force_custom_plan")
+            return await fetch(sql, low, high, scan, limit, *arguments)
+
+    moment = 2 + EventPreview._fields.index("created_at") if shape is EventPreview else CREATED_AT
+    rows = await readable(connection, run, moment=moment)
     looked_at, last = rows[0][0], rows[0][1]
     events = [shape._make(row[2:]) for row in rows if row[2] is not None]
     at_end = looked_at < scan and len(events) < limit
@@ -372,7 +380,8 @@ async def _type_index(connection: asyncpg.Connection, layout: Layout, scope: Sco
 async def _types(connection: asyncpg.Connection, layout: Layout, scope: Scope, regex: str) -> tuple[str, ...] | None:
     """Return the types that match, by skipping along the index; None if there are too many to go through."""
     within = f"FROM {layout.table} e WHERE {scope.condition(2)}"
-    rows = await connection.fetch(
+    rows = await fetch(
+        connection,
         f"""
         WITH RECURSIVE types (name, n) AS (
             (SELECT e.event_type, 1 {within} ORDER BY e.event_type LIMIT 1)

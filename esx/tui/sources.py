@@ -6,7 +6,8 @@ from bisect import bisect_left
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, NamedTuple, Protocol, TypeVar
 
-from esx.store.reading import AFTER_PREFIX, StreamKey
+from esx.store.reading import StreamKey
+from esx.store.scale import AFTER_PREFIX
 from esx.tui.rows import ALL_STREAMS, EventRow, StreamRow
 from esx.tui.scales import Names, Numbers
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from esx.store.doctor import activity, indexes, projections, scan, sequence, server, table, trigger
-from esx.store.doctor.topic import THOROUGH, Topic, limited
+from esx.store.doctor.topic import THOROUGH, Topic, limited, limited_names
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -70,9 +70,9 @@ async def _look_at_events(
         scanned = await scan.scan_streams(connection, facts.estimated, on_progress)
     else:
         tell("looking for places in a stream that are taken twice")
-        findings += await limited(connection, scan.scan_keys, THOROUGH)
+        findings += await limited_names(connection, scan.scan_keys, THOROUGH)
         tell("sorting the events: no unique index gives the order of streams")
-        scanned = await limited(connection, scan.scan_by_sorting, THOROUGH)
+        scanned = await limited_names(connection, scan.scan_by_sorting, THOROUGH)
     findings += [finding for check in scan.CHECKS for finding in check(scanned)]
     if "event_id" in (facts.columns or {}) and not indexes.keeps_event_ids_unique(found):
         tell("looking for event ids that are stored twice")

@@ -12,13 +12,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from esx.store.doctor.finding import About, quoted, shown
-from esx.store.doctor.topic import THOROUGH, limited
+from esx.store.doctor.topic import THOROUGH, limited_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     import asyncpg
 
+    from esx.store.careful import Fetch
     from esx.store.doctor.finding import Finding
 
     OnProgress = Callable[[str], None]
@@ -128,14 +129,12 @@ async def scan_streams(connection: asyncpg.Connection, estimated: int, on_progre
     start = _FIRST
     resumed = False
 
-    async def page(connection: asyncpg.Connection) -> asyncpg.Record:
+    async def page(connection: asyncpg.Connection, fetch: Fetch) -> Any:
         await connection.execute(_BY_INDEX)
-        row = await connection.fetchrow(PAGE_SQL, *start, PAGE + resumed, resumed)
-        assert row is not None
-        return row
+        return (await fetch(PAGE_SQL, *start, PAGE + resumed, resumed))[0]
 
     while True:
-        count, streams, stream_id, stream_seq, *tallies = await limited(connection, page, THOROUGH)
+        count, streams, stream_id, stream_seq, *tallies = await limited_names(connection, page, THOROUGH)
         scan.add(count, streams, tallies)
         if on_progress is not None:
             total = f" of about {estimated:,}" if estimated > scan.events else ""
@@ -145,19 +144,19 @@ async def scan_streams(connection: asyncpg.Connection, estimated: int, on_progre
         start, resumed = (stream_id, stream_seq), True
 
 
-async def scan_by_sorting(connection: asyncpg.Connection) -> Scan:
+async def scan_by_sorting(connection: asyncpg.Connection, fetch: Fetch) -> Scan:
     """Look at every event once, where no index gives their order or a place may be taken twice."""
     scan = Scan()
     await connection.execute(_BY_SORTING)
-    async for count, streams, *tallies in connection.cursor(_SORTED_SQL, PAGE):
+    for count, streams, *tallies in await fetch(_SORTED_SQL, PAGE):
         scan.add(count, streams, tallies)
     return scan
 
 
-async def scan_keys(connection: asyncpg.Connection) -> list[Finding]:
+async def scan_keys(_connection: asyncpg.Connection, fetch: Fetch) -> list[Finding]:
     """Look for places in a stream that are taken twice, where no constraint rules that out."""
     found = About("stream-seq-twice")
-    rows = await connection.fetch(
+    rows = await fetch(
         f"SELECT left(stream_id, 60) || '@' || stream_seq FROM events GROUP BY stream_id, stream_seq "
         f"HAVING count(*) > 1 LIMIT {_EXAMPLES}"
     )

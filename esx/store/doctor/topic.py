@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 import asyncpg
 
+from esx.store.careful import readable
 from esx.store.doctor.finding import About, identifier, shown
 from esx.store.driver import first_line
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
+    from esx.store.careful import Fetch
     from esx.store.doctor.finding import Finding
 
 F = TypeVar("F")
@@ -75,3 +77,10 @@ async def limited(
             f"SET LOCAL lock_timeout = {limits.lock * 1000:.0f}"
         )
         return await read(connection)
+
+
+async def limited_names(
+    connection: asyncpg.Connection, read: Callable[[asyncpg.Connection, Fetch], Awaitable[F]], limits: Limits
+) -> F:
+    """Do as `limited` what reads names, which may be no text: `read` runs its queries by the function it is given."""
+    return await readable(connection, lambda fetch: limited(connection, lambda inside: read(inside, fetch), limits))
