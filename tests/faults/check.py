@@ -27,6 +27,8 @@ ELSEWHERE = "elsewhere than acknowledged"
 SILENT = "went on in another history"
 FALSE_ALARM = "false alarm"
 ENDED = "ended by itself"
+CANCELLED = "ended by a cancelled statement"
+ASTRAY = "ended by a standby"
 SURPRISE = "unexpected error"
 
 
@@ -51,6 +53,7 @@ def check(history: History) -> Verdict:
     """Check all there is to check. The last table is what was left in the end, after all readers had seen it."""
     tables = [Table(rows) for rows in history.tables]
     findings = [Finding(SURPRISE, text) for text in history.surprises]
+    findings += [Finding(_ending(text), text) for text in history.ended]
     lost = 0
     for table in tables:
         findings += check_table(table)
@@ -191,7 +194,8 @@ def check_reading(reading: Reading, tables: Sequence[Table]) -> list[Finding]:
     expected = [[Seen(row.global_seq, row.event_id) for row in tables[era].rows if reading.wants(row)] for era in eras]
     findings = []
     if reading.ended not in (None, STOPPED, CHANGED):
-        findings.append(Finding(ENDED, f"{reading.name}: {reading.ended}: {reading.error}"))
+        text = f"{reading.name}: {reading.ended}: {reading.error}"
+        findings.append(Finding(_ending(text), text))
     if reading.ended is None:
         found = difference(reading.seen, expected[-1], complete=True)
     else:
@@ -226,6 +230,13 @@ def difference(seen: Sequence[Seen], stored: Sequence[Seen], *, complete: bool) 
     if len(seen) > len(stored):
         return Finding(FOREIGN, f"{seen[len(stored)]} came")
     return Finding(LOST, f"{stored[len(seen)]} did not come, nor what is after it")
+
+
+def _ending(text: str) -> str:
+    """Return which kind of end it was that a reader or a projection came to."""
+    if "cancelled the query" in text or "user request" in text:
+        return CANCELLED
+    return ASTRAY if "read-only transaction" in text else ENDED
 
 
 def _torn(call: Call, table: Table) -> str | None:

@@ -52,7 +52,9 @@ class Client:
         self.made = 0
 
     def event(self) -> NewEvent:
-        return NewEvent(f"T{self.mood.randrange(3)}", {"by": self.number}, event_id=UUID(int=self.mood.getrandbits(128)))
+        return NewEvent(
+            f"T{self.mood.randrange(3)}", {"by": self.number}, event_id=UUID(int=self.mood.getrandbits(128))
+        )
 
     def events(self) -> list[NewEvent]:
         return [self.event() for _ in range(1 if self.mood.random() < 0.6 else self.mood.randint(2, 6))]
@@ -71,6 +73,9 @@ class Client:
         return self.history.begin(
             kind, [Part(stream, tuple(event.event_id for event in events), by) for stream, events, by in parts]
         )
+
+    async def run(self, stop: asyncio.Event) -> None:
+        raise NotImplementedError
 
     async def pause(self) -> None:
         await asyncio.sleep(self.mood.uniform(0, 0.03))
@@ -146,8 +151,8 @@ class StoreClient(Client):
         await self.append("exact", *self.known())
 
     def known(self) -> tuple[str, ExpectedVersion]:
-        """Return a stream, and where it was when last heard of."""
-        stream = self.stream()
+        """Return a stream, often one of a few clients, and where it was when last heard of."""
+        stream = self.stream() if self.mood.random() < 0.4 else f"few-{self.number % 8}-{self.mood.randrange(10)}"
         version = self.versions.get(stream, -1)
         return stream, NO_STREAM if version < 0 else version
 

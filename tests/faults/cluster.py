@@ -11,6 +11,7 @@ import os
 import shutil
 import signal
 import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,13 +26,15 @@ from tests.faults.history import Row
 from tests.store.proxy import Proxy
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Callable
 
 _PATIENCE = 120.0
 _SETTINGS = {
     # A standby that was stopped finds what it has missed, and looks for its primary again at once.
     "wal_keep_size": "512MB",
     "wal_retrieve_retry_interval": "100ms",
+    # One whose primary's sender was stopped stays as far behind as it is.
+    "wal_receiver_timeout": "0",
     # Of two who wait for each other PostgreSQL ends one at once.
     "deadlock_timeout": "100ms",
 }
@@ -96,14 +99,11 @@ class Node:
 
     def kill_all(self) -> None:
         """Kill every process of the server, also those that are stopped, and see them gone."""
-        postmaster = psutil.Process(self.running.pid)
-        postmaster.suspend()  # makes no more of them
-        family = [*postmaster.children(recursive=True), postmaster]
-        for process in family:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
-        postmaster.wait(_PATIENCE)
-        psutil.wait_procs(family, _PATIENCE)
+        while processes := [*self.left().values()]:
+            for process in processes:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
+            psutil.wait_procs(processes, 1)
         self._stopped.clear()
 
     def suspend(self, pids: list[int]) -> None:
@@ -120,17 +120,15 @@ class Node:
         self._stopped.clear()
 
     def end(self) -> None:
-        """End all that runs here, and remove the files. Does no harm when called again."""
-        self.resume()
+        """End all that runs here, and remove the files, which nobody needs any more."""
+        self.kill_all()
         if self.server is not None:
             self.server.stop()
-        for process in server_processes(self._data).values():
-            with contextlib.suppress(psutil.Error):
-                process.kill()
+            shutil.rmtree(self.server.socket_dir, ignore_errors=True)
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def left(self) -> dict[int, Any]:
-        """Return the processes that run here."""
+        """Return the processes that run here, by their ids: they all work in the data directory."""
         return server_processes(self._data)
 
 
@@ -180,8 +178,9 @@ class Cluster:
         assert self.standby is not None
         async with connected(self.primary.dsn) as primary, connected(self.standby.dsn) as standby:
             there = await primary.fetchval("SELECT pg_current_wal_flush_lsn()::text")
+            patience = Patience()
             while not await standby.fetchval("SELECT pg_last_wal_replay_lsn() >= $1::text::pg_lsn", there):
-                await asyncio.sleep(0.01)
+                await patience.moment(await standby.fetchval("SELECT pg_last_wal_replay_lsn()::text"), "the standby")
 
     async def restart_primary(self) -> None:
         """Kill the primary and let it recover."""
@@ -192,14 +191,14 @@ class Cluster:
 
         await asyncio.to_thread(kill_and_start)
 
-    async def promote(self) -> tuple[Node, list[Row]]:
-        """Promote the standby; return the former primary, which must be dead, and what the new one begins with."""
+    async def promote(self) -> Node:
+        """Promote the standby, and return the former primary, which must be dead."""
         former, promoted = self.primary, self.standby
         assert promoted is not None
         async with connected(promoted.dsn) as connection:
             assert await connection.fetchval("SELECT pg_promote(true, 600)")
         self.primary, self.standby = promoted, None
-        return former, await stored(promoted)
+        return former
 
     def switch(self) -> None:
         """Let the address lead to the primary."""
@@ -259,21 +258,32 @@ async def stored(node: Node) -> list[Row]:
 
 
 async def _some(connection: asyncpg.Connection, query: str) -> list[int]:
+    patience = Patience()
     while not (found := [row[0] for row in await connection.fetch(query)]):
-        await asyncio.sleep(0.01)
+        await patience.moment(None, query)
     return found
 
 
-async def until(condition: Callable[[], bool], progress: Callable[[], object], what: str) -> None:
-    """Wait until `condition` holds; give up only when `progress` has been the same for two minutes."""
-    loop = asyncio.get_running_loop()
-    before, since = progress(), loop.time()
-    while not condition():
+class Patience:
+    """Waits as long as something moves; two minutes without that are a failure, however slow the machine is."""
+
+    def __init__(self) -> None:
+        self._before: object = None
+        self._since = time.monotonic()
+
+    async def moment(self, progress: object, what: str) -> None:
+        """Wait a moment for `what`; `progress` is whatever changes while things move."""
+        if progress != self._before:
+            self._before, self._since = progress, time.monotonic()
+        assert time.monotonic() < self._since + _PATIENCE, f"nothing moves any more while waiting for {what}"
         await asyncio.sleep(0.01)
-        now = progress()
-        if now != before:
-            before, since = now, loop.time()
-        assert loop.time() < since + _PATIENCE, f"nothing has moved for {_PATIENCE:.0f} s while waiting for {what}"
+
+
+async def until(condition: Callable[[], bool], progress: Callable[[], object], what: str) -> None:
+    """Wait until `condition` holds."""
+    patience = Patience()
+    while not condition():
+        await patience.moment(progress(), what)
 
 
 _SESSIONS = """

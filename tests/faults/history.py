@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from esx import ANY
@@ -111,6 +111,8 @@ class History:
         """What the projection wrote, in the order in which it did."""
         self.surprises: list[str] = []
         """Errors that nobody is told to expect."""
+        self.ended: list[str] = []
+        """What ended projections."""
         self.acknowledged = 0
         self.errors: Counter[str] = Counter()
         self._ticks = itertools.count(1)
@@ -135,3 +137,10 @@ class History:
         reading = Reading(name, after, prefix, self.era, self.era)
         self.readings.append(reading)
         return reading
+
+    def close(self) -> None:
+        """Take what subscriptions are given or told from now on for no part of the run."""
+        for place, reading in enumerate(self.readings):
+            if reading.ended is None:
+                reading.last_era = self.era
+                self.readings[place] = replace(reading, seen=list(reading.seen))

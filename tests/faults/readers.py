@@ -6,7 +6,9 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING
 
-from esx import EsxError
+from esx import EsxError, StoreUnavailable
+from esx.store.barrier import Filter
+from tests.faults.cluster import Patience
 from tests.faults.history import CHANGED, STOPPED, Seen
 
 if TYPE_CHECKING:
@@ -23,11 +25,24 @@ _PROJECTED = "CREATE TABLE projected (place bigserial PRIMARY KEY, global_seq bi
 
 
 class Reader:
-    """One consumer. A subscription that ends is followed by another: from 0 if it says that the history has changed."""
+    """One consumer. A subscription that ends is followed by another: from 0 if it says that the history has changed.
 
-    def __init__(self, name: str, store: EventStore, history: History, *, prefix: str = "", pause: float = 0) -> None:
+    With `batches` it takes a feed, which tells its safe position too.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        store: EventStore,
+        history: History,
+        *,
+        prefix: str = "",
+        pause: float = 0,
+        batches: bool = False,
+    ) -> None:
         self.name = name
         self.prefix = prefix
+        self._batches = batches
         self._store = store
         self._history = history
         self._pause = pause
@@ -77,24 +92,48 @@ class Reader:
             after = before.seen[-1].global_seq if before.seen else before.after
         self._reading = reading = history.read(self.name, after, self.prefix)
         try:
-            stream = f"{self.prefix}*" if self.prefix else None
-            async with contextlib.aclosing(self._store.subscribe(after=after, stream=stream)) as events:
-                async for event in events:
-                    assert event.event_id is not None
-                    reading.seen.append(Seen(event.global_seq, event.event_id))
-                    reading.last_era = history.era
-                    self._seen.add(event.event_id)
-                    if self._pause and not len(reading.seen) % 50:
-                        await asyncio.sleep(self._pause)
+            if self._batches:
+                await self._follow(after, reading)
+            else:
+                async for event in self._store.subscribe(after=after, stream=self._stream):
+                    await self._take(event, reading)
         except asyncio.CancelledError:
             reading.ended = STOPPED
             raise
         except EsxError as error:
             reading.ended, reading.error = type(error).__name__, str(error)
             history.errors[f"{self.name}: {reading.ended}"] += 1
-            await asyncio.sleep(0.1)
+            if isinstance(error, StoreUnavailable) and not reading.seen:
+                # It never began: that takes the database.
+                history.readings.remove(reading)
+                self._reading = before
+            await asyncio.sleep(0.05)
         finally:
             reading.last_era = history.era
+
+    @property
+    def _stream(self) -> str | None:
+        return f"{self.prefix}*" if self.prefix else None
+
+    async def _follow(self, after: int, reading: Reading) -> None:
+        feed = await self._store.feed(after=after, where=Filter(stream=self._stream))
+        safe = after
+        async with contextlib.aclosing(feed.follow()) as batches:
+            async for batch in batches:
+                for event in batch.events:
+                    if not safe < event.global_seq <= batch.position:
+                        where = f"between the positions {safe} and {batch.position}"
+                        self._history.surprises.append(f"{self.name} was given {event.global_seq} {where}")
+                    await self._take(event, reading)
+                safe = batch.position
+
+    async def _take(self, event: Event, reading: Reading) -> None:
+        assert event.event_id is not None
+        reading.seen.append(Seen(event.global_seq, event.event_id))
+        reading.last_era = self._history.era
+        self._seen.add(event.event_id)
+        if self._pause and not len(reading.seen) % 50:
+            await asyncio.sleep(self._pause)
 
 
 class Projector:
@@ -108,10 +147,14 @@ class Projector:
         while True:
             try:
                 await self._store.project_batches(PROJECTION, write_down, batch=100)
+            except StoreUnavailable:
+                await asyncio.sleep(0.05)  # it never began
             except EsxError as error:
-                # None that a fault brings about: it would need a person to go on.
-                self._history.surprises.append(f"projection: {type(error).__name__}: {error}")
-                await asyncio.sleep(0.1)
+                # No fault may end it: somebody would have to start it again.
+                said = f"{type(error).__name__}: {error}"
+                self._history.errors[f"projection: {type(error).__name__}"] += 1
+                self._history.ended.append(f"projection: {said}")
+                await asyncio.sleep(0.05)
 
 
 async def write_down(connection: asyncpg.Connection, events: Sequence[Event]) -> None:
@@ -123,6 +166,13 @@ async def write_down(connection: asyncpg.Connection, events: Sequence[Event]) ->
 
 async def make_table(connection: asyncpg.Connection) -> None:
     await connection.execute(_PROJECTED)
+
+
+async def await_projected(connection: asyncpg.Connection, event_id: UUID) -> None:
+    """Wait until the projection has handled an event."""
+    patience = Patience()
+    while not await connection.fetchval("SELECT EXISTS (SELECT FROM projected WHERE event_id = $1)", event_id):
+        await patience.moment(await connection.fetchval("SELECT count(*) FROM projected"), "the projection")
 
 
 async def projected(connection: asyncpg.Connection) -> list[Seen]:

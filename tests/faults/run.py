@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, NamedTuple
 from esx import EventStore
 from tests.faults.check import Verdict, check
 from tests.faults.clients import RawClient, StoreClient
-from tests.faults.cluster import cluster, connected, end_sessions, stored, until
+from tests.faults.cluster import cluster, connected, end_sessions, stored
 from tests.faults.history import History
-from tests.faults.readers import Projector, Reader, make_table, projected
+from tests.faults.readers import Projector, Reader, await_projected, make_table, projected
 from tests.faults.schedule import Schedule
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-    from uuid import UUID
+    from collections.abc import AsyncIterator, Sequence
 
     from tests.faults.clients import Client
     from tests.faults.cluster import Cluster
@@ -54,8 +53,10 @@ class Run(NamedTuple):
         )
 
 
-async def run_faults(version: int, seed: int, seconds: float, *, unique_ids: bool) -> Run:
-    """Run 32 clients against faults for `seconds`, and check what came of it."""
+async def run_faults(
+    version: int, seed: int, seconds: float, *, unique_ids: bool, kinds: Sequence[str] | None = None
+) -> Run:
+    """Run 32 clients against faults for `seconds`, or at least once each of `kinds`, and check what came of it."""
     print(f"seed {seed}, PostgreSQL {version}, {seconds:g} s", flush=True)
     history = History()
     async with cluster(version) as servers:
@@ -66,7 +67,7 @@ async def run_faults(version: int, seed: int, seconds: float, *, unique_ids: boo
             if unique_ids:
                 await connection.execute("CREATE UNIQUE INDEX ON events (event_id)")
         await servers.standby_has_all()
-        faults, cancelled = await _work(servers, history, seed, seconds)
+        faults, cancelled = await _work(servers, history, seed, seconds, kinds)
     assert servers.left() == [], "processes are left"
     faults["cancelled calls"] = cancelled
     return Run(
@@ -99,76 +100,56 @@ async def _clients(dsn: str, seed: int, history: History) -> AsyncIterator[list[
         yield clients
 
 
-async def _work(servers: Cluster, history: History, seed: int, seconds: float) -> tuple[dict[str, int], int]:
+async def _work(
+    servers: Cluster, history: History, seed: int, seconds: float, kinds: Sequence[str] | None
+) -> tuple[dict[str, int], int]:
     """Let all work until the faults are over and all readers have come to the end; return what was done."""
     stop = asyncio.Event()
-    async with EventStore.connect(servers.dsn, application_name="faults-reader", timeout=_TIMEOUT) as store:
+    async with _following(servers, history) as (store, readers):
+        settler = StoreClient(_SETTLER, seed, history, servers.dsn, store)
+        schedule = Schedule(seed, servers, history, readers, settler, kinds)
+        async with _clients(servers.dsn, seed, history) as clients, asyncio.TaskGroup() as working:
+            for client in clients:
+                working.create_task(client.run(stop))
+            await schedule.run(seconds)
+            stop.set()
+        # Nothing that was cut short may happen later than this.
+        await end_sessions(servers.primary.dsn, CLIENTS)
+        for reader in readers:
+            reader.hurry()
+        last = await schedule.mark()
+        await schedule.seen_by(readers, last)
+        async with connected(servers.primary.dsn) as connection:
+            await await_projected(connection, last)
+            history.projected = await projected(connection)
+        history.tables.append(await stored(servers.primary))
+        history.close()
+    return schedule.counts, sum(client.cancelled for client in clients if isinstance(client, StoreClient))
+
+
+@contextlib.asynccontextmanager
+async def _following(servers: Cluster, history: History) -> AsyncIterator[tuple[EventStore, list[Reader]]]:
+    """Yield readers at work, with their store; beside them works a projection."""
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def open_store(name: str) -> EventStore:
+            return await stack.enter_async_context(
+                EventStore.connect(servers.dsn, application_name=name, timeout=_TIMEOUT)
+            )
+
+        store = await open_store("faults-reader")
         readers = [
             Reader("restarted", store, history),
-            Reader("one of two", store, history),
-            Reader("other of two", store, history),
+            Reader("one of two", store, history, batches=True),
+            Reader("other of two", store, history, batches=True),
             Reader("filtered", store, history, prefix="hot-"),
             Reader("slow", store, history, pause=0.05),
         ]
-        settler = StoreClient(_SETTLER, seed, history, servers.dsn, store)
-        schedule = Schedule(seed, servers, history, readers, settler)
-        async with contextlib.AsyncExitStack() as following:
-            # Two instances, on stores of their own: one is active, and the other takes over.
-            projectors = [
-                Projector(
-                    await following.enter_async_context(
-                        EventStore.connect(servers.dsn, application_name="faults-projection", timeout=_TIMEOUT)
-                    ),
-                    history,
-                )
-                for _ in range(2)
-            ]
-            async with asyncio.TaskGroup() as tasks:
-                background = [tasks.create_task(each.run()) for each in (*readers, *projectors)]
-                async with _clients(servers.dsn, seed, history) as clients:
-                    async with asyncio.TaskGroup() as working:
-                        for client in clients:
-                            working.create_task(client.run(stop))
-                        await schedule.run(seconds)
-                        stop.set()
-                # Nothing that was cut short may happen later than this.
-                await end_sessions(servers.primary.dsn, CLIENTS)
-                for reader in readers:
-                    reader.hurry()
-                last = await schedule.mark()
-                await schedule.seen_by(readers, last)
-                await _projected(servers, last)
-                history.tables.append(await stored(servers.primary))
-                async with connected(servers.primary.dsn) as connection:
-                    history.projected = await projected(connection)
-                for reading in history.readings:
-                    if reading.ended is None:
-                        reading.last_era = history.era
-                readings = [reading for reading in history.readings if reading.ended is None]
-                for task in background:
-                    task.cancel()
-        for reading in readings:
-            reading.ended = None  # it was whole before it was stopped
-    return dict(schedule.counts), sum(client.cancelled for client in clients if isinstance(client, StoreClient))
-
-
-async def _projected(servers: Cluster, event_id: UUID) -> None:
-    """Wait until the projection has handled an event."""
-    async with connected(servers.primary.dsn) as connection:
-        count = 0
-        there = False
-
-        async def look() -> None:
-            nonlocal count, there
-            count, there = await connection.fetchrow(  # type: ignore[misc]
-                "SELECT count(*), coalesce(bool_or(event_id = $1), false) FROM projected", event_id
-            )
-
-        loop = asyncio.get_running_loop()
-        before, since = count, loop.time()
-        while not there:
-            await look()
-            if count != before:
-                before, since = count, loop.time()
-            assert loop.time() < since + 120, "the projection does not get on"
-            await asyncio.sleep(0.02)
+        # Two instances, on stores of their own: one is active, and the other takes over.
+        projectors = [Projector(await open_store("faults-projection"), history) for _ in range(2)]
+        async with asyncio.TaskGroup() as tasks:
+            background = [tasks.create_task(each.run()) for each in readers]
+            background += [tasks.create_task(each.run()) for each in projectors]
+            yield store, readers
+            for task in background:
+                task.cancel()

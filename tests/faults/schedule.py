@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections import Counter
 from typing import TYPE_CHECKING
 
 from esx import ANY
 from tests.faults.clients import SlowWriter
-from tests.faults.cluster import connected, sessions, stored, until
+from tests.faults.cluster import Patience, connected, end_sessions, sessions, stored, until
 from tests.faults.history import Failover
 
 if TYPE_CHECKING:
@@ -27,17 +26,25 @@ if TYPE_CHECKING:
 _SOME, _MANY = 60, 150
 """So many appends are acknowledged between two faults, at most; and in a failover, while the standby hears nothing."""
 
+_OFTEN = {"failovers": 1, "killed servers": 2}
+
 
 class Schedule:
     """Does harm to the cluster, one fault after another, each when the clients have got on since the last.
 
-    `counts` says how often each kind has happened. `mark` appends an event of its own, to be waited for.
+    `counts` says how often each kind has happened; `kinds` are those to do, all if None. `mark` appends an event of its
+    own, to be waited for.
     """
 
     def __init__(
-        self, seed: int, cluster: Cluster, history: History, readers: Sequence[Reader], client: StoreClient
+        self,
+        seed: int,
+        cluster: Cluster,
+        history: History,
+        readers: Sequence[Reader],
+        client: StoreClient,
+        kinds: Sequence[str] | None = None,
     ) -> None:
-        self.counts: Counter[str] = Counter()
         self._mood = random.Random(seed)
         self._cluster = cluster
         self._history = history
@@ -49,17 +56,16 @@ class Schedule:
             "cancelled statements": self._cancel_statements,
             "connections cut in flight": lambda: self._cut("in flight"),
             "connections cut before the reply": lambda: self._cut("before the reply"),
-            "silent connections": lambda: self._cut("no reply"),
+            "silent connections": self._silence,
             "times the standby's receiver was stopped": self._stop_receiver,
             "times the standby's replay was paused": self._pause_replay,
+            "times the address led to the standby": self._lead_astray,
             "restarted subscribers": self._restart_reader,
             "failovers": self._fail_over,
         }
-
-    @property
-    def kinds(self) -> list[str]:
-        """All kinds of faults there are."""
-        return list(self._faults)
+        if kinds is not None:
+            self._faults = {kind: self._faults[kind] for kind in kinds}
+        self.counts = dict.fromkeys(self._faults, 0)
 
     async def run(self, seconds: float) -> None:
         """Deal faults for so many seconds; longer where it takes longer for each kind to happen once."""
@@ -67,7 +73,13 @@ class Schedule:
         deck: list[str] = []
         while time.monotonic() < began + seconds or not all(self.counts[kind] for kind in self._faults):
             if not deck:
-                deck = self._mood.sample(self.kinds, len(self._faults))
+                # Each kind once; then those more often that take less time.
+                kinds = [
+                    kind
+                    for kind in self._faults
+                    for _ in range(_OFTEN.get(kind, 3) if any(self.counts.values()) else 1)
+                ]
+                deck = self._mood.sample(kinds, len(kinds))
             kind = deck.pop()
             print(f"{time.monotonic() - began:6.1f} s, {self._history.acknowledged:6} appends: {kind}", flush=True)
             self.counts[kind] += await self._faults[kind]()
@@ -128,12 +140,33 @@ class Schedule:
         return hit
 
     async def _cut(self, moment: Moment) -> int:
-        gate = self._cluster.gate
-        before, count = gate.losses, self._mood.randint(1, 4)
-        for done in range(1, count + 1):
+        gate, count = self._cluster.gate, self._mood.randint(1, 4)
+        for _ in range(count):
             gate.cut = moment
-            await until(lambda done=done: gate.losses >= before + done, lambda: None, "a connection to cut")
+            await until(lambda: gate.cut is None, lambda: self._history.acknowledged, "a connection to cut")
         return count
+
+    async def _silence(self) -> int:
+        """Let connections fall silent: a few, or all that are open."""
+        if self._mood.random() < 0.7:
+            return await self._cut("no reply")
+        async with connected(self._cluster.primary.dsn) as connection:
+            count = len(await sessions(connection))
+        self._cluster.gate.hush()
+        return count
+
+    async def _lead_astray(self) -> int:
+        """Let new connections come to the standby, which takes no appends, and a few be lost that then go there."""
+        gate, standby, errors = self._cluster.gate, self._standby, self._history.errors
+        refused = errors["NotAllowed"]
+        gate.target = standby.socket
+        while errors["NotAllowed"] == refused:
+            await self._cut("before the reply")
+            await asyncio.sleep(0.1)
+        self._cluster.switch()
+        # As whoever leads an address elsewhere does with those who are connected.
+        await end_sessions(standby.dsn, "")
+        return 1
 
     async def _stop_receiver(self) -> int:
         standby = self._standby
@@ -175,10 +208,15 @@ class Schedule:
         # So many that some of them have begun after the senders were stopped.
         await self._appends(_MANY)
         await asyncio.to_thread(primary.kill_all)
-        former, inherited = await cluster.promote()
-        history.failovers.append(Failover(known, inherited))
         # Nobody reaches either of the two now.
+        inherited = await stored(self._standby)
+        history.failovers.append(Failover(known, inherited))
         history.era += 1
+        if self._mood.random() < 0.5:
+            # The address is faster than the standby.
+            cluster.gate.target = self._standby.socket
+            await asyncio.sleep(self._mood.uniform(0, 0.5))
+        former = await cluster.promote()
         cluster.switch()
         await asyncio.to_thread(former.start)
         history.tables.append(await stored(former))
@@ -195,14 +233,11 @@ class Schedule:
             return [reader for reader in self._readers if not any(reader.has(mark) for mark in marks)]
 
         # One that went on where it was is given nothing below that.
+        patience = Patience()
         while missing():
-            seen = self._history.acknowledged
-            await until(
-                lambda seen=seen: not missing() or self._history.acknowledged > seen + _SOME,
-                lambda: (self._history.acknowledged, [reader.count for reader in self._readers]),
-                "readers to come to the new primary",
-            )
+            await self._appends(_SOME)
             marks.append(await self.mark())
+            await patience.moment([reader.count for reader in self._readers], "readers to come to the new primary")
 
     @property
     def _standby(self) -> Node:

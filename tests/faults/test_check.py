@@ -114,7 +114,9 @@ def lose(story: Story, event: Row, *tables: list[Row]) -> None:
     [
         pytest.param(lambda s: lose(s, s.new[-1], s.new), check.LOST, id="an acknowledged event is lost"),
         pytest.param(
-            lambda s: lose(s, s.old[3], s.old, s.new, s.inherited), check.LOST, id="an acknowledged event was never there"
+            lambda s: lose(s, s.old[3], s.old, s.new, s.inherited),
+            check.LOST,
+            id="an acknowledged event was never there",
         ),
         pytest.param(
             lambda s: lose(s, s.new[3], s.new, s.inherited), check.LOST, id="an event is lost that the standby had"
@@ -128,9 +130,7 @@ def lose(story: Story, event: Row, *tables: list[Row]) -> None:
         pytest.param(
             lambda s: s.new.__setitem__(5, row(9, "b-1", 1, 10)), check.ELSEWHERE, id="another number than was said"
         ),
-        pytest.param(
-            lambda s: s.new.__setitem__(5, row(9, "b-1", 2, 8)), check.REORDERED, id="a stream has a hole"
-        ),
+        pytest.param(lambda s: s.new.__setitem__(5, row(9, "b-1", 2, 8)), check.REORDERED, id="a stream has a hole"),
         pytest.param(
             lambda s: s.fifth.__setattr__("parts", (s.fifth.parts[0]._replace(expected=7),)),
             check.TORN,
@@ -146,7 +146,9 @@ def lose(story: Story, event: Row, *tables: list[Row]) -> None:
         pytest.param(lambda s: s.new.append(row(99, "c-1", 0, 9)), check.FOREIGN, id="nobody appended it"),
         pytest.param(lambda s: s.old.append(row(8, "b-1", 0, 8)), check.FOREIGN, id="there before it was appended"),
         pytest.param(
-            lambda s: s.new.extend([row(5, "a-2", 1, 9), row(6, "a-2", 2, 10)]), check.ELSEWHERE, id="back from the dead"
+            lambda s: s.new.extend([row(5, "a-2", 1, 9), row(6, "a-2", 2, 10)]),
+            check.ELSEWHERE,
+            id="back from the dead",
         ),
         pytest.param(lambda s: s.inherited.append(row(98, "c-1", 0, 5)), check.FOREIGN, id="a heir of somebody else"),
         pytest.param(lambda s: s.stayed.seen.pop(), check.SILENT, id="a reader misses the last event"),
@@ -157,7 +159,9 @@ def lose(story: Story, event: Row, *tables: list[Row]) -> None:
         pytest.param(lambda s: s.history.surprises.append("KeyError"), check.SURPRISE, id="an unexpected error"),
         pytest.param(lambda s: s.history.projected.pop(1), check.LOST, id="a projection misses an event"),
         pytest.param(
-            lambda s: s.history.projected.append(s.history.projected[-1]), check.DOUBLED, id="a projection has one twice"
+            lambda s: s.history.projected.append(s.history.projected[-1]),
+            check.DOUBLED,
+            id="a projection has one twice",
         ),
         pytest.param(lambda s: s.history.projected.reverse(), check.REORDERED, id="a projection in another order"),
     ],
