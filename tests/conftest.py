@@ -23,6 +23,15 @@ if TYPE_CHECKING:
 _TEMPLATE = "esx_template"
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what the runs with faults did, passed or not."""
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            for name, text in getattr(report, "user_properties", ()):
+                if name == "faults" and report.when == "call":
+                    terminalreporter.write_line(text)
+
+
 class Servers:
     """One server a version, started when a test first needs it."""
 
