@@ -201,7 +201,3 @@ class QueryCancelled(StoreFailed):
 
 class NotAllowed(StoreFailed):
     """The user lacks a right, or the session may only read."""
-
-
-class OrderUnknown(EsxError):
-    """stub"""

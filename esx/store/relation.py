@@ -1,2 +1,0 @@
-async def order_unknown(connection, layout):  # type: ignore
-    return None
