@@ -33,6 +33,7 @@ from operator import itemgetter
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
+from esx.store.family import above, behind, below
 from esx.store.glob import glob_literal, glob_to_regex
 from esx.store.model import Event
 
@@ -453,13 +454,36 @@ async def survey(connection: asyncpg.Connection, layout: Layout, position: int, 
 
 
 def writers_sql(layout: Layout) -> str:
-    """Return the query for the open writers of the table, as rows of `Writer`."""
+    """Return the query for the open writers of the table, as rows of `Writer`.
+
+    Whoever can make a row appear in the table has drawn its number after a lock that counts here: on the table, one of
+    its partitions or children, what it is a partition or child of, or another table that draws from its sequence, as
+    rows may be moved over from there in the same transaction. The partition that a transaction has made itself is not
+    visible yet, but the lock on what it is to belong to is; vacuum and the like take that too, but lock no other table.
+    """
+    start = f"SELECT {layout.oid}::oid"
+    views = ""
+    if layout.is_view:
+        # Who writes through a view draws the number before the table is locked.
+        start, views = "SELECT oid FROM behind", f"{behind(layout.oid)},"
+    # Most tables are alone, and then nothing but the first comparison is evaluated.
     return f"""
-        SELECT l.virtualtransaction, l.pid, a.xact_start, a.state, a.application_name
-        FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid
-        WHERE l.locktype = 'relation' AND l.relation = '{layout.table}'::regclass
-          AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-          AND l.mode = 'RowExclusiveLock' AND l.granted
+        WITH RECURSIVE {views} {above(start)}, {below(start)}
+        SELECT w.virtualtransaction, w.pid, a.xact_start, a.state, a.application_name
+        FROM (SELECT DISTINCT l.virtualtransaction, l.pid FROM pg_locks l
+              WHERE l.locktype = 'relation' AND l.granted AND l.mode IN ('RowExclusiveLock', 'ShareUpdateExclusiveLock')
+                AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+                AND (l.relation = {layout.oid} OR l.relation IN (
+                    SELECT oid FROM above UNION ALL SELECT oid FROM below
+                    UNION ALL SELECT other.adrelid FROM pg_depend d JOIN pg_attrdef other ON other.oid = d.objid
+                    WHERE d.classid = 'pg_attrdef'::regclass AND d.refclassid = 'pg_class'::regclass
+                      AND d.refobjid = {layout.sequence}))
+                AND (l.mode = 'RowExclusiveLock' OR EXISTS (
+                    SELECT FROM pg_locks o
+                    WHERE o.virtualtransaction = l.virtualtransaction AND o.pid IS NOT DISTINCT FROM l.pid
+                      AND o.locktype = 'relation' AND o.relation <> l.relation AND o.mode = 'AccessExclusiveLock'
+                      AND o.granted))) w
+        LEFT JOIN LATERAL pg_stat_get_activity(w.pid) a ON a.pid = w.pid
     """
 
 
