@@ -15,6 +15,7 @@ import click
 
 from esx import __version__
 from esx.cli.reducer import reducer_option
+from esx.cli.storename import store_option
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -82,6 +83,7 @@ class _Commands(click.Group):
     metavar="URL|NAME",
     help="The database: a connection of the config file, a URL, libpq's key=value form, or a database name.",
 )
+@store_option
 @reducer_option
 @click.pass_context
 def cli(ctx: click.Context, dsn: str | None, reducer: str | None) -> None:

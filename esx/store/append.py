@@ -28,6 +28,7 @@ from esx.store.model import (
     check_expected,
     encode_json,
 )
+from esx.store.relation import all_places
 from esx.text import visible
 
 if TYPE_CHECKING:
@@ -91,6 +92,7 @@ class Appender:
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
+        self._places = layout.places
         has_id = layout.event_id is not None
         id_at = (
             f"(SELECT e.{layout.event_id} FROM {layout.table} e "
@@ -154,7 +156,7 @@ class Appender:
                 statements = self._conditional if strategy is Strategy.CONDITIONAL else self._locking
                 row = await connection.repeat(statements[many], stream_id, lowest, highest, *arguments)
             except asyncpg.UniqueViolationError as error:
-                if not self.lost_race(error):
+                if not await self.lost_race(connection, error):
                     return await self._recognise_anywhere(connection, stream_id, events, error)
                 if retries is None:
                     any_suits = expected is ANY or expected is STREAM_EXISTS
@@ -217,6 +219,7 @@ class Appender:
         return int(await connection.fetchval(self._layout.version(), stream_id))
 
     def _check_strategy(self, strategy: Strategy) -> None:
+        self._layout.check_appends()
         if strategy is Strategy.ROW_LOCK and not self._layout.lockable:
             raise StoreFailed(
                 "row-level locking needs the function esx_lock_stream, which `esx init` creates, and the rights "
@@ -224,6 +227,7 @@ class Appender:
             )
 
     def _arguments(self, stream_id: str, events: Sequence[NewEvent]) -> list[object]:
+        self._layout.check_appends()
         if not events:
             raise ValueError("append needs at least one event")
         if not stream_id:
@@ -315,9 +319,16 @@ class Appender:
             raise error  # another unique index of the table was violated
         raise refused from error
 
-    def lost_race(self, error: asyncpg.UniqueViolationError) -> bool:
-        """Return whether `error` says that somebody else has stored an event at the same place of the stream."""
-        return error.constraint_name == self._layout.unique_constraint
+    async def lost_race(self, connection: Session, error: asyncpg.UniqueViolationError) -> bool:
+        """Return whether `error` says that somebody else has stored an event at the same place of the stream.
+
+        In a partitioned table that is an index of the partition, which may have been made since. Inside a transaction,
+        which has failed, PostgreSQL cannot be asked: False there.
+        """
+        index = (error.schema_name, error.constraint_name)
+        if index not in self._places and not connection.is_in_transaction():
+            self._places = await all_places(connection, self._layout)
+        return index in self._places
 
     async def ids_refused(
         self, connection: Session, stream_id: str, events: Sequence[NewEvent], before: Sequence[NewEvent] = ()

@@ -43,13 +43,14 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from esx.store.careful import CREATED_AT, fetch
-from esx.store.errors import HistoryChanged, OrderUnknown, StoreUnavailable
+from esx.store.errors import HistoryChanged, StoreUnavailable
+from esx.store.family import above, behind, below
 from esx.store.fence import read_fence
 from esx.store.glob import glob_literal, glob_to_regex
 from esx.store.history import Kind, compare, read_server
 from esx.store.model import Event
 from esx.store.recent import Recent
-from esx.store.relation import order_unknown
+from esx.store.relation import check_order
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -282,16 +283,11 @@ class Barrier:
 
     async def _meet(self, connection: asyncpg.Connection) -> None:
         """Look whether a connection leads to a server where this history can be read on."""
-        await self._check_order(connection)
+        await check_order(connection, self._layout)
         run = getattr(connection, "server_started", None)
         await self._check_history(connection, self.history, same_run=run is not None and run == self.recent.run)
         self.recent.server, self.recent.run = await read_server(connection), run
         self._met.add(connection)
-
-    async def _check_order(self, connection: asyncpg.Connection) -> None:
-        reason = await order_unknown(connection, self._layout)
-        if reason is not None:
-            raise OrderUnknown(reason)
 
     async def _check_history(
         self, connection: asyncpg.Connection, history: History | None, *, same_run: bool = False
@@ -325,7 +321,7 @@ class Barrier:
         """Count again what lies below the position, and return what has appeared there."""
         self._next_look = time.monotonic() + LOOK_EVERY
         self._asked_for_fence = False
-        await self._check_order(connection)
+        await check_order(connection, self._layout)
         if self._look_back:
             self._look_back = False
             await self.recent.look_back(connection, self._layout)
@@ -389,7 +385,7 @@ class Barrier:
 
     async def _committed_at(self, connection: asyncpg.Connection, number: int) -> datetime | None:
         if self._keeps_timestamps is None:
-            self._keeps_timestamps = await keeps_timestamps(connection)
+            self._keeps_timestamps = await keeps_timestamps(connection, self._layout)
         return await committed_at(connection, self._layout, number) if self._keeps_timestamps else None
 
 
@@ -464,9 +460,9 @@ def on_standby(connection: asyncpg.Connection, layout: Layout) -> bool:
     return layout.standby if known is None else known
 
 
-async def keeps_timestamps(connection: asyncpg.Connection) -> bool:
-    """Return whether the server keeps the times of commits."""
-    return bool(await connection.fetchval("SELECT current_setting('track_commit_timestamp')::bool"))
+async def keeps_timestamps(connection: asyncpg.Connection, layout: Layout) -> bool:
+    """Return whether the server keeps the times of commits, and the rows tell of theirs, as those of a view do not."""
+    return not layout.is_view and bool(await connection.fetchval("SELECT current_setting('track_commit_timestamp')::bool"))
 
 
 async def committed_at(connection: asyncpg.Connection, layout: Layout, global_seq: int) -> datetime | None:
@@ -615,7 +611,7 @@ async def survey(connection: asyncpg.Connection, layout: Layout, position: int, 
     if not writers:
         return Survey(head, max(head, position), ())
     position = max(position, await read_fence(connection, layout))
-    stamped = await keeps_timestamps(connection)
+    stamped = await keeps_timestamps(connection, layout)
     visible = [
         row[0]
         for row in await connection.fetch(
@@ -636,13 +632,36 @@ async def survey(connection: asyncpg.Connection, layout: Layout, position: int, 
 
 
 def writers_sql(layout: Layout) -> str:
-    """Return the query for the open writers of the table, as rows of `Writer`."""
+    """Return the query for the open writers of the table, as rows of `Writer`.
+
+    Whoever can make a row appear in the table has drawn its number after a lock that counts here: on the table, one of
+    its partitions or children, what it is a partition or child of, or another table that draws from its sequence, as
+    rows may be moved over from there in the same transaction. The partition that a transaction has made itself is not
+    visible yet, but the lock on what it is to belong to is; vacuum and the like take that too, but lock no other table.
+    """
+    start = f"SELECT {layout.oid}::oid"
+    views = ""
+    if layout.is_view:
+        # Who writes through a view draws the number before the table is locked.
+        start, views = "SELECT oid FROM behind", f"{behind(layout.oid)},"
+    # Most tables are alone, and then nothing but the first comparison is evaluated.
     return f"""
-        SELECT l.virtualtransaction, l.pid, a.xact_start, a.state, a.application_name
-        FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid
-        WHERE l.locktype = 'relation' AND l.relation = '{layout.table}'::regclass
-          AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-          AND l.mode = 'RowExclusiveLock' AND l.granted
+        WITH RECURSIVE {views} {above(start)}, {below(start)}
+        SELECT w.virtualtransaction, w.pid, a.xact_start, a.state, a.application_name
+        FROM (SELECT DISTINCT l.virtualtransaction, l.pid FROM pg_locks l
+              WHERE l.locktype = 'relation' AND l.granted AND l.mode IN ('RowExclusiveLock', 'ShareUpdateExclusiveLock')
+                AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+                AND (l.relation = {layout.oid} OR l.relation IN (
+                    SELECT oid FROM above UNION ALL SELECT oid FROM below
+                    UNION ALL SELECT other.adrelid FROM pg_depend d JOIN pg_attrdef other ON other.oid = d.objid
+                    WHERE d.classid = 'pg_attrdef'::regclass AND d.refclassid = 'pg_class'::regclass
+                      AND d.refobjid = {layout.sequence}))
+                AND (l.mode = 'RowExclusiveLock' OR EXISTS (
+                    SELECT FROM pg_locks o
+                    WHERE o.virtualtransaction = l.virtualtransaction AND o.pid IS NOT DISTINCT FROM l.pid
+                      AND o.locktype = 'relation' AND o.relation <> l.relation AND o.mode = 'AccessExclusiveLock'
+                      AND o.granted))) w
+        LEFT JOIN LATERAL pg_stat_get_activity(w.pid) a ON a.pid = w.pid
     """
 
 

@@ -40,7 +40,9 @@ async def copy_in(connection: asyncpg.Connection, layout: Layout, rows: Iterable
     if layout.event_id is None:
         raise EsxError("the events table has no event_id: run `esx init` to add it")
     try:
-        status = await connection.copy_records_to_table(layout.table, columns=ImportedEvent._fields, records=rows)
+        status = await connection.copy_records_to_table(
+            layout.name, schema_name=layout.schema, columns=ImportedEvent._fields, records=rows
+        )
     except asyncpg.UniqueViolationError as error:
         raise StreamTaken(f"nothing was imported, an event is there already: {error.detail}") from error
     count = int(status.split()[-1])

@@ -165,7 +165,7 @@ async def _before_first_gap(
     connection: asyncpg.Connection, layout: Layout, after: int, head: int, writers: tuple[Writer, ...]
 ) -> tuple[int, Gap | None]:
     """Return the end of what is contiguous, but for gaps that none of the writers can hold, and the gap behind it."""
-    oldest = oldest_commit(writers) if await keeps_timestamps(connection) else None
+    oldest = oldest_commit(writers) if await keeps_timestamps(connection, layout) else None
     row = await connection.fetchrow(
         f"""
         SELECT before, next, committed FROM (

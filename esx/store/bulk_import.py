@@ -19,6 +19,7 @@ from esx.store.bulk import StreamTaken
 from esx.store.bulk_lines import BadLine, Lines, Parser
 from esx.store.driver import first_line
 from esx.store.errors import EsxError
+from esx.store.relation import all_places
 from esx.text import visible
 
 if TYPE_CHECKING:
@@ -93,6 +94,7 @@ class Importer:
             raise EsxError("the events table has no event_id: run `esx init` to add it")
         self._acquire = acquire
         self._layout = layout
+        self._keeping_places = layout.places
         self._keep = keep_global_seq
         self._parser = Parser(keep_global_seq=keep_global_seq, renumber=renumber)
         self._on_progress = on_progress
@@ -170,10 +172,13 @@ class Importer:
 
     def _is_race(self, error: asyncpg.PostgresError) -> bool:
         return isinstance(error, asyncpg.UniqueViolationError) and (
-            error.constraint_name == self._layout.unique_constraint
+            (error.schema_name, error.constraint_name) in self._keeping_places
         )
 
     async def _try(self, connection: asyncpg.Connection, lines: Lines) -> int:
+        if self._layout.kind == "p":
+            # A partition may have been made since the last chunk, and once a row was refused it is too late to ask.
+            self._keeping_places = await all_places(connection, self._layout)
         async with connection.transaction():
             head = 0
             if self._keep:
@@ -272,7 +277,7 @@ class Importer:
         """Let the sequence go on after `number`, if it is not there yet, as a part of the transaction."""
         row = await connection.fetchrow(
             "SELECT s.name, pg_has_role(c.relowner, 'USAGE') "
-            f"FROM (SELECT pg_get_serial_sequence('{self._layout.table}', 'global_seq') AS name) s "
+            f"FROM (SELECT {self._layout.sequence}::text AS name) s "
             f"JOIN pg_class c ON c.oid = s.name::regclass WHERE {self._layout.head()} < $1",
             number,
         )
@@ -296,7 +301,9 @@ class Importer:
         rows = lines.rows if len(new) == len(lines.rows) else [lines.rows[index] for index in new]
         source = io.BytesIO(b"\n".join(rows) + b"\n")
         try:
-            await connection.copy_to_table(self._layout.table, source=source, columns=self._columns)
+            await connection.copy_to_table(
+                self._layout.name, schema_name=self._layout.schema, source=source, columns=self._columns
+            )
         except _REFUSED as error:
             if self._is_race(error):
                 raise

@@ -161,6 +161,21 @@ class SchemaMissing(EsxError):
     """The database has no usable events table."""
 
 
+class StoreNotNamed(EsxError):
+    """The name events finds a view, or the like, of somebody's: it is read only where the user has named it."""
+
+
+class OrderUnknown(EsxError):
+    """No position can be called safe there, so there is no feed: not on a logical subscriber, nor on some views.
+
+    `reason` says why and what to do, in one line.
+    """
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(reason)
+
+
 class StoreUnavailable(EsxError):
     """The database cannot be reached, refused the connection, or went away."""
 

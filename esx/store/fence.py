@@ -29,7 +29,8 @@ class _Row(NamedTuple):
 
 async def read_fence(connection: asyncpg.Connection, layout: Layout) -> int:
     """Return the highest number that is known to be settled; 0 where nothing is known, or not of this history."""
-    if not (await _rights(connection)).read:
+    # The table feed_fence belongs to the table events beside it, not to any other that was named.
+    if not layout.own or not (await _rights(connection)).read:
         return 0
     row = await _row(connection)
     return row.position if row is not None and await _holds(connection, layout, row) else 0
@@ -41,7 +42,7 @@ async def advance_fence(connection: asyncpg.Connection, layout: Layout, history:
     It only moves forwards within one history. Not written, and no error, where this user or session may not write, or
     where it cannot be told which server this is. Waits for nobody.
     """
-    if not (await _rights(connection)).write or not _names_its_server(history):
+    if not layout.own or not (await _rights(connection)).write or not _names_its_server(history):
         return False
     if history.server != await read_server(connection):
         return False

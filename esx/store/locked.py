@@ -93,7 +93,7 @@ async def lock_stream(
                             "an append under the lock failed, so nothing was stored: let its error out, or lock anew"
                         ) from locked.failure
             except asyncpg.UniqueViolationError as error:
-                if not appender.lost_race(error):
+                if not await appender.lost_race(connection, error):
                     if locked is None:
                         raise
                     reused = await appender.ids_refused(connection, stream_id, locked.refused, locked.stored)

@@ -6,6 +6,7 @@ from bisect import bisect_left
 from typing import TYPE_CHECKING
 
 from esx.store.careful import as_bytes, fetchrow
+from esx.store.family import below
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -117,13 +118,16 @@ async def name_scale(connection: asyncpg.Connection, layout: Layout) -> NameScal
         return None
     row = await fetchrow(
         connection,
-        "SELECT s.histogram_bounds::text::text[], "
-        "CASE WHEN s.n_distinct < 0 THEN -s.n_distinct * c.reltuples ELSE s.n_distinct END, "
-        "c.reltuples * greatest(1 - (SELECT coalesce(sum(f), 0) FROM unnest(s.most_common_freqs) f), 0), "
+        f"WITH RECURSIVE {below(f'SELECT {layout.oid}::oid')} SELECT s.histogram_bounds::text::text[], "
+        "CASE WHEN s.n_distinct < 0 THEN -s.n_distinct * t.rows ELSE s.n_distinct END, "
+        "t.rows * greatest(1 - (SELECT coalesce(sum(f), 0) FROM unnest(s.most_common_freqs) f), 0), "
         "coalesce(s.most_common_vals::text::text[], '{}') "
         "FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
         "JOIN pg_stats s ON s.schemaname = n.nspname AND s.tablename = c.relname "
-        f"WHERE c.oid = '{layout.table}'::regclass AND s.attname = 'stream_id' AND NOT s.inherited",
+        # Of the whole, where it has parts: PostgreSQL keeps those of a parent alone as well.
+        "CROSS JOIN (SELECT sum(greatest(p.reltuples, 0)) FILTER (WHERE p.relkind = 'r') AS rows, "
+        "count(*) > 1 AS parts FROM below JOIN pg_class p ON p.oid = below.oid) t "
+        f"WHERE c.oid = {layout.oid} AND s.attname = 'stream_id' AND s.inherited = t.parts",
     )
     if row is None or row[0] is None or len(row[0]) < 2:
         return None

@@ -1,4 +1,4 @@
-"""Creating the tables, and finding out what an existing table is like."""
+"""Creating the tables of schema.sql."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from esx.store.errors import SchemaMissing
-from esx.store.layout import Layout
+from esx.store.errors import StoreFailed
 
 if TYPE_CHECKING:
     import asyncpg
@@ -37,6 +36,11 @@ _OBJECTS = f"""
 """
 
 
+_FREE = """
+    SELECT NOT EXISTS (SELECT FROM pg_class WHERE oid = to_regclass('events') AND relkind NOT IN ('r', 'p'))
+"""
+
+
 def schema_sql() -> str:
     """Return the text of schema.sql: from the installed package, or from the source tree beside it."""
     packaged = resources.files("esx.store") / "schema.sql"
@@ -55,6 +59,10 @@ async def apply_schema(connection: asyncpg.Connection) -> list[str]:
         await connection.execute("SELECT pg_advisory_xact_lock($1)", _INIT_LOCK)
         # What waits for the table makes everybody else wait behind it.
         await connection.execute(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'")
+        if not await connection.fetchval(_FREE):
+            raise StoreFailed(
+                "events is something else than a table there: rename it, or init another schema first in search_path"
+            )
         before = {row["key"]: row for row in await connection.fetch(_OBJECTS)}
         await connection.execute(schema_sql())
         after = await connection.fetch(_OBJECTS)
@@ -68,65 +76,3 @@ async def apply_schema(connection: asyncpg.Connection) -> list[str]:
         elif known["definition"] != definition and not name.startswith("index "):
             changes.append(f"changed {name}")
     return changes
-
-
-async def detect_layout(connection: asyncpg.Connection) -> Layout:
-    """Return the layout of the events table.
-
-    Raises SchemaMissing if there is none, or if columns are missing that no event can be read without.
-    """
-    columns = await connection.fetch(
-        """
-        SELECT a.attname, coalesce(co.collname, '') AS collation
-        FROM pg_attribute a LEFT JOIN pg_collation co ON co.oid = a.attcollation
-        WHERE a.attrelid = to_regclass('events') AND a.attnum > 0 AND NOT a.attisdropped
-        """
-    )
-    database, encoding = (await connection.fetch("SELECT current_database(), getdatabaseencoding()::text"))[0]
-    if not columns:
-        raise SchemaMissing(f"database {database} has no table events: run `esx init` to create it")
-    collations = {row["attname"]: row["collation"] for row in columns}
-    needed = ("global_seq", "stream_id", "stream_seq", "event_type", "data", "metadata", "created_at")
-    missing = [name for name in needed if name not in collations]
-    if missing:
-        raise SchemaMissing(
-            f"table events of database {database} has no column {', '.join(missing)}: esx reads tables made by "
-            "schema.sql; `esx init` in a database of its own creates one"
-        )
-    # A unique index that is no constraint judges as well, and is named by its violation in the same way.
-    constraint = await connection.fetchval(
-        """
-        SELECT c.relname FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
-        WHERE i.indrelid = to_regclass('events') AND i.indisunique AND i.indisvalid AND i.indpred IS NULL
-          AND i.indnkeyatts = 2
-          AND ARRAY['stream_id', 'stream_seq'] = ARRAY(
-              SELECT a.attname::text FROM pg_attribute a
-              WHERE a.attrelid = i.indrelid AND a.attnum IN (i.indkey[0], i.indkey[1]) ORDER BY a.attname)
-        ORDER BY i.indexrelid LIMIT 1
-        """
-    )
-    lockable = await connection.fetchval(
-        """
-        SELECT to_regprocedure('esx_lock_stream(text)') IS NOT NULL
-               AND coalesce(has_table_privilege(locks, 'SELECT') AND has_table_privilege(locks, 'INSERT')
-                            AND has_table_privilege(locks, 'UPDATE'), false)
-        FROM (SELECT to_regclass('stream_locks')::oid AS locks) found
-        """
-    )
-    unique_event_id = await connection.fetchval(
-        """
-        SELECT EXISTS (SELECT 1 FROM pg_index i
-                       JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attname = 'event_id'
-                       WHERE i.indrelid = to_regclass('events') AND i.indisunique AND i.indisvalid
-                         AND i.indpred IS NULL AND i.indnatts = 1 AND i.indkey[0] = a.attnum)
-        """
-    )
-    return Layout(
-        event_id="event_id" if "event_id" in collations else None,
-        byte_order=collations["stream_id"] in ("C", "POSIX", "ucs_basic", "C.UTF-8"),
-        unique_constraint=constraint or Layout().unique_constraint,
-        lockable=lockable,
-        unique_event_id=unique_event_id,
-        encoding=encoding,
-        standby=await connection.fetchval("SELECT pg_is_in_recovery()"),
-    )

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from esx.store.barrier import Filter
 from esx.store.careful import CREATED_AT, fetch, fetchval, readable
+from esx.store.family import below
 from esx.store.glob import glob_literal, glob_to_regex
 from esx.store.jsonpath import read_path
 from esx.store.locating import place_of_moment
@@ -192,7 +193,7 @@ async def common_types(connection: asyncpg.Connection, layout: Layout) -> list[s
         SELECT s.most_common_vals::text::text[]
         FROM pg_stats s JOIN pg_class c ON c.relname = s.tablename
         JOIN pg_namespace n ON n.oid = c.relnamespace AND n.nspname = s.schemaname
-        WHERE c.oid = '{layout.table}'::regclass AND s.attname = 'event_type'
+        WHERE c.oid = {layout.base_oid} AND s.attname = 'event_type' ORDER BY s.inherited DESC LIMIT 1
         """,
     )
     return types or []
@@ -343,9 +344,10 @@ async def _index_for_path(
     page = await _explain(connection, f"{query} ORDER BY e.{scope.key} LIMIT {min(wanted, 1000)}", *given.values)
     name: str | None = await connection.fetchval(
         f"""
+        WITH RECURSIVE {below(f"SELECT {layout.base_oid}::oid")}
         SELECT c.relname::text
         FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am a ON a.oid = c.relam
-        WHERE i.indrelid = '{layout.table}'::regclass AND c.relname::text = ANY ($1::text[])
+        WHERE i.indrelid IN (SELECT oid FROM below) AND c.relname::text = ANY ($1::text[])
           AND (i.indpred IS NOT NULL OR a.amname = 'gin')
         LIMIT 1
         """,
@@ -368,7 +370,7 @@ async def _type_index(connection: asyncpg.Connection, layout: Layout, scope: Sco
             FROM unnest(i.indkey::int2[]) WITH ORDINALITY part (number, place)
             LEFT JOIN pg_attribute column_ ON column_.attrelid = i.indrelid AND column_.attnum = part.number
         ) parts
-        WHERE i.indrelid = '{layout.table}'::regclass AND i.indisvalid AND i.indpred IS NULL AND a.amname = 'btree'
+        WHERE i.indrelid = {layout.base_oid} AND i.indisvalid AND i.indpred IS NULL AND a.amname = 'btree'
           AND parts.names[1:cardinality($1::text[])] = $1::text[]
         ORDER BY cardinality(parts.names) LIMIT 1
         """,
@@ -416,9 +418,9 @@ def _advised(plan: SearchPlan, layout: Layout, type_index: str | None, candidate
     keys = [*plan.scope.fixed, plan.scope.key]
     if plan.where.event_type is not None and type_index is None and candidates * 10 <= plan.total:
         columns = ", ".join([*plan.scope.fixed, "event_type", plan.scope.key])
-        advice.append(f"CREATE INDEX CONCURRENTLY ON {layout.table} ({columns})")
+        advice.append(f"CREATE INDEX {layout.index_on} ({columns})")
     if plan.path is not None:
-        statement = plan.path.index(layout.table, ", ".join(keys))
+        statement = plan.path.index(layout.index_on, ", ".join(keys))
         if statement is not None:
             advice.append(statement)
     return replace(plan, advice=tuple(advice))

@@ -374,7 +374,7 @@ async def read_indexes(connection: asyncpg.Connection, layout: Layout) -> Indexe
                pg_get_expr(i.indpred, i.indrelid, true) AS predicate, a.attname
         FROM pg_index i LEFT JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0] AND a.attnum > 0
         JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am m ON m.oid = c.relam
-        WHERE i.indrelid = '{layout.table}'::regclass AND i.indisvalid AND m.amname = 'btree'
+        WHERE i.indrelid = {layout.base_oid} AND i.indisvalid AND m.amname = 'btree'
         """
     )
     fields = set()
@@ -414,11 +414,15 @@ def _first_of(names: Sequence[str]) -> str:
 
 def _field_index(layout: Layout, name: str) -> str:
     value = f"metadata ->> {_literal(name)}"
-    return f"CREATE INDEX CONCURRENTLY ON {layout.table} (({value}), global_seq) WHERE ({value}) IS NOT NULL;"
+    return f"CREATE INDEX {layout.index_on} (({value}), global_seq) WHERE ({value}) IS NOT NULL;"
 
 
 def _id_index(layout: Layout) -> str:
-    return f"CREATE UNIQUE INDEX CONCURRENTLY events_event_id_key ON {layout.table} ({layout.event_id or 'event_id'});"
+    column = layout.event_id or "event_id"
+    if layout.kind == "p":  # where a unique one would need the columns that it is partitioned by
+        return f"CREATE INDEX {layout.index_on} ({column});"
+    on = layout.index_on.replace(" ON ", " events_event_id_key ON ", 1)
+    return f"CREATE UNIQUE INDEX {on} ({column});"
 
 
 def _literal(name: str) -> str:

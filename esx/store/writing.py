@@ -101,7 +101,7 @@ async def append_to_streams(
                 await appender.lock(connection, [part.stream_id for part in parts])
                 return [await appender.append(connection, part.stream_id, part.events, part.expected) for part in parts]
         except (asyncpg.UniqueViolationError, asyncpg.DeadlockDetectedError) as error:
-            if isinstance(error, asyncpg.UniqueViolationError) and not appender.lost_race(error):
+            if isinstance(error, asyncpg.UniqueViolationError) and not await appender.lost_race(connection, error):
                 before: list[NewEvent] = []
                 for part in parts:
                     reused = await appender.ids_refused(connection, part.stream_id, part.events, before)

@@ -80,7 +80,7 @@ class Explorer(Keyed, App[None]):
     """Browse an event store, follow it live, load it, and see how it is.
 
     `label` names the database for people, `name` is the one it has in `config`, `embedded` says that it is esx's own;
-    `read_only` and `statement_timeout` are as in `esx.database.Database`. `background` runs while the explorer is open.
+    `read_only`, `statement_timeout` and `store` are as in `esx.database.Database`. `background` runs while it is open.
     `run_load` runs a load test on the database that is shown; without it that screen says so. `reducer` folds streams.
 
     Raises BadConfig if the keymap of `config` names an action that is none, or its theme is unknown.
@@ -123,6 +123,7 @@ class Explorer(Keyed, App[None]):
         name: str | None = None,
         read_only: bool | None = None,
         statement_timeout: float | None = None,
+        store: str | None = None,
         config: Config | None = None,
         background: Callable[[], Awaitable[None]] | None = None,
         run_load: RunLoad | None = None,
@@ -134,7 +135,7 @@ class Explorer(Keyed, App[None]):
         self.config = config or Config()
         """The settings in effect."""
         self._configure()
-        given = Database(dsn, "", label, embedded, name, read_only, statement_timeout)
+        given = Database(dsn, "", label, embedded, name, read_only, statement_timeout, store)
         self._connections = Connections(given, self.config)
         self._connect(self._connections.current)
         self._background = background

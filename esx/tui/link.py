@@ -109,6 +109,7 @@ class Link:
                     read_only=database.read_only is not False,
                     statement_timeout=self._statement_timeout if timeout is None else timeout,
                     application_name="esx explorer",
+                    store=database.store,
                 )
             except EsxError as error:
                 self._set(LinkState.UNREACHABLE, str(error))

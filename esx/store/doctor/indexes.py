@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from esx.store.doctor.finding import About, identifier, quoted, shown, size
-from esx.store.layout import Layout
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 
 _STREAM_KEY = ["stream_id", "stream_seq"]
 _GLOBAL_KEY = ["global_seq"]
-_UNIQUE = Layout().unique_constraint
+_UNIQUE = "events_stream_id_stream_seq_key"
 _CORRELATION = "correlation_id"
 _CORRELATION_INDEX = "events_correlation_id_idx"
 _REVERSED = 3  # DESC, and NULLS FIRST: what a backward scan turns round

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from esx.store import schema
 from esx.store.append import Appender
 from esx.store.doorbell import Doorbell
 from esx.store.errors import StoreFailed
 from esx.store.reading import Reader
+from esx.store.relation import detect_layout
 from esx.store.silence import Watch
 from esx.store.tail import Tails
 
@@ -21,11 +21,14 @@ if TYPE_CHECKING:
 class Base:
     """The connections of a store. Facets borrow one for each of their methods."""
 
-    def __init__(self, pool: Pool, connector: Connector, *, retry_for: float, read_only: bool) -> None:
+    def __init__(
+        self, pool: Pool, connector: Connector, *, retry_for: float, read_only: bool, store: str | None = None
+    ) -> None:
         self._pool = pool
         self._connector = connector
         self._patience = retry_for
         self._read_only = read_only
+        self._store = store
         self._parts: tuple[Layout, Appender, Reader] | None = None
         self._closed = False
         self._doorbell = Doorbell(connector, "new_events")
@@ -66,7 +69,8 @@ class Base:
 
     async def _tools(self, connection: Session) -> tuple[Layout, Appender, Reader]:
         if self._parts is None:
-            layout = await schema.detect_layout(connection)
+            layout = await detect_layout(connection, self._store)
+            self._doorbell.table = layout.base_oid
             self._parts = (layout, Appender(layout), Reader(layout))
         return self._parts
 

@@ -9,6 +9,7 @@ from esx.store.bulk_export import Export, settle
 from esx.store.bulk_import import Imported, Importer
 from esx.store.erase import Eraser
 from esx.store.facets.base import Base
+from esx.store.relation import check_order
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
@@ -31,6 +32,7 @@ class Bulk(Base):
         """
         async with self._writing() as connection:
             layout, _, _ = await self._tools(connection)
+            layout.check_appends()
             return await bulk.copy_in(connection, layout, rows)
 
     async def import_ndjson(
@@ -55,6 +57,7 @@ class Bulk(Base):
         """
         async with self._writing() as connection:
             layout, _, _ = await self._tools(connection)
+        layout.check_appends()
         importer = Importer(
             self._connection, layout, keep_global_seq=keep_global_seq, renumber=renumber, on_progress=on_progress
         )
@@ -65,10 +68,12 @@ class Bulk(Base):
 
         Nothing can appear any more at or below that position: writers that are open now are waited for, up to
         `patience` seconds, and after that the export ends before the first gap that they may fill. Iterate over
-        the result for pieces of bytes; memory stays the same at any size.
+        the result for pieces of bytes; memory stays the same at any size. Raises OrderUnknown where there is no such
+        position.
         """
         async with self._connection() as connection:
             layout, _, _ = await self._tools(connection)
+            await check_order(connection, layout)
             until, gap = await settle(connection, layout, after, patience)
         return Export(self._connection, layout, after=after, until=until, gap=gap, where=where)
 
@@ -116,6 +121,7 @@ class Bulk(Base):
         """
         async with self._writing() as connection:
             layout, _, _ = await self._tools(connection)
+            layout.check_appends()
             eraser = Eraser(connection, layout, prefix, mark)
             await eraser.look()
             return await eraser.delete(on_progress)

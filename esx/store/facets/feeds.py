@@ -10,12 +10,14 @@ from esx.store.facets.base import Base
 from esx.store.feed import Feed, find_end
 from esx.store.fence import advance_fence
 from esx.store.history import history_at
+from esx.store.relation import check_order
 from esx.store.scope import Scope
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from datetime import datetime
 
+    from esx.store.connection import Session
     from esx.store.feed import Seen
     from esx.store.layout import Layout
     from esx.store.model import Event
@@ -53,28 +55,32 @@ class Feeds(Base):
             return end.position
 
     async def feed(self, *, after: int = 0, where: Filter | None = None, page: int = _PAGE) -> Feed:
-        """Return the ordered feed after global_seq `after`, for those who want batches and its state."""
+        """Return the ordered feed after global_seq `after`, for those who want batches and its state.
+
+        Raises OrderUnknown where no position can be called safe.
+        """
         async with self._connection() as connection:
-            layout, _, _ = await self._tools(connection)
+            layout = await self._ordered(connection)
         return self._feed(layout, after=after, where=where, page=page)
 
     async def feed_from_end(self, *, where: Filter | None = None, page: int = _PAGE) -> Feed:
         """Return the ordered feed of everything that becomes visible from now on.
 
-        That includes events whose number is below the current head because their transaction was still open.
+        That includes events whose number is below the current head because their transaction was still open. Raises
+        OrderUnknown.
         """
         async with self._connection() as connection:
-            layout, _, _ = await self._tools(connection)
+            layout = await self._ordered(connection)
             end = await find_end(connection, layout)
         return self._feed(layout, after=end.position, where=where, page=page, skip=end.seen, settled=end.settled)
 
     async def feed_from_time(self, moment: datetime, *, where: Filter | None = None, page: int = _PAGE) -> Feed:
         """Return the ordered feed of the events created from `moment` on, as far as `locate` finds where they begin.
 
-        That includes every event that becomes visible from now on, also one whose number is lower.
+        That includes every event that becomes visible from now on, also one whose number is lower. Raises OrderUnknown.
         """
         async with self._connection() as connection:
-            layout, _, _ = await self._tools(connection)
+            layout = await self._ordered(connection)
             # First: what becomes visible after this is given, wherever it is.
             end = await find_end(connection, layout)
             first = (await locating.place_of_moment(connection, layout, Scope(None), moment)).first
@@ -82,6 +88,12 @@ class Feeds(Base):
         if first is not None:
             after, skip = min(first - 1, after), skip.below(first)
         return self._feed(layout, after=after, where=where, page=page, skip=skip, settled=end.settled)
+
+    async def _ordered(self, connection: Session) -> Layout:
+        """Return the layout of a table with an order to follow; raises OrderUnknown."""
+        layout, _, _ = await self._tools(connection)
+        await check_order(connection, layout)
+        return layout
 
     def _feed(
         self,
@@ -117,6 +129,7 @@ class Feeds(Base):
         """Yield every event after global_seq `after` once and in order: a catch-up subscription that goes on.
 
         `stream` and `event_type` are globs, `where` is a JSONPath over data (``$metadata`` is the metadata).
+        Raises OrderUnknown where no position can be called safe.
         """
         feed = await self.feed(after=after, where=Filter(stream, event_type, where))
         async for batch in feed.follow():

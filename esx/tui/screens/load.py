@@ -189,6 +189,11 @@ class LoadPane(Pane):
         """Start the test that the form describes."""
         if self.running or self._run_load is None:
             return
+        database = self.link.database
+        if database is not None and database.store is not None:
+            to = visible(database.store, limit=200)
+            self.notify(f"a load test goes to the table events, not to {to}", severity="error", markup=False)
+            return
         form = self.query_one(LoadForm)
         try:
             options = form.options()
