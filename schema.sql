@@ -166,26 +166,13 @@ CREATE TABLE IF NOT EXISTS consumers (
 );
 
 -- The projections among them, under the name that they have always had: for whoever was given rights to it, and for an
--- older esx.  It can be written to like a table.
+-- older esx.  It can be written to like a table; what it may do is what its owner may do to the table.
 DO $$
-DECLARE
-    given RECORD;
 BEGIN
     IF to_regclass(quote_ident(current_schema()) || '.projections') IS NULL THEN
         CREATE VIEW projections AS
             SELECT name, id, position, paused, last_error, updated_at, history FROM consumers WHERE kind = 'projection'
             WITH CASCADED CHECK OPTION;
-        FOR given IN
-            SELECT acl.privilege_type AS right, acl.is_grantable, pg_get_userbyid(c.relowner) AS owner,
-                   CASE acl.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(acl.grantee)) END AS grantee
-            FROM pg_class c, aclexplode(c.relacl) acl
-            WHERE c.oid = 'consumers'::regclass AND acl.grantee <> c.relowner
-              AND acl.privilege_type IN ('SELECT', 'INSERT', 'UPDATE', 'DELETE')
-        LOOP
-            EXECUTE format('GRANT %s ON projections TO %s', given.right, given.grantee)
-                    || CASE WHEN given.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END;
-        END LOOP;
-        -- What the view may do is what its owner may do to the table.
         EXECUTE format('ALTER VIEW projections OWNER TO %I',
                        (SELECT pg_get_userbyid(relowner) FROM pg_class WHERE oid = 'consumers'::regclass));
     END IF;
@@ -214,11 +201,34 @@ CREATE TABLE IF NOT EXISTS feed_fence (
 
 -- What esx itself has erased (`esx load clean`), a row a batch: readers that were given these events do not miss them.
 CREATE TABLE IF NOT EXISTS erased_events (
-    last        BIGINT      PRIMARY KEY,
+    last        BIGINT      NOT NULL,
+    id          BIGINT      NOT NULL GENERATED ALWAYS AS IDENTITY,
     first       BIGINT      NOT NULL,
     numbers     INT8MULTIRANGE NOT NULL,
-    erased_at   TIMESTAMPTZ NOT NULL DEFAULT now()
+    erased_at   TIMESTAMPTZ NOT NULL DEFAULT now(),
+    PRIMARY KEY (last, id)
 );
+
+-- Whoever could do without these so far can do with them: to begin with, the rights to them are those to the older ones.
+DO $$
+DECLARE
+    given RECORD;
+BEGIN
+    FOR given IN
+        SELECT acl.privilege_type AS what, made.name, acl.is_grantable AS further,
+               CASE acl.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(acl.grantee)) END AS whom
+        FROM (VALUES ('projections', 'consumers', '{SELECT,INSERT,UPDATE,DELETE}'::text[]),
+                     ('erased_events', 'events', '{SELECT}'), ('feed_fence', 'events', '{SELECT}')) made (name, older, rights)
+        JOIN pg_class c ON c.oid = made.older::regclass
+        JOIN pg_class n ON n.oid = made.name::regclass AND n.relacl IS NULL
+        CROSS JOIN aclexplode(c.relacl) acl
+        WHERE acl.privilege_type = ANY (made.rights) AND acl.grantee <> c.relowner
+    LOOP
+        EXECUTE format('GRANT %s ON %I TO %s', given.what, given.name, given.whom)
+                || CASE WHEN given.further THEN ' WITH GRANT OPTION' ELSE '' END;
+    END LOOP;
+END
+$$;
 
 CREATE TABLE IF NOT EXISTS esx_schema (
     one         BOOLEAN     PRIMARY KEY DEFAULT true CHECK (one),

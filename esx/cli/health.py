@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from esx.store import EventStore, ProjectionStatus
     from esx.store.barrier import Writer
     from esx.store.health import Health
+    from esx.store.history import Difference
 
 _MANY = 100
 """With fewer events, empty pages would count for more than what is in them."""
@@ -30,7 +31,8 @@ def command(dsn: str | None, as_json: bool) -> None:
 
     Head, safe position, writers in flight, projections and their lag, notification, and sizes. What is wrong, and its
     remedy, is what `esx doctor` tells. With --json it is one object; estimated_events is an estimate, head the highest
-    visible number unless head_exact, and projections null where this user may not read them.
+    visible number unless head_exact, and projections null where this user may not read them. A projection's history is
+    null while the store holds what it has read; else it says how the two differ.
     """
 
     async def work(store: EventStore) -> None:
@@ -96,6 +98,7 @@ def _projection(status: ProjectionStatus) -> dict[str, Any]:
     return {
         "name": status.name,
         "position": status.position,
+        "beyond_head": status.beyond,
         "lag": status.lag,
         "lag_exact": status.lag_exact,
         "lag_seconds": status.lag_seconds,
@@ -103,9 +106,14 @@ def _projection(status: ProjectionStatus) -> dict[str, Any]:
         "paused": status.paused,
         "pid": None if status.owner is None else status.owner.pid,
         "held_by": [_writer(writer) for writer in status.held_by],
+        "history": None if status.difference is None else _difference(status.difference),
         "last_error": status.last_error,
         "updated_at": _time(status.updated_at),
     }
+
+
+def _difference(difference: Difference) -> dict[str, Any]:
+    return {"kind": str(difference.kind), "missing": list(difference.missing), "reason": difference.reason}
 
 
 def _time(moment: datetime | None) -> str | None:
@@ -139,10 +147,14 @@ def _as_text(health: Health, safe: int, projections: list[ProjectionStatus] | No
     for status in projections:
         doing = "paused" if status.paused else f"pid {status.owner.pid}" if status.owner else "not running"
         behind = f"{'' if status.lag_exact else '~'}{status.lag} behind"
-        if status.lag:
+        if status.beyond:
+            behind = f"{status.beyond} beyond the head"
+        elif status.lag:
             behind += f" ({lapse(status.lag_seconds)})"
         lines.append(f"               {status.name}: at {status.position}, {behind}, {doing}")
-        if status.last_error:
+        if status.difference is not None:
+            lines.append(f"                 {status.difference}")
+        elif status.last_error:
             lines.append(f"                 stopped at the next event: {status.last_error}")
         lines += [f"                 held back by {writer.who}" for writer in status.held_by]
     return lines

@@ -462,7 +462,8 @@ def on_standby(connection: asyncpg.Connection, layout: Layout) -> bool:
 
 async def keeps_timestamps(connection: asyncpg.Connection, layout: Layout) -> bool:
     """Return whether the server keeps the times of commits, and the rows tell of theirs, as those of a view do not."""
-    return not layout.is_view and bool(await connection.fetchval("SELECT current_setting('track_commit_timestamp')::bool"))
+    kept: bool = await connection.fetchval("SELECT current_setting('track_commit_timestamp')::bool")
+    return kept and not layout.is_view
 
 
 async def committed_at(connection: asyncpg.Connection, layout: Layout, global_seq: int) -> datetime | None:

@@ -1,7 +1,8 @@
 """Deleting the events of a load test: bounded batches, and only what is marked as belonging to it.
 
 The table is append-only for everybody else. What is deleted leaves dead gaps in global_seq, which the feed passes
-like those of rolled-back transactions.
+like those of rolled-back transactions. It is noted in the table erased_events, with the events and in one statement, so
+that a reader that was given them does not take its history for another one (see history.py).
 """
 
 from __future__ import annotations
@@ -86,9 +87,14 @@ class Eraser:
         """Delete what carries the mark, a batch a transaction, and return how many events are gone."""
         # From where the last batch ended: what is deleted stays in the index until vacuum, and to step over it
         # again each time would take ever longer.
+        noted = (
+            ", noted AS (INSERT INTO erased_events (first, last, numbers) SELECT min(global_seq), max(global_seq), "
+            "range_agg(int8range(global_seq, global_seq, '[]')) FROM gone HAVING count(*) > 0)"
+        )
         statement = (
             f"WITH page AS ({self._page}), gone AS (DELETE FROM {self._layout.table} e USING page p "
-            "WHERE e.stream_id = p.stream_id AND e.stream_seq = p.stream_seq AND p.own RETURNING 1) "
+            "WHERE e.stream_id = p.stream_id AND e.stream_seq = p.stream_seq AND p.own RETURNING e.global_seq)"
+            f"{noted if await self._may_note() else ''} "
             "SELECT (SELECT count(*) FROM gone), (SELECT count(*) FROM page), last.stream_id, last.stream_seq "
             "FROM (SELECT stream_id, stream_seq FROM page ORDER BY stream_id DESC, stream_seq DESC LIMIT 1) last"
         )
@@ -105,6 +111,11 @@ class Eraser:
         if self._layout.lockable:
             await self._delete_locks()
         return deleted
+
+    async def _may_note(self) -> bool:
+        """Return whether there is the table to note it in, which a store of an older esx lacks, and this user may."""
+        asked = "SELECT coalesce(has_table_privilege(to_regclass('erased_events')::oid, 'INSERT'), false)"
+        return bool(await self._connection.fetchval(asked))
 
     async def _delete_locks(self) -> None:
         """Delete the rows on which the writers of these streams queued."""

@@ -178,6 +178,10 @@ class Difference:
     missing: tuple[int, ...]
     reason: str
 
+    def __str__(self) -> str:
+        told = {Kind.CHANGED: "another history: ", Kind.ERASED: "the same history, but "}
+        return f"{told.get(self.kind, '')}{self.reason}"
+
     def error(self, position: int, *, projection: str | None = None) -> HistoryChanged:
         """Return the error for a reader at `position`; `projection` is its name if it is one."""
         erased = self.missing if self.kind is Kind.ERASED else ()
@@ -300,10 +304,28 @@ async def compare(
     `position` is where the reader stands, if not where its history ends. What its history tells of beyond it, the
     reader is to be given again, so it does not matter.
     """
-    here = await look(connection)
+    return await compare_here(connection, layout, await look(connection), history, position)
+
+
+async def compare_here(
+    connection: asyncpg.Connection, layout: Layout, here: Here, history: History, position: int | None = None
+) -> Difference | None:
+    """Do as `compare` does, where what the connection leads to is known."""
     at = history.position if position is None else position
     known = _up_to(history, at)
     return _judge(known, at, here, await _read_facts(connection, layout, here, known))
+
+
+async def compare_kept(
+    connection: asyncpg.Connection, layout: Layout, here: Here, kept: str | None, position: int
+) -> Difference | None:
+    """Compare what is kept beside a checkpoint, as JSON; where nothing is, the position must not be beyond the head."""
+    try:
+        history = History(here.server, position, position, 0) if kept is None else History.from_json(kept)
+    except ValueError:
+        head = (await _read_facts(connection, layout, here, History(here.server, position, position, 0))).head
+        return Difference(Kind.CHANGED, head, (), "what is kept of its history cannot be read")
+    return await compare_here(connection, layout, here, history, position)
 
 
 def _up_to(history: History, position: int) -> History:

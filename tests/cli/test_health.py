@@ -57,7 +57,7 @@ async def test_what_a_user_who_may_only_read_events_may_know(dsn18: str, store18
     await role.grant("SELECT ON events")
     done = esx("health", "--json", "-d", role.dsn(dsn18))
     assert done.returncode == 0, done.stderr
-    assert "permission denied for table projections" in done.stderr
+    assert "permission denied for view projections" in done.stderr
     figures = json.loads(done.stdout)
     assert (figures["head"], figures["head_exact"], figures["projections"]) == (4, False, None)
     shown = esx("health", "-d", role.dsn(dsn18)).stdout

@@ -155,8 +155,7 @@ async def test_a_position_from_elsewhere(store: EventStore, sql: asyncpg.Connect
 async def test_what_esx_noted_as_erased_is_not_missed(store: EventStore, sql: asyncpg.Connection) -> None:
     known = await known_of(sql, await fill(store, 40))
     await sql.execute(
-        "CREATE TABLE IF NOT EXISTS erased_events (first bigint, last bigint, numbers int8multirange);"
-        "INSERT INTO erased_events VALUES (3, 32, '{[3,4), [30,33)}');"
+        "INSERT INTO erased_events (first, last, numbers) VALUES (3, 32, '{[3,4), [30,33)}');"
         "DELETE FROM events WHERE global_seq IN (3, 30, 31, 32)"
     )
     assert await compare(sql, LAYOUT, known) is None

@@ -46,8 +46,9 @@ class Projections(Base):
         At any other error the batch is rolled back and handled event by event; the event that fails then stops the
         projection. The filter is that of `subscribe`.
 
-        Raises ProjectionFailed, InvalidQuery for a filter that makes no sense, OrderUnknown where no position can be
-        called safe, and StoreUnavailable if the store is closed or cannot be reached at the start.
+        Raises ProjectionFailed, HistoryChanged where the store is found to hold another history than was handled, or
+        one without events that were in it, OrderUnknown where no position can be called safe, InvalidQuery for a filter
+        that makes no sense, and StoreUnavailable if the store is closed or cannot be reached at the start.
         """
 
         async def each(connection: asyncpg.Connection, events: Sequence[Event]) -> None:
@@ -89,6 +90,7 @@ class Projections(Base):
             name,
             handler,
             connector=self._connector,
+            layout=layout,
             watch=self._watch,
             make_feed=lambda lend, after: Feed(lend, self._doorbell, layout, after=after, where=chosen, page=batch),
             lend=self._connection,
@@ -130,6 +132,19 @@ class Projections(Base):
         """
         async with self._writing() as connection:
             await projection_table.reset(connection, name, to, clear)
+
+    async def accept_history(self, name: str) -> None:
+        """Let a projection that ended with HistoryChanged go on at its position, with what the store holds now.
+
+        For one who has looked, after events were erased on purpose, or a restore that was checked. Nothing is handled
+        again and nothing undone: events of the history that is there now, up to the position, are skipped where they
+        were not handled, and what the read model has of events that are gone stays. To rebuild, use
+        `reset_projection`. Raises UnknownProjection, and HistoryChanged while the position is beyond the head, since
+        then the next events would be skipped as well.
+        """
+        async with self._writing() as connection:
+            layout, _, _ = await self._tools(connection)
+            await projection_table.accept(connection, layout, name)
 
     async def delete_projection(self, name: str) -> None:
         """Forget a projection that is no longer run; its read model stays. A running instance ends in ProjectionFailed.

@@ -272,7 +272,9 @@ class HealthPane(Pane):
             lags = self._lags.setdefault(projection.name, deque(maxlen=_READINGS))
             lags.append(projection.lag)
             lines.append(("", _projection_line(projection, lags, max(box.content_size.width, 60)), _state(projection)))
-            if projection.last_error:
+            if projection.difference is not None:
+                lines.append(("", f"  {projection.difference}", _BAD))
+            elif projection.last_error:
                 lines.append(
                     ("", f"  stopped at the event after {projection.position:,}: {projection.last_error}", _BAD)
                 )
@@ -301,6 +303,8 @@ def _projection_line(projection: ProjectionStatus, lags: Iterable[int], width: i
     room = max(width - 78, 0)
     name = fit(visible(projection.name, limit=200), 20 + room // 3)
     late = f"{'' if projection.lag_exact else '~'}{projection.lag:,} behind"
+    if projection.beyond:
+        late = f"{projection.beyond:,} beyond head"
     age = lapse(projection.lag_seconds) if projection.lag else ""
     doing = "paused" if projection.paused else "running" if projection.active else "not running"
     if projection.owner is not None:
@@ -310,7 +314,7 @@ def _projection_line(projection: ProjectionStatus, lags: Iterable[int], width: i
 
 
 def _state(projection: ProjectionStatus) -> str:
-    if projection.last_error:
+    if projection.last_error or projection.difference is not None:
         return _BAD
     return "" if projection.active and not projection.paused else _WARNING
 
