@@ -12,7 +12,8 @@ import asyncpg
 from esx.store.doctor.finding import About, duration, literal, shown
 from esx.store.driver import first_line
 from esx.store.history import Kind
-from esx.store.relation import detect_layout, schema_sql
+from esx.store.relation import detect_layout
+from esx.store.schema import schema_sql
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
