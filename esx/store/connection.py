@@ -14,12 +14,13 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import asyncpg
 from asyncpg.protocol.protocol import BaseProtocol
 
+from esx.store.driver import DRIVER_ERRORS
 from esx.store.errors import StoreFailed, StoreUnavailable
 from esx.store.model import Notification
 from esx.store.pool import Pool
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Coroutine, Mapping
     from datetime import datetime
 
     from asyncpg.prepared_stmt import PreparedStatement
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 _EXAMINATION = 1.0
 _GLANCES = 5
 _ONE_ROW = "SELECT 1"
+_CLOSE_PATIENCE = 1.0
 # Of what a small append costs the client, asyncpg's layers above its protocol are an eighth. What they do besides, such
 # as reading the schema anew for composite types, no statement here needs. The protocol is no public interface: an
 # asyncpg whose method is another is used from above.
@@ -91,6 +93,28 @@ class Session(asyncpg.Connection):
             if self.is_in_transaction():
                 raise
             return await self.fetchrow(query, *arguments)
+
+    async def copy_from_query(self, *what: Any, **how: Any) -> str:
+        """Do as asyncpg does."""
+        return await self._copied(super().copy_from_query(*what, **how))
+
+    async def copy_to_table(self, *what: Any, **how: Any) -> str:
+        """Do as asyncpg does."""
+        return await self._copied(super().copy_to_table(*what, **how))
+
+    async def copy_records_to_table(self, *what: Any, **how: Any) -> str:
+        """Do as asyncpg does."""
+        return await self._copied(super().copy_records_to_table(*what, **how))
+
+    async def _copied(self, copying: Coroutine[Any, Any, str]) -> str:
+        try:
+            return await copying
+        except asyncpg.InternalClientError:
+            # The server has said that it ends the session, and has not done so yet. asyncpg then gives up a future
+            # that it has not begun to wait for, and terminated, would leave its failure to nobody.
+            with contextlib.suppress(*DRIVER_ERRORS, OSError):
+                await self.close(timeout=_CLOSE_PATIENCE)
+            raise
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from typing import TYPE_CHECKING
 
+from esx.store.background import keep_running
 from esx.store.driver import DRIVER_ERRORS, first_line, is_connection_loss
 
 if TYPE_CHECKING:
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
     from esx.store.connection import Connector
 
+_log = logging.getLogger("esx.doorbell")
 _HEARTBEAT = 15.0
 _HEARTBEAT_TIMEOUT = 5.0
 _FIRST_RETRY = 0.1
@@ -56,7 +59,7 @@ class Doorbell:
     async def start(self) -> None:
         """Start listening in the background and return once the first attempt has succeeded or failed."""
         if self._task is None:
-            self._task = asyncio.create_task(self._run(), name="esx-doorbell")
+            self._task = keep_running(self._run, "esx-doorbell")
         await self._first_try.wait()
 
     async def close(self) -> None:
@@ -115,8 +118,10 @@ class Doorbell:
             try:
                 await self._listen()
                 pause = _FIRST_RETRY
-            except (*DRIVER_ERRORS, OSError, ValueError) as error:
+            except Exception as error:
                 self.problem = first_line(error)
+                if not isinstance(error, (*DRIVER_ERRORS, OSError, ValueError)):
+                    _log.exception("listening failed, and begins again in %.1f s", _LAST_RETRY)
                 if not is_connection_loss(error):
                     pause = _LAST_RETRY
             finally:

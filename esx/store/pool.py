@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
-from esx.store.driver import as_store_error, given_up, is_connection_loss
+from esx.store.background import tell_failure
+from esx.store.driver import DRIVER_ERRORS, as_store_error, given_up, is_connection_loss
 from esx.store.errors import EsxError, StoreClosed
 
 if TYPE_CHECKING:
@@ -173,11 +174,12 @@ class Pool:
 
     def _settle(self, connection: Session) -> None:
         """Give back a connection whose work was cut short, once PostgreSQL has seen that too."""
-        task = asyncio.ensure_future(_at_rest(connection))
+        task = asyncio.create_task(_at_rest(connection), name="esx-settle")
         self._settling.add(task)
 
         def done(task: asyncio.Task[bool]) -> None:
             self._settling.discard(task)
+            tell_failure(task)
             failed = task.cancelled() or task.exception() is not None
             self._give_back(connection, broken=failed or not task.result())
 
@@ -224,7 +226,7 @@ async def _at_rest(connection: Session) -> bool:
                     await asyncio.sleep(_REST_PAUSE)
                 else:
                     return True
-    except Exception:
+    except (*DRIVER_ERRORS, OSError):
         return False
     return False
 

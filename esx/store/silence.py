@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import asyncpg
 from asyncpg.protocol.protocol import PreparedStatementState
 
+from esx.store.background import keep_running
 from esx.store.driver import DRIVER_ERRORS, is_connection_loss
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class Watch:
 
     def start(self) -> None:
         """Watch in the background."""
-        self._task = asyncio.create_task(self._run(), name="esx-watch")
+        self._task = keep_running(self._run, "esx-watch")
 
     def stop(self) -> None:
         """Watch no more."""

@@ -13,8 +13,6 @@ import contextlib
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from esx.store.errors import EsxError
-
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Hashable, Iterator
 
@@ -107,7 +105,7 @@ class Tail:
 
     def __init__(self, source: Source) -> None:
         self.members: set[Member] = set()
-        self.failure: EsxError | None = None
+        self.failure: Exception | None = None
         """What ended it, if something did."""
         self.first = 0
         """The place of the oldest batch that is kept, counted from the start."""
@@ -191,7 +189,8 @@ class Tail:
                     while not any(member.place >= self.end for member in self.members):
                         self._wanted.clear()
                         await self._wanted.wait()
-        except EsxError as error:
+        except Exception as error:
+            # Whatever it is: the members raise it.
             self.failure = error
         finally:
             self.wake()

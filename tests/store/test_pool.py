@@ -1,19 +1,24 @@
-"""Lending connections: never more than agreed, never a broken one, and nobody waits for ever."""
+"""Lending connections: never more than agreed, never a broken one, in turn, and nobody waits for ever."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING
 
 import asyncpg
 import pytest
 
-from esx.store import StoreUnavailable
+from esx import EventStore, NewEvent, StoreUnavailable
 from esx.store.connection import Connector
 from esx.store.pool import Pool
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from esx.store.connection import Session
+
+_DEADLINE = 20.0
 
 
 @pytest.fixture
@@ -114,3 +119,204 @@ async def test_a_statement_kept_prepared_outlives_a_change_of_its_table(pool: Po
         assert tuple(await connection.repeat("SELECT * FROM kept") or ()) == (1,)
         await connection.execute("ALTER TABLE kept ADD COLUMN m text DEFAULT 'x'")
         assert tuple(await connection.repeat("SELECT * FROM kept") or ()) == (1, "x")
+
+
+async def in_turn(turn: Callable[[int], Awaitable[object]], tasks: int, turns: int) -> list[int]:
+    """Let so many tasks take turns, each as often as it can, until all have had `turns` together; return how many each.
+
+    They stop together, so how fast they are changes nothing.
+    """
+    counts = [0] * tasks
+    done = 0
+
+    async def loop(number: int) -> None:
+        nonlocal done
+        while done < turns:
+            await turn(number)
+            if done < turns:
+                done += 1
+                counts[number] += 1
+
+    await asyncio.gather(*(loop(number) for number in range(tasks)))
+    return counts
+
+
+@pytest.mark.parametrize("tasks", [64, 1000])
+async def test_every_task_that_appends_through_one_store_has_its_share(dsn: str, tasks: int) -> None:
+    # Once appends are grouped, this has to ask for `grouped=False`: it is about those that are sent one by one.
+    async with EventStore.connect(dsn) as store:
+
+        async def append(number: int) -> None:
+            await store.append(f"s-{number}", [NewEvent("T")])
+
+        counts = await in_turn(append, tasks, 6 * tasks)
+    assert min(counts) >= sum(counts) / tasks / 4
+
+
+async def test_every_task_that_reads_has_its_share(dsn18: str) -> None:
+    async with EventStore.connect(dsn18, max_connections=1) as store:
+        counts = await in_turn(lambda _: store.read_page("s"), 20, 400)
+    assert min(counts) >= 5
+
+
+async def test_a_connection_goes_to_whoever_has_waited_longest(dsn18: str) -> None:
+    pool = Pool(Connector(dsn18, "test").open, 1, "here")
+    served = []
+
+    async def once(name: str) -> None:
+        with pool.idle() or await pool.taken():
+            served.append(name)
+
+    async with asyncio.timeout(_DEADLINE):
+        async with pool.lend():
+            waiting = [asyncio.create_task(once(name)) for name in "abc"]
+            await asyncio.sleep(0)
+        # Who asks now asks later than they did, though the connection has just come back.
+        assert pool.idle() is None
+        await once("d")
+        await asyncio.gather(*waiting)
+    assert served == ["a", "b", "c", "d"]
+    pool.terminate()
+
+
+async def test_a_waiter_that_is_gone_costs_no_connection(dsn18: str) -> None:
+    pool = Pool(Connector(dsn18, "test").open, 1, "here")
+    async with asyncio.timeout(_DEADLINE):
+        async with pool.lend():
+            dropped = pool._take()
+            dropped.send(None)
+            dropped.close()
+            cancelled = [asyncio.create_task(pid(pool)) for _ in range(3)]
+            await asyncio.sleep(0)
+            for task in cancelled[:2]:
+                task.cancel()
+            await asyncio.gather(*cancelled[:2], return_exceptions=True)
+            assert len(pool._waiting) == 1
+        # In the moment of being handed the connection.
+        cancelled[2].cancel()
+        assert await pid(pool)
+    assert (len(pool._idle), len(pool._lent), pool._room) == (1, 0, 0)
+    pool.terminate()
+
+
+async def test_one_whose_connection_is_lost_on_its_way_is_still_the_next(dsn18: str) -> None:
+    pool = Pool(Connector(dsn18, "test").open, 1, "here")
+    served = []
+
+    async def once(name: str) -> None:
+        async with pool.lend() as connection:
+            assert await connection.fetchval("SELECT true")
+            served.append(name)
+
+    async with asyncio.timeout(_DEADLINE):
+        async with pool.lend() as connection:
+            waiting = [asyncio.create_task(once(name)) for name in "ab"]
+            await asyncio.sleep(0)
+        connection.terminate()
+        await asyncio.gather(*waiting)
+    assert served == ["a", "b"]
+    pool.terminate()
+
+
+async def test_callers_who_give_up_before_a_connection_is_open_get_one_in_the_end(dsn18: str) -> None:
+    pool = Pool(Connector(dsn18, "test").open, 1, "here")
+    async with asyncio.timeout(_DEADLINE):
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(0.001):
+                    async with pool.lend():
+                        break
+    pool.terminate()
+
+
+class Opener:
+    """Opens connections, or fails to once `failing`, each time when told to."""
+
+    def __init__(self, dsn: str) -> None:
+        self._connector = Connector(dsn, "test")
+        self.failing = False
+        self.attempts = 0
+        self.told = asyncio.Event()
+
+    async def open(self) -> Session:
+        if not self.failing:
+            return await self._connector.open()
+        self.attempts += 1
+        await self.told.wait()
+        raise OSError("nobody there")
+
+
+async def test_where_nothing_can_be_opened_all_who_wait_hear_of_it_at_once(dsn18: str) -> None:
+    opener = Opener(dsn18)
+    opener.failing = True
+    pool = Pool(opener.open, 3, "here")
+    async with asyncio.timeout(_DEADLINE):
+        waiting = [asyncio.create_task(pid(pool)) for _ in range(20)]
+        while opener.attempts < 3:
+            await asyncio.sleep(0)
+        opener.told.set()
+        for outcome in await asyncio.gather(*waiting, return_exceptions=True):
+            assert isinstance(outcome, StoreUnavailable)
+        # Each attempt may take long: nobody is to wait for those of others, one after the other.
+        assert opener.attempts == 3
+        opener.failing = False
+        assert await pid(pool)
+    pool.terminate()
+
+
+async def test_where_no_more_can_be_opened_those_there_are_go_round(dsn18: str) -> None:
+    opener = Opener(dsn18)
+    opener.told.set()
+    pool = Pool(opener.open, 3, "here")
+    async with asyncio.timeout(_DEADLINE), pool.lend():
+        opener.failing = True
+        outcomes = await asyncio.gather(*(pid(pool) for _ in range(5)), return_exceptions=True)
+        assert all(isinstance(outcome, StoreUnavailable) for outcome in outcomes)
+        opener.failing = False
+        assert await pid(pool)
+    pool.terminate()
+
+
+async def test_a_connection_that_is_in_a_transaction_still_is_not_used_again(pool: Pool, dsn18: str) -> None:
+    other = await asyncpg.connect(dsn18)
+    await other.execute("CREATE TABLE held (n int)")
+    async with pool.lend() as connection:
+        left = connection.get_server_pid()
+        await connection.execute("BEGIN")
+        await connection.execute("LOCK TABLE held")
+    async with asyncio.timeout(_DEADLINE):
+        assert await pid(pool) != left
+        # With the session its lock goes, too.
+        await other.execute("INSERT INTO held VALUES (1)")
+    await other.close()
+
+
+async def test_a_connection_whose_transaction_was_cut_short_before_it_began_is_not_used_again(pool: Pool) -> None:
+    async with asyncio.timeout(_DEADLINE):
+        async with pool.lend() as connection:
+            slow = asyncio.create_task(connection.execute("SELECT pg_sleep(60)"))
+            await asyncio.sleep(0)
+            slow.cancel()
+            # It waits for the one before it to be cancelled, and asyncpg takes it for begun.
+            beginning = asyncio.create_task(connection.transaction().start())
+            await asyncio.sleep(0)
+            beginning.cancel()
+            await asyncio.gather(slow, beginning, return_exceptions=True)
+            await connection.execute("SELECT 1")
+        async with pool.lend() as connection, connection.transaction():
+            await connection.execute("SELECT 1")
+
+
+async def test_a_store_that_cannot_be_opened_leaves_no_connection_behind(dsn18: str) -> None:
+    other = await asyncpg.connect(dsn18)
+    opening = asyncio.ensure_future(EventStore.connect(dsn18, application_name="given-up").__aenter__())
+    async with asyncio.timeout(_DEADLINE):
+        await asyncio.sleep(0)
+        opening.cancel()
+        await asyncio.gather(opening, return_exceptions=True)
+        tasks = {task for task in asyncio.all_tasks() if "Connector._open" in repr(task)}
+        assert tasks
+        await asyncio.wait(tasks)
+        while await other.fetchval("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'given-up'"):
+            await asyncio.sleep(0.01)
+    await other.close()
