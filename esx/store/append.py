@@ -19,6 +19,7 @@ from uuid import UUID
 import asyncpg
 
 from esx.store.errors import EventIdsReused, InvalidEvent, StoreFailed, WrongVersion
+from esx.store.judge import ids_unique, same_place, still_judges
 from esx.store.model import (
     ANY,
     NO_STREAM,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from esx.store.connection import Session
+    from esx.store.judge import Judge
     from esx.store.layout import Layout
     from esx.store.model import ExpectedVersion, NewEvent
 
@@ -42,7 +44,7 @@ if TYPE_CHECKING:
 _SHORT = """
     INSERT INTO {table} (stream_id, stream_seq, event_type, data, metadata{event_id_column})
     SELECT $1, stream.version + 1, $4, $5::jsonb, $6::jsonb{event_id_one}
-    FROM ({version}) stream WHERE stream.version BETWEEN $2::bigint AND $3::bigint
+    FROM ({version}) stream WHERE stream.version BETWEEN $2::bigint AND $3::bigint AND {holds}
     RETURNING stream_seq - 1, global_seq
 """
 _HEAD = """
@@ -62,7 +64,7 @@ _ONE = (
     _HEAD
     + """
     SELECT $1, stream.version + 1, $4, $5::jsonb, $6::jsonb{event_id_one}
-    FROM stream WHERE stream.version BETWEEN $2::bigint AND $3::bigint
+    FROM stream WHERE stream.version BETWEEN $2::bigint AND $3::bigint AND {holds}
 """
     + _TAIL
 )
@@ -73,12 +75,13 @@ _MANY = (
     SELECT $1, stream.version + new.ord, new.event_type, new.data, new.metadata{event_id_many}
     FROM stream, unnest($4::text[], $5::jsonb[], $6::jsonb[], $7::uuid[])
          WITH ORDINALITY AS new (event_type, data, metadata, event_id, ord)
-    WHERE stream.version BETWEEN $2::bigint AND $3::bigint
+    WHERE stream.version BETWEEN $2::bigint AND $3::bigint AND {holds}
     ORDER BY new.ord
 """
     + _TAIL
 )
-_ANY_VERSION = (-1, 2**63 - 2)
+_HIGHEST = 2**63 - 1
+_ANY_VERSION = (-1, _HIGHEST - 1)
 _ANY_RETRIES = 1000
 _PAUSE = 0.002
 _SURPRISES = 20
@@ -87,10 +90,14 @@ REFUSALS = (asyncpg.DataError, asyncpg.ProgramLimitExceededError)
 
 
 class Appender:
-    """Appends to one events table. Stateless but for its statements: share it between connections."""
+    """Appends to one events table. Stateless but for its statements: share it between connections.
 
-    def __init__(self, layout: Layout) -> None:
+    `judge` is what decides between two writers of the table; without one nothing can be appended.
+    """
+
+    def __init__(self, layout: Layout, judge: Judge | None) -> None:
         self._layout = layout
+        self.judge = judge
         has_id = layout.event_id is not None
         id_at = (
             f"(SELECT e.{layout.event_id} FROM {layout.table} e "
@@ -99,28 +106,47 @@ class Appender:
             else "NULL::uuid"
         )
         self._has_id = has_id
-        versions = {
-            Strategy.CONDITIONAL: layout.version(),
-            # A function sees what was committed while it waited for the lock; a subquery would not.
-            Strategy.ROW_LOCK: "SELECT esx_lock_stream($1) AS version",
-        }
-        statements = {
-            strategy: {
+        # A stream whose events all have numbers below 0 is none that esx writes, and none without events either.
+        state = (
+            "SELECT coalesce(max(e.stream_seq), -1) AS version, coalesce(max(e.stream_seq) < 0, false) AS below "
+            f"FROM {layout.table} e WHERE e.stream_id = $1"
+        )
+        # A function sees what was committed while it waited for the lock; a subquery would not.
+        locked_state = (
+            "SELECT l.version, l.version = -1 AND EXISTS "
+            f"(SELECT FROM {layout.table} e WHERE e.stream_id = $1) AS below "
+            "FROM (SELECT esx_lock_stream($1) AS version) l"
+        )
+        holds = "false" if judge is None else f"NOT stream.below AND {still_judges(layout, judge)}"
+        # What is sent once more, and suits any version, is recognised by its event ids alone.
+        holds_again = f"{holds} AND {ids_unique(layout)}"
+
+        def statements(version: str, short: str, holds: str) -> dict[bool, str]:
+            """Return them by whether it is a batch."""
+            return {
                 many: template.format(
                     version=version,
                     table=layout.table,
                     id_at=id_at,
+                    holds=holds,
                     event_id_column=f", {layout.event_id}" if has_id else "",
                     event_id_one=", $7::uuid" if has_id else "",
                     event_id_many=", new.event_id" if has_id else "",
                 )
-                for many, template in ((False, _SHORT if strategy is Strategy.CONDITIONAL else _ONE), (True, _MANY))
+                for many, template in ((False, short), (True, _MANY))
             }
-            for strategy, version in versions.items()
+
+        self._conditional, self._locking = statements(state, _SHORT, holds), statements(locked_state, _ONE, holds)
+        self._again = {
+            Strategy.CONDITIONAL: statements(state, _SHORT, holds_again),
+            Strategy.ROW_LOCK: statements(locked_state, _ONE, holds_again),
         }
-        # By whether it is a batch.
-        self._conditional, self._locking = statements[Strategy.CONDITIONAL], statements[Strategy.ROW_LOCK]
-        self._refused = f"SELECT ({layout.version()}), {id_at}, $2::bigint"
+        self._refused = f"SELECT s.version, {id_at}, $2::bigint, s.below FROM ({state}) s"
+        self._room = (
+            "SELECT s.version, CASE a.atttypid WHEN 'int2'::regtype THEN 32767 WHEN 'int4'::regtype THEN 2147483647 "
+            f"ELSE {_HIGHEST} END FROM ({state}) s, pg_attribute a "
+            f"WHERE a.attrelid = '{layout.table}'::regclass AND a.attname = 'stream_seq'"
+        )
         self._insert = (
             f"INSERT INTO {layout.table} (stream_id, stream_seq, event_type, data, metadata"
             f"{f', {layout.event_id}' if has_id else ''}) "
@@ -134,16 +160,22 @@ class Appender:
         events: Sequence[NewEvent],
         expected: ExpectedVersion,
         strategy: Strategy = Strategy.CONDITIONAL,
+        *,
+        again: bool = False,
     ) -> AppendResult:
         """Append `events` to the stream, all or none, in one statement.
 
         With ANY and STREAM_EXISTS a writer that lost the race tries again, since any version suits it; that needs
         a connection that is not inside a transaction. An append that repeats the event ids of one that had
-        succeeded returns that one's result. Raises WrongVersion, InvalidEvent and EventIdsReused.
+        succeeded returns that one's result. `again` says that it may be such a repetition: then nothing is stored
+        that would not be recognised. Raises WrongVersion, InvalidEvent and EventIdsReused.
         """
+        if self.judge is None:
+            raise StoreFailed(no_judge(self._layout))
         if strategy is not Strategy.CONDITIONAL:
             self._check_strategy(strategy)
         lowest, highest = _range(expected)
+        again = again and lowest != highest
         arguments = self._arguments(stream_id, events)
         many = len(events) > 1
         # None until it is known whether there may be any.
@@ -152,6 +184,8 @@ class Appender:
         while True:
             try:
                 statements = self._conditional if strategy is Strategy.CONDITIONAL else self._locking
+                if again:
+                    statements = self._again[strategy]
                 row = await connection.repeat(statements[many], stream_id, lowest, highest, *arguments)
             except asyncpg.UniqueViolationError as error:
                 if not self.lost_race(error):
@@ -171,12 +205,15 @@ class Appender:
                     raise
                 row = None
             except (*REFUSALS, ValueError) as error:
-                if not connection.is_in_transaction():
-                    refused = await self.refusal(connection, stream_id, events)
-                    refused = refused or await self.refused_by_table(connection, stream_id, events)
+                refused: InvalidEvent | StoreFailed | None = no_number_left(error, self._layout)
+                if refused is not None:
+                    pass
+                elif not connection.is_in_transaction():
+                    refused = await self.why_refused(connection, stream_id, events)
                 else:
-                    # Which has failed by now, so that PostgreSQL can be asked no more.
-                    refused = InvalidEvent(0, _reason(error)) if len(events) == 1 else None
+                    # Which has failed by now, so that PostgreSQL can be asked no more: was it the event, or the stream?
+                    sure = len(events) == 1 and not isinstance(error, asyncpg.NumericValueOutOfRangeError)
+                    refused = InvalidEvent(0, _reason(error)) if sure else None
                 if refused is None:
                     raise
                 raise refused from error
@@ -186,10 +223,10 @@ class Appender:
                     return AppendResult(stream_id, version + len(events), global_seq)
                 # With the lock the statement began before it had it, so it does not see what it waited for, which may
                 # be this append's own first attempt.
-                if strategy is Strategy.CONDITIONAL and not lowest <= version <= highest:
+                if strategy is Strategy.CONDITIONAL and 0 <= version and not lowest <= version <= highest:
                     if lowest == highest and told[0] == events[0].event_id:
                         return await self._recognise(connection, stream_id, events, lowest)
-                    raise WrongVersion(stream_id, expected, version)
+                    raise self._conflict(stream_id, expected, version)
             found = await self._lost(connection, stream_id, events, expected)
             if found is not None:
                 return found
@@ -197,7 +234,7 @@ class Appender:
             if surprises > _SURPRISES:
                 raise StoreFailed(
                     f"{self._layout.table} took no event though the stream's version fits: a trigger or a rule on the "
-                    "table may refuse it"
+                    "table may refuse it, or its indexes have changed"
                 )
             await asyncio.sleep(random.uniform(0, _PAUSE))  # noqa: S311 - jitter, not a secret
 
@@ -268,12 +305,28 @@ class Appender:
         lowest, highest = _range(expected)
         row = await connection.repeat(self._refused, stream_id, lowest)
         assert row is not None
-        version, id_there, _ = row
+        version, id_there, _, below = row
         if lowest == highest and id_there is not None and id_there == events[0].event_id:
             return await self._recognise(connection, stream_id, events, lowest)
+        if below:
+            raise self._conflict(stream_id, expected, version, below=True)
         if lowest <= version <= highest:
             return None
-        raise WrongVersion(stream_id, expected, version)
+        raise self._conflict(stream_id, expected, version)
+
+    def _conflict(
+        self, stream_id: str, expected: ExpectedVersion, version: int, *, below: bool = False
+    ) -> WrongVersion | StoreFailed:
+        """Return what to say of a stream that is at none of the versions wanted; `below`: its numbers all are."""
+        any_suits = expected is ANY or expected is STREAM_EXISTS
+        if below and any_suits:
+            return StoreFailed(
+                f"stream {visible(stream_id, limit=200)} has only events whose stream_seq is below 0, the highest "
+                f"{version}, and esx counts from 0: renumber them, or append to another stream"
+            )
+        if any_suits and version > _ANY_VERSION[1]:
+            return _full(stream_id, version, _HIGHEST)
+        return WrongVersion(stream_id, expected, version, below=below)
 
     async def _recognise(
         self, connection: Session, stream_id: str, events: Sequence[NewEvent], version: int
@@ -317,7 +370,7 @@ class Appender:
 
     def lost_race(self, error: asyncpg.UniqueViolationError) -> bool:
         """Return whether `error` says that somebody else has stored an event at the same place of the stream."""
-        return error.constraint_name == self._layout.unique_constraint
+        return error.constraint_name == self._layout.unique_constraint or same_place(error)
 
     async def ids_refused(
         self, connection: Session, stream_id: str, events: Sequence[NewEvent], before: Sequence[NewEvent] = ()
@@ -339,6 +392,26 @@ class Appender:
             [event.event_id for event in events],
         )
         return EventIdsReused(stream_id) if stored else None
+
+    async def why_refused(
+        self, connection: Session, stream_id: str, events: Sequence[NewEvent]
+    ) -> InvalidEvent | StoreFailed | None:
+        """Return why PostgreSQL did not take the events: one of them, or the stream, which has no room for them.
+
+        None if it is nothing of this. It takes a connection that is not inside a transaction.
+        """
+        return (
+            await self.refusal(connection, stream_id, events)
+            or await self._no_room(connection, stream_id, events)
+            or await self.refused_by_table(connection, stream_id, events)
+        )
+
+    async def _no_room(self, connection: Session, stream_id: str, events: Sequence[NewEvent]) -> StoreFailed | None:
+        """Return what to say if the numbers of the events would be higher than the column holds."""
+        row = await connection.fetchrow(self._room, stream_id)
+        assert row is not None
+        version, highest = row
+        return _full(stream_id, version, highest) if version + len(events) > highest else None
 
     async def refusal(self, connection: Session, stream_id: str, events: Sequence[NewEvent]) -> InvalidEvent | None:
         """Return what cannot be stored, the first of the batch, and why; None if each event can be by itself.
@@ -396,6 +469,31 @@ class Appender:
         finally:
             await transaction.rollback()
         return None
+
+
+def no_judge(layout: Layout) -> str:
+    """Return what to say of a table in which two writers could store an event at one place."""
+    return (
+        f"table {layout.table} has no unique index on (stream_id, stream_seq) that is valid, so two writers could both "
+        "win: `esx doctor` names the remedy"
+    )
+
+
+def no_number_left(error: Exception, layout: Layout) -> StoreFailed | None:
+    """Return what to say if the sequence of global_seq has come to its end, None if `error` is another."""
+    if not isinstance(error, asyncpg.SequenceGeneratorLimitExceededError):
+        return None
+    return StoreFailed(
+        f"table {layout.table} takes no more events, as its sequence has handed out its last number ({_reason(error)}): "
+        "`esx export` it, and `esx import` that into another database, where the numbers begin anew"
+    )
+
+
+def _full(stream_id: str, version: int, highest: int) -> StoreFailed:
+    return StoreFailed(
+        f"stream {visible(stream_id, limit=200)} is full: its version is {version}, and no stream_seq can be above "
+        f"{highest}: append to another stream"
+    )
 
 
 async def _refusal(connection: Session, kind: str, text: str) -> str | None:

@@ -106,8 +106,7 @@ async def lock_stream(
             except REFUSALS as error:
                 if locked is None:
                     raise
-                refused = await appender.refusal(connection, stream_id, locked.refused)
-                refused = refused or await appender.refused_by_table(connection, stream_id, locked.refused)
+                refused = await appender.why_refused(connection, stream_id, locked.refused)
                 if refused is None:
                     raise
                 raise refused from error
