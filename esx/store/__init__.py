@@ -1,5 +1,6 @@
 """The event store: the only part of esx that speaks SQL."""
 
+from esx.store.bulk_faithful import StoreNotEmpty
 from esx.store.bulk_import import Imported, ImportFailed
 from esx.store.doctor.finding import Finding, Severity
 from esx.store.errors import (
@@ -64,6 +65,7 @@ __all__ = [
     "SchemaMissing",
     "Severity",
     "StoreFailed",
+    "StoreNotEmpty",
     "StoreUnavailable",
     "Strategy",
     "StreamAppend",

@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import random
 from typing import TYPE_CHECKING
-from uuid import UUID
 
 import asyncpg
 
@@ -27,8 +26,8 @@ from esx.store.model import (
     AppendResult,
     Strategy,
     check_expected,
-    encode_json,
 )
+from esx.store.refusals import HIGHEST, REFUSALS, Refusals, full, no_judge, no_number_left, reason_of
 from esx.text import visible
 
 if TYPE_CHECKING:
@@ -80,13 +79,10 @@ _MANY = (
 """
     + _TAIL
 )
-_HIGHEST = 2**63 - 1
-_ANY_VERSION = (-1, _HIGHEST - 1)
+_ANY_VERSION = (-1, HIGHEST - 1)
 _ANY_RETRIES = 1000
 _PAUSE = 0.002
 _SURPRISES = 20
-REFUSALS = (asyncpg.DataError, asyncpg.ProgramLimitExceededError)
-"""How PostgreSQL, or the driver for it, refuses what it cannot hold."""
 
 
 class Appender:
@@ -98,6 +94,7 @@ class Appender:
     def __init__(self, layout: Layout, judge: Judge | None) -> None:
         self._layout = layout
         self.judge = judge
+        self.refusals = Refusals(layout)
         has_id = layout.event_id is not None
         id_at = (
             f"(SELECT e.{layout.event_id} FROM {layout.table} e "
@@ -142,16 +139,6 @@ class Appender:
             Strategy.ROW_LOCK: statements(locked_state, _ONE, holds_again),
         }
         self._refused = f"SELECT s.version, {id_at}, $2::bigint, s.below FROM ({state}) s"
-        self._room = (
-            "SELECT s.version, CASE a.atttypid WHEN 'int2'::regtype THEN 32767 WHEN 'int4'::regtype THEN 2147483647 "
-            f"ELSE {_HIGHEST} END FROM ({state}) s, pg_attribute a "
-            f"WHERE a.attrelid = '{layout.table}'::regclass AND a.attname = 'stream_seq'"
-        )
-        self._insert = (
-            f"INSERT INTO {layout.table} (stream_id, stream_seq, event_type, data, metadata"
-            f"{f', {layout.event_id}' if has_id else ''}) "
-            f"VALUES ($1, $2, $3, $4::jsonb, $5::jsonb{', $6::uuid' if has_id else ''})"
-        )
 
     async def append(
         self,
@@ -176,7 +163,7 @@ class Appender:
             self._check_strategy(strategy)
         lowest, highest = _range(expected)
         again = again and lowest != highest
-        arguments = self._arguments(stream_id, events)
+        arguments = self.refusals.arguments(stream_id, events)
         many = len(events) > 1
         # None until it is known whether there may be any.
         retries: int | None = None
@@ -209,11 +196,11 @@ class Appender:
                 if refused is not None:
                     pass
                 elif not connection.is_in_transaction():
-                    refused = await self.why_refused(connection, stream_id, events)
+                    refused = await self.refusals.why_refused(connection, stream_id, events)
                 else:
                     # Which has failed by now, so that PostgreSQL can be asked no more: was it the event, or the stream?
                     sure = len(events) == 1 and not isinstance(error, asyncpg.NumericValueOutOfRangeError)
-                    refused = InvalidEvent(0, _reason(error)) if sure else None
+                    refused = InvalidEvent(0, reason_of(error)) if sure else None
                 if refused is None:
                     raise
                 raise refused from error
@@ -223,7 +210,7 @@ class Appender:
                     return AppendResult(stream_id, version + len(events), global_seq)
                 # With the lock the statement began before it had it, so it does not see what it waited for, which may
                 # be this append's own first attempt.
-                if strategy is Strategy.CONDITIONAL and 0 <= version and not lowest <= version <= highest:
+                if strategy is Strategy.CONDITIONAL and version >= 0 and not lowest <= version <= highest:
                     if lowest == highest and told[0] == events[0].event_id:
                         return await self._recognise(connection, stream_id, events, lowest)
                     raise self._conflict(stream_id, expected, version)
@@ -260,41 +247,6 @@ class Appender:
                 "SELECT, INSERT, UPDATE ON stream_locks"
             )
 
-    def _arguments(self, stream_id: str, events: Sequence[NewEvent]) -> list[object]:
-        if not events:
-            raise ValueError("append needs at least one event")
-        if not stream_id:
-            raise InvalidEvent(0, "the stream id is empty")
-        if stream_id.startswith("$"):
-            raise InvalidEvent(0, f"stream id {stream_id!r} starts with $, which is kept for $all and its like")
-        if len(events) == 1:
-            [event] = events
-            if not event.event_type:
-                raise InvalidEvent(0, "the event type is empty")
-            if not isinstance(event.event_id, UUID):
-                raise _no_uuid(0, event)
-            data = encode_json(event.data, index=0, name="data")
-            metadata = None if event.metadata is None else encode_json(event.metadata, index=0, name="metadata")
-            if self._has_id:
-                return [event.event_type, data, metadata, event.event_id]
-            return [event.event_type, data, metadata]
-        types: list[str] = []
-        datas: list[str] = []
-        metadatas: list[str | None] = []
-        ids: list[UUID] = []
-        for index, event in enumerate(events):
-            if not event.event_type:
-                raise InvalidEvent(index, "the event type is empty")
-            if not isinstance(event.event_id, UUID):
-                raise _no_uuid(index, event)
-            types.append(event.event_type)
-            datas.append(encode_json(event.data, index=index, name="data"))
-            metadatas.append(
-                None if event.metadata is None else encode_json(event.metadata, index=index, name="metadata")
-            )
-            ids.append(event.event_id)
-        return [types, datas, metadatas, ids]
-
     async def _lost(
         self, connection: Session, stream_id: str, events: Sequence[NewEvent], expected: ExpectedVersion
     ) -> AppendResult | None:
@@ -325,7 +277,7 @@ class Appender:
                 f"{version}, and esx counts from 0: renumber them, or append to another stream"
             )
         if any_suits and version > _ANY_VERSION[1]:
-            return _full(stream_id, version, _HIGHEST)
+            return full(stream_id, version, HIGHEST)
         return WrongVersion(stream_id, expected, version, below=below)
 
     async def _recognise(
@@ -363,7 +315,7 @@ class Appender:
             stored = [(event.event_id, stream_id, first + place) for place, event in enumerate(events)]
             if [(row[0], row[1], row[2]) for row in rows] == stored:
                 return AppendResult(stream_id, rows[-1][2], rows[-1][3])
-        refused = await self.ids_refused(connection, stream_id, events)
+        refused = await self.refusals.ids_refused(connection, stream_id, events)
         if refused is None:
             raise error  # another unique index of the table was violated
         raise refused from error
@@ -371,138 +323,6 @@ class Appender:
     def lost_race(self, error: asyncpg.UniqueViolationError) -> bool:
         """Return whether `error` says that somebody else has stored an event at the same place of the stream."""
         return error.constraint_name == self._layout.unique_constraint or same_place(error)
-
-    async def ids_refused(
-        self, connection: Session, stream_id: str, events: Sequence[NewEvent], before: Sequence[NewEvent] = ()
-    ) -> InvalidEvent | EventIdsReused | None:
-        """Return what is wrong with the event ids of `events`, which were to be stored together with those `before`.
-
-        None if it is nothing, or if the table does not keep event ids unique. It takes a connection that is not inside
-        a transaction that has failed.
-        """
-        if not self._layout.unique_event_id:
-            return None
-        seen = {event.event_id for event in before}
-        for index, event in enumerate(events):
-            if event.event_id in seen:
-                return InvalidEvent(index, "it has the id of another event of the batch")
-            seen.add(event.event_id)
-        stored = await connection.fetchval(
-            f"SELECT EXISTS (SELECT FROM {self._layout.table} WHERE {self._layout.event_id} = ANY($1::uuid[]))",
-            [event.event_id for event in events],
-        )
-        return EventIdsReused(stream_id) if stored else None
-
-    async def why_refused(
-        self, connection: Session, stream_id: str, events: Sequence[NewEvent]
-    ) -> InvalidEvent | StoreFailed | None:
-        """Return why PostgreSQL did not take the events: one of them, or the stream, which has no room for them.
-
-        None if it is nothing of this. It takes a connection that is not inside a transaction.
-        """
-        return (
-            await self.refusal(connection, stream_id, events)
-            or await self._no_room(connection, stream_id, events)
-            or await self.refused_by_table(connection, stream_id, events)
-        )
-
-    async def _no_room(self, connection: Session, stream_id: str, events: Sequence[NewEvent]) -> StoreFailed | None:
-        """Return what to say if the numbers of the events would be higher than the column holds."""
-        row = await connection.fetchrow(self._room, stream_id)
-        assert row is not None
-        version, highest = row
-        return _full(stream_id, version, highest) if version + len(events) > highest else None
-
-    async def refusal(self, connection: Session, stream_id: str, events: Sequence[NewEvent]) -> InvalidEvent | None:
-        """Return what cannot be stored, the first of the batch, and why; None if each event can be by itself.
-
-        It takes a connection that is not inside a transaction.
-        """
-        try:
-            self._arguments(stream_id, events)
-        except InvalidEvent as invalid:
-            return invalid
-        reason = await _refusal(connection, "text", stream_id)
-        if reason:
-            return InvalidEvent(0, f"stream id: {reason}")
-        for index, event in enumerate(events):
-            parts = [("text", "type", event.event_type)]
-            parts += [
-                ("jsonb", name, encode_json(value, index=index, name=name))
-                for name, value in (("data", event.data), ("metadata", event.metadata))
-                if value is not None
-            ]
-            for kind, name, text in parts:
-                reason = await _refusal(connection, kind, text)
-                if reason:
-                    return InvalidEvent(index, f"{name}: {reason}")
-        return None
-
-    async def refused_by_table(
-        self, connection: Session, stream_id: str, events: Sequence[NewEvent]
-    ) -> InvalidEvent | None:
-        """Return the first event that PostgreSQL can hold but the table does not take, as it is too long for an index.
-
-        Each is inserted by itself and undone, which takes a connection that is not inside a transaction.
-        """
-        transaction = connection.transaction()
-        await transaction.start()
-        try:
-            # Nobody is to be woken for what will not be there.
-            await connection.execute("SELECT set_config('esx.notification', 'off', true)")
-            version = await self.version(connection, stream_id)
-            for index, event in enumerate(events):
-                data = encode_json(event.data, index=index, name="data")
-                metadata = None if event.metadata is None else encode_json(event.metadata, index=index, name="metadata")
-                own_id = [event.event_id] if self._has_id else []
-                place = version + 1 + index
-                try:
-                    async with connection.transaction():
-                        await connection.execute(
-                            self._insert, stream_id, place, event.event_type, data, metadata, *own_id
-                        )
-                except REFUSALS as refusal:
-                    return InvalidEvent(index, _reason(refusal))
-        except asyncpg.PostgresError:
-            # Another reason than what the events are, such as that they are stored by now.
-            return None
-        finally:
-            await transaction.rollback()
-        return None
-
-
-def no_judge(layout: Layout) -> str:
-    """Return what to say of a table in which two writers could store an event at one place."""
-    return (
-        f"table {layout.table} has no unique index on (stream_id, stream_seq) that is valid, so two writers could both "
-        "win: `esx doctor` names the remedy"
-    )
-
-
-def no_number_left(error: Exception, layout: Layout) -> StoreFailed | None:
-    """Return what to say if the sequence of global_seq has come to its end, None if `error` is another."""
-    if not isinstance(error, asyncpg.SequenceGeneratorLimitExceededError):
-        return None
-    return StoreFailed(
-        f"table {layout.table} takes no more events, as its sequence has handed out its last number ({_reason(error)}): "
-        "`esx export` it, and `esx import` that into another database, where the numbers begin anew"
-    )
-
-
-def _full(stream_id: str, version: int, highest: int) -> StoreFailed:
-    return StoreFailed(
-        f"stream {visible(stream_id, limit=200)} is full: its version is {version}, and no stream_seq can be above "
-        f"{highest}: append to another stream"
-    )
-
-
-async def _refusal(connection: Session, kind: str, text: str) -> str | None:
-    """Return why PostgreSQL cannot hold `text` as `kind`, None if it can."""
-    try:
-        await connection.fetchval(f"SELECT $1::{kind} IS NULL", text)
-    except (*REFUSALS, ValueError) as refusal:
-        return _reason(refusal)
-    return None
 
 
 def _range(expected: ExpectedVersion) -> tuple[int, int]:
@@ -515,16 +335,3 @@ def _range(expected: ExpectedVersion) -> tuple[int, int]:
     exact = check_expected(expected)
     assert isinstance(exact, int)
     return (exact, exact)
-
-
-def _no_uuid(index: int, event: NewEvent) -> InvalidEvent:
-    return InvalidEvent(index, f"event_id {visible(repr(event.event_id), limit=80)} is not a uuid.UUID")
-
-
-def _reason(error: Exception) -> str:
-    """Return PostgreSQL's words for a refusal on one line, with the detail that names the culprit."""
-    if isinstance(error, UnicodeError) or isinstance(error.__cause__, UnicodeError):
-        return "it is not valid Unicode (a lone surrogate)"
-    message = (str(error).splitlines() or ["refused"])[0]
-    detail = getattr(error, "detail", None)
-    return f"{message} ({detail.splitlines()[0].rstrip('.')})" if detail else message

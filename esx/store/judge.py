@@ -28,7 +28,7 @@ class Judge(NamedTuple):
     """The table's oid; the unique index on (stream_id, stream_seq), and whether it is one of a constraint."""
 
     table: int
-    index: int
+    oid: int
     name: str
     constraint: bool
 
@@ -52,11 +52,17 @@ async def find_judge(connection: asyncpg.Connection, layout: Layout) -> Judge | 
 def still_judges(layout: Layout, judge: Judge) -> str:
     """Return the condition on which table and index are those that were found. It costs a statement nothing."""
     name = judge.name.replace("'", "''")
-    same = f"'{layout.table}'::regclass::oid = {judge.table}::oid AND '{name}'::regclass::oid = {judge.index}::oid"
+    same = f"'{layout.table}'::regclass::oid = {judge.table}::oid AND '{name}'::regclass::oid = {judge.oid}::oid"
+    if layout.event_id is None:
+        # Once there is such a column, events are not to be stored without the ids that their writers gave them.
+        same += (
+            f" AND NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = {judge.table}::oid "
+            "AND a.attname = 'event_id' AND NOT a.attisdropped)"
+        )
     if judge.constraint:
         return same
     # What is no constraint can be dropped concurrently: it stops judging a while before its name is gone.
-    return f"{same} AND EXISTS (SELECT FROM pg_index i WHERE i.indexrelid = {judge.index}::oid AND {_USABLE})"
+    return f"{same} AND EXISTS (SELECT FROM pg_index i WHERE i.indexrelid = {judge.oid}::oid AND {_USABLE})"
 
 
 def ids_unique(layout: Layout) -> str:

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, TypeVar
 
 import asyncpg
 
-from esx.store.append import REFUSALS
 from esx.store.errors import (
     EsxError,
     InvalidEvent,
@@ -26,6 +25,7 @@ from esx.store.errors import (
     WrongVersion,
 )
 from esx.store.model import NO_STREAM
+from esx.store.refusals import REFUSALS
 from esx.text import visible
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ async def append_to_streams(
             if isinstance(error, asyncpg.UniqueViolationError) and not appender.lost_race(error):
                 before: list[NewEvent] = []
                 for part in parts:
-                    reused = await appender.ids_refused(connection, part.stream_id, part.events, before)
+                    reused = await appender.refusals.ids_refused(connection, part.stream_id, part.events, before)
                     if reused is not None:
                         raise _in_part(part, reused) from error
                     before += part.events
@@ -158,7 +158,7 @@ async def append_to_streams(
         except (InvalidEvent, *REFUSALS) as error:
             # The transaction is over, so now PostgreSQL can be asked what it refuses.
             for part in parts:
-                refused = await appender.why_refused(connection, part.stream_id, part.events)
+                refused = await appender.refusals.why_refused(connection, part.stream_id, part.events)
                 if refused is not None:
                     raise _in_part(part, refused) from error
             raise

@@ -16,7 +16,6 @@ from esx.store.tail import Tails
 
 if TYPE_CHECKING:
     from esx.store.connection import Connector, Session
-    from esx.store.layout import Layout
     from esx.store.pool import Loan, Pool
     from esx.store.writing import Parts
 
