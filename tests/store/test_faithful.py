@@ -22,6 +22,7 @@ from esx import (
     WrongVersion,
 )
 from esx.store import Imported, ImportFailed, StoreNotEmpty
+from esx.store.doctor import Severity
 from tests.store.proxy import proxied
 from tests.store.test_bulk import EMPTY, ID, exported, line
 
@@ -73,13 +74,22 @@ ROWS = (
 )
 
 
+async def faults(store: EventStore) -> set[tuple[str, str]]:
+    """Return which checks of the doctor find something, having looked at every event."""
+    return {
+        (finding.check, finding.message)
+        for finding in await store.doctor(full=True)
+        if finding.severity is not Severity.OK
+    }
+
+
 async def test_a_store_comes_back_as_it_was(
     store: EventStore, sql: asyncpg.Connection, server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("esx.store.bulk_import._CHUNK_LINES", 7)
     await fill(sql)
     before, text = await sql.fetch(ROWS), await exported(store)
-    found = {(finding.check, finding.level, finding.summary) for finding in await store.doctor(full=True)}
+    found = await faults(store)
     name = await sql.fetchval("SELECT current_database()")
     await sql.execute(f"CREATE DATABASE copy_of_{name} TEMPLATE esx_template")
     try:
@@ -88,13 +98,12 @@ async def test_a_store_comes_back_as_it_was(
             assert await exported(copy) == text
             async with copy._connection() as there:
                 assert await there.fetch(ROWS) == before
-            new = {(finding.check, finding.level, finding.summary) for finding in await copy.doctor(full=True)} - found
-            assert {level for _, level, _ in new} <= {"ok"}, new
+            assert await faults(copy) <= found
             # Run again, all of it is there.
             assert (await copy.import_ndjson([text], faithful=True)).skipped == len(before)
             for stream, version in (("a", 1), ("five", 10), ("long", 99), ("far", 4)):
                 for one in (store, copy):
-                    assert (await one.append(stream, [NewEvent("T")])).version == version + (stream == "long")
+                    assert (await one.append(stream, [NewEvent("T")])).version == version
             assert await copy.head() == await store.head() == 5_000_000_000_005
     finally:
         await sql.execute(f"DROP DATABASE copy_of_{name} WITH (FORCE)")
@@ -188,14 +197,13 @@ async def test_no_number_is_kept_after_which_few_are_left(
     def at(number: int) -> bytes:
         return line("s", 0, global_seq=number, created_at="2026-01-01T00:00:00Z", event_id=ID)
 
-    how = {"faithful": True} if faithful else {"keep_global_seq": True}
     for number in (2**63 - 2, 2**63 - 3, 2**62 + 2**61 + 2**60 + 2**59 + 1, KEPT + 1):
         with pytest.raises(ImportFailed, match=f"line 1: global_seq {number} is too high.*the highest is {KEPT};"):
-            await store.import_ndjson([at(number)], **how)
+            await store.import_ndjson([at(number)], keep_global_seq=not faithful, faithful=faithful)
     with pytest.raises(ImportFailed, match="is not a number"):
-        await store.import_ndjson([at(2**63 - 1)], **how)
+        await store.import_ndjson([at(2**63 - 1)], keep_global_seq=not faithful, faithful=faithful)
     assert await sql.fetchval("SELECT is_called FROM events_global_seq_seq") is False
-    assert (await store.import_ndjson([at(KEPT)], **how)).stored == 1
+    assert (await store.import_ndjson([at(KEPT)], keep_global_seq=not faithful, faithful=faithful)).stored == 1
     assert (await store.append("s", [NewEvent("T")])).global_seq == KEPT + 1
 
 
@@ -276,7 +284,7 @@ async def test_of_smaller_numbers_a_stream_is_full_earlier(empty_dsn18: str) -> 
         "INSERT INTO events (stream_id, stream_seq, event_type, data) VALUES ('s', 2147483646, 'T', '{}')"
     )
     async with EventStore.connect(empty_dsn18) as store:
-        with pytest.raises(StoreFailed, match="stream s is full: its version is 2147483646.* above 2147483647"):
+        with pytest.raises(StoreFailed, match=r"stream s is full: its version is 2147483646.* above 2147483647"):
             await store.append("s", [NewEvent("T"), NewEvent("T")])
         assert (await store.append("s", [NewEvent("T")])).version == 2**31 - 1
         with pytest.raises(StoreFailed, match="stream s is full"):
@@ -291,12 +299,12 @@ async def test_a_stream_of_numbers_below_0_is_neither_missing_nor_taken_on(
     await sql.execute(INSERT + "'{}', NULL, now())", "s", highest, "T")
     for strategy in Strategy:
         for events in ([NewEvent("T")], [NewEvent("T"), NewEvent("T")]):
-            for expected in (ANY, STREAM_EXISTS):
+            for any_suits in (ANY, STREAM_EXISTS):
                 with pytest.raises(StoreFailed, match=f"s has only events .* below 0, the highest {highest}, and esx"):
-                    await store.append("s", events, expected=expected, strategy=strategy)
-            for expected in (NO_STREAM, 0):
+                    await store.append("s", events, expected=any_suits, strategy=strategy)
+            for exact in (NO_STREAM, 0):
                 with pytest.raises(WrongVersion, match=f"has events .* below 0, the highest {highest}") as conflict:
-                    await store.append("s", events, expected=expected, strategy=strategy)
+                    await store.append("s", events, expected=exact, strategy=strategy)
                 assert conflict.value.below
     with pytest.raises(StoreFailed, match="below 0"):
         await store.append_to_streams([StreamAppend("s", [NewEvent("T")])])
