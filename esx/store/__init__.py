@@ -1,6 +1,7 @@
 """The event store: the only part of esx that speaks SQL."""
 
 from esx.moment import FarTime
+from esx.store.bulk_faithful import StoreNotEmpty
 from esx.store.bulk_import import Imported, ImportFailed
 from esx.store.doctor.finding import Finding, Severity
 from esx.store.errors import (
@@ -74,6 +75,7 @@ __all__ = [
     "SchemaMissing",
     "Severity",
     "StoreFailed",
+    "StoreNotEmpty",
     "StoreNotNamed",
     "StoreUnavailable",
     "Strategy",

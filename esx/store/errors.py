@@ -18,18 +18,22 @@ class EsxError(Exception):
 class WrongVersion(EsxError):
     """The stream was not at the expected version: a conflict. Nothing was appended.
 
-    `actual` is the stream's version when the append was refused, -1 if it has no events.
+    `actual` is the stream's version when the append was refused, -1 if it has no events. `below` says that it has
+    events whose stream_seq all are below 0, as esx writes none: `actual` is the highest.
     """
 
-    def __init__(self, stream_id: str, expected: ExpectedVersion, actual: int) -> None:
+    def __init__(self, stream_id: str, expected: ExpectedVersion, actual: int, below: bool = False) -> None:
         self.stream_id = stream_id
         self.expected = expected
         self.actual = actual
+        self.below = below
         now = "the stream has no events" if actual < 0 else f"its version is {actual}"
+        if below:
+            now = f"it has events whose stream_seq is below 0, the highest {actual}"
         super().__init__(f"wrong version of stream {visible(stream_id, limit=200)}: expected {expected}, but {now}")
 
-    def __reduce__(self) -> tuple[type[WrongVersion], tuple[str, ExpectedVersion, int]]:
-        return WrongVersion, (self.stream_id, self.expected, self.actual)
+    def __reduce__(self) -> tuple[type[WrongVersion], tuple[str, ExpectedVersion, int, bool]]:
+        return WrongVersion, (self.stream_id, self.expected, self.actual, self.below)
 
 
 class InvalidEvent(EsxError):

@@ -28,7 +28,7 @@ _NAME_LIMIT = 200
 
 # A unique index that is no constraint judges as well, and is named by its violation in the same way. A partition's own
 # one, or one with more columns than these, as partitioning may need, judges too.
-_KEEPS_PLACES = """
+KEEPS_PLACES = """
     i.indisunique AND i.indpred IS NULL AND 2 = (
         SELECT count(*) FROM pg_attribute a
         WHERE a.attrelid = i.indrelid AND a.attnum = ANY ((i.indkey::int2[])[0:i.indnkeyatts - 1])
@@ -46,7 +46,7 @@ _FACTS = f"""
             WHERE a.attrelid = c.oid AND a.attname = 'stream_id') AS collation,
            ARRAY(SELECT ARRAY[xn.nspname::text, x.relname::text]
                  FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid JOIN pg_namespace xn ON xn.oid = x.relnamespace
-                 WHERE i.indrelid = c.oid AND {_KEEPS_PLACES}) AS places,
+                 WHERE i.indrelid = c.oid AND {KEEPS_PLACES}) AS places,
            EXISTS (SELECT FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attname = 'event_id'
                    WHERE i.indrelid = c.oid AND i.indisunique AND i.indisvalid AND i.indpred IS NULL
                      AND i.indnatts = 1 AND i.indkey[0] = a.attnum)
@@ -195,7 +195,7 @@ async def all_places(connection: asyncpg.Connection, layout: Layout) -> frozense
         WITH RECURSIVE {below(f"SELECT {layout.oid}::oid")}
         SELECT n.nspname::text, x.relname::text
         FROM below JOIN pg_index i ON i.indrelid = below.oid
-        JOIN pg_class x ON x.oid = i.indexrelid JOIN pg_namespace n ON n.oid = x.relnamespace WHERE {_KEEPS_PLACES}
+        JOIN pg_class x ON x.oid = i.indexrelid JOIN pg_namespace n ON n.oid = x.relnamespace WHERE {KEEPS_PLACES}
         """
     )
     return frozenset((schema, name) for schema, name in rows)
