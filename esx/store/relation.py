@@ -28,12 +28,13 @@ _NAME_LIMIT = 200
 
 # A unique index that is no constraint judges as well, and is named by its violation in the same way. A partition's own
 # one, or one with more columns than these, as partitioning may need, judges too.
-_KEEPS_PLACES = """
+KEEPS_PLACES = """
     i.indisunique AND i.indpred IS NULL AND 2 = (
         SELECT count(*) FROM pg_attribute a
         WHERE a.attrelid = i.indrelid AND a.attnum = ANY ((i.indkey::int2[])[0:i.indnkeyatts - 1])
           AND a.attname IN ('stream_id', 'stream_seq'))
 """
+"""The condition that an index `i` of pg_index keeps two events from one place of a stream."""
 # The unique index of a parent keeps nothing unique in the children that inherit from it.
 _FACTS = f"""
     SELECT current_database()::text AS database, pg_is_in_recovery() AS standby, c.oid, c.relkind::text AS kind,
@@ -45,7 +46,7 @@ _FACTS = f"""
             WHERE a.attrelid = c.oid AND a.attname = 'stream_id') AS collation,
            ARRAY(SELECT ARRAY[xn.nspname::text, x.relname::text]
                  FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid JOIN pg_namespace xn ON xn.oid = x.relnamespace
-                 WHERE i.indrelid = c.oid AND {_KEEPS_PLACES}) AS places,
+                 WHERE i.indrelid = c.oid AND {KEEPS_PLACES}) AS places,
            EXISTS (SELECT FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attname = 'event_id'
                    WHERE i.indrelid = c.oid AND i.indisunique AND i.indisvalid AND i.indpred IS NULL
                      AND i.indnatts = 1 AND i.indkey[0] = a.attnum)
@@ -57,7 +58,8 @@ _FACTS = f"""
     FROM (SELECT to_regclass($1)::oid AS oid, to_regclass('stream_locks')::oid AS locks) found
     LEFT JOIN pg_class c ON c.oid = found.oid LEFT JOIN pg_namespace n ON n.oid = c.relnamespace
 """
-_NO_NAME = (asyncpg.InvalidNameError, asyncpg.PostgresSyntaxError, asyncpg.FeatureNotSupportedError)
+BAD_NAMES = (asyncpg.InvalidNameError, asyncpg.PostgresSyntaxError, asyncpg.FeatureNotSupportedError)
+"""What PostgreSQL says to a text that cannot be the name of a table of this database."""
 
 
 async def detect_layout(connection: asyncpg.Connection, store: str | None = None) -> Layout:
@@ -68,7 +70,7 @@ async def detect_layout(connection: asyncpg.Connection, store: str | None = None
     """
     try:
         row = await connection.fetchrow(_FACTS, "events" if store is None else store)
-    except _NO_NAME:
+    except BAD_NAMES:
         row = None
     if row is None:
         raise SchemaMissing(f"{_shown(store)} is no name of a table: write it as SQL does, such as schema.table")
@@ -193,7 +195,7 @@ async def all_places(connection: asyncpg.Connection, layout: Layout) -> frozense
         WITH RECURSIVE {below(f"SELECT {layout.oid}::oid")}
         SELECT n.nspname::text, x.relname::text
         FROM below JOIN pg_index i ON i.indrelid = below.oid
-        JOIN pg_class x ON x.oid = i.indexrelid JOIN pg_namespace n ON n.oid = x.relnamespace WHERE {_KEEPS_PLACES}
+        JOIN pg_class x ON x.oid = i.indexrelid JOIN pg_namespace n ON n.oid = x.relnamespace WHERE {KEEPS_PLACES}
         """
     )
     return frozenset((schema, name) for schema, name in rows)
