@@ -34,6 +34,7 @@ KEEPS_PLACES = """
         WHERE a.attrelid = i.indrelid AND a.attnum = ANY ((i.indkey::int2[])[0:i.indnkeyatts - 1])
           AND a.attname IN ('stream_id', 'stream_seq'))
 """
+"""The condition that an index `i` of pg_index keeps two events from one place of a stream."""
 # The unique index of a parent keeps nothing unique in the children that inherit from it.
 _FACTS = f"""
     SELECT current_database()::text AS database, getdatabaseencoding()::text AS encoding,
@@ -58,7 +59,8 @@ _FACTS = f"""
     FROM (SELECT to_regclass($1)::oid AS oid, to_regclass('stream_locks')::oid AS locks) found
     LEFT JOIN pg_class c ON c.oid = found.oid LEFT JOIN pg_namespace n ON n.oid = c.relnamespace
 """
-_NO_NAME = (asyncpg.InvalidNameError, asyncpg.PostgresSyntaxError, asyncpg.FeatureNotSupportedError)
+BAD_NAMES = (asyncpg.InvalidNameError, asyncpg.PostgresSyntaxError, asyncpg.FeatureNotSupportedError)
+"""What PostgreSQL says to a text that cannot be the name of a table of this database."""
 
 
 async def detect_layout(connection: asyncpg.Connection, store: str | None = None) -> Layout:
@@ -69,7 +71,7 @@ async def detect_layout(connection: asyncpg.Connection, store: str | None = None
     """
     try:
         row = await connection.fetchrow(_FACTS, "events" if store is None else store)
-    except _NO_NAME:
+    except BAD_NAMES:
         row = None
     if row is None:
         raise SchemaMissing(f"{_shown(store)} is no name of a table: write it as SQL does, such as schema.table")

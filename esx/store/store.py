@@ -144,7 +144,9 @@ class EventStore(Appends, Searches, Feeds, Projections, Bulk):
         from esx.store.doctor.diagnosis import diagnose
 
         async with self._connection() as connection:
-            return await diagnose(connection, pooler=self._connector.pooler, full=full, on_progress=on_progress)
+            return await diagnose(
+                connection, store=self._store, pooler=self._connector.pooler, full=full, on_progress=on_progress
+            )
 
 
 class Connecting:

@@ -14,6 +14,7 @@ import pytest
 from esx import EventStore, NewEvent
 from esx.store import Finding, Severity
 from esx.store.doctor import activity, indexes, projections, scan, server, table
+from esx.store.doctor.target import Target
 from esx.store.projection_table import ProjectionStatus
 from esx.store.schema import schema_sql
 from tests.prepared import prepare_append, preparing_server
@@ -444,8 +445,9 @@ async def test_an_invalid_index(dsn: str, sql: asyncpg.Connection) -> None:
     for finding in left:
         await run(dsn, finding)
     assert (await one(dsn, "invalid-index")).severity is OK
-    building = [replace(index, valid=False, building=True) for index in await indexes.read_indexes(sql)]
-    assert {finding.severity for finding in indexes.invalid(building[:1])} == {INFO}
+    known = await indexes.read_indexes(sql, Target())
+    building = replace(known, found=[replace(known.found[0], valid=False, building=True)])
+    assert {finding.severity for finding in indexes.invalid(building)} == {INFO}
 
 
 async def test_a_large_collated_table_is_a_warning(monkeypatch: pytest.MonkeyPatch, dsn18: str) -> None:
@@ -888,7 +890,7 @@ async def test_a_page_is_read_by_the_index(dsn: str, store: EventStore, sql: asy
     await sql.execute("ANALYZE events")
     async with sql.transaction():
         await sql.execute(scan._BY_INDEX)
-        plan = await sql.fetchval(f"EXPLAIN (FORMAT JSON) {scan.PAGE_SQL}", "a", 5, 100, True)
+        plan = await sql.fetchval(f"EXPLAIN (FORMAT JSON) {scan.page_sql('events')}", "a", 5, 100, True)
     assert "events_stream_id_stream_seq_key" in plan
     assert "Sort" not in plan.replace("Sorted", "")
     assert "Seq Scan" not in plan
