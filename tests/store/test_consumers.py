@@ -362,7 +362,7 @@ async def test_two_inits_at_once_migrate_once(empty_dsn: str, old: asyncpg.Conne
         assert await old.fetchval("SELECT position FROM consumers") == 3
 
 
-# The statements of esx 0.1, on which a running older instance depends.
+# How an instance of an older esx takes its lock.
 _OLD_LOCK = "SELECT pg_try_advisory_lock((1702066288 # 'projections'::regclass::oid::int), $1)"
 
 
