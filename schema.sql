@@ -139,7 +139,7 @@ BEGIN
         GROUP BY c.oid HAVING count(*) = 2;
         wanted := wanted[:6];
     END IF;
-    SELECT string_agg(name, ', ') INTO missing FROM unnest(wanted) name
+    SELECT string_agg(name, ', ' ORDER BY name) INTO missing FROM unnest(wanted) name
     WHERE ours IS NOT NULL
       AND NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = ours AND attname = name AND NOT attisdropped);
     IF missing IS NOT NULL THEN
