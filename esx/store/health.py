@@ -66,7 +66,7 @@ async def read_health(connection: asyncpg.Connection, layout: Layout) -> Health:
                last.created_at,
                -- Between the first and the last number there cannot be more; else that is all there is to go by.
                (SELECT least({ESTIMATED_ROWS},
-                    last.global_seq - (SELECT min(global_seq) FROM {layout.table}) + 1, 9e18)
+                    last.global_seq::numeric - (SELECT min(global_seq) FROM {layout.table}) + 1, 9e18)
                 FROM pg_class c WHERE c.oid = '{layout.table}'::regclass)::numeric::bigint,
                pg_table_size('{layout.table}'), pg_indexes_size('{layout.table}'),
                CASE WHEN pg_is_in_recovery() THEN 0 ELSE pg_notification_queue_usage() END,

@@ -354,7 +354,7 @@ def _by_name(layout: Layout, *, backwards: bool, resumed: bool) -> str:
             FROM ids CROSS JOIN LATERAL ({next_id % f"s.stream_id {step} ids.stream_id"}) f
             WHERE ids.n < $5 AND ids.hits < $2
         )
-        SELECT ids.stream_id, ids.hit, ids.n, last.stream_seq, last.stream_seq - first.stream_seq + 1,
+        SELECT ids.stream_id, ids.hit, ids.n, last.stream_seq, {_events("last.stream_seq", "first.stream_seq")},
                last.event_type, last.created_at, last.global_seq
         FROM (SELECT *, max(n) OVER () AS looked FROM ids) ids
         LEFT JOIN LATERAL (SELECT e.stream_seq, e.event_type, e.created_at, e.global_seq FROM {table} e
@@ -385,7 +385,7 @@ def _recent(layout: Layout) -> str:
             ORDER BY s.global_seq DESC LIMIT $4
         )
         SELECT f.stream_id, f.stream_seq,
-               f.stream_seq - (SELECT min(e.stream_seq) FROM {table} e WHERE e.stream_id = f.stream_id) + 1,
+               {_events("f.stream_seq", f"(SELECT min(e.stream_seq) FROM {table} e WHERE e.stream_id = f.stream_id)")},
                f.event_type, f.created_at, f.global_seq, NULL::bigint
         FROM found f
         UNION ALL
@@ -397,10 +397,15 @@ def _recent(layout: Layout) -> str:
     """
 
 
+def _events(last: str, first: str) -> str:
+    """Return how many events there are between two numbers of a stream; those of a strange one may be far apart."""
+    return f"least({last}::numeric - {first} + 1, {_LAST_SEQ})::bigint"
+
+
 def _summary_of(layout: Layout) -> str:
     return f"""
         SELECT e.stream_id, e.stream_seq,
-               e.stream_seq - (SELECT min(f.stream_seq) FROM {layout.table} f WHERE f.stream_id = $1) + 1,
+               {_events("e.stream_seq", f"(SELECT min(f.stream_seq) FROM {layout.table} f WHERE f.stream_id = $1)")},
                e.event_type, e.created_at, e.global_seq
         FROM {layout.table} e WHERE e.stream_id = $1 ORDER BY e.stream_seq DESC LIMIT 1
     """
