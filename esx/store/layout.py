@@ -66,8 +66,6 @@ class Layout:
             highest = "chr(1114111)"
         elif self.encoding.startswith("EUC_"):
             highest = f"convert_from('\\xfefe', '{self.encoding}')"
-        elif self.encoding == "MULE_INTERNAL":
-            highest = "convert_from('\\x9dfefefe', 'MULE_INTERNAL')"
         else:  # A character is a byte.
             highest = "chr(255)"
         return f"repeat({highest}, 16)"
