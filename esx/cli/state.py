@@ -109,8 +109,10 @@ async def _version(store: EventStore, stream: str, at: Position | None, last: in
 
 
 def _as_json(event: Event, state: str) -> str:
-    created_at = "null" if event.created_at is None else f'"{iso_utc(event.created_at)}"'
-    stream_id, event_type = (json.dumps(text, ensure_ascii=False) for text in (event.stream_id, event.event_type))
+    at = None if event.created_at is None else iso_utc(event.created_at)
+    stream_id, event_type, created_at = (
+        json.dumps(text, ensure_ascii=False) for text in (event.stream_id, event.event_type, at)
+    )
     return (
         f'{{"stream_id": {stream_id}, "version": {event.stream_seq}, "global_seq": {event.global_seq}, '
         f'"event_type": {event_type}, "created_at": {created_at}, "state": {state}}}'

@@ -122,7 +122,8 @@ class Export:
         try:
             async with connection.transaction(readonly=True):
                 # How long an export takes is up to its reader.
-                await connection.execute("SET LOCAL statement_timeout = 0")
+                # A time without a zone is one in UTC.
+                await connection.execute("SET LOCAL statement_timeout = 0; SET LOCAL TimeZone = 'UTC'")
                 # asyncpg reads no further from its socket until `take` returns, which holds PostgreSQL back.
                 await connection.copy_from_query(
                     self._query, after, self.until, *self._arguments, output=take, timeout=_NO_LIMIT
@@ -203,12 +204,20 @@ def _payload(column: str) -> str:
     )
 
 
+def _moment(column: str) -> str:
+    # Elsewhere it may be any text.
+    return (
+        f"CASE WHEN pg_typeof({column}) = 'text'::regtype THEN to_json({column}::text)::text "
+        f"""ELSE '"' || {moment_text(f"{column}::timestamptz")} || '"' END"""
+    )
+
+
 def _queries(layout: Layout, where: Filter) -> tuple[str, str, list[str]]:
     """Return the query for the lines, as `Event.to_json` writes them; that for a few events; and their arguments.
 
     These come after $1 and $2.
     """
-    event_id = "NULL" if layout.event_id is None else f"e.{layout.event_id}"
+    event_id = "NULL::uuid" if layout.event_id is None else f"e.{layout.event_id}"
     line = f"""
         '{_PREFIX.decode()}' || e.global_seq
         || ', "stream_id": ' || coalesce(to_json(e.stream_id)::text, 'null')
@@ -216,8 +225,8 @@ def _queries(layout: Layout, where: Filter) -> tuple[str, str, list[str]]:
         || ', "event_type": ' || coalesce(to_json(e.event_type)::text, 'null')
         || ', "data": ' || coalesce({_payload("e.data")}, 'null')
         || ', "metadata": ' || coalesce({_payload("e.metadata")}, 'null')
-        || ', "created_at": ' || coalesce('"' || {moment_text("e.created_at")} || '"', 'null')
-        || ', "event_id": ' || coalesce('"' || {event_id} || '"}}', 'null}}')
+        || ', "created_at": ' || coalesce({_moment("e.created_at")}, 'null')
+        || ', "event_id": ' || coalesce(to_json({event_id})::text, 'null') || '}}'
     """
     conditions, arguments = where.sql(3)
     conditions = ["e.global_seq > $1", "e.global_seq <= $2", *conditions]

@@ -105,7 +105,7 @@ def _with_moments(rows: Rows, at: int) -> Rows:
 
 
 async def _carefully(connection: asyncpg.Connection, query: str, arguments: Iterable[Any]) -> Rows:
-    query, arguments = await _with_bytes(connection, query, arguments)
+    query, arguments = await with_bytes(connection, query, arguments)
     statement = await connection.prepare(query)
     types = [attribute.type.name for attribute in statement.get_attributes()]
     columns = [_column(f"c{place}", name) for place, name in enumerate(types)]
@@ -184,8 +184,8 @@ async def _converted(connection: asyncpg.Connection, values: list[bytes]) -> dic
     return {value: row[0] for value, row in zip(values, rows, strict=True)}
 
 
-async def _with_bytes(connection: asyncpg.Connection, query: str, arguments: Iterable[Any]) -> tuple[str, list[Any]]:
-    """Return the query so that the texts among its arguments that are no UTF-8 are given as bytes."""
+async def with_bytes(connection: asyncpg.Connection, query: str, arguments: Iterable[Any]) -> tuple[str, list[Any]]:
+    """Return the query and its arguments so that those texts that are no UTF-8 are given as bytes."""
     given = list(arguments)
     how: dict[int, str] = {}
     for number, value in enumerate(given, 1):

@@ -61,7 +61,8 @@ class CategoryReader:
     def __init__(self, layout: Layout) -> None:
         self._byte_order = layout.byte_order
         self._lengths_query = (
-            f"SELECT drawn.id, (SELECT max(stream_seq) + 1 FROM {layout.table} WHERE stream_id = drawn.id) "
+            f"SELECT drawn.id, (SELECT greatest(e.stream_seq, 0)::float8 + 1 FROM {layout.table} e "
+            "WHERE e.stream_id = drawn.id ORDER BY e.stream_seq DESC LIMIT 1) "
             "FROM unnest($1::text[]) drawn (id)"
         )
         self._queries = {backwards: _categories(layout, backwards=backwards) for backwards in (False, True)}

@@ -74,7 +74,7 @@ async def read_health(connection: asyncpg.Connection, layout: Layout) -> Health:
                coalesce((SELECT min(global_seq) FROM {layout.table}), 0), coalesce(last.global_seq, 0),
                last.created_at,
                -- Between the first and the last number there cannot be more; else that is all there is to go by.
-               least({ESTIMATED_ROWS}, last.global_seq - (SELECT min(global_seq) FROM {layout.table}) + 1,
+               least({ESTIMATED_ROWS}, last.global_seq::numeric - (SELECT min(global_seq) FROM {layout.table}) + 1,
                      9e18)::numeric::bigint,
                coalesce((SELECT sum(pg_table_size(oid)) FROM below), 0)::bigint,
                coalesce((SELECT sum(pg_indexes_size(oid)) FROM below), 0)::bigint,

@@ -86,18 +86,23 @@ class Layout:
         event_id = "NULL::uuid" if self.event_id is None else f"{alias}.{self.event_id}"
         return (
             f"{alias}.global_seq, {alias}.stream_id, {alias}.stream_seq, {alias}.event_type, "
-            f"{alias}.data, {alias}.metadata, {alias}.created_at, {event_id}"
+            f"{self.data(alias)}, {alias}.metadata, {alias}.created_at, {event_id}"
         )
 
     def preview(self, alias: str = "e") -> str:
         """Return the select list that makes one `EventPreview` of a row, positions as there."""
         # Beyond a page of the table the data lie elsewhere, compressed; to fetch and unpack them for each line of a
         # list would cost up to a second a screen. pg_column_size reads their size without fetching them.
+        size = f"coalesce(pg_column_size({alias}.data), 0)"
         return (
             f"{alias}.global_seq, {alias}.stream_id, {alias}.stream_seq, left({alias}.event_type, {PREVIEW + 1}), "
-            f"{alias}.created_at, CASE WHEN pg_column_size({alias}.data) <= {_MOST_UNPACKED} "
-            f"THEN left({alias}.data::text, {PREVIEW + 1}) END, pg_column_size({alias}.data)"
+            f"{alias}.created_at, CASE WHEN {size} <= {_MOST_UNPACKED} "
+            f"THEN left({self.data(alias)}::text, {PREVIEW + 1}) END, {size}"
         )
+
+    def data(self, alias: str = "e") -> str:
+        """Return the expression for an event's data. Where the column may be NULL, that is JSON's null."""
+        return f"coalesce({alias}.data, 'null')"
 
     def last(self) -> str:
         """Return the expression for a text that sorts by bytes behind all that an id is made of.
@@ -108,8 +113,6 @@ class Layout:
             highest = "chr(1114111)"
         elif self.encoding.startswith("EUC_"):
             highest = f"convert_from('\\xfefe', '{self.encoding}')"
-        elif self.encoding == "MULE_INTERNAL":
-            highest = "convert_from('\\x9dfefefe', 'MULE_INTERNAL')"
         else:  # A character is a byte.
             highest = "chr(255)"
         return f"repeat({highest}, 16)"

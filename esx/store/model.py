@@ -144,8 +144,9 @@ class Event(NamedTuple):
 
     def to_json(self) -> str:
         """Return the event as one line of NDJSON, data and metadata verbatim."""
-        created_at = "null" if self.created_at is None else f'"{iso_utc(self.created_at)}"'
-        event_id = "null" if self.event_id is None else f'"{self.event_id}"'
+        created_at = "null" if self.created_at is None else _quote(iso_utc(self.created_at))
+        # In another column than one of type uuid it may be any text.
+        event_id = "null" if self.event_id is None else _quote(str(self.event_id))
         line = (
             f'{{"global_seq": {self.global_seq}, "stream_id": {_quote(self.stream_id)}, '
             f'"stream_seq": {self.stream_seq}, "event_type": {_quote(self.event_type)}, '

@@ -137,7 +137,7 @@ class Reader:
         self, connection: asyncpg.Connection, position: int | None, limit: int, *, backwards: bool
     ) -> list[Event]:
         """Return up to `limit` events after (backwards: before) global_seq `position`; None: the near end."""
-        position = _near_end(backwards) if position is None else position
+        position = _beyond(position, backwards)
         rows = await fetch(connection, self._all[backwards], position, limit, moment=CREATED_AT)
         return list(map(Event._make, rows))
 
@@ -145,7 +145,7 @@ class Reader:
         self, connection: asyncpg.Connection, position: int | None, limit: int, *, backwards: bool
     ) -> list[EventPreview]:
         """Return the page that `all_page` returns, as previews."""
-        position = _near_end(backwards) if position is None else position
+        position = _beyond(position, backwards)
         rows = await fetch(connection, self._all_previews[backwards], position, limit, moment=_PREVIEW_AT)
         return list(map(EventPreview._make, rows))
 
@@ -160,7 +160,7 @@ class Reader:
         self, connection: asyncpg.Connection, position: int | None, limit: int, *, backwards: bool
     ) -> tuple[list[Event], bool]:
         """Return the page that `all_page` returns, or, where payloads are large, its first events; and if so."""
-        position = _near_end(backwards) if position is None else position
+        position = _beyond(position, backwards)
         return _part(await fetch(connection, self._all_parts[backwards], position, limit, moment=_PART_AT))
 
     async def previous(
@@ -260,7 +260,7 @@ class Reader:
         rows = await fetch(
             connection,
             self._recent.format(scan=scan),
-            _LAST_SEQ if before is None else before,
+            _beyond(before, backwards=True),
             prefix,
             None if match is None else glob_to_regex(match),
             limit,
@@ -281,6 +281,14 @@ def _near_end(backwards: bool) -> int:
     return _LAST_SEQ if backwards else 0
 
 
+def _beyond(position: int | None, backwards: bool) -> int:
+    """Return the number that a page of all events is limited by: after it, or backwards up to it."""
+    if position is None:
+        return _near_end(backwards)
+    # "Before" would leave out the largest number that there is.
+    return position - 1 if backwards else position
+
+
 def _with_prefix(layout: Layout, column: str) -> str:
     """Return the condition that ids start with $1. Only where they sort by bytes are those one range."""
     starts = f"starts_with({column}, $1)"
@@ -296,7 +304,7 @@ def _stream(columns: str, table: str, backwards: bool) -> str:
 
 
 def _all(columns: str, table: str, backwards: bool) -> str:
-    order, side = ("DESC", "<") if backwards else ("ASC", ">")
+    order, side = ("DESC", "<=") if backwards else ("ASC", ">")
     return f"SELECT {columns} FROM {table} e WHERE e.global_seq {side} $1 ORDER BY e.global_seq {order} LIMIT $2"
 
 
@@ -354,7 +362,7 @@ def _by_name(layout: Layout, *, backwards: bool, resumed: bool) -> str:
             FROM ids CROSS JOIN LATERAL ({next_id % f"s.stream_id {step} ids.stream_id"}) f
             WHERE ids.n < $5 AND ids.hits < $2
         )
-        SELECT ids.stream_id, ids.hit, ids.n, last.stream_seq, last.stream_seq - first.stream_seq + 1,
+        SELECT ids.stream_id, ids.hit, ids.n, last.stream_seq, {_events("last.stream_seq", "first.stream_seq")},
                last.event_type, last.created_at, last.global_seq
         FROM (SELECT *, max(n) OVER () AS looked FROM ids) ids
         LEFT JOIN LATERAL (SELECT e.stream_seq, e.event_type, e.created_at, e.global_seq FROM {table} e
@@ -377,7 +385,7 @@ def _recent(layout: Layout) -> str:
         WITH found AS MATERIALIZED (
             SELECT s.*
             FROM (SELECT e.global_seq, e.stream_id, e.stream_seq, e.event_type, e.created_at
-                  FROM {table} e WHERE e.global_seq < $1 ORDER BY e.global_seq DESC LIMIT {{scan}}) s
+                  FROM {table} e WHERE e.global_seq <= $1 ORDER BY e.global_seq DESC LIMIT {{scan}}) s
             WHERE starts_with(s.stream_id, $2) AND ($3::text IS NULL OR s.stream_id ~ $3::text)
               AND (SELECT n.stream_seq FROM {table} n
                    WHERE n.stream_id = s.stream_id AND n.stream_seq > s.stream_seq
@@ -385,22 +393,27 @@ def _recent(layout: Layout) -> str:
             ORDER BY s.global_seq DESC LIMIT $4
         )
         SELECT f.stream_id, f.stream_seq,
-               f.stream_seq - (SELECT min(e.stream_seq) FROM {table} e WHERE e.stream_id = f.stream_id) + 1,
+               {_events("f.stream_seq", f"(SELECT min(e.stream_seq) FROM {table} e WHERE e.stream_id = f.stream_id)")},
                f.event_type, f.created_at, f.global_seq, NULL::bigint
         FROM found f
         UNION ALL
         SELECT NULL, NULL, NULL, NULL, NULL, NULL,
                CASE WHEN (SELECT count(*) FROM found) < $4 THEN
-                   (SELECT e.global_seq FROM {table} e WHERE e.global_seq < $1
+                   (SELECT e.global_seq FROM {table} e WHERE e.global_seq <= $1
                     ORDER BY e.global_seq DESC OFFSET {{scan}} - 1 LIMIT 1) END
         ORDER BY 6 DESC NULLS LAST
     """
 
 
+def _events(last: str, first: str) -> str:
+    """Return how many events there are between two numbers of a stream; those of a strange one may be far apart."""
+    return f"least({last}::numeric - {first} + 1, {_LAST_SEQ})::bigint"
+
+
 def _summary_of(layout: Layout) -> str:
     return f"""
         SELECT e.stream_id, e.stream_seq,
-               e.stream_seq - (SELECT min(f.stream_seq) FROM {layout.table} f WHERE f.stream_id = $1) + 1,
+               {_events("e.stream_seq", f"(SELECT min(f.stream_seq) FROM {layout.table} f WHERE f.stream_id = $1)")},
                e.event_type, e.created_at, e.global_seq
         FROM {layout.table} e WHERE e.stream_id = $1 ORDER BY e.stream_seq DESC LIMIT 1
     """

@@ -14,7 +14,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from esx.store.barrier import Filter
-from esx.store.careful import CREATED_AT, fetch, fetchval, readable
+from esx.store.careful import CREATED_AT, fetch, fetchval, readable, with_bytes
 from esx.store.family import below
 from esx.store.glob import glob_literal, glob_to_regex
 from esx.store.jsonpath import read_path
@@ -43,7 +43,7 @@ _SLICE = 0.25
 _MOST_SCANNED = 100_000
 _MOST_TYPES = 20
 _TYPES_LOOKED_AT = 1000
-_BEFORE_ALL, _AFTER_ALL = -1, 2**63 - 1
+_BEFORE_ALL, _AFTER_ALL = -1, 2**63
 
 
 class Pace:
@@ -220,7 +220,7 @@ async def read_slice(
         # With a plan of its own for these very values: one for any value could not use a partial index.
         async with connection.transaction(readonly=True):
             await connection.execute("SET LOCAL plan_cache_mode = force_custom_plan")
-            return await fetch(sql, low, high, scan, limit, *arguments)
+            return await fetch(sql, low, high - 1, scan, limit, *arguments)
 
     moment = 2 + EventPreview._fields.index("created_at") if shape is EventPreview else CREATED_AT
     rows = await readable(connection, run, moment=moment)
@@ -231,13 +231,13 @@ async def read_slice(
 
 
 def slice_sql(layout: Layout, plan: SearchPlan, *, backwards: bool, previews: bool = False) -> tuple[str, list[Any]]:
-    """Return the query for a slice, and its arguments after $1 after, $2 before, $3 scan and $4 limit."""
+    """Return the query for a slice, and its arguments after $1 after, $2 up to, $3 scan and $4 limit."""
     key, table = plan.scope.key, layout.table
     order, reached = ("DESC", ">=") if backwards else ("ASC", "<=")
     last = "min" if backwards else "max"
     given = _Given(4)
     hit = _hit(plan, given)
-    within = [f"e.{key} > $1", f"e.{key} < $2"]
+    within = [f"e.{key} > $1", f"e.{key} <= $2"]
     if plan.scope.stream_id is not None:
         within.append(plan.scope.condition(given.add(plan.scope.stream_id)))
     looked = f"SELECT e.{key} AS number, e.global_seq, {hit} AS hit FROM {table} e"
@@ -336,7 +336,7 @@ async def _index_for_path(
     conditions = [
         plan.path.indexable(given.add(plan.path.text)) or "true",
         f"e.{scope.key} >= ${given.add(plan.first)}::bigint",
-        f"e.{scope.key} < ${given.add(plan.end)}::bigint",
+        f"e.{scope.key} <= ${given.add(plan.end - 1)}::bigint",
     ]
     if scope.stream_id is not None:
         conditions.append(scope.condition(given.add(scope.stream_id)))
@@ -428,7 +428,8 @@ def _advised(plan: SearchPlan, layout: Layout, type_index: str | None, candidate
 
 async def _explain(connection: asyncpg.Connection, query: str, *arguments: Any) -> dict[str, Any]:
     """Return PostgreSQL's plan for a query, which is not run."""
-    text = await connection.fetchval(f"EXPLAIN (FORMAT JSON) {query}", *arguments)
+    query, given = await with_bytes(connection, query, arguments)
+    text = await connection.fetchval(f"EXPLAIN (FORMAT JSON) {query}", *given)
     plan: dict[str, Any] = json.loads(text)[0]["Plan"]
     return plan
 
