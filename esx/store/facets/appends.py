@@ -5,7 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from esx.store import locked, writing
-from esx.store.errors import QueryGivenUp, StoreUnavailable
+from esx.store.errors import (
+    EsxError,
+    EventIdsReused,
+    InvalidEvent,
+    OutcomeUnknown,
+    QueryGivenUp,
+    StoreUnavailable,
+    WrongVersion,
+)
 from esx.store.facets.reads import Reads
 from esx.store.model import ANY, Strategy
 
@@ -15,6 +23,11 @@ if TYPE_CHECKING:
 
     from esx.store.locked import LockedStream
     from esx.store.model import AppendResult, Event, ExpectedVersion, NewEvent, StreamAppend
+
+# What says of a repeated append that none of its attempts is stored. Anything else tells of the last one alone, such as
+# a server that takes no writes, to which the address has come to lead.
+_ANSWERS = (WrongVersion, InvalidEvent, EventIdsReused)
+_LOST_BEFORE = "the connection was lost during the append before, and whether it was stored is not known"
 
 
 class Appends(Reads):
@@ -33,11 +46,12 @@ class Appends(Reads):
         Repeating an append with the same event ids is safe for NO_STREAM and exact versions: it returns the first
         one's result, and that is what happens by itself when the connection is lost (or, behind a pooler, when the
         statement timeout has passed). For ANY and STREAM_EXISTS that holds where a unique index keeps event ids unique;
-        without one the loss of the connection raises OutcomeUnknown, and repeating may store the events twice. Raises
-        WrongVersion, InvalidEvent for an event that cannot be stored, and EventIdsReused.
+        without one the loss of the connection raises OutcomeUnknown, and repeating may store the events twice.
+        OutcomeUnknown is raised, too, where such a repeat is refused for another reason, which tells nothing of the
+        first attempt. Raises WrongVersion, InvalidEvent for an event that cannot be stored, and EventIdsReused.
         """
         patience: writing.Patience | None = None
-        began = False
+        began = repeats = False
         while True:
             try:
                 _, appender, _ = self._parts or await self._load()
@@ -49,6 +63,11 @@ class Appends(Reads):
                 patience = patience or writing.Patience(self._patience)
                 may_repeat = self._parts is not None and writing.repeatable(self._parts[0], expected)
                 await patience.wait(error, began=began, may_repeat=may_repeat)
+                repeats = began
+            except EsxError as error:
+                if repeats and not isinstance(error, _ANSWERS):
+                    raise OutcomeUnknown(f"{error}; {_LOST_BEFORE}") from error
+                raise
 
     async def append_to_streams(self, appends: Sequence[StreamAppend]) -> list[AppendResult]:
         """Append to several streams in one transaction, all or nothing, in the order given.
@@ -59,7 +78,7 @@ class Appends(Reads):
         EventIdsReused.
         """
         patience: writing.Patience | None = None
-        began = False
+        began = repeats = False
         while True:
             try:
                 _, appender, _ = self._parts or await self._load()
@@ -70,6 +89,11 @@ class Appends(Reads):
                 patience = patience or writing.Patience(self._patience)
                 may_repeat = self._parts is not None and writing.repeatable_together(self._parts[0], appends)
                 await patience.wait(error, began=began, may_repeat=may_repeat)
+                repeats = began
+            except EsxError as error:
+                if repeats and not isinstance(error, _ANSWERS):
+                    raise OutcomeUnknown(f"{error}; {_LOST_BEFORE}") from error
+                raise
 
     async def decide(
         self,
