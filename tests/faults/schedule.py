@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from esx import AppendResult, NewEvent
-    from tests.faults.clients import StoreClient
+    from tests.faults.clients import Client, StoreClient
     from tests.faults.cluster import Cluster, Node
     from tests.faults.history import History
     from tests.faults.readers import Reader
@@ -42,14 +42,16 @@ class Schedule:
         cluster: Cluster,
         history: History,
         readers: Sequence[Reader],
-        client: StoreClient,
+        clients: Sequence[Client],
+        settler: StoreClient,
         kinds: Sequence[str] | None = None,
     ) -> None:
         self._mood = random.Random(seed)
         self._cluster = cluster
         self._history = history
         self._readers = readers
-        self._client = client
+        self._clients = clients
+        self._settler = settler
         self._faults = {
             "killed servers": self._kill,
             "ended backends": self._end_backends,
@@ -88,13 +90,13 @@ class Schedule:
     async def mark(self) -> UUID:
         """Append an event and return its id, when that was acknowledged."""
         while True:
-            events = [self._client.event()]
-            call = self._client.begin("mark", ("hot-mark", events, ANY))
+            events = [self._settler.event()]
+            call = self._settler.begin("mark", ("hot-mark", events, ANY))
 
             async def act(events: list[NewEvent] = events) -> list[AppendResult]:
-                return [await self._client.store.append("hot-mark", events)]
+                return [await self._settler.store.append("hot-mark", events)]
 
-            await self._client.call(call, act, may_cancel=False)
+            await self._settler.call(call, act, may_cancel=False)
             if call.outcome == "acknowledged":
                 return events[0].event_id
 
@@ -105,6 +107,15 @@ class Schedule:
             lambda: [reader.count for reader in readers],
             f"{[reader.name for reader in readers if not reader.has(event_id)]} to see event {event_id}",
         )
+
+    async def everybody_gets_on(self) -> None:
+        """Wait until each of the clients has come to the end of what it is at."""
+        before = [client.turns for client in self._clients]
+
+        def waiting() -> list[int]:
+            return [client.number for client, turns in zip(self._clients, before, strict=True) if client.turns == turns]
+
+        await until(lambda: not waiting(), waiting, "each client to get on")
 
     async def _appends(self, count: int) -> None:
         """Wait until so many more appends were acknowledged."""
@@ -153,6 +164,8 @@ class Schedule:
         async with connected(self._cluster.primary.dsn) as connection:
             count = len(await sessions(connection))
         self._cluster.gate.hush()
+        # With nobody left to talk to, no other fault would happen.
+        await self.everybody_gets_on()
         return count
 
     async def _lead_astray(self) -> int:
