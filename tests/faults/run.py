@@ -25,7 +25,7 @@ _SHARED, _RAW = 22, 4
 _OWN = (1, 1, 2, 2, 3, 10)
 """Clients on the store that they share, with its default pool; with SQL of their own; with pools of their own, of so
 many connections."""
-_TIMEOUT = 4.0
+_TIMEOUT = 3.0
 _SETTLER = 90
 
 
