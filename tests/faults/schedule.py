@@ -226,6 +226,8 @@ class Schedule:
             await asyncio.sleep(self._mood.uniform(0, 0.5))
         former = await cluster.promote()
         cluster.switch()
+        # Those who came before it was promoted take it for a standby for good: see `test_found`.
+        await end_sessions(cluster.primary.dsn, "faults")
         await asyncio.to_thread(former.start)
         history.tables.append(await stored(former))
         await asyncio.to_thread(former.end)
