@@ -50,6 +50,8 @@ class Client:
         self.history = history
         self.dsn = dsn
         self.made = 0
+        self.turns = 0
+        """How many times it has got on."""
 
     def event(self) -> NewEvent:
         return NewEvent(
@@ -78,6 +80,7 @@ class Client:
         raise NotImplementedError
 
     async def pause(self) -> None:
+        self.turns += 1
         await asyncio.sleep(self.mood.uniform(0, 0.03))
 
 

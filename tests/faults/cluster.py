@@ -275,7 +275,7 @@ class Patience:
         """Wait a moment for `what`; `progress` is whatever changes while things move."""
         if progress != self._before:
             self._before, self._since = progress, time.monotonic()
-        assert time.monotonic() < self._since + _PATIENCE, f"nothing moves any more while waiting for {what}"
+        assert time.monotonic() < self._since + _PATIENCE, f"nothing moves any more, waiting for {what}: {progress}"
         await asyncio.sleep(0.01)
 
 

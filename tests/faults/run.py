@@ -25,7 +25,7 @@ _SHARED, _RAW = 22, 4
 _OWN = (1, 1, 2, 2, 3, 10)
 """Clients on the store that they share, with its default pool; with SQL of their own; with pools of their own, of so
 many connections."""
-_TIMEOUT = 4.0
+_TIMEOUT = 3.0
 _SETTLER = 90
 
 
@@ -107,11 +107,12 @@ async def _work(
     stop = asyncio.Event()
     async with _following(servers, history) as (store, readers):
         settler = StoreClient(_SETTLER, seed, history, servers.dsn, store)
-        schedule = Schedule(seed, servers, history, readers, settler, kinds)
         async with _clients(servers.dsn, seed, history) as clients, asyncio.TaskGroup() as working:
             for client in clients:
                 working.create_task(client.run(stop))
+            schedule = Schedule(seed, servers, history, readers, clients, settler, kinds)
             await schedule.run(seconds)
+            await schedule.everybody_gets_on()
             stop.set()
         # Nothing that was cut short may happen later than this.
         await end_sessions(servers.primary.dsn, CLIENTS)
