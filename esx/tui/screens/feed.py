@@ -25,6 +25,7 @@ from esx.tui.parts.filterline import FilterLine, describe_filter
 from esx.tui.parts.part import Part, keys_of
 from esx.tui.rows import EventRow
 from esx.tui.screens.pane import Pane
+from esx.tui.stage import from_behind
 from esx.tui.widgets.rowtable import Column, RowTable
 from esx.tui.work import start
 
@@ -103,6 +104,7 @@ class FeedList(RowTable["EventRow"]):
 class FeedPane(Pane):
     """Follows live. Space pauses the view, never the counting."""
 
+    TITLE = "Feed"
     FIRST_FOCUS = "#feed"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("space", "pause", "Pause", tooltip="Stop the view and keep counting; again to go on"),
@@ -190,15 +192,13 @@ class FeedPane(Pane):
 
     def on_mount(self) -> None:
         """Start the clock that repaints."""
-        self.set_interval(1 / FLUSHES, self._flush)
-        self.set_interval(5, self.table.refresh)
+        # While another screen is shown, what comes waits in the log, counted.
+        self.every(1 / FLUSHES, self._flush)
+        self.every(5, self.table.refresh)
 
     # -- drawing --------------------------------------------------------------------------------------------
 
     def _flush(self) -> None:
-        # While another screen is shown, what comes waits in the log, counted.
-        if not self.display:
-            return
         log = self.follower.log
         gone = log.flush()
         if gone is not None:
@@ -287,7 +287,7 @@ class FeedPane(Pane):
             line.refuse(str(error))
             return
         except EsxError as error:
-            self.link.report(error)
+            self.link.report(error, of=from_behind(self))
             return
         line.close()
         self.table.focus()

@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, ClassVar
 from textual import on
 from textual.binding import Binding, BindingType
 from textual.content import Content
-from textual.screen import ModalScreen
 from textual.widgets import OptionList
 from textual.widgets.option_list import Option
 
 from esx.text import visible
 from esx.tui.cells import MUTED, fit
-from esx.tui.keymap import Keyed
+from esx.tui.widgets.dialog import Dialog
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,12 +22,12 @@ if TYPE_CHECKING:
 _LINES = 4
 
 
-class CopyAs(Keyed, ModalScreen[int | None]):
+class CopyAs(Dialog[int]):
     """Offers texts by their titles, with the beginning of each; the result is the number of the one chosen."""
 
     PART = "copy"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape,x", "dismiss", "Close"),
+        Binding("escape,x", "close", "Close"),
         Binding("j", "app.simulate_key('down')", "Down", show=False),
         Binding("k", "app.simulate_key('up')", "Up", show=False),
         Binding("q", "app.quit", "Quit", show=False),
@@ -66,4 +65,4 @@ class CopyAs(Keyed, ModalScreen[int | None]):
 
     @on(OptionList.OptionSelected)
     def _selected(self, message: OptionList.OptionSelected) -> None:
-        self.dismiss(message.option_index)
+        self.end(message.option_index)
