@@ -20,7 +20,7 @@ from textual.worker import Worker, WorkerState
 from esx.config import BadConfig, Config
 from esx.database import Database
 from esx.fold.reducer import MERGE
-from esx.store.errors import EsxError, StoreUnavailable
+from esx.store.errors import StoreUnavailable
 from esx.store.views import FeedView, TrailView
 from esx.text import visible
 from esx.tui import keymap
@@ -50,6 +50,8 @@ if TYPE_CHECKING:
     from textual.screen import Screen
 
     from esx.fold.reducer import Reducer
+    from esx.store.store import EventStore
+    from esx.store.views import View
     from esx.tui.screens.load import RunLoad
 
 _SCREENS = [
@@ -332,7 +334,9 @@ class Explorer(Keyed, App[None]):
         link = self.link
         state, colour = link.state.value, "$text-warning"
         if link.state is LinkState.CONNECTED:
-            if not self.follower.started:
+            if self.follower.ended:
+                state, colour = "connected, feed ended", "$text-error"
+            elif not self.follower.started:
                 state, colour = "connected", "$text-success"
             elif self.follower.listening:
                 state, colour = "connected, live", "$text-success"
@@ -457,9 +461,8 @@ class Explorer(Keyed, App[None]):
             return False
         return await super().run_action(action, default_namespace, namespaces)
 
-    async def action_copy_as(self) -> None:
+    def action_copy_as(self) -> None:
         """Choose how to copy what is shown."""
-        from esx.tui.copying import command_of
         from esx.tui.widgets.copyas import CopyAs
 
         pane, store = self._pane, self.link.store
@@ -467,27 +470,26 @@ class Explorer(Keyed, App[None]):
         if pane is None or store is None or view is None:
             self.notify("there is nothing here to copy", severity="warning")
             return
-        limit = None if isinstance(view, FeedView | TrailView) else _COPIED_ROWS
-        try:
-            query = await store.sql(view, limit=limit)
-            number = pane.event_at_hand()
-            event = None if number is None else await store.event(number)
-        except EsxError as error:
-            self.link.report(error)
-            return
-        if not pane.shown:
-            return
-        choices = [("esx command", command_of(view, self.link.database, limit)), ("SQL for psql", query)]
-        if event is not None:
-            choices.append((f"event {event.global_seq} as JSON", event.to_json()))
 
-        def chosen(index: int | None) -> None:
-            if index is not None:
-                title, text = choices[index]
+        def chosen(copied: tuple[str, str] | None) -> None:
+            if copied is not None:
+                title, text = copied
                 self.copy_to_clipboard(text)
                 self.notify(f"{title} copied, {size_of(len(text.encode()))}", markup=False)
 
-        self.push_screen(CopyAs(choices), chosen)
+        # At once, and filled when all is read: one that opened later might open over something else.
+        reads = partial(self._ways_to_copy, store, view, pane.event_at_hand())
+        self.push_screen(CopyAs(reads, self.link.report), chosen)
+
+    async def _ways_to_copy(self, store: EventStore, view: View, number: int | None) -> list[tuple[str, str]]:
+        """Return the texts that stand for what is shown, each with its title. Raises EsxError."""
+        from esx.tui.copying import command_of
+
+        limit = None if isinstance(view, FeedView | TrailView) else _COPIED_ROWS
+        query = await store.sql(view, limit=limit)
+        event = None if number is None else await store.event(number)
+        choices = [("esx command", command_of(view, self.link.database, limit)), ("SQL for psql", query)]
+        return choices if event is None else [*choices, (f"event {event.global_seq} as JSON", event.to_json())]
 
     def action_export(self) -> None:
         """Write what is shown to a file."""

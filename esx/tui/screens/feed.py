@@ -114,7 +114,7 @@ class FeedPane(Pane):
         Binding("right,l", "focus_detail", "To the event in full", show=False),
         Binding("left,h", "focus_list", "To the list", show=False),
         Binding("escape", "back", "Close the event in full, or take the filter away", show=False),
-        Binding("r", "retry", "Retry the connection", show=False),
+        Binding("r", "retry", "Retry the connection, or begin anew", show=False),
     ]
     DEFAULT_CSS = """
     FeedPane {
@@ -221,6 +221,8 @@ class FeedPane(Pane):
         self.set_class(log.paused, "-paused")
         if log.paused:
             title = f"paused · {log.waiting:,} new"
+        elif self.follower.ended:
+            title = "ended"
         elif self.table.following:
             title = "following"
         else:
@@ -291,9 +293,13 @@ class FeedPane(Pane):
             return
         line.close()
         self.table.focus()
+        self._show_anew()
+
+    def _show_anew(self) -> None:
+        chosen = bool(self.follower.where)
         self.table.following = True
         self.table.take([], 0)
-        self.table.empty = "nothing among the latest events passes the filter" if where else "waiting for events …"
+        self.table.empty = "nothing among the latest events passes the filter" if chosen else "waiting for events …"
         self._written_at = 0.0
         self._flush()
 
@@ -332,5 +338,8 @@ class FeedPane(Pane):
         self.table.focus()
 
     def action_retry(self) -> None:
-        """Try to reach the database now."""
+        """Try to reach the database now, or begin a feed anew that has ended."""
         self.link.retry()
+        if self.follower.ended:
+            self.follower.begin_anew()
+            self._show_anew()

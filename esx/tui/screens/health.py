@@ -17,7 +17,7 @@ from esx.text import ago, lapse, visible
 from esx.times import clock
 from esx.tui.cells import MUTED, fit, size_of, spark, wrap_words
 from esx.tui.link import LinkState
-from esx.tui.parts.feedfigures import gap_line, writer_text
+from esx.tui.parts.feedfigures import state_line, writer_text
 from esx.tui.screens.pane import Pane
 from esx.tui.stage import from_behind
 from esx.tui.work import start
@@ -227,7 +227,7 @@ class HealthPane(Pane):
                 ("last visible", f"{health.last:,}", ""),
                 ("safe position", f"{follower.position:,}" if follower.started else "not known yet", ""),
                 ("lag", f"{behind:,} numbers behind the head" if follower.started else "not known yet", ""),
-                ("", *gap_line(follower.gap, started=follower.started)),
+                ("", *state_line(follower)),
                 ("late, dead", f"{follower.late:,} late, {follower.dead:,} dead", ""),
                 ("last event", _moment(health), ""),
             ],
@@ -273,7 +273,9 @@ class HealthPane(Pane):
                 lines.append(
                     ("", f"  stopped at the event after {projection.position:,}: {projection.last_error}", _BAD)
                 )
-            lines += [("", f"  held back by {writer_text(writer)}", _WARNING) for writer in projection.held_by[:3]]
+            lines += [
+                ("", f"  may be held back by {writer_text(writer)}", _WARNING) for writer in projection.held_by[:3]
+            ]
         if len(projections) > _MOST_PROJECTIONS:
             lines.append(("", f"and {len(projections) - _MOST_PROJECTIONS} more: esx health --json lists all", MUTED))
         box.say(lines or [("", "none", MUTED)], labelled=False)
