@@ -6,18 +6,21 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from esx.store.barrier import Writer, writers_sql
+from esx.store.estimating import count_events
+from esx.store.scope import Scope
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     import asyncpg
 
+    from esx.store.estimating import Estimate
     from esx.store.layout import Layout
 
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """Figures of one moment. Sizes are bytes; `estimated_events` comes from statistics and the table's present size.
+    """Figures of one moment. Sizes are bytes; `events` is counted up to a bound, and estimated beyond.
 
     `first` and `last` are the lowest and the highest global_seq that is visible, 0 if none is, `head` the highest one
     handed out; unless `head_exact`, the user may not know that, and it is `last`. `notify_queue` is the used fraction
@@ -34,7 +37,6 @@ class Health:
     first: int
     last: int
     last_created_at: datetime | None
-    estimated_events: int
     table_bytes: int
     index_bytes: int
     notify_queue: float
@@ -42,6 +44,7 @@ class Health:
     connections: int
     max_connections: int
     writers: tuple[Writer, ...]
+    events: Estimate
 
 
 # As the planner does: the density of the last ANALYZE, if it saw enough, in the pages of now.
@@ -50,7 +53,7 @@ ESTIMATED_ROWS = """
          THEN c.reltuples / c.relpages * pg_relation_size(c.oid) / current_setting('block_size')::int END
 """
 """SQL for about how many rows the table `c` of pg_class has; NULL where too little is known."""
-_FIGURES = [field.name for field in fields(Health) if field.name != "writers"]
+_FIGURES = [field.name for field in fields(Health) if field.name not in ("writers", "events")]
 
 
 async def read_health(connection: asyncpg.Connection, layout: Layout) -> Health:
@@ -62,10 +65,6 @@ async def read_health(connection: asyncpg.Connection, layout: Layout) -> Health:
                {layout.head()}, {layout.head_exact()},
                coalesce((SELECT min(global_seq) FROM {layout.table}), 0), coalesce(last.global_seq, 0),
                last.created_at,
-               -- Between the first and the last number there cannot be more; else that is all there is to go by.
-               (SELECT least({ESTIMATED_ROWS},
-                    last.global_seq - (SELECT min(global_seq) FROM {layout.table}) + 1, 9e18)
-                FROM pg_class c WHERE c.oid = '{layout.table}'::regclass)::numeric::bigint,
                pg_table_size('{layout.table}'), pg_indexes_size('{layout.table}'),
                CASE WHEN pg_is_in_recovery() THEN 0 ELSE pg_notification_queue_usage() END,
                EXISTS (SELECT 1 FROM pg_trigger WHERE tgrelid = '{layout.table}'::regclass
@@ -79,6 +78,4 @@ async def read_health(connection: asyncpg.Connection, layout: Layout) -> Health:
     assert row is not None
     writers = tuple(Writer._make(writer) for writer in await connection.fetch(writers_sql(layout)))
     figures: dict[str, Any] = dict(zip(_FIGURES, row, strict=True))
-    if not figures["last"]:
-        figures["estimated_events"] = 0
-    return Health(**figures, writers=writers)
+    return Health(**figures, writers=writers, events=await count_events(connection, layout, Scope()))

@@ -7,17 +7,18 @@ along the index that orders the list, slice by slice, so that one can see how fa
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from esx.store.barrier import Filter
+from esx.store.explaining import explain
 from esx.store.glob import glob_literal, glob_to_regex
 from esx.store.jsonpath import read_path
-from esx.store.locating import place_of_moment
+from esx.store.locating import place_near
 from esx.store.model import Event, EventPreview
+from esx.store.ordering import look_above, look_below
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -303,7 +304,7 @@ async def _count(connection: asyncpg.Connection, layout: Layout, scope: Scope, f
     if scope.stream_id is not None:
         # Events of a stream are numbered without holes.
         return numbers
-    everything = await _explain(connection, f"SELECT FROM {layout.table} e")
+    everything = await explain(connection, f"SELECT FROM {layout.table} e")
     return min(math.ceil(int(everything["Plan Rows"]) * numbers / (high - low + 1)), numbers)
 
 
@@ -312,8 +313,8 @@ async def _share(connection: asyncpg.Connection, layout: Layout, names: Filter) 
     if not names:
         return 1.0
     conditions, arguments = names.sql(1)
-    everything = await _explain(connection, f"SELECT FROM {layout.table} e")
-    some = await _explain(connection, f"SELECT FROM {layout.table} e WHERE {' AND '.join(conditions)}", *arguments)
+    everything = await explain(connection, f"SELECT FROM {layout.table} e")
+    some = await explain(connection, f"SELECT FROM {layout.table} e WHERE {' AND '.join(conditions)}", *arguments)
     return min(float(some["Plan Rows"]) / max(float(everything["Plan Rows"]), 1.0), 1.0)
 
 
@@ -332,7 +333,7 @@ async def _index_for_path(
     if scope.stream_id is not None:
         conditions.append(scope.condition(given.add(scope.stream_id)))
     query = f"SELECT FROM {layout.table} e WHERE {' AND '.join(conditions)}"
-    page = await _explain(connection, f"{query} ORDER BY e.{scope.key} LIMIT {min(wanted, 1000)}", *given.values)
+    page = await explain(connection, f"{query} ORDER BY e.{scope.key} LIMIT {min(wanted, 1000)}", *given.values)
     name: str | None = await connection.fetchval(
         f"""
         SELECT c.relname::text
@@ -345,7 +346,7 @@ async def _index_for_path(
     )
     if name is None:
         return None
-    matches = await _explain(connection, query, *given.values)
+    matches = await explain(connection, query, *given.values)
     return name, int(matches["Plan Rows"])
 
 
@@ -413,13 +414,6 @@ def _advised(plan: SearchPlan, layout: Layout, type_index: str | None, candidate
         if statement is not None:
             advice.append(statement)
     return replace(plan, advice=tuple(advice))
-
-
-async def _explain(connection: asyncpg.Connection, query: str, *arguments: Any) -> dict[str, Any]:
-    """Return PostgreSQL's plan for a query, which is not run."""
-    text = await connection.fetchval(f"EXPLAIN (FORMAT JSON) {query}", *arguments)
-    plan: dict[str, Any] = json.loads(text)[0]["Plan"]
-    return plan
 
 
 def _indexes(plan: dict[str, Any]) -> list[str]:

@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 
 from esx.store.doctor import activity, indexes, projections, scan, sequence, server, table, trigger
 from esx.store.doctor.topic import THOROUGH, Topic, limited
+from esx.store.estimating import count_events
+from esx.store.layout import Layout
+from esx.store.scope import Scope
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,7 +70,7 @@ async def _look_at_events(
     tell = on_progress or (lambda _text: None)
     findings: list[Finding] = []
     if indexes.in_stream_order(found):
-        scanned = await scan.scan_streams(connection, facts.estimated, on_progress)
+        scanned = await scan.scan_streams(connection, await _total(connection, found), on_progress)
     else:
         tell("looking for places in a stream that are taken twice")
         findings += await limited(connection, scan.scan_keys, THOROUGH)
@@ -78,6 +81,14 @@ async def _look_at_events(
         tell("looking for event ids that are stored twice")
         findings += await limited(connection, scan.scan_event_ids, THOROUGH)
     return findings
+
+
+async def _total(connection: asyncpg.Connection, found: Sequence[Index]) -> str:
+    """Return of how many events, as far as that can be told soon and not far off."""
+    if not indexes.keeps_numbers_unique(found):
+        return ""
+    events = await count_events(connection, Layout(), Scope())
+    return f" of {events.text}" if events.known else ""
 
 
 async def _look_at_numbers(

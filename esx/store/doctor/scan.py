@@ -122,8 +122,8 @@ class Scan:
             tally.add(faulty, examples)
 
 
-async def scan_streams(connection: asyncpg.Connection, estimated: int, on_progress: OnProgress | None) -> Scan:
-    """Look at every event once, in the order of streams. Needs the unique index."""
+async def scan_streams(connection: asyncpg.Connection, total: str, on_progress: OnProgress | None) -> Scan:
+    """Look at every event once, in the order of streams. Needs the unique index. `total` is said of how many."""
     scan = Scan()
     start = _FIRST
     resumed = False
@@ -138,7 +138,6 @@ async def scan_streams(connection: asyncpg.Connection, estimated: int, on_progre
         count, streams, stream_id, stream_seq, *tallies = await limited(connection, page, THOROUGH)
         scan.add(count, streams, tallies)
         if on_progress is not None:
-            total = f" of about {estimated:,}" if estimated > scan.events else ""
             on_progress(f"{scan.events:,}{total} events looked at")
         if count < PAGE:
             return scan

@@ -130,8 +130,7 @@ def presence(table: Table) -> Iterator[Finding]:
     elif table.kind in _KINDS:
         yield found.error(f"events is {_KINDS[table.kind]}, not a table that events can be appended to", *_ELSEWHERE)
     else:
-        count = f"about {table.estimated:,} events, " if table.estimated >= 0 else ""
-        yield found.ok(f"table events: {count}{size(table.bytes)}")
+        yield found.ok(f"table events: {size(table.bytes)}")
 
 
 def columns(table: Table) -> Iterator[Finding]:
