@@ -53,7 +53,9 @@ def command(dsn: str | None, as_json: bool) -> None:
         if not health.head_exact:
             incomplete("the head may be above: this user may not read the sequence, which takes GRANT SELECT on it")
         if any(writer.pid is not None and writer.since is None for writer in health.writers):
-            incomplete("since when others have been writing is not shown to this user: GRANT pg_read_all_stats shows it")
+            incomplete(
+                "since when others have been writing is not shown to this user: GRANT pg_read_all_stats shows it"
+            )
         lines = Lines()
         if as_json:
             lines.json(json.dumps(_as_json(health, safe, projections, store.address), ensure_ascii=False))

@@ -12,6 +12,8 @@ import click
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from esx.store.ordering import Doubt
+
 Command = TypeVar("Command", bound="Callable[..., Any]")
 _INCOMPLETE, _ALLOWED = f"{__name__}.incomplete", f"{__name__}.allowed"
 
@@ -22,6 +24,13 @@ def incomplete(missing: str) -> None:
 
     narrate(missing)
     click.get_current_context().meta[_INCOMPLETE] = True
+
+
+def say_doubt(doubt: Doubt) -> None:
+    """Say what is not certain about where a time is. If events are known to be out of order, that is incomplete."""
+    from esx.cli.common import narrate
+
+    (incomplete if doubt.broken else narrate)(doubt.text)
 
 
 def ended_incomplete(ctx: click.Context) -> bool:

@@ -46,6 +46,4 @@ def describe_gap(gap: Gap) -> str:
 
 def ended_before(position: int, gap: Gap) -> str:
     """Return why output ends at `position`, before a gap, and how to get the rest."""
-    return (
-        f"ended at the safe position {position}: {describe_gap(gap)}; once that has ended, --from {position} goes on"
-    )
+    return f"ended at the safe position {position}: {describe_gap(gap)}; once that has ended, --from {position} goes on"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from esx.cli.common import Lines, database_option, filter_options, json_option, narrate, with_store
-from esx.cli.partial import incomplete, partial_option
+from esx.cli.partial import incomplete, partial_option, say_doubt
 from esx.cli.printing import describe_gap, ended_before, print_events
 from esx.cli.times import as_moment
 from esx.text import lapse
@@ -83,6 +83,11 @@ def command(
         elif isinstance(start, int):
             feed = await store.feed(after=start, where=chosen)
         else:
+            from esx.positions import Position
+
+            place = await store.locate(Position(moment=start))
+            if place.doubt is not None:
+                say_doubt(place.doubt)
             feed = await store.feed_from_time(start, where=chosen)
         totals = Totals()
         try:

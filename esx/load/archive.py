@@ -121,7 +121,6 @@ class Archive:
         except (OSError, ValueError) as error:
             raise NoSuchRun(f"the file of run {run} cannot be read: {error}") from None
 
-
     def _last(self) -> str:
         problems: list[str] = []
         entries = self.entries(problems)

@@ -13,7 +13,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 from math import sqrt
 from random import Random
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
+
+from esx.store.scope import Scope
+from esx.text import round_estimate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -21,7 +24,6 @@ if TYPE_CHECKING:
     import asyncpg
 
     from esx.store.layout import Layout
-    from esx.store.scope import Scope
 
 COUNTED = 10_000
 """Up to so many events are counted."""
@@ -37,7 +39,8 @@ _UNSEEN = 5
 """What none of n draws has hit is less than this n-th part, in 99 of 100 cases."""
 
 
-class Estimate(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Estimate:
     """A number of events or streams: it is from `low` to `high`, and about `count`, or just that where they agree.
 
     A bound holds in 99 of 100 cases where it is not counted. `high` is None where nothing is known of it.
@@ -60,8 +63,6 @@ class Estimate(NamedTuple):
     @property
     def text(self) -> str:
         """What may be said of it: ``1,234``, ``~12,000`` or ``more than 10,000``."""
-        from esx.text import round_estimate
-
         if self.exact:
             return f"{self.count:,}"
         return f"~{round_estimate(self.count):,}" if self.known else f"more than {self.low - 1:,}"
@@ -107,7 +108,10 @@ class Sample:
         count = max(round(mean * self.span), at_least)
         low = (mean - error) * (1 - unseen) * self.span
         high = min(mean + error + unseen, 1.0) * self.span
-        return Estimate(count, max(int(low), at_least), max(int(high), count + 1))
+        most = max(int(high), count + 1)
+        estimate = Estimate(count, max(int(low), at_least), most)
+        # Of what is not known, only what was counted is told.
+        return estimate if estimate.known else Estimate(at_least, at_least, most)
 
 
 async def count_events(
@@ -164,7 +168,7 @@ async def draw(
 
 def places(low: int, high: int, draws: int) -> list[int]:
     """Return numbers from `low` to `high` by chance: one in each of as many equal parts."""
-    chance = Random(0)
+    chance = Random(0)  # noqa: S311 - nothing is kept secret
     ends = [low + part * (high - low + 1) // draws for part in range(draws + 1)]
     return [begin + int(chance.random() * (end - begin)) for begin, end in pairwise(ends)]
 
@@ -201,8 +205,6 @@ async def count_streams(
     )
     if counted <= COUNTED_STREAMS:
         return Estimate.counted(counted)
-    from esx.store.scope import Scope
-
     sample = await draw(connection, layout, Scope(), streams=True)
     first, end = low.encode(), None if high is None else high.encode()
     return sample.streams(counted, lambda name: first <= name.encode() and (end is None or name.encode() < end))

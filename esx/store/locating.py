@@ -47,9 +47,7 @@ class Place(NamedTuple):
 async def place_of_moment(connection: asyncpg.Connection, layout: Layout, scope: Scope, moment: datetime) -> Place:
     """Return where the list reaches `moment`; events of the same time are all at or after it."""
     near = await place_near(connection, layout, scope, moment)
-    below = await look_below(
-        connection, layout, scope, _LAST if near.first is None else near.first, _REACHED, moment
-    )
+    below = await look_below(connection, layout, scope, _LAST if near.first is None else near.first, _REACHED, moment)
     above = await look_above(connection, layout, scope, near.end, _NOT_YET, moment)
     first = near.first if below.number is None else below.number
     return Place(first, near.end if above.number is None else above.number + 1, below.doubt, above.doubt)
@@ -92,9 +90,7 @@ async def place_of_number(connection: asyncpg.Connection, layout: Layout, scope:
     return found
 
 
-async def place_of_global_seq(
-    connection: asyncpg.Connection, layout: Layout, scope: Scope, global_seq: int
-) -> Place:
+async def place_of_global_seq(connection: asyncpg.Connection, layout: Layout, scope: Scope, global_seq: int) -> Place:
     """Return where the list has its first event with that global_seq or a higher one."""
     if scope.stream_id is None:
         first = await place_of_number(connection, layout, scope, global_seq)

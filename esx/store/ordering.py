@@ -9,6 +9,7 @@ a small part of the list can be.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from esx.store.estimating import DRAWS, places
@@ -24,7 +25,8 @@ CHEAP = 100_000.0
 """What a look through may cost, in the planner's units: a second or so for what is in memory."""
 
 
-class Doubt(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Doubt:
     """What remains open about an answer: whether events are known to be out of order, and the index that would help."""
 
     broken: bool
