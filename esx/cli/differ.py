@@ -43,7 +43,7 @@ class Differ:
             return
         lines.text(
             f"{event.global_seq:>8}  {iso(event.created_at)}  {event.stream_id}@{event.stream_seq}  "
-            f"{event.event_type}{self._against(event, previous)}"
+            f"{event.event_type}{self._against(previous)}"
         )
         for line in _change_lines(changes):
             lines.text(line)
@@ -63,7 +63,7 @@ class Differ:
                 return found
         return None
 
-    def _against(self, event: Event, previous: Event | None) -> str:
+    def _against(self, previous: Event | None) -> str:
         if previous is None and self._same_type:
             return "  (the first of this type)"
         if previous is None:

@@ -51,7 +51,8 @@ def command(
     """Write all events, or a slice, as NDJSON in global order: one event a line, every digit kept.
 
     It ends at the safe position, below which no event can appear any more. If a writer that is still open may hold
-    that back, it says so and exits with 4. To back up what is new, go on --from the last global_seq written. esx import reads it.
+    that back, it says so and exits with 4. To back up what is new, go on --from the last global_seq written. esx
+    import reads it.
     """
 
     async def work(store: EventStore) -> None:

@@ -15,7 +15,10 @@ from esx.cli.partial import incomplete, partial_option
 @json_option
 @partial_option
 def command(as_json: bool) -> None:
-    """List the runs that were saved, the newest first. A file that cannot be read is named, and makes it exit with 4."""
+    """List the runs that were saved, the newest first.
+
+    A file that cannot be read is named on stderr, and makes it exit with 4.
+    """
     from esx.load.archive import Archive
     from esx.load.listing import listing, listing_json
 

@@ -103,9 +103,13 @@ class Sample:
             return Estimate.at_least(at_least)
         mean = sum(parts) / self.draws
         variance = max(sum(part * part for part in parts) / self.draws - mean * mean, 0.0)
-        error = _SURE * sqrt(variance / self.draws)
-        unseen = _UNSEEN / self.draws
+        # What is left to chance is what was not looked at.
+        rest = 1 - self.draws / self.span
+        error = _SURE * sqrt(variance / self.draws * rest)
+        unseen = _UNSEEN / self.draws * rest
         count = max(round(mean * self.span), at_least)
+        if not rest:
+            return Estimate.counted(count)
         low = (mean - error) * (1 - unseen) * self.span
         high = min(mean + error + unseen, 1.0) * self.span
         most = max(int(high), count + 1)
@@ -157,13 +161,14 @@ async def draw(
     if ends[0] is None:
         return Sample(0, 0, ())
     low, high = int(ends[0]), int(ends[1])
+    draws = min(DRAWS, high - low + 1)
     rows = await connection.fetch(
         f"SELECT e.stream_id, {_share(layout) if streams else '1.0::float8'} "
         f"FROM {table} e WHERE {scope.condition(2)} AND e.{key} = ANY ($1)",
-        places(low, high, DRAWS),
+        places(low, high, draws),
         *scope.arguments,
     )
-    return Sample(high - low + 1, DRAWS, tuple((row[0], row[1]) for row in rows))
+    return Sample(high - low + 1, draws, tuple((row[0], row[1]) for row in rows))
 
 
 def places(low: int, high: int, draws: int) -> list[int]:

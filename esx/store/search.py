@@ -7,7 +7,6 @@ along the index that orders the list, slice by slice, so that one can see how fa
 
 from __future__ import annotations
 
-
 from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar

@@ -78,7 +78,7 @@ class About:
         return Finding(self.check, Severity.INFO, message, remedy)
 
     def unknown(self, message: str, *remedy: str) -> Finding:
-        """The check could not be made; the remedy makes it possible."""
+        """Nothing is known: the check could not be made, and the remedy says what it takes."""
         return Finding(self.check, Severity.INFO, message, remedy, made=False)
 
     def warning(self, message: str, *remedy: str) -> Finding:
