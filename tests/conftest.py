@@ -158,6 +158,15 @@ async def sql(dsn: str) -> AsyncIterator[asyncpg.Connection]:
 
 
 @pytest_asyncio.fixture
+async def sql18(dsn18: str) -> AsyncIterator[asyncpg.Connection]:
+    connection = await asyncpg.connect(dsn18)
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+@pytest_asyncio.fixture
 async def role(dsn18: str) -> AsyncIterator[Role]:
     """Yield a user of that database without any rights."""
     async with new_role(dsn18) as made:

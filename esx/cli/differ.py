@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from esx.store import Event, EventStore
 
 _SCAN = 5000
-"""How far back the previous event of a type is looked for."""
+"""How many events are looked at in a go for the previous one of a type."""
 _MARKS = {"added": "+", "removed": "-", "changed": "~"}
 
 
@@ -45,7 +45,7 @@ class Differ:
             return
         lines.text(
             f"{event.global_seq:>8}  {iso(event.created_at)}  {event.stream_id}@{event.stream_seq}  "
-            f"{event.event_type}{self._against(event, previous)}"
+            f"{event.event_type}{self._against(previous)}"
         )
         for line in _change_lines(changes):
             lines.text(line)
@@ -56,15 +56,18 @@ class Differ:
         self._last[key] = event
         if self._all_events and last is not None and last.stream_seq < event.stream_seq:
             return last
-        if event.stream_seq == 0:
-            return None
-        return await self._store.previous_event(
-            event.stream_id, event.stream_seq, event_type=event.event_type if self._same_type else None, scan=_SCAN
-        )
+        if not self._same_type:
+            return await self._store.previous_event(event.stream_id, event.stream_seq)
+        # As far back as it takes: numbers ascend at least as quickly as events.
+        for before in range(event.stream_seq, 0, -_SCAN):
+            found = await self._store.previous_event(event.stream_id, before, event_type=event.event_type, scan=_SCAN)
+            if found is not None:
+                return found
+        return None
 
-    def _against(self, event: Event, previous: Event | None) -> str:
+    def _against(self, previous: Event | None) -> str:
         if previous is None and self._same_type:
-            return f"  (none of this type in the {min(event.stream_seq, _SCAN):,} events before)"
+            return "  (the first of this type)"
         if previous is None:
             return "  (the first)"
         return f"  (against @{previous.stream_seq})" if self._same_type else ""

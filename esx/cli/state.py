@@ -10,6 +10,7 @@ import click
 
 from esx.cli.common import Lines, database_option, json_option, narrate, no_such_stream, with_store
 from esx.cli.odd import stored_name, tell_odd_event
+from esx.cli.partial import incomplete, partial_option, say_doubt
 from esx.cli.reducer import reducer_of, reducer_option
 from esx.cli.times import as_position
 from esx.text import iso_utc, visible
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 @click.option("--each", is_flag=True, help="At every version up to there, a line each.")
 @reducer_option
 @json_option
+@partial_option
 @database_option
 def command(dsn: str | None, stream: str, at: Position | None, each: bool, reducer: str | None, as_json: bool) -> None:
     """Print the state that the events of STREAM fold to.
@@ -101,10 +103,18 @@ async def _version(store: EventStore, stream: str, at: Position | None, last: in
         return at.number
     # Up to the event before the first one that comes later.
     later = at if at.global_seq is None else replace(at, global_seq=min(at.global_seq + 1, 2**63 - 1))
-    following = await store.locate(later, stream=stream)
-    until = last if following is None else following - 1
+    place = await store.locate(later, stream=stream)
+    until = last if place.first is None else place.first - 1
+    for doubt in dict.fromkeys((place.doubt, place.end_doubt)):
+        if doubt is not None:
+            say_doubt(doubt)
+    mixed = place.first is not None and place.end > place.first
+    order = f"the events of stream {shown} are out of order: up to version {place.end - 1} some are before it"
     if until < 0:
-        raise click.ClickException(f"stream {shown} had no events yet: --at names a place before its first one")
+        reason = order if mixed else f"stream {shown} had no events yet"
+        raise click.ClickException(f"{reason}: --at names a place before its first one")
+    if mixed:
+        incomplete(f"{order}, and the first one after it is version {place.first}: --at takes a version too")
     return until
 
 

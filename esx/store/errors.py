@@ -89,7 +89,9 @@ class InvalidQuery(EsxError):
 
 
 class NotFound(EsxError):
-    """There is no such event, or none was found in what may be looked at."""
+    """There is no such event, or, unless `certain`, none was found in what may be looked at."""
+
+    certain = True
 
     @classmethod
     def trail(cls, of: int | str, scan: Scan | None) -> NotFound:
@@ -99,10 +101,12 @@ class NotFound(EsxError):
         name = visible(of, limit=200)
         if scan is None or scan.whole:
             return cls(f"nothing has the id {name}: neither an event, nor any as its correlation id")
-        return cls(
+        error = cls(
             f"nothing among the newest {scan.looked:,} events has the id {name}; to look further takes an index "
             f"({' '.join(scan.indexes)}) or a larger bound"
         )
+        error.certain = False
+        return error
 
 
 class ProjectionFailed(EsxError):

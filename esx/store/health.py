@@ -7,20 +7,23 @@ from typing import TYPE_CHECKING, Any
 
 from esx.store.barrier import Writer, writers_sql
 from esx.store.careful import fetchrow
+from esx.store.estimating import count_events
 from esx.store.family import below
 from esx.store.relation import order_unknown
+from esx.store.scope import Scope
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     import asyncpg
 
+    from esx.store.estimating import Estimate
     from esx.store.layout import Layout
 
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """Figures of one moment. Sizes are bytes; `estimated_events` comes from statistics and the table's present size.
+    """Figures of one moment. Sizes are bytes; `events` is counted up to a bound, and estimated beyond.
 
     `first` and `last` are the lowest and the highest global_seq that is visible, 0 if none is, `head` the highest one
     handed out; unless `head_exact`, the user may not know that, and it is `last`. `notify_queue` is the used fraction
@@ -37,7 +40,6 @@ class Health:
     first: int
     last: int
     last_created_at: datetime | None
-    estimated_events: int
     table_bytes: int
     index_bytes: int
     notify_queue: float
@@ -45,6 +47,7 @@ class Health:
     connections: int
     max_connections: int
     writers: tuple[Writer, ...]
+    events: Estimate
     order_unknown: str | None = None
     """Why no position can be called safe there, None where that can be told."""
 
@@ -59,7 +62,7 @@ ESTIMATED_ROWS = """
      CROSS JOIN LATERAL (SELECT pg_relation_size(part.oid) AS bytes) size)
 """
 """SQL for about how many rows the tables of `below` have, see `esx.store.family`; NULL where too little is known."""
-_FIGURES = [field.name for field in fields(Health) if field.name not in ("writers", "order_unknown")]
+_FIGURES = [field.name for field in fields(Health) if field.name not in ("writers", "events", "order_unknown")]
 
 
 async def read_health(connection: asyncpg.Connection, layout: Layout) -> Health:
@@ -73,9 +76,6 @@ async def read_health(connection: asyncpg.Connection, layout: Layout) -> Health:
                {layout.head()}, {layout.head_exact()},
                coalesce((SELECT min(global_seq) FROM {layout.table}), 0), coalesce(last.global_seq, 0),
                last.created_at,
-               -- Between the first and the last number there cannot be more; else that is all there is to go by.
-               least({ESTIMATED_ROWS}, last.global_seq::numeric - (SELECT min(global_seq) FROM {layout.table}) + 1,
-                     9e18)::numeric::bigint,
                coalesce((SELECT sum(pg_table_size(oid)) FROM below), 0)::bigint,
                coalesce((SELECT sum(pg_indexes_size(oid)) FROM below), 0)::bigint,
                CASE WHEN pg_is_in_recovery() THEN 0 ELSE pg_notification_queue_usage() END,
@@ -91,6 +91,9 @@ async def read_health(connection: asyncpg.Connection, layout: Layout) -> Health:
     assert row is not None
     writers = tuple(Writer._make(writer) for writer in await connection.fetch(writers_sql(layout)))
     figures: dict[str, Any] = dict(zip(_FIGURES, row, strict=True))
-    if not figures["last"]:
-        figures["estimated_events"] = 0
-    return Health(**figures, writers=writers, order_unknown=await order_unknown(connection, layout))
+    return Health(
+        **figures,
+        writers=writers,
+        events=await count_events(connection, layout, Scope()),
+        order_unknown=await order_unknown(connection, layout),
+    )

@@ -24,19 +24,15 @@ _LOW, _HIGH = 0x2D, 0x7B
 
 
 class NameScale:
-    """Maps ids to fractions of the list of all ids, and back. `bounds` part it evenly; `names` is how many there are.
+    """Maps ids to fractions of the list of all ids, and back; `bounds` part it evenly.
 
-    Both are estimates: from the last ANALYZE, and weighted by how many events a stream has. `events` is how many
-    events the bounds stand for: all but those of the streams that PostgreSQL has noted as `frequent`.
+    That is from the last ANALYZE, and weighted by how many events a stream has: good for a scrollbar, and for no more.
     """
 
-    def __init__(self, bounds: Sequence[str], names: float, *, events: float = 0, frequent: Sequence[str] = ()) -> None:
+    def __init__(self, bounds: Sequence[str]) -> None:
         self._bounds = bounds
-        self._events = events
-        self._frequent = frequent
         # Compared as the index compares them: by bytes.
         self._keys = [as_bytes(bound) for bound in bounds]
-        self.names = names
 
     def rank(self, name: str) -> float:
         """Return the fraction, 0 to 1, of ids that come before `name`."""
@@ -60,27 +56,6 @@ class NameScale:
         shared = _shared(low, high)
         bottom, top = _number(low[shared:]), _number(high[shared:])
         return low[:shared] + _text(bottom + (top - bottom) * (place - at))
-
-    def count(self, low: str, high: str) -> int:
-        """Return about how many ids there are from `low` up to `high`."""
-        return round((self.rank(high) - self.rank(low)) * self.names)
-
-    def drawn(self, low: str, high: str, limit: int) -> list[str]:
-        """Return up to `limit` ids from `low` up to `high`, drawn by chance, the likelier the more events they have."""
-        keys = self._keys
-        first, end = (bisect_left(keys, as_bytes(name)) for name in (low, high))
-        every = max(-(-(end - first) // limit), 1)
-        return list(self._bounds[first:end:every])
-
-    def count_by(self, low: str, high: str, lengths: Sequence[int]) -> int:
-        """Return about how many ids there are from `low` up to `high`, told how many events those `drawn` have.
-
-        An event of a stream of n events stands for the n-th part of a stream, which is why frequent ids weigh no more
-        than others here (the estimator of Horvitz and Thompson).
-        """
-        events = (self.rank(high) - self.rank(low)) * self._events
-        streams = events * sum(1 / length for length in lengths) / len(lengths)
-        return round(streams) + sum(as_bytes(low) <= as_bytes(name) < as_bytes(high) for name in self._frequent)
 
 
 def _shared(low: str, high: str) -> int:
@@ -118,10 +93,7 @@ async def name_scale(connection: asyncpg.Connection, layout: Layout) -> NameScal
         return None
     row = await fetchrow(
         connection,
-        f"WITH RECURSIVE {below(f'SELECT {layout.oid}::oid')} SELECT s.histogram_bounds::text::text[], "
-        "CASE WHEN s.n_distinct < 0 THEN -s.n_distinct * t.rows ELSE s.n_distinct END, "
-        "t.rows * greatest(1 - (SELECT coalesce(sum(f), 0) FROM unnest(s.most_common_freqs) f), 0), "
-        "coalesce(s.most_common_vals::text::text[], '{}') "
+        f"WITH RECURSIVE {below(f'SELECT {layout.oid}::oid')} SELECT s.histogram_bounds::text::text[] "
         "FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
         "JOIN pg_stats s ON s.schemaname = n.nspname AND s.tablename = c.relname "
         # Of the whole, where it has parts: PostgreSQL keeps those of a parent alone as well.
@@ -131,4 +103,4 @@ async def name_scale(connection: asyncpg.Connection, layout: Layout) -> NameScal
     )
     if row is None or row[0] is None or len(row[0]) < 2:
         return None
-    return NameScale(row[0], float(row[1]), events=float(row[2]), frequent=row[3])
+    return NameScale(row[0])

@@ -143,7 +143,7 @@ def writers(activity: Activity) -> Iterator[Finding]:
         yield make(f"{writer} has written to {shown(activity.table)} and holds the feed until it ends", writer.end())
     hidden = [writer for writer in activity.writers if writer.age is None and writer.pid is not None]
     if hidden:
-        yield found.info(
+        yield found.unknown(
             f"{len(hidden)} open writers of {shown(activity.table)} are not shown to this user, nor since when",
             f"GRANT pg_read_all_stats TO {identifier(activity.user)};",
         )

@@ -20,6 +20,9 @@ from esx.store.doctor import (
 )
 from esx.store.doctor.target import Target, find_target
 from esx.store.doctor.topic import QUICK, THOROUGH, Topic, limited, limited_names
+from esx.store.estimating import count_events
+from esx.store.layout import Layout
+from esx.store.scope import Scope
 
 if TYPE_CHECKING:
     import asyncpg
@@ -96,7 +99,7 @@ async def _look_at_events(
     target = facts.target
     findings: list[Finding] = []
     if indexes.in_stream_order(found):
-        scanned = await scan.scan_streams(connection, target, facts.estimated, on_progress)
+        scanned = await scan.scan_streams(connection, target, await _total(connection, target, found), on_progress)
     else:
         tell("looking for places in a stream that are taken twice")
         findings += await limited_names(connection, lambda fetch: scan.scan_keys(fetch, target), THOROUGH)
@@ -109,6 +112,14 @@ async def _look_at_events(
         tell("looking for event ids that are stored twice")
         findings += await limited(connection, lambda session: scan.scan_event_ids(session, target), THOROUGH)
     return findings
+
+
+async def _total(connection: asyncpg.Connection, target: Target, found: Indexes) -> str:
+    """Return of how many events, as far as that can be told soon and not far off."""
+    if not indexes.keeps_numbers_unique(found):
+        return ""
+    events = await count_events(connection, Layout(table=target.table), Scope())
+    return f" of {events.text}" if events.known else ""
 
 
 async def _look_at_numbers(

@@ -131,9 +131,9 @@ class Scan:
 
 
 async def scan_streams(
-    connection: asyncpg.Connection, target: Target, estimated: int, on_progress: OnProgress | None
+    connection: asyncpg.Connection, target: Target, total: str, on_progress: OnProgress | None
 ) -> Scan:
-    """Look at every event once, in the order of streams. Needs the unique index."""
+    """Look at every event once, in the order of streams. Needs the unique index. `total` is said of how many."""
     scan = Scan(target.table)
     start = _FIRST
     resumed = False
@@ -146,7 +146,6 @@ async def scan_streams(
         count, streams, stream_id, stream_seq, *tallies = await limited_names(connection, page, THOROUGH)
         scan.add(count, streams, tallies)
         if on_progress is not None:
-            total = f" of about {estimated:,}" if estimated > scan.events else ""
             on_progress(f"{scan.events:,}{total} events looked at")
         if count < PAGE:
             return scan

@@ -180,7 +180,7 @@ def position(sequence: Sequence) -> Iterator[Finding]:
         return
     found = About("sequence-position")
     if sequence.next is None:
-        yield found.info(
+        yield found.unknown(
             f"this user may not read sequence {shown(sequence.name)}",
             f"GRANT SELECT ON SEQUENCE {sequence.name} TO {identifier(sequence.user)};",
         )

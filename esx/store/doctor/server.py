@@ -278,7 +278,7 @@ def visibility(server: Server) -> Iterator[Finding]:
     """Check that this user sees who else is connected."""
     found = About("rights-activity")
     if not server.may_see_all:
-        yield found.info(
+        yield found.unknown(
             f"user {shown(server.user)} does not see what other users' sessions do: who holds the feed has no name",
             f"GRANT pg_read_all_stats TO {identifier(server.user)};",
         )

@@ -154,8 +154,7 @@ def presence(table: Table) -> Iterator[Finding]:
             "put into it runs when it is read"
         )
     else:
-        count = f"about {table.estimated:,} events, " if table.estimated >= 0 else ""
-        yield found.ok(f"table {name}: {count}{size(table.bytes)}")
+        yield found.ok(f"table {name}: {size(table.bytes)}")
 
 
 def columns(table: Table) -> Iterator[Finding]:

@@ -52,7 +52,7 @@ class Topic(Generic[F]):
         except asyncpg.InsufficientPrivilegeError as error:
             user = await connection.fetchval("SELECT current_user")
             return None, [
-                About(self.name).info(
+                About(self.name).unknown(
                     f"user {shown(user)} may not look: {first_line(error)}",
                     f"GRANT SELECT ON {table} TO {identifier(user)};",
                 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from textual import on
 from textual.binding import Binding, BindingType
@@ -306,7 +306,7 @@ class EventList(Part):
         """Say what a search costs, and wait for an answer."""
         if not self.line.shown:
             # Another list was opened with the filter of the last one: nothing was asked for yet.
-            self.table.empty = f"not searched: {plan.time} for ~{plan.total:,} events · f and enter run it"
+            self.table.empty = f"not searched: {plan.time} for {plan.size.text} events · f and enter run it"
             self.table.refresh()
             return
         # One index is enough, and the keys come first: there may be little room.
@@ -352,7 +352,7 @@ class EventList(Part):
     async def _go_to(self, store: EventStore, position: Position, text: str) -> None:
         stream_id = self.stream_id
         try:
-            number = await store.locate(position, stream=stream_id)
+            place = await store.locate(position, stream=stream_id)
         except EsxError as error:
             self._refused(error)
             return
@@ -360,8 +360,11 @@ class EventList(Part):
             return
         self.line.close()
         self.table.focus()
-        if number is not None:
-            self.table.go_to(number)
+        if place.doubt is not None:
+            severity: Literal["warning", "information"] = "warning" if place.doubt.broken else "information"
+            self.notify(place.doubt.text, severity=severity, markup=False)
+        if place.first is not None:
+            self.table.go_to(place.first)
             return
         if self.newest_first[stream_id is None]:
             self.table.action_first()

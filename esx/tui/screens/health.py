@@ -233,13 +233,14 @@ class HealthPane(Pane):
             ],
         )
         size = health.table_bytes + health.index_bytes
-        about = health.estimated_events
+        events = health.events
+        known = events.known and events.count >= _MANY
         self._box("storage").say(
             [
-                ("events", f"~{about:,}", ""),
+                ("events", events.text, ""),
                 ("table", size_of(health.table_bytes), ""),
                 ("indexes", size_of(health.index_bytes), ""),
-                ("per event", f"~{size_of(size / about)}" if about >= _MANY else "not known yet", ""),
+                ("per event", f"~{size_of(size / events.count)}" if known else "not known yet", ""),
             ],
         )
         bell = ("trigger in place", _GOOD) if health.doorbell else ("no trigger: esx init adds it", _WARNING)
