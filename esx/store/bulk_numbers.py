@@ -32,18 +32,19 @@ class Numbers:
     @classmethod
     async def find(cls, connection: asyncpg.Connection, layout: Layout) -> Numbers:
         """Return the sequence that the column owns, or draws from; raises EsxError if there is none."""
+        table = layout.table.replace("'", "''")
         row = await connection.fetchrow(
             f"""
             SELECT c.oid::regclass::text, c.oid, pg_has_role(c.relowner, 'USAGE'), q.seqmax
             FROM pg_class c JOIN pg_sequence q ON q.seqrelid = c.oid
             WHERE c.oid = coalesce(
-                pg_get_serial_sequence('{layout.table}', 'global_seq')::regclass,
+                pg_get_serial_sequence('{table}', 'global_seq')::regclass,
                 (SELECT p.refobjid FROM pg_attribute a
                  JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
                  JOIN pg_depend p ON p.classid = 'pg_attrdef'::regclass AND p.objid = d.oid
                       AND p.refclassid = 'pg_class'::regclass
                  JOIN pg_sequence s ON s.seqrelid = p.refobjid
-                 WHERE a.attrelid = '{layout.table}'::regclass AND a.attname = 'global_seq' LIMIT 1))
+                 WHERE a.attrelid = '{table}'::regclass AND a.attname = 'global_seq' LIMIT 1))
             """
         )
         if row is None:
