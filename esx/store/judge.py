@@ -11,9 +11,6 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
-from esx.store.family import below
-from esx.store.relation import KEEPS_PLACES
-
 if TYPE_CHECKING:
     import asyncpg
 
@@ -27,15 +24,23 @@ _PLACE = {"stream_id", "stream_seq"}
 _USABLE = "i.indisunique AND i.indisvalid AND i.indisready AND i.indislive AND i.indpred IS NULL"
 
 
-class Judge(NamedTuple):
-    """The table's oid; the unique index on (stream_id, stream_seq), and whether it is one of a constraint.
+# Which of its indexes keeps two events from one place of a stream.
+_OF_PLACES = f"""
+    {_USABLE} AND i.indnkeyatts = 2 AND ARRAY['stream_id', 'stream_seq'] = ARRAY(
+        SELECT a.attname::text FROM pg_attribute a
+        WHERE a.attrelid = i.indrelid AND a.attnum IN (i.indkey[0], i.indkey[1]) ORDER BY a.attname)
+"""
 
-    Without an index of the whole, each partition has one of its own.
+
+class Judge(NamedTuple):
+    """The table's oid; and its unique index on (stream_id, stream_seq), with whether it is one of a constraint.
+
+    The index is None where the partitions of a table have one each, since the table itself can have none.
     """
 
     table: int
     oid: int | None
-    name: str
+    name: str | None
     constraint: bool
 
 
@@ -43,53 +48,50 @@ async def find_judge(connection: asyncpg.Connection, layout: Layout) -> Judge | 
     """Return the index that decides between two writers at one version, None if there is none."""
     row = await connection.fetchrow(
         f"""
-        SELECT i.indrelid, i.indexrelid, i.indexrelid::regclass::text,
-               EXISTS (SELECT FROM pg_constraint c WHERE c.conindid = i.indexrelid AND c.contype IN ('p', 'u')) AS own
-        FROM pg_index i WHERE i.indrelid = {layout.oid} AND {_USABLE} AND i.indnkeyatts = 2
-          AND ARRAY['stream_id', 'stream_seq'] = ARRAY(
-              SELECT a.attname::text FROM pg_attribute a
-              WHERE a.attrelid = i.indrelid AND a.attnum IN (i.indkey[0], i.indkey[1]) ORDER BY a.attname)
-        ORDER BY own DESC, i.indexrelid LIMIT 1
+        SELECT c.oid, j.indexrelid, j.indexrelid::regclass::text, coalesce(j.own, false),
+               j.indexrelid IS NOT NULL OR c.relkind = 'p' AND NOT EXISTS (
+                   SELECT FROM pg_partition_tree(c.oid) leaf WHERE leaf.isleaf AND NOT EXISTS (
+                       SELECT FROM pg_index i WHERE i.indrelid = leaf.relid AND {_OF_PLACES}))
+        FROM pg_class c LEFT JOIN LATERAL (
+            SELECT i.indexrelid, EXISTS (SELECT FROM pg_constraint o
+                                         WHERE o.conindid = i.indexrelid AND o.contype IN ('p', 'u')) AS own
+            FROM pg_index i WHERE i.indrelid = c.oid AND {_OF_PLACES} ORDER BY own DESC, i.indexrelid LIMIT 1
+        ) j ON true
+        WHERE c.oid = {_regclass(layout.table)}
         """
     )
-    if row is not None:
-        return Judge._make(row)
-    if layout.kind != "p":
+    if row is None:
         return None
-    table, each = await connection.fetchrow(  # type: ignore[misc]
-        f"""
-        WITH RECURSIVE {below(f"SELECT {layout.oid}::oid")}
-        SELECT {layout.oid}::oid, NOT EXISTS (
-            SELECT FROM below JOIN pg_class p ON p.oid = below.oid WHERE p.relkind <> 'p'
-            AND NOT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = p.oid AND {KEEPS_PLACES}))
-        """
-    )
-    return Judge(table, None, "", True) if each else None
+    *judge, judges = row
+    return Judge(*judge) if judges else None
 
 
 def still_judges(layout: Layout, judge: Judge) -> str:
     """Return the condition on which table and index are those that were found. It costs a statement nothing."""
-    same = f"{layout.oid}::oid = {judge.table}::oid"
-    if judge.oid is not None:
-        name = judge.name.replace("'", "''")
-        same += f" AND '{name}'::regclass::oid = {judge.oid}::oid"
+    same = [f"{_regclass(layout.table)}::oid = {judge.table}::oid"]
+    if judge.name is not None:
+        same.append(f"{_regclass(judge.name)}::oid = {judge.oid}::oid")
+        if not judge.constraint:
+            # What is no constraint can be dropped concurrently: it stops judging a while before its name is gone.
+            same.append(f"EXISTS (SELECT FROM pg_index i WHERE i.indexrelid = {judge.oid}::oid AND {_USABLE})")
     if layout.event_id is None:
         # Once there is such a column, events are not to be stored without the ids that their writers gave them.
-        same += (
-            f" AND NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = {judge.table}::oid "
+        same.append(
+            f"NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = {judge.table}::oid "
             "AND a.attname = 'event_id' AND NOT a.attisdropped)"
         )
-    if judge.constraint:
-        return same
-    # What is no constraint can be dropped concurrently: it stops judging a while before its name is gone.
-    return f"{same} AND EXISTS (SELECT FROM pg_index i WHERE i.indexrelid = {judge.oid}::oid AND {_USABLE})"
+    return " AND ".join(same)
+
+
+def _regclass(name: str) -> str:
+    return "'" + name.replace("'", "''") + "'::regclass"
 
 
 def ids_unique(layout: Layout) -> str:
     """Return the condition on which a unique index keeps event ids unique, and will until the transaction ends."""
     return (
         "EXISTS (SELECT FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0] "
-        f"WHERE i.indrelid = {layout.oid} AND a.attname = '{layout.event_id}' "
+        f"WHERE i.indrelid = {_regclass(layout.table)} AND a.attname = '{layout.event_id}' "
         f"AND i.indnkeyatts = 1 AND {_USABLE})"
     )
 

@@ -113,6 +113,21 @@ async def test_a_batch_keeps_its_order_in_both_sequences(store: EventStore) -> N
         assert sorted(event.global_seq for event in events) == [event.global_seq for event in events]
 
 
+@pytest.mark.parametrize("strategy", list(Strategy))
+async def test_a_batch_is_in_order_whichever_way_its_events_come(
+    store: EventStore, sql: asyncpg.Connection, strategy: Strategy
+) -> None:
+    """A set has no order, though the plans of today happen to keep that of an array."""
+    appender = (await store._load())[1]
+    statement = (appender._conditional if strategy is Strategy.CONDITIONAL else appender._locking)[True]
+    arrays = statement[statement.index("unnest(") : statement.index(" AS new (")]
+    backwards = statement.replace(arrays, f"(SELECT * FROM {arrays} AS u (a, b, c, d, ord) ORDER BY ord DESC OFFSET 0)")
+    ids = [uuid4() for _ in range(5)]
+    await sql.fetch(backwards, "s", -1, 100, ["T"] * 5, ["{}"] * 5, [None] * 5, ids)
+    stored = await sql.fetch("SELECT global_seq, stream_seq, event_id FROM events ORDER BY global_seq")
+    assert [tuple(row) for row in stored] == [(n + 1, n, event_id) for n, event_id in enumerate(ids)]
+
+
 async def test_one_of_32_writers_at_one_version_wins(store: EventStore) -> None:
     await store.append("hot", [NewEvent("Start")], expected=NO_STREAM)
     for version in range(10):

@@ -134,3 +134,28 @@ async def test_a_gap_that_opens_while_another_is_waited_for_has_a_wait_of_its_ow
     assert await numbers(barrier, hooked, 3) == [2]
     await writers[1].commit()
     assert await numbers(barrier, hooked, 3) == [3, 4]
+
+
+async def test_what_was_found_out_about_a_gap_does_not_count_for_another_server(
+    hooked: Hooked, writers: tuple[Writer, Writer], store: EventStore, dsn: str
+) -> None:
+    """A fence that was passed above the position says nothing of the numbers that a server behind will hand out."""
+    connection = await asyncpg.connect(dsn)
+    step: Any = hooked
+    barrier = Barrier(Layout())
+    await writers[0].begin()  # 1
+    for _ in range(3):
+        await quick(store)  # 2, 3, 4
+    await connection.execute("DELETE FROM events WHERE global_seq IN (2, 3)")
+    # A page of one event, 4, ends at the fence; by the time of the second read 1 is there, and is the page.
+    hooked.hooks["after read"] = writers[0].commit
+    assert [event.global_seq for event in (await barrier.step(step, 1)).events] == [1]
+    # The server that took its place had not heard of 4, nor of who drew the numbers before: it hands them out anew.
+    await connection.execute("DELETE FROM events WHERE global_seq = 4; SELECT setval('events_global_seq_seq', 1)")
+    hooked.server_started += 1
+    await writers[0].begin()  # 2
+    await quick(store)  # 3
+    assert await numbers(barrier, hooked, 3) == []
+    await writers[0].commit()
+    assert await numbers(barrier, hooked, 3) == [2, 3]
+    await connection.close()

@@ -285,10 +285,12 @@ async def test_an_import_goes_on_in_a_store_that_has_events(store: EventStore, s
     # Lines may overlap, here and with what is stored.
     assert await store.import_ndjson([text, more, text, more]) == Imported(1, 7, 2 * len(text + more))
     assert [event.stream_seq async for event in store.read("s")] == [0, 1, 2, 3]
-    # A place that was emptied is filled again.
+    # A place that was emptied is filled again, in the order of the lines.
     await sql.execute("DELETE FROM events WHERE stream_id = 's' AND stream_seq = 1")
-    assert (await store.import_ndjson([text])).stored == 1
+    assert (await store.import_ndjson([line("x", 0), text, line("y", 0)])).stored == 3
     assert [event.stream_seq async for event in store.read("s")] == [0, 1, 2, 3]
+    newest = [(event.stream_id, event.stream_seq) async for event in store.read_all()][-3:]
+    assert newest == [("x", 0), ("s", 1), ("y", 0)]
 
 
 async def test_a_place_taken_and_a_hole_are_errors_that_name_the_line(store: EventStore) -> None:

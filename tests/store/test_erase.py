@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from esx.store import ANY, NewEvent, Strategy
-from esx.store.erase import Mark, Marked, NotMarked
+from esx.store.erase import Eraser, Mark, Marked, NotMarked
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import asyncpg
 
     from esx.store import EventStore
@@ -43,6 +45,27 @@ async def test_only_the_runs_events_go_and_the_feed_passes_the_gap(
     feed = await store.feed(after=0)
     passed = [event.event_type async for batch in feed.to_safe_position() for event in batch.events]
     assert passed == ["Opened", *["LoadTested"] * 4, "Closed"]
+
+
+async def test_what_is_appended_behind_the_look_stays_unless_it_is_marked(
+    store: EventStore, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the look at the events and their deletion others may append to the same streams."""
+    monkeypatch.setattr("esx.store.erase._BATCH", 4)
+    await load(store, "r1", 3, 5)
+    look = Eraser.look
+
+    async def looked(self: Eraser, on_progress: Callable[[int], None] | None = None) -> Marked:
+        found = await look(self, on_progress)
+        for metadata in (None, {"run_id": "r2"}, {"run": "r1"}, "r1", {"run_id": ["r1"]}, {"run_id": "r1"}):
+            await store.append("load-r1-1", [NewEvent("Late", {}, metadata)])
+        await store.append("load-r1", [NewEvent("Late", {}, {"run_id": "r1"})])
+        return found
+
+    monkeypatch.setattr(Eraser, "look", looked)
+    assert await store.delete_marked("load-r1-", MARK) == 16
+    left = await sql.fetch("SELECT stream_id, stream_seq FROM events ORDER BY global_seq")
+    assert [tuple(row) for row in left] == [*(("load-r1-1", seq) for seq in range(5, 10)), ("load-r1", 0)]
 
 
 async def test_an_event_without_the_mark_keeps_everything(store18: EventStore) -> None:

@@ -39,7 +39,10 @@ if TYPE_CHECKING:
 IDS = "CREATE UNIQUE INDEX ids ON events (event_id)"
 KEY = "events_stream_id_stream_seq_key"
 DROP = f"ALTER TABLE events DROP CONSTRAINT {KEY}"
-INSERT = "INSERT INTO events (stream_id, stream_seq, event_type, data) VALUES ($1, $2, 'T', '{}')"
+INSERT = (
+    "INSERT INTO events (stream_id, stream_seq, event_type, data, event_id) "
+    "VALUES ($1, $2, 'T', '{}', gen_random_uuid())"
+)
 
 
 @contextlib.asynccontextmanager
@@ -352,3 +355,31 @@ async def test_readers_look_again_after_a_while(
     await sql.execute('ALTER TABLE events ALTER COLUMN stream_id TYPE TEXT COLLATE "default"')
     assert [found.stream_id async for found in store.streams(prefix="a-")] == ["a-1", "a-3"]
     assert not (await store._load())[0].byte_order
+
+
+PARTITIONED = (
+    "DROP TABLE events; CREATE TABLE events (global_seq BIGSERIAL, stream_id TEXT NOT NULL, stream_seq BIGINT, "
+    "event_type TEXT, data JSONB, metadata JSONB, created_at TIMESTAMPTZ DEFAULT now(), event_id UUID NOT NULL"
+)
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        f"{PARTITIONED}, UNIQUE (stream_id, stream_seq)) PARTITION BY HASH (stream_id)",
+        f"{PARTITIONED}) PARTITION BY HASH (upper(stream_id))",
+    ],
+)
+async def test_the_index_of_each_partition_judges(store: EventStore, sql: asyncpg.Connection, table: str) -> None:
+    await sql.execute(table)
+    for part in range(2):
+        await sql.execute(f"CREATE TABLE part_{part} PARTITION OF events FOR VALUES WITH (MODULUS 2, REMAINDER {part})")
+    if "upper" in table:
+        for part in range(2):
+            with pytest.raises(StoreFailed, match="no unique index"):
+                await store.append("warm", [NewEvent("T")])
+            await sql.execute(f"CREATE UNIQUE INDEX ON part_{part} (stream_id, stream_seq)")
+    await store.append("warm", [NewEvent("T")] * 3, expected=NO_STREAM)
+    lost = await race(store, sql, lambda: store.append("warm", [NewEvent("T")], expected=2))
+    assert isinstance(lost, WrongVersion)
+    assert (await store.append("warm", [NewEvent("T")])).version == 4

@@ -13,6 +13,7 @@ import pytest
 from esx import (
     ANY,
     NO_STREAM,
+    STREAM_EXISTS,
     AppendResult,
     Event,
     EventIdsReused,
@@ -238,6 +239,30 @@ async def test_several_streams_wait_for_whoever_has_locked_one(store18: EventSto
                 await asyncio.sleep(0.01)
         assert [done.version for done in await waiting] == [0, 1]
     await looking.close()
+
+
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("expected", [ANY, STREAM_EXISTS], ids=str)
+async def test_of_several_streams_one_that_lost_a_race_is_tried_again_with_the_others(
+    store: EventStore, sql: asyncpg.Connection, expected: ExpectedVersion, count: int
+) -> None:
+    """A transaction that has failed can be tried again as a whole only."""
+    await store.append("b", [NewEvent("First")])
+    transaction = sql.transaction()
+    await transaction.start()
+    await sql.execute("INSERT INTO events (stream_id, stream_seq, event_type, data) VALUES ('b', 1, 'Faster', '{}')")
+    first, second = ([NewEvent("T", {"n": n}) for n in range(count)] for _ in range(2))
+    appending = asyncio.create_task(
+        store.append_to_streams([StreamAppend("a", first), StreamAppend("b", second, expected)])
+    )
+    async with asyncio.timeout(20):
+        while not await sql.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+            assert not appending.done()
+            await asyncio.sleep(0.01)
+    await transaction.commit()
+    assert [done.version for done in await appending] == [count - 1, count + 1]
+    assert [event.event_type async for event in store.read("b")] == ["First", "Faster"] + ["T"] * count
+    assert await store.count_events("a") == count
 
 
 def test_pauses_grow_up_to_a_limit() -> None:
