@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from esx.cli.odd import tell_odd_event
+from esx.text import visible
 from esx.times import iso
 
 if TYPE_CHECKING:
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from esx.cli.common import Lines
     from esx.store import Event
     from esx.store.barrier import Gap
+    from esx.store.recent import Missed
 
 
 def print_events(lines: Lines, events: Iterable[Event], *, as_json: bool) -> None:
@@ -40,6 +42,12 @@ def describe_gap(gap: Gap) -> str:
         for writer in gap.writers
     )
     return f"global_seq {numbers} may still appear, and may be held by {writers or 'a transaction that is not seen'}"
+
+
+def describe_missed(missed: Missed) -> str:
+    """Return in words which event a feed has not handed out."""
+    name, kind = visible(missed.stream_id, limit=200), visible(missed.event_type, limit=200)
+    return f"event {missed.global_seq:,} of stream {name}, type {kind}, has appeared below the safe position"
 
 
 def ended_before(position: int, gap: Gap) -> str:

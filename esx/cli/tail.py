@@ -11,7 +11,7 @@ import click
 from esx.cli.common import Lines, database_option, filter_options, json_option, narrate, with_store
 from esx.cli.odd import tell_odd_lines
 from esx.cli.partial import incomplete, partial_option, say_doubt
-from esx.cli.printing import describe_gap, ended_before, print_events
+from esx.cli.printing import describe_gap, describe_missed, ended_before, print_events
 from esx.cli.times import as_moment
 from esx.text import lapse
 
@@ -69,7 +69,8 @@ def command(
 
     An event that commits late is waited for, never skipped: nothing is printed beyond the safe position. When that
     takes longer than a second, stderr says who may hold it; it also says when the connection is lost and found again.
-    With --no-follow it exits with 4 where it ends before such an event.
+    With --no-follow it exits with 4 where it ends before such an event. An event that appears below the safe position
+    all the same, because its number was drawn by hand, is told on stderr as missed.
     """
 
     async def work(store: EventStore) -> None:
@@ -119,6 +120,7 @@ async def _to_safe_position(feed: Feed, totals: Totals, *, as_json: bool) -> Non
     async for batch in feed.to_safe_position():
         print_events(lines, batch.events, as_json=as_json)
         totals.add(batch)
+        _say_missed(batch)
     # Of now: what the batches met may have been filled meanwhile.
     if feed.gap is not None:
         incomplete(ended_before(feed.position, feed.gap))
@@ -139,8 +141,15 @@ async def _follow(feed: Feed, totals: Totals, *, as_json: bool) -> None:
             lines.flush()
             totals.add(batch)
             held.see(batch.gap)
+            _say_missed(batch)
     finally:
         watch.cancel()
+
+
+def _say_missed(batch: Batch) -> None:
+    """Say which events have appeared below the safe position: whoever reads this has not been given them."""
+    for missed in batch.missed:
+        narrate(f"missed: {describe_missed(missed)}; `esx doctor` says where such numbers come from")
 
 
 async def _watch(feed: Feed, held: Held) -> None:
@@ -164,10 +173,12 @@ class Totals:
 
     def line(self, feed: Feed) -> str:
         """Return the counts in a line."""
+        missed = f", {feed.missed:,} were missed" if feed.missed else ""
+        erased = f", {feed.erased:,} have been deleted since" if feed.erased else ""
         longest = f" (the longest by {lapse(self._longest)})" if feed.late else ""
         return (
             f"{self._printed:,} events printed of {feed.looked:,} looked at, up to global_seq {feed.position}; "
-            f"{feed.late:,} came late{longest}, {feed.dead:,} numbers are dead"
+            f"{feed.late:,} came late{longest}, {feed.dead:,} numbers are dead{missed}{erased}"
         )
 
 

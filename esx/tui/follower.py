@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import deque
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -18,10 +19,12 @@ if TYPE_CHECKING:
 
     from esx.store.barrier import Batch, Gap
     from esx.store.feed import Feed
+    from esx.store.recent import Missed
     from esx.tui.link import Link
 
 PAGE = 500
 """Events read at once: few enough not to keep keys and screen waiting."""
+_MISSED = 100
 LOOKED_BACK = 5000
 """How far back, in numbers, a filter looks for events that were there already."""
 _PASSING = (StoreUnavailable, SchemaMissing, NotAllowed, QueryTimeout)
@@ -38,6 +41,8 @@ class Follower:
         self.log = FeedLog()
         self.where = Filter()
         """Which events are wanted."""
+        self.missed: deque[Missed] = deque(maxlen=_MISSED)
+        """The last events that have appeared below the safe position, against the promise."""
         self.began = 0
         """After which number the feed began, whose counts these are."""
         self._link = link
@@ -87,6 +92,11 @@ class Follower:
         return 0 if self._feed is None else self._feed.late
 
     @property
+    def missed_count(self) -> int:
+        """How many events have appeared below the safe position, and so did not come."""
+        return 0 if self._feed is None else self._feed.missed
+
+    @property
     def looked(self) -> int:
         """How many events have been passed, wanted or not."""
         return 0 if self._feed is None else self._feed.looked
@@ -107,6 +117,7 @@ class Follower:
     def begin_anew(self) -> None:
         """Forget what came, and follow from a little before the present on."""
         self.log.clear()
+        self.missed.clear()
         self._feed = None
         self.failure, self.ended = None, False
         self._hurry.set()
@@ -182,3 +193,4 @@ class Follower:
         self.log.add(rows[old:], now)
         if batch.late:
             self.log.add_late(batch.late)
+        self.missed.extend(batch.missed)

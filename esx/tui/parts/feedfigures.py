@@ -27,6 +27,8 @@ def figures(follower: Follower, now: float, *, width: int, types: int, dark: boo
     text, style = state_line(follower)
     lines: list[list[Piece]] = [_totals(follower, now, width)]
     lines += [[(line, style)] for line in wrap_words(text, width)]
+    if follower.missed:
+        lines += [[(line, "$text-error")] for line in wrap_words(missed_line(follower), width)]
     across = max(width // _CELL, 1)
     top = follower.log.types.top(across * types, now)
     if not top:
@@ -92,6 +94,15 @@ def state_line(follower: Follower) -> tuple[str, str]:
     if gap is None:
         return "complete and in order up to there", "$text-success"
     return _gap_text(gap), "$text-warning"
+
+
+def missed_line(follower: Follower) -> str:
+    """Return what says which event was missed last, and how many were."""
+    last = follower.missed[-1]
+    others = follower.missed_count - 1
+    more = f" and {others:,} more" if others > 0 else ""
+    name, kind = visible(last.stream_id, limit=60), visible(last.event_type, limit=60)
+    return f"missed {last.global_seq:,} ({name}, {kind}){more}: appeared below the safe position · 4 doctor says why"
 
 
 def _gap_text(gap: Gap) -> str:

@@ -17,7 +17,7 @@ from esx.text import ago, lapse, visible
 from esx.times import clock
 from esx.tui.cells import MUTED, fit, size_of, spark, wrap_words
 from esx.tui.link import LinkState
-from esx.tui.parts.feedfigures import state_line, writer_text
+from esx.tui.parts.feedfigures import missed_line, state_line, writer_text
 from esx.tui.screens.pane import Pane
 from esx.tui.stage import from_behind
 from esx.tui.work import start
@@ -228,6 +228,8 @@ class HealthPane(Pane):
                 ("safe position", f"{follower.position:,}" if follower.started else "not known yet", ""),
                 ("lag", f"{behind:,} numbers behind the head" if follower.started else "not known yet", ""),
                 ("", *state_line(follower)),
+                *([("", missed_line(follower), _BAD)] if follower.missed else []),
+                *([("", health.order_unknown, _BAD)] if health.order_unknown and follower.failure is None else []),
                 ("late, dead", f"{follower.late:,} late, {follower.dead:,} dead", ""),
                 ("last event", _moment(health), ""),
             ],
