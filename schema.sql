@@ -1,5 +1,21 @@
 -- The event store: one append-only table, and a doorbell that wakes its readers.
 -- Safe to apply again, with `psql -f schema.sql` or `esx init`.  PostgreSQL 14 or later.
+-- This is version 2.  docs/schema.md says which rights each role needs, and what an older esx does on it.
+
+-- What a newer esx made is not for this one to change.
+DO $$
+DECLARE
+    found INT;
+BEGIN
+    IF to_regclass('esx_schema') IS NOT NULL THEN
+        SELECT max(version) INTO found FROM esx_schema;
+        IF found > 2 THEN
+            RAISE EXCEPTION 'the schema has version %, and this esx knows it up to 2: nothing was changed, use the esx '
+                            'that made it, or a newer one', found;
+        END IF;
+    END IF;
+END
+$$;
 
 -- One row per event.
 --   global_seq  the order of all events; drawn from a sequence, so numbers can be missing (a rolled-back
@@ -99,18 +115,123 @@ BEGIN
 END
 $$;
 
--- Projections: how far each read model has come.  The row is updated in the transaction that changes the read
--- model, so both advance together or not at all.
+-- Consumers: how far each projection has come, and later each relay.  The row is updated in the transaction that
+-- changes the read model, so both advance together or not at all.
+--   name        unique over all kinds, so that a name always means one consumer.
 --   id          what its one active instance takes an advisory lock on; a hash of the name could collide.
 --   position    everything up to this global_seq has been handled, or did not pass the filter, or is dead.
---   last_error  what the handler died of at the event after `position`; cleared when the position moves on.
+--   last_error  what it died of at the event after `position`; cleared when the position moves on.
 --   updated_at  when the position last moved.
--- Who runs a projection is not stored: the lock tells, and it goes away with its owner.
-CREATE TABLE IF NOT EXISTS projections (
+--   history     what was read up to there, to know it again: see docs/consumers.md.  NULL: nothing is known.
+-- Who runs a consumer is not stored: the lock tells, and it goes away with its owner.
+-- Version 1 had a table of projections only: it becomes this one, with its rows, its grants and the locks on it.
+DO $$
+DECLARE
+    here    TEXT := quote_ident(current_schema()) || '.';
+    ours    REGCLASS := to_regclass(here || 'consumers');
+    wanted  TEXT[] := '{name,id,position,paused,last_error,updated_at,kind,history}';
+    missing TEXT;
+BEGIN
+    IF ours IS NULL THEN
+        -- A table without these two is somebody else's, and stays what it is.
+        SELECT c.oid INTO ours FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND NOT a.attisdropped
+        WHERE c.oid = to_regclass(here || 'projections') AND c.relkind IN ('r', 'p') AND a.attname IN ('name', 'position')
+        GROUP BY c.oid HAVING count(*) = 2;
+        wanted := wanted[:6];
+    END IF;
+    SELECT string_agg(name, ', ' ORDER BY name) INTO missing FROM unnest(wanted) name
+    WHERE ours IS NOT NULL
+      AND NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = ours AND attname = name AND NOT attisdropped);
+    IF missing IS NOT NULL THEN
+        RAISE EXCEPTION 'table % has no column %: esx doctor tells what to do about it', ours, missing;
+    END IF;
+    IF ours IS NOT NULL AND to_regclass(here || 'consumers') IS NULL THEN
+        ALTER TABLE projections RENAME TO consumers;
+        ALTER TABLE consumers
+            ADD COLUMN kind TEXT NOT NULL DEFAULT 'projection' CHECK (kind IN ('projection', 'relay')),
+            ADD COLUMN history JSONB;
+    END IF;
+END
+$$;
+
+CREATE TABLE IF NOT EXISTS consumers (
     name        TEXT        PRIMARY KEY,
     id          INT         NOT NULL GENERATED ALWAYS AS IDENTITY,
     position    BIGINT      NOT NULL DEFAULT 0 CHECK (position >= 0),
     paused      BOOLEAN     NOT NULL DEFAULT false,
     last_error  TEXT,
-    updated_at  TIMESTAMPTZ NOT NULL DEFAULT now()
+    updated_at  TIMESTAMPTZ NOT NULL DEFAULT now(),
+    kind        TEXT        NOT NULL DEFAULT 'projection' CHECK (kind IN ('projection', 'relay')),
+    history     JSONB
 );
+
+-- The projections among them, under the name that they have always had: for whoever was given rights to it, and for an
+-- older esx.  It can be written to like a table; what it may do is what its owner may do to the table.
+DO $$
+BEGIN
+    IF to_regclass(quote_ident(current_schema()) || '.projections') IS NULL THEN
+        CREATE VIEW projections AS
+            SELECT name, id, position, paused, last_error, updated_at, history FROM consumers WHERE kind = 'projection'
+            WITH CASCADED CHECK OPTION;
+        EXECUTE format('ALTER VIEW projections OWNER TO %I',
+                       (SELECT pg_get_userbyid(relowner) FROM pg_class WHERE oid = 'consumers'::regclass));
+    END IF;
+END
+$$;
+
+-- Events that a consumer has put aside to go on without them, until somebody has looked.
+CREATE TABLE IF NOT EXISTS parked_events (
+    consumer    TEXT        NOT NULL REFERENCES consumers (name) ON UPDATE CASCADE ON DELETE CASCADE,
+    global_seq  BIGINT      NOT NULL,
+    stream_id   TEXT        COLLATE "C" NOT NULL,
+    event_type  TEXT        NOT NULL,
+    error       TEXT        NOT NULL,
+    attempts    INT         NOT NULL DEFAULT 1,
+    parked_at   TIMESTAMPTZ NOT NULL DEFAULT now(),
+    PRIMARY KEY (consumer, global_seq)
+);
+
+-- The highest number known for which, and for all below it, nobody can be writing any more: see docs/feed.md.  One row.
+CREATE TABLE IF NOT EXISTS feed_fence (
+    one         BOOLEAN     PRIMARY KEY DEFAULT true CHECK (one),
+    position    BIGINT      NOT NULL,
+    history     JSONB       NOT NULL,
+    advanced_at TIMESTAMPTZ NOT NULL DEFAULT now()
+);
+
+-- What esx itself has erased (`esx load clean`), a row a batch: readers that were given these events do not miss them.
+CREATE TABLE IF NOT EXISTS erased_events (
+    last        BIGINT      NOT NULL,
+    id          BIGINT      NOT NULL GENERATED ALWAYS AS IDENTITY,
+    first       BIGINT      NOT NULL,
+    numbers     INT8MULTIRANGE NOT NULL,
+    erased_at   TIMESTAMPTZ NOT NULL DEFAULT now(),
+    PRIMARY KEY (last, id)
+);
+
+-- Whoever could do without these so far can do with them: to begin with, the rights to them are those to the older ones.
+DO $$
+DECLARE
+    given RECORD;
+BEGIN
+    FOR given IN
+        SELECT acl.privilege_type AS what, made.name, acl.is_grantable AS further,
+               CASE acl.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(acl.grantee)) END AS whom
+        FROM (VALUES ('projections', 'consumers', '{SELECT,INSERT,UPDATE,DELETE}'::text[]),
+                     ('erased_events', 'events', '{SELECT}'), ('feed_fence', 'events', '{SELECT}')) made (name, older, rights)
+        JOIN pg_class c ON c.oid = made.older::regclass
+        JOIN pg_class n ON n.oid = made.name::regclass AND n.relacl IS NULL
+        CROSS JOIN aclexplode(c.relacl) acl
+        WHERE acl.privilege_type = ANY (made.rights) AND acl.grantee <> c.relowner
+    LOOP
+        EXECUTE format('GRANT %s ON %I TO %s', given.what, given.name, given.whom)
+                || CASE WHEN given.further THEN ' WITH GRANT OPTION' ELSE '' END;
+    END LOOP;
+END
+$$;
+
+CREATE TABLE IF NOT EXISTS esx_schema (
+    one         BOOLEAN     PRIMARY KEY DEFAULT true CHECK (one),
+    version     INT         NOT NULL
+);
+INSERT INTO esx_schema (version) VALUES (2) ON CONFLICT (one) DO UPDATE SET version = 2 WHERE esx_schema.version < 2;

@@ -10,18 +10,23 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from esx.moment import FarTime
     from esx.store.errors import (
         EsxError,
         EventIdsReused,
+        HistoryChanged,
         InvalidEvent,
         NotAllowed,
+        OrderUnknown,
         OutcomeUnknown,
         ProjectionFailed,
         QueryCancelled,
         SchemaMissing,
         StoreFailed,
+        StoreNotNamed,
         StoreUnavailable,
         UnknownProjection,
+        UnreadableValue,
         WrongVersion,
     )
     from esx.store.model import (
@@ -51,22 +56,27 @@ __all__ = [
     "EventIdsReused",
     "EventStore",
     "Expected",
+    "FarTime",
+    "HistoryChanged",
     "InvalidEvent",
     "JsonText",
     "NewEvent",
     "NotAllowed",
     "Notification",
+    "OrderUnknown",
     "OutcomeUnknown",
     "ProjectionFailed",
     "ProjectionStatus",
     "QueryCancelled",
     "SchemaMissing",
     "StoreFailed",
+    "StoreNotNamed",
     "StoreUnavailable",
     "Strategy",
     "StreamAppend",
     "StreamSummary",
     "UnknownProjection",
+    "UnreadableValue",
     "WrongVersion",
     "__version__",
 ]

@@ -39,7 +39,8 @@ class Connection:
 
     `read_only` True forbids every session to write, False lets the explorer's sessions write too; None: the
     explorer only reads, commands may write. `statement_timeout` is in seconds, 0 for none, None for the default.
-    `password_env` names the environment variable that holds the password.
+    `password_env` names the environment variable that holds the password. `store` is the table or view that is read,
+    as SQL writes it, None for events.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Connection:
     password_env: str | None = None
     read_only: bool | None = None
     statement_timeout: float | None = None
+    store: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +217,7 @@ class _Reader:
                     "password_env": self._text,
                     "read_only": self._bool,
                     "statement_timeout": self._seconds,
+                    "store": self._text,
                 },
             )
             if "dsn" not in settings:

@@ -114,6 +114,8 @@ class Database:
     """Whether sessions may write: True forbids it to all, None only to those that need not."""
     statement_timeout: float | None = None
     """Seconds that a query may take; None for the default, 0 for no limit."""
+    store: str | None = None
+    """The table or view that was named as the store, as SQL writes it; None for the table events."""
 
 
 def choose(dsn_option: str | None, environ: Mapping[str, str], config: Config | None = None) -> Database:
@@ -166,6 +168,7 @@ def configured(connection: Connection, environ: Mapping[str, str]) -> Database:
         name=connection.name,
         read_only=connection.read_only,
         statement_timeout=connection.statement_timeout,
+        store=connection.store,
     )
 
 

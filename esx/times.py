@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, tzinfo
 
+from esx.moment import FarTime
 from esx.text import iso_utc
 
 
@@ -43,5 +44,7 @@ def iso(moment: datetime | None) -> str:
 
 def clock(moment: datetime | None) -> str:
     """Return `moment` to the second, without its zone: ``2026-08-07 14:00:00``; ``-`` for none."""
+    if isinstance(moment, FarTime):
+        return moment.brief
     # Not strftime, which pads years differently from one platform to the next.
     return "-" if moment is None else in_zone(moment).isoformat(" ", "seconds")[:19]

@@ -202,6 +202,8 @@ class Run:
                 raise LoadFailed("this process knows no database: give the master --dsn")
             database = self.watch.whole()
             found: Findings = AsyncUser.bridge.run(examine(self.watch.store, self.id, ledger))
+            # Conflicts have burned numbers: who reads the store later need not wait for any of them.
+            AsyncUser.bridge.run(self.watch.store.keep_fence())
             deliveries = []
             if self.followers is not None:
                 deliveries = self.followers.finish(found.head)

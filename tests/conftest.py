@@ -23,6 +23,15 @@ if TYPE_CHECKING:
 _TEMPLATE = "esx_template"
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what the runs with faults did, passed or not."""
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            for name, text in getattr(report, "user_properties", ()):
+                if name == "faults" and report.when == "call":
+                    terminalreporter.write_line(text)
+
+
 class Servers:
     """One server a version, started when a test first needs it."""
 
@@ -142,6 +151,15 @@ async def store18(dsn18: str) -> AsyncIterator[EventStore]:
 async def sql(dsn: str) -> AsyncIterator[asyncpg.Connection]:
     """A bare connection to the database of `dsn`: what anyone else would do to it."""
     connection = await asyncpg.connect(dsn)
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+@pytest_asyncio.fixture
+async def sql18(dsn18: str) -> AsyncIterator[asyncpg.Connection]:
+    connection = await asyncpg.connect(dsn18)
     try:
         yield connection
     finally:

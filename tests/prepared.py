@@ -56,6 +56,26 @@ async def preparing_server(version: int) -> AsyncIterator[PreparingServer]:
         shutil.rmtree(directory, ignore_errors=True)
 
 
+@contextlib.asynccontextmanager
+async def server_with(version: int, *settings: str) -> AsyncIterator[str]:
+    """Yield the address of a store on a server of its own with other settings, e.g. ``wal_level = logical``."""
+    directory = Path(tempfile.mkdtemp(prefix="esx-settings-"))
+    server = EmbeddedServer.start(directory, version=version)
+    try:
+        connection = await asyncpg.connect(server.dsn)
+        for setting in settings:
+            await connection.execute(f"ALTER SYSTEM SET {setting}")
+        await connection.close()
+        server.stop()
+        server = EmbeddedServer.start(directory, version=version)
+        async with EventStore.connect(server.dsn) as store:
+            await store.init()
+        yield server.dsn
+    finally:
+        server.stop()
+        shutil.rmtree(directory, ignore_errors=True)
+
+
 async def prepare_append(dsn: str, gid: str) -> None:
     """Append an event in a transaction that is then left prepared, by a session that ends."""
     connection = await asyncpg.connect(dsn)

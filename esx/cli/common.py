@@ -7,12 +7,14 @@ import contextlib
 import os
 import sys
 import time
+from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from esx.text import visible
+from esx.cli.storename import named_store, store_option
+from esx.text import encodable, visible
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
@@ -56,7 +58,7 @@ def database_option(command: Command) -> Command:
         metavar="URL|NAME",
         callback=inherit,
         help=DSN_HELP,
-    )(command)
+    )(store_option(command))
 
 
 def json_option(command: Command) -> Command:
@@ -104,14 +106,21 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
 def database(dsn: str | None, *, writing: bool = False) -> Iterator[Database]:
     """Open the database that is meant, starting the embedded PostgreSQL if none is configured.
 
-    Raises ClickException for `writing` to a connection that is configured as read-only.
+    Raises ClickException for `writing`, as a load test does, to a connection that is configured as read-only or to
+    another store than events.
     """
     from esx.database import open_database
 
-    with open_database(dsn, os.environ, config(), on_progress=progress()) as opened:
+    with open_database(dsn, os.environ, config(), on_progress=progress()) as chosen:
+        opened = replace(chosen, store=named_store() or chosen.store)
         if writing and opened.read_only:
             raise click.ClickException(
                 f"connection {opened.name} is read_only: name another, or change that in {visible(str(config().path))}"
+            )
+        if writing and opened.store is not None:
+            raise click.ClickException(
+                f"a load test goes to the table events that search_path finds, not to {visible(opened.store)}: leave "
+                "the store out, and name a schema in the address: ?search_path=..."
             )
         yield opened
 
@@ -128,8 +137,13 @@ async def store_on(opened: Database, **options: Any) -> AsyncIterator[EventStore
 
     if opened.read_only:
         options["read_only"] = True
-    async with EventStore.connect(opened.dsn, statement_timeout=opened.statement_timeout, **options) as store:
-        if opened.embedded and not await store.has_schema():
+    async with EventStore.connect(
+        opened.dsn, statement_timeout=opened.statement_timeout, store=opened.store, **options
+    ) as store:
+        warning = None if opened.store is None else await store.warning()
+        if warning is not None:
+            narrate(warning)
+        if opened.embedded and opened.store is None and not await store.has_schema():
             # The session at hand may be one that only reads.
             async with EventStore.connect(opened.dsn) as writable:
                 await writable.init()
@@ -201,6 +215,7 @@ class Lines:
 
     def json(self, line: str) -> None:
         """Print a line of JSON."""
+        line = encodable(line)
         sys.stdout.write((_escape(line) if self._terminal else line) + "\n")
 
     def ndjson(self, piece: bytes) -> None:

@@ -55,6 +55,9 @@ dsn = "postgresql://reader@db.example.com/shop?sslmode=verify-full"
 # Nothing writes here: not the commands either.
 read_only = true
 statement_timeout = "10s"
+# Another table than events, or a view, as SQL writes its name. What the owner of a view has put into it runs when it
+# is read, so a view has to be named.
+# store = "reporting.events"
 """
 
 
@@ -100,6 +103,8 @@ def _settings(config: Config) -> Iterator[str]:
             yield f"read_only = {str(connection.read_only).lower()}"
         if connection.statement_timeout is not None:
             yield f"statement_timeout = {connection.statement_timeout:g}"
+        if connection.store is not None:
+            yield f"store = {_quoted(connection.store)}"
 
 
 def _database(config: Config) -> str:

@@ -9,6 +9,7 @@ import click
 
 from esx.cli.common import Lines, config, database_option, narrate, progress, run, store_on
 from esx.cli.reducer import reducer_of, reducer_option
+from esx.cli.storename import named_store
 
 if TYPE_CHECKING:
     from esx.database import Database
@@ -27,6 +28,8 @@ def command(dsn: str | None, no_tui: bool, reducer: str | None) -> None:
     from esx.cli.explore import need_terminal, open_explorer
     from esx.database import CHOOSING, open_database
 
+    if named_store() is not None:
+        raise click.UsageError("the demo fills the table events: leave --store out")
     fold = reducer_of(reducer)
     if not no_tui:
         need_terminal("use `esx demo --no-tui` to fill the store only")

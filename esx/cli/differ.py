@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from esx.cli.odd import tell_odd_event
 from esx.fold.diff import MISSING, diff
 from esx.fold.value import dump, jsonpath, parse
 from esx.times import iso
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from esx.store import Event, EventStore
 
 _SCAN = 5000
-"""How far back the previous event of a type is looked for."""
+"""How many events are looked at in a go for the previous one of a type."""
 _MARKS = {"added": "+", "removed": "-", "changed": "~"}
 
 
@@ -35,6 +36,7 @@ class Differ:
 
     async def print(self, lines: Lines, event: Event, *, as_json: bool) -> None:
         """Print an event with its changes: as one object with a list ``diff``, or as lines for people."""
+        tell_odd_event(event)
         previous = await self._previous(event)
         old: Any = MISSING if previous is None else parse(previous.data_json)
         changes = diff(old, parse(event.data_json))
@@ -43,7 +45,7 @@ class Differ:
             return
         lines.text(
             f"{event.global_seq:>8}  {iso(event.created_at)}  {event.stream_id}@{event.stream_seq}  "
-            f"{event.event_type}{self._against(event, previous)}"
+            f"{event.event_type}{self._against(previous)}"
         )
         for line in _change_lines(changes):
             lines.text(line)
@@ -54,15 +56,18 @@ class Differ:
         self._last[key] = event
         if self._all_events and last is not None and last.stream_seq < event.stream_seq:
             return last
-        if event.stream_seq == 0:
-            return None
-        return await self._store.previous_event(
-            event.stream_id, event.stream_seq, event_type=event.event_type if self._same_type else None, scan=_SCAN
-        )
+        if not self._same_type:
+            return await self._store.previous_event(event.stream_id, event.stream_seq)
+        # As far back as it takes: numbers ascend at least as quickly as events.
+        for before in range(event.stream_seq, 0, -_SCAN):
+            found = await self._store.previous_event(event.stream_id, before, event_type=event.event_type, scan=_SCAN)
+            if found is not None:
+                return found
+        return None
 
-    def _against(self, event: Event, previous: Event | None) -> str:
+    def _against(self, previous: Event | None) -> str:
         if previous is None and self._same_type:
-            return f"  (none of this type in the {min(event.stream_seq, _SCAN):,} events before)"
+            return "  (the first of this type)"
         if previous is None:
             return "  (the first)"
         return f"  (against @{previous.stream_seq})" if self._same_type else ""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from esx.cli.common import Lines, ProgressLine, database, database_option, json_option, run, store_on
+from esx.cli.partial import incomplete, partial_option
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,11 +21,13 @@ if TYPE_CHECKING:
 @click.command(name="doctor")
 @click.option("--full", is_flag=True, help="Look at every event too; Ctrl-C ends it.")
 @json_option
+@partial_option
 @database_option
 def command(dsn: str | None, full: bool, as_json: bool) -> int:
     """Look for what is wrong with the store, and say what to do about it.
 
-    Quick at any size, unless --full is given. It only reads. The exit code is 1 if there is an error or a warning.
+    Quick at any size, unless --full is given. It only reads. The exit code is 1 if there is an error or a warning, else
+    4 if a check could not be made.
     """
 
     async def inside(opened: Database) -> tuple[list[Finding], float]:
@@ -42,6 +45,9 @@ def command(dsn: str | None, full: bool, as_json: bool) -> int:
             lines.json(finding.to_json())
     else:
         _print(lines, findings, took)
+    unmade = {finding.check: None for finding in findings if not finding.made}
+    if unmade:
+        incomplete(f"not checked: {', '.join(unmade)}; the remedies say what it takes")
     return 1 if any(finding.severity.wrong for finding in findings) else 0
 
 

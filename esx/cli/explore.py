@@ -60,6 +60,7 @@ def open_explorer(opened: Database, reducer: Reducer, background: Callable[[], A
         embedded=opened.embedded,
         name=opened.name,
         read_only=opened.read_only,
+        store=opened.store,
         statement_timeout=opened.statement_timeout,
         config=config(),
         background=background,

@@ -13,7 +13,9 @@ import click
 
 from esx.cli.common import Lines, database_option, filter_options, narrate, progress, with_store
 from esx.cli.meter import Meter
-from esx.cli.printing import describe_gap
+from esx.cli.odd import tell_odd_lines
+from esx.cli.partial import incomplete, partial_option
+from esx.cli.printing import ended_before
 from esx.files import new_file
 
 if TYPE_CHECKING:
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     "-o", "--output", metavar="FILE", help="Write to FILE, which appears once it is complete (default: stdout)."
 )
 @click.option("--force", is_flag=True, help="Replace FILE if it is there already.")
+@partial_option
 @database_option
 def command(
     dsn: str | None,
@@ -48,8 +51,9 @@ def command(
 ) -> None:
     """Write all events, or a slice, as NDJSON in global order: one event a line, every digit kept.
 
-    It ends at the safe position, below which no event can appear any more, and says so if a writer that is still
-    open holds that back. To back up what is new, go on --from the last global_seq written. esx import reads it.
+    It ends at the safe position, below which no event can appear any more. If a writer that is still open may hold
+    that back, it says so and exits with 4. To back up what is new, go on --from the last global_seq written. esx
+    import reads it.
     """
 
     async def work(store: EventStore) -> None:
@@ -57,10 +61,11 @@ def command(
 
         export = await store.export(after=start, where=Filter(stream, event_type, where))
         async for piece in export:
+            tell_odd_lines(piece)
             write(piece)
             meter.update(export.events, (export.position - start) / max(export.until - start, 1))
         if export.gap is not None:
-            narrate(f"ended at the safe position {export.until}: {describe_gap(export.gap)}")
+            incomplete(ended_before(export.until, export.gap))
         if output is not None and progress() is not None:
             rate = meter.rate(export.events)
             done.append(f"exported {export.events:,} events up to global_seq {export.until}, {rate:,.0f}/s")

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from esx.cli.common import Lines, database_option, json_option, narrate, with_store
+from esx.cli.common import Lines, database_option, json_option, with_store
+from esx.cli.partial import incomplete, partial_option
 from esx.text import ago, iso_utc, lapse
 from esx.times import iso
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from esx.store import EventStore, ProjectionStatus
     from esx.store.barrier import Writer
     from esx.store.health import Health
+    from esx.store.history import Difference
 
 _MANY = 100
 """With fewer events, empty pages would count for more than what is in them."""
@@ -24,13 +26,17 @@ _MANY = 100
 
 @click.command(name="health")
 @json_option
+@partial_option
 @database_option
 def command(dsn: str | None, as_json: bool) -> None:
     """Print the state of the store in figures, in the same time at any size.
 
     Head, safe position, writers in flight, projections and their lag, notification, and sizes. What is wrong, and its
-    remedy, is what `esx doctor` tells. With --json it is one object; estimated_events is an estimate, head the highest
-    visible number unless head_exact, and projections null where this user may not read them.
+    remedy, is what `esx doctor` tells. With --json it is one object. estimated_events is an estimate unless
+    events_exact, and null where it may be off by more than a factor of two: then events_at_least is all that is known.
+    head is the highest visible number unless head_exact, and projections is null where this user may not read them. A
+    projection's history is null while the store holds what it has read; else it says how the two differ. Exits with 4
+    where this user may not read something.
     """
 
     async def work(store: EventStore) -> None:
@@ -45,7 +51,13 @@ def command(dsn: str | None, as_json: bool) -> None:
             projections = []
         except NotAllowed as error:
             projections = None
-            narrate(str(error))
+            incomplete(str(error))
+        if not health.head_exact:
+            incomplete("the head may be above: this user may not read the sequence, which takes GRANT SELECT on it")
+        if any(writer.pid is not None and writer.since is None for writer in health.writers):
+            incomplete(
+                "since when others have been writing is not shown to this user: GRANT pg_read_all_stats shows it"
+            )
         lines = Lines()
         if as_json:
             lines.json(json.dumps(_as_json(health, safe, projections, store.address), ensure_ascii=False))
@@ -75,7 +87,9 @@ def _as_json(health: Health, safe: int, projections: list[ProjectionStatus] | No
         "projections": None if projections is None else [_projection(projection) for projection in projections],
         "doorbell": health.doorbell,
         "notify_queue": health.notify_queue,
-        "estimated_events": health.estimated_events,
+        "estimated_events": health.events.count if health.events.known else None,
+        "events_exact": health.events.exact,
+        "events_at_least": health.events.low,
         "table_bytes": health.table_bytes,
         "index_bytes": health.index_bytes,
         "connections": health.connections,
@@ -96,6 +110,7 @@ def _projection(status: ProjectionStatus) -> dict[str, Any]:
     return {
         "name": status.name,
         "position": status.position,
+        "beyond_head": status.beyond,
         "lag": status.lag,
         "lag_exact": status.lag_exact,
         "lag_seconds": status.lag_seconds,
@@ -103,9 +118,14 @@ def _projection(status: ProjectionStatus) -> dict[str, Any]:
         "paused": status.paused,
         "pid": None if status.owner is None else status.owner.pid,
         "held_by": [_writer(writer) for writer in status.held_by],
+        "history": None if status.difference is None else _difference(status.difference),
         "last_error": status.last_error,
         "updated_at": _time(status.updated_at),
     }
+
+
+def _difference(difference: Difference) -> dict[str, Any]:
+    return {"kind": str(difference.kind), "missing": list(difference.missing), "reason": difference.reason}
 
 
 def _time(moment: datetime | None) -> str | None:
@@ -114,7 +134,8 @@ def _time(moment: datetime | None) -> str | None:
 
 def _as_text(health: Health, safe: int, projections: list[ProjectionStatus] | None, address: str) -> list[str]:
     size = health.table_bytes + health.index_bytes
-    each = f", ~{_size(size / health.estimated_events)} an event" if health.estimated_events >= _MANY else ""
+    events = health.events
+    each = f", ~{_size(size / events.count)} an event" if events.known and events.count >= _MANY else ""
     # Which of the missing numbers an open writer may fill is not known.
     at_most = "at most " if health.writers else ""
     role = "standby" if health.recovering else "primary"
@@ -124,7 +145,7 @@ def _as_text(health: Health, safe: int, projections: list[ProjectionStatus] | No
         f"head           {health.head}{'' if health.head_exact else '  or above: this user may not read the sequence'}",
         f"last visible   {health.last}  {iso(health.last_created_at)}",
         f"safe position  {safe}  {at_most}{max(health.head - safe, 0)} numbers behind the head",
-        f"events         ~{health.estimated_events}",
+        f"events         {events.text}",
         f"sizes          table {_size(health.table_bytes)}, indexes {_size(health.index_bytes)}{each}",
         f"notification   {'trigger in place' if health.doorbell else 'no trigger: esx init adds it'}, "
         f"{health.notify_queue:.1%} of the queue used",
@@ -139,12 +160,16 @@ def _as_text(health: Health, safe: int, projections: list[ProjectionStatus] | No
     for status in projections:
         doing = "paused" if status.paused else f"pid {status.owner.pid}" if status.owner else "not running"
         behind = f"{'' if status.lag_exact else '~'}{status.lag} behind"
-        if status.lag:
+        if status.beyond:
+            behind = f"{status.beyond} beyond the head"
+        elif status.lag:
             behind += f" ({lapse(status.lag_seconds)})"
         lines.append(f"               {status.name}: at {status.position}, {behind}, {doing}")
-        if status.last_error:
+        if status.difference is not None:
+            lines.append(f"                 {status.difference}")
+        elif status.last_error:
             lines.append(f"                 stopped at the next event: {status.last_error}")
-        lines += [f"                 held back by {writer.who}" for writer in status.held_by]
+        lines += [f"                 may be held back by {writer.who}" for writer in status.held_by]
     return lines
 
 

@@ -32,9 +32,14 @@ _PIECES_AHEAD = 4
     help="Keep the global_seq of the lines, which must ascend and be above all that the store has handed out.",
 )
 @click.option("--renumber", is_flag=True, help="Count stream_seq anew in each stream, for slices that have holes.")
+@click.option(
+    "--faithful",
+    is_flag=True,
+    help="Make of an empty store the one that was exported: every number, id and time is kept, and every gap.",
+)
 @json_option
 @database_option
-def command(dsn: str | None, file: str, keep_global_seq: bool, renumber: bool, as_json: bool) -> None:
+def command(dsn: str | None, file: str, keep_global_seq: bool, renumber: bool, faithful: bool, as_json: bool) -> None:
     """Store the events of FILE (- is stdin), NDJSON as esx export writes it, every digit kept.
 
     A line needs stream_id, event_type and data. Optional are metadata; created_at (default: now); stream_seq, in all
@@ -45,6 +50,8 @@ def command(dsn: str | None, file: str, keep_global_seq: bool, renumber: bool, a
     Chunks of lines are stored one after the other, each all or nothing. What is stored already is skipped, so after
     any interruption run the same import again: it goes on where it was. Of a chunk with a bad line nothing is stored.
     """
+    if faithful and renumber:
+        raise click.UsageError("--faithful keeps stream_seq as it is: leave --renumber out")
     reader = _Reader(file)
     last: list[Imported] = []
 
@@ -55,7 +62,11 @@ def command(dsn: str | None, file: str, keep_global_seq: bool, renumber: bool, a
     async def work(store: EventStore) -> Imported:
         async with contextlib.aclosing(reader.pieces()) as pieces:
             return await store.import_ndjson(
-                pieces, keep_global_seq=keep_global_seq, renumber=renumber, on_progress=on_progress
+                pieces,
+                keep_global_seq=keep_global_seq,
+                renumber=renumber,
+                faithful=faithful,
+                on_progress=on_progress,
             )
 
     try:
@@ -68,7 +79,8 @@ def command(dsn: str | None, file: str, keep_global_seq: bool, renumber: bool, a
         Lines().json(f'{{"stored": {done.stored}, "skipped": {done.skipped}}}')
     else:
         skipped = f", {done.skipped:,} were there already" if done.skipped else ""
-        Lines().text(f"imported {done.stored:,} events{skipped}")
+        kept = "; global_seq, stream_seq, created_at and event_id are as they were" if faithful else ""
+        Lines().text(f"imported {done.stored:,} events{skipped}{kept}")
 
 
 def _say_how_far(error: BaseException, last: list[Imported]) -> None:

@@ -10,6 +10,7 @@ import click
 
 from esx.cli.common import Lines, database, database_option, run, store_on
 from esx.cli.load_live import Live
+from esx.cli.partial import incomplete, partial_option
 
 if TYPE_CHECKING:
     from esx.database import Database
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 @click.command(name="clean")
 @click.argument("run_id", metavar="RUN")
 @click.option("--yes", is_flag=True, help="Delete without asking.")
+@partial_option
 @database_option
 def command(dsn: str | None, run_id: str, yes: bool) -> None:
     """Delete the events of a run, or of all runs of a sweep, from the store.
@@ -40,7 +42,11 @@ def _runs(name: str) -> list[str]:
     if name == "last":
         return [archive.load(name).id]
     if (Sweeps.of(os.environ).directory / f"{check_name(name)}.json").exists():
-        return [entry.id for entry in archive.entries() if entry.header.sweep == name]
+        problems: list[str] = []
+        runs = [entry.id for entry in archive.entries(problems) if entry.header.sweep == name]
+        for problem in problems:
+            incomplete(f"{problem}: if that run belongs to sweep {name}, name it to delete its events too")
+        return runs
     return [name]
 
 

@@ -8,12 +8,17 @@ import os
 import click
 
 from esx.cli.common import Lines, json_option, narrate
+from esx.cli.partial import incomplete, partial_option
 
 
 @click.command(name="runs")
 @json_option
+@partial_option
 def command(as_json: bool) -> None:
-    """List the runs that were saved, the newest first."""
+    """List the runs that were saved, the newest first.
+
+    A file that cannot be read is named on stderr, and makes it exit with 4.
+    """
     from esx.load.archive import Archive
     from esx.load.listing import listing, listing_json
 
@@ -30,4 +35,4 @@ def command(as_json: bool) -> None:
     else:
         narrate(f"no run is saved in {archive.directory}: `esx load` makes one")
     for problem in problems:
-        narrate(problem)
+        incomplete(problem)

@@ -18,13 +18,14 @@ from click.core import ParameterSource
 from esx.cli.common import Lines, database, database_option, json_option, narrate, run, store_on
 from esx.cli.load_live import Live
 from esx.cli.load_options import load_options, workload_options
+from esx.cli.partial import incomplete, partial_option
 
 if TYPE_CHECKING:
     from esx.database import Database
     from esx.load.model import LoadOptions
     from esx.load.sweep import Sweep, Sweeps
 
-_NOT_FIXED = frozenset({"dsn", "as_json", "html", "svg", "markdown", "again", "show", "yes_write_to"})
+_NOT_FIXED = frozenset({"dsn", "as_json", "html", "svg", "markdown", "again", "show", "yes_write_to", "allow_partial"})
 
 
 class _Files(NamedTuple):
@@ -53,6 +54,7 @@ class _Files(NamedTuple):
 )
 @workload_options
 @json_option
+@partial_option
 @database_option
 @click.pass_context
 def command(
@@ -129,7 +131,7 @@ def _list(sweeps: Sweeps, *, as_json: bool) -> None:
     if not found and not as_json:
         narrate(f"no sweep is saved in {sweeps.directory}: `esx load sweep --vary ...` makes one")
     for problem in problems:
-        narrate(problem)
+        incomplete(problem)
 
 
 def _base(knobs: dict[str, Any]) -> LoadOptions:

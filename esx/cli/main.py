@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from esx import __version__
+from esx.cli.partial import ended_incomplete
 from esx.cli.reducer import reducer_option
+from esx.cli.storename import store_option
 
 if TYPE_CHECKING:
     from types import FrameType
 
-DONE, FAILED, WRONG_USAGE, WRONG_VERSION, INTERRUPTED = 0, 1, 2, 3, 130
+DONE, FAILED, WRONG_USAGE, WRONG_VERSION, INCOMPLETE, INTERRUPTED = 0, 1, 2, 3, 4, 130
 
 _COMMANDS = {
     "demo": "Fill the embedded store with a sample history and open the explorer on it.",
@@ -49,10 +51,12 @@ class _ReaderGone(Exception):
 class _Commands(click.Group):
     def invoke(self, ctx: click.Context) -> object:
         try:
-            return super().invoke(ctx)
+            result = super().invoke(ctx)
         except BrokenPipeError:
             # Before click sees it, which would call it a failure.
             raise _ReaderGone from None
+        # What is wrong counts for more than what is missing.
+        return result or (INCOMPLETE if ended_incomplete(ctx) else DONE)
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         return list(_COMMANDS)
@@ -82,6 +86,7 @@ class _Commands(click.Group):
     metavar="URL|NAME",
     help="The database: a connection of the config file, a URL, libpq's key=value form, or a database name.",
 )
+@store_option
 @reducer_option
 @click.pass_context
 def cli(ctx: click.Context, dsn: str | None, reducer: str | None) -> None:
@@ -90,7 +95,8 @@ def cli(ctx: click.Context, dsn: str | None, reducer: str | None) -> None:
     Without a command, esx opens the explorer.
 
     The database is the first of: --dsn, $ESX_DSN, $DATABASE_URL, libpq's PG* variables, and a PostgreSQL that
-    comes with esx. Exit codes: 0 done, 1 failed, 2 wrong usage, 3 wrong version, 130 interrupted.
+    comes with esx. Exit codes: 0 done, 1 failed, 2 wrong usage, 3 wrong version, 4 incomplete
+    (stderr says what is missing), 130 interrupted.
     """
     ctx.obj = dsn
     if ctx.invoked_subcommand is None:
@@ -115,6 +121,8 @@ def main() -> NoReturn:
     try:
         sys.stdout.flush()
     except BrokenPipeError:
+        # Whoever has had enough misses nothing.
+        code = DONE if code == INCOMPLETE else code
         _drop_stdout()
     except OSError as error:
         code = _fail(f"cannot write to stdout: {error}", FAILED)

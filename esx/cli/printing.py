@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from esx.cli.odd import tell_odd_event
 from esx.times import iso
 
 if TYPE_CHECKING:
@@ -16,12 +17,9 @@ if TYPE_CHECKING:
 
 def print_events(lines: Lines, events: Iterable[Event], *, as_json: bool) -> None:
     """Print events, as NDJSON or as one line each for people."""
-    if as_json:
-        for event in events:
-            lines.json(event.to_json())
-    else:
-        for event in events:
-            lines.text(event_line(event))
+    for event in events:
+        tell_odd_event(event)
+        lines.json(event.to_json()) if as_json else lines.text(event_line(event))
 
 
 def event_line(event: Event) -> str:
@@ -34,11 +32,16 @@ def event_line(event: Event) -> str:
 
 
 def describe_gap(gap: Gap) -> str:
-    """Return which numbers a gap misses and who holds it."""
+    """Return which numbers a gap misses and who may hold it: that somebody is writing does not say which numbers."""
     numbers = f"{gap.first}" if gap.first == gap.last else f"{gap.first} to {gap.last}"
     writers = ", ".join(
         f"{writer.who} ({writer.application or 'no name'}, {writer.state or 'state unknown'}"
         f"{f', since {writer.since:%H:%M:%S}Z' if writer.since else ''})"
         for writer in gap.writers
     )
-    return f"global_seq {numbers} may still appear, held by {writers}"
+    return f"global_seq {numbers} may still appear, and may be held by {writers or 'a transaction that is not seen'}"
+
+
+def ended_before(position: int, gap: Gap) -> str:
+    """Return why output ends at `position`, before a gap, and how to get the rest."""
+    return f"ended at the safe position {position}: {describe_gap(gap)}; once that has ended, --from {position} goes on"

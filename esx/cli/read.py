@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import click
 
 from esx.cli.common import Lines, ProgressLine, database_option, json_option, narrate, no_such_stream, with_store
+from esx.cli.odd import stored_name
+from esx.cli.partial import partial_option, say_doubt
 from esx.cli.printing import print_events
 from esx.cli.times import as_moment, as_position
 
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
 @click.option("--diff", "with_diff", is_flag=True, help="With what changed in data since the event before it.")
 @click.option("--same-type", is_flag=True, help="With --diff: since the one before it of the same type.")
 @json_option
+@partial_option
 @database_option
 def command(
     dsn: str | None,
@@ -66,7 +69,8 @@ def command(
     """Print the events of STREAM in order, or those of all streams: esx read '$all'.
 
     Times are in the time zone of the display unless they name another: 2026-08-07T14:00Z, 14:00, yesterday. An event's
-    time is when its transaction began. Where many events have to be looked at, the cost is told first, on stderr.
+    time is when its transaction began. Where many events have to be looked at, the cost is told first, on stderr. Where
+    times are out of order, so that some may be missing, stderr says so, and it exits with 4.
 
     Fails if the stream has no events.
     """
@@ -80,11 +84,11 @@ def command(
         raise click.UsageError("--since is not before --until, so that no event can be between them")
     if streams is not None and stream != "$all":
         raise click.UsageError("--stream chooses among all streams: esx read '$all' --stream GLOB")
-    one = None if stream == "$all" else stream
 
     async def work(store: EventStore) -> None:
         from esx.store.barrier import Filter
 
+        one = None if stream == "$all" else await stored_name(store, stream)
         lines = Lines()
         chosen = Filter(stream=streams, event_type=event_type, where=where)
         differ = None
@@ -94,7 +98,10 @@ def command(
             differ = Differ(store, same_type=same_type, all_events=not chosen and since is None and until is None)
         begin = start
         if at is not None:
-            begin = await store.locate(at, stream=one)
+            place = await store.locate(at, stream=one)
+            if place.doubt is not None:
+                say_doubt(place.doubt)
+            begin = place.first
             if begin is None and not backwards and not await _is_missing(store, one):
                 narrate("nothing there: the last event is before that position")
                 return
@@ -138,11 +145,14 @@ async def _search(
 ) -> AsyncIterator[Event]:
     """Yield what is found, having said what it costs if that is much, and saying how far it is."""
     plan = await store.plan_search(chosen, stream=stream, since=since, until=until, wanted=limit)
+    if plan.doubt is not None:
+        say_doubt(plan.doubt)
     if plan.large:
         narrate(f"this {plan.cost}; Ctrl-C ends it")
         for statement in plan.advice:
             narrate(f"an index would make it quick: {statement}")
     looked_at = 0
+    of = f" of {plan.most.text}" if plan.most is not None and plan.most.known else ""
     with ProgressLine() as line:
         async for part in store.search(plan, start=start, limit=limit, backwards=backwards):
             if part.events:
@@ -150,7 +160,7 @@ async def _search(
             for event in part.events:
                 yield event
             looked_at += part.looked_at
-            line(f"looked at {looked_at:,} of ~{plan.reads if plan.index else plan.total:,} events")
+            line(f"looked at {looked_at:,}{of} events")
 
 
 async def _is_missing(store: EventStore, stream: str | None) -> bool:

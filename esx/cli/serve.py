@@ -9,6 +9,7 @@ import sys
 import click
 
 from esx.cli.common import database, database_option, narrate, run
+from esx.cli.storename import named_store
 
 
 @click.command(name="serve")
@@ -53,5 +54,6 @@ def command(dsn: str | None, port: int, host: str, allow_remote: bool, open_page
         elif opened.source == "--dsn" and opened.dsn is not None:
             os.environ["ESX_DSN"] = opened.dsn
         # -P: nothing in the working directory takes the place of a module.
-        explorer = shlex.join([sys.executable, "-P", "-m", "esx"])
+        store = [] if named_store() is None else ["--store", opened.store or ""]
+        explorer = shlex.join([sys.executable, "-P", "-m", "esx", *store])
         run(serve(f"exec {explorer}", host=host, port=port, started=started))

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from esx.cli.common import Lines, database_option, json_option, narrate, no_such_stream, with_store
+from esx.cli.odd import stored_name, tell_odd_event
+from esx.cli.partial import incomplete, partial_option, say_doubt
 from esx.cli.reducer import reducer_of, reducer_option
 from esx.cli.times import as_position
 from esx.text import iso_utc, visible
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 @click.option("--each", is_flag=True, help="At every version up to there, a line each.")
 @reducer_option
 @json_option
+@partial_option
 @database_option
 def command(dsn: str | None, stream: str, at: Position | None, each: bool, reducer: str | None, as_json: bool) -> None:
     """Print the state that the events of STREAM fold to.
@@ -41,6 +44,8 @@ def command(dsn: str | None, stream: str, at: Position | None, each: bool, reduc
     fold = reducer_of(reducer)
 
     async def work(store: EventStore) -> None:
+        nonlocal stream
+        stream = await stored_name(store, stream)
         last = await store.version(stream)
         if last < 0:
             raise no_such_stream(stream)
@@ -56,6 +61,7 @@ def command(dsn: str | None, stream: str, at: Position | None, each: bool, reduc
         async for event in store.read(stream):
             if event.stream_seq > until:
                 return
+            tell_odd_event(event)
             state = fold.apply(state, event)
             text = fold.to_json(state, event)
             if as_json:
@@ -73,6 +79,7 @@ def command(dsn: str | None, stream: str, at: Position | None, each: bool, reduc
             )
         if state is None:
             raise click.ClickException(f"stream {visible(stream, limit=200)} has no event up to version {until}")
+        tell_odd_event(state.event)
         if as_json:
             lines.json(_as_json(state.event, state.text))
             return
@@ -96,16 +103,26 @@ async def _version(store: EventStore, stream: str, at: Position | None, last: in
         return at.number
     # Up to the event before the first one that comes later.
     later = at if at.global_seq is None else replace(at, global_seq=min(at.global_seq + 1, 2**63 - 1))
-    following = await store.locate(later, stream=stream)
-    until = last if following is None else following - 1
+    place = await store.locate(later, stream=stream)
+    until = last if place.first is None else place.first - 1
+    for doubt in dict.fromkeys((place.doubt, place.end_doubt)):
+        if doubt is not None:
+            say_doubt(doubt)
+    mixed = place.first is not None and place.end > place.first
+    order = f"the events of stream {shown} are out of order: up to version {place.end - 1} some are before it"
     if until < 0:
-        raise click.ClickException(f"stream {shown} had no events yet: --at names a place before its first one")
+        reason = order if mixed else f"stream {shown} had no events yet"
+        raise click.ClickException(f"{reason}: --at names a place before its first one")
+    if mixed:
+        incomplete(f"{order}, and the first one after it is version {place.first}: --at takes a version too")
     return until
 
 
 def _as_json(event: Event, state: str) -> str:
-    created_at = "null" if event.created_at is None else f'"{iso_utc(event.created_at)}"'
-    stream_id, event_type = (json.dumps(text, ensure_ascii=False) for text in (event.stream_id, event.event_type))
+    at = None if event.created_at is None else iso_utc(event.created_at)
+    stream_id, event_type, created_at = (
+        json.dumps(text, ensure_ascii=False) for text in (event.stream_id, event.event_type, at)
+    )
     return (
         f'{{"stream_id": {stream_id}, "version": {event.stream_seq}, "global_seq": {event.global_seq}, '
         f'"event_type": {event_type}, "created_at": {created_at}, "state": {state}}}'

@@ -8,7 +8,9 @@ import click
 
 from esx.cli.common import Lines, database_option, json_option, narrate, with_store
 from esx.cli.meter import Meter
-from esx.text import round_estimate, visible
+from esx.cli.odd import tell_odd_value
+from esx.cli.partial import incomplete, partial_option
+from esx.text import bytes_from_shown, visible
 from esx.times import iso
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ _SCREENFUL = 200
     "--categories", is_flag=True, help="List categories (ids up to their first -) with their numbers of streams."
 )
 @json_option
+@partial_option
 @database_option
 def command(
     dsn: str | None,
@@ -42,7 +45,8 @@ def command(
 ) -> None:
     """List streams with their version, number of events, and last event.
 
-    The streams of a category with many of them are estimated, marked with ~ (in JSON: "exact": false).
+    The streams of a category with many of them are estimated, marked with ~ (in JSON: "exact": false). Where that may
+    be off by more than a factor of two, only how many were counted is told (in JSON: "at_least"), and it exits with 4.
     """
     if match is not None and contains is not None:
         raise click.UsageError("choose streams by --match or by --contains, not by both")
@@ -63,7 +67,7 @@ def command(
                 meter.update(looked)
 
             async for stream in store.streams(
-                prefix=prefix,
+                prefix=bytes_from_shown(prefix),
                 match=match,
                 contains=contains,
                 recent=sort == "recent",
@@ -71,6 +75,7 @@ def command(
                 on_progress=None if match is None and contains is None else progress,
             ):
                 found = True
+                tell_odd_value(stream.last_global_seq, stream.last_created_at, stream.stream_id, stream.last_event_type)
                 if as_json:
                     lines.json(stream.to_json())
                 else:
@@ -83,6 +88,7 @@ def command(
         lines = Lines()
         table = _Table(lines, ("CATEGORY", "STREAMS"), {1})
         left = limit
+        vague = 0
         async for category in store.categories():
             if left == 0:
                 break
@@ -90,9 +96,11 @@ def command(
             if as_json:
                 lines.json(category.to_json())
             else:
-                count = f"{category.streams:,}" if category.exact else f"~{round_estimate(category.streams):,}"
-                table.add((visible(category.category, limit=200), count))
+                table.add((visible(category.category, limit=200), category.streams.text))
+            vague += not category.streams.known
         table.flush()
+        if vague:
+            incomplete(f"how many streams {vague} of the categories have is not known: esx streams --prefix lists them")
 
     with_store(dsn, list_categories if categories else list_streams, read_only=True)
 

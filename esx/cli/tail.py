@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 import click
 
 from esx.cli.common import Lines, database_option, filter_options, json_option, narrate, with_store
-from esx.cli.printing import describe_gap, print_events
+from esx.cli.odd import tell_odd_lines
+from esx.cli.partial import incomplete, partial_option, say_doubt
+from esx.cli.printing import describe_gap, ended_before, print_events
 from esx.cli.times import as_moment
 from esx.text import lapse
 
@@ -51,6 +53,7 @@ def _start(ctx: click.Context, parameter: click.Parameter, value: str) -> int | 
 @click.option("--follow/--no-follow", default=True, help="Go on for ever, or end at the safe position.")
 @click.option("--stats", is_flag=True, help="Say at the end what came, on stderr: also late events and dead numbers.")
 @json_option
+@partial_option
 @database_option
 def command(
     dsn: str | None,
@@ -65,7 +68,8 @@ def command(
     """Print the events of all streams in their global order, each exactly once, and follow as they come.
 
     An event that commits late is waited for, never skipped: nothing is printed beyond the safe position. When that
-    takes longer than a second, stderr says who is waited for; it also says when the connection is lost and found again.
+    takes longer than a second, stderr says who may hold it; it also says when the connection is lost and found again.
+    With --no-follow it exits with 4 where it ends before such an event.
     """
 
     async def work(store: EventStore) -> None:
@@ -80,6 +84,11 @@ def command(
         elif isinstance(start, int):
             feed = await store.feed(after=start, where=chosen)
         else:
+            from esx.positions import Position
+
+            place = await store.locate(Position(moment=start))
+            if place.doubt is not None:
+                say_doubt(place.doubt)
             feed = await store.feed_from_time(start, where=chosen)
         totals = Totals()
         try:
@@ -99,9 +108,10 @@ async def _export(store: EventStore, after: int, chosen: Filter) -> None:
     lines = Lines()
     export = await store.export(after=after, where=chosen)
     async for piece in export:
+        tell_odd_lines(piece)
         lines.ndjson(piece)
     if export.gap is not None:
-        narrate(f"ended at the safe position {export.until}: {describe_gap(export.gap)}")
+        incomplete(ended_before(export.until, export.gap))
 
 
 async def _to_safe_position(feed: Feed, totals: Totals, *, as_json: bool) -> None:
@@ -109,8 +119,9 @@ async def _to_safe_position(feed: Feed, totals: Totals, *, as_json: bool) -> Non
     async for batch in feed.to_safe_position():
         print_events(lines, batch.events, as_json=as_json)
         totals.add(batch)
-        if batch.gap is not None:
-            narrate(f"ended at the safe position {batch.position}: {describe_gap(batch.gap)}")
+    # Of now: what the batches met may have been filled meanwhile.
+    if feed.gap is not None:
+        incomplete(ended_before(feed.position, feed.gap))
 
 
 async def _follow(feed: Feed, totals: Totals, *, as_json: bool) -> None:

@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 from esx.cli.common import Lines, ProgressLine, config, database_option, json_option, narrate, with_store
+from esx.cli.odd import tell_odd_value
+from esx.cli.partial import incomplete, partial_option
 from esx.text import visible
 
 if TYPE_CHECKING:
@@ -46,8 +49,12 @@ def _bound(ctx: click.Context, parameter: click.Parameter, value: str) -> int | 
 @click.option("--correlation-field", multiple=True, metavar="NAME", help="Its name in metadata; may be repeated.")
 @click.option("--causation-field", multiple=True, metavar="NAME", help="Its name in metadata; may be repeated.")
 @json_option
+@partial_option
 @database_option
+@click.pass_context
 def command(
+    ctx: click.Context,
+    /,
     dsn: str | None,
     event: str,
     limit: int,
@@ -63,18 +70,30 @@ def command(
 
     --json prints events in the global order, each with its depth in the tree, its parent's global_seq, and its link:
     root, caused, absent (its cause is not among them) or circle.
+
+    Exits with 4 where --scan, or the default of --limit, leaves off something.
     """
 
     async def work(store: EventStore) -> None:
-        with ProgressLine() as progress:
-            trail = await store.trail(
-                int(event) if event.isascii() and event.isdigit() and int(event) < 2**63 else event,
-                fields=_fields(correlation_field, causation_field),
-                limit=limit,
-                scan=scan,
-                on_progress=lambda looked, found: progress(f"looked at {looked:,} events, {found:,} belong to it"),
-            )
+        from esx.store.errors import NotFound
+
+        try:
+            with ProgressLine() as progress:
+                trail = await store.trail(
+                    int(event) if event.isascii() and event.isdigit() and int(event) < 2**63 else event,
+                    fields=_fields(correlation_field, causation_field),
+                    limit=limit,
+                    scan=scan,
+                    on_progress=lambda looked, found: progress(f"looked at {looked:,} events, {found:,} belong to it"),
+                )
+        except NotFound as error:
+            if error.certain:
+                raise
+            incomplete(f"{error} (--scan all looks at all of them)")
+            return
         lines = Lines()
+        for node in trail.nodes:
+            tell_odd_value(node.event.global_seq, node.event.created_at, node.event.stream_id, node.event.event_type)
         if as_json:
             await _print_json(lines, store, trail)
         else:
@@ -83,7 +102,8 @@ def command(
             narrate(headline(trail))
             _print_tree(lines, trail)
         if trail.more:
-            narrate("there are more: --limit shows them")
+            chosen = ctx.get_parameter_source("limit") is not ParameterSource.DEFAULT
+            (narrate if chosen else incomplete)(f"there are more than these {limit:,}: --limit shows them")
         if trail.scan is not None:
             _narrate_scan(trail)
 
@@ -131,6 +151,9 @@ def _narrate_scan(trail: Trail) -> None:
     scan = trail.scan
     assert scan is not None
     looked = f"no index finds them: looked at {scan.looked:,} events"
-    narrate(looked if scan.whole else f"{looked}, and there may be more beyond (--scan all looks at all of them)")
+    if scan.whole:
+        narrate(looked)
+    else:
+        incomplete(f"{looked}, and there may be more beyond (--scan all looks at all of them)")
     for index in scan.indexes:
         narrate(f"this index would help: {index}")

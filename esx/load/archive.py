@@ -45,6 +45,7 @@ SUFFIX = ".ndjson"
 _ID = re.compile(r"[A-Za-z0-9_.]{1,64}")
 _CHUNK = 1 << 16
 _LONGEST_LINE = 64 << 20  # bytes looked at for a file's last line
+_NONE_SAVED = "no run has been saved yet: `esx load` makes one"
 
 
 class NoSuchRun(LoadFailed):
@@ -99,25 +100,19 @@ class Archive:
     def entries(self, problems: list[str] | None = None) -> list[Entry]:
         """Return all saved runs, the newest first. What cannot be read is left out, with a line in `problems`."""
         found = []
-        with suppress(FileNotFoundError, NotADirectoryError):
-            for path in sorted(self.directory.iterdir()):
-                if path.suffix != SUFFIX or path.name.startswith("."):
-                    continue
-                try:
-                    found.append(_entry(path))
-                except (OSError, ValueError) as error:
-                    if problems is not None:
-                        problems.append(f"{visible(path.name, limit=80)} is left out: {visible(str(error), limit=200)}")
+        for path in self._files():
+            try:
+                found.append(_entry(path))
+            except (OSError, ValueError) as error:
+                if problems is not None:
+                    problems.append(f"{visible(path.name, limit=80)} is left out: {visible(str(error), limit=200)}")
         found.sort(key=lambda entry: (entry.header.started_at, entry.id), reverse=True)
         return found
 
     def load(self, run: str) -> SavedRun:
-        """Read a run; ``last`` is the newest one. Raises NoSuchRun."""
+        """Read a run; ``last`` is the newest one. Raises NoSuchRun, also where a file that cannot be read is newer."""
         if run == "last":
-            entries = self.entries()
-            if not entries:
-                raise NoSuchRun("no run has been saved yet: `esx load` makes one")
-            run = entries[0].id
+            run = self._last()
         path = self.path(run)
         try:
             return read_run(path)
@@ -125,6 +120,27 @@ class Archive:
             raise NoSuchRun(f"no run {run} is saved in {self.directory}: `esx load runs` lists what is") from None
         except (OSError, ValueError) as error:
             raise NoSuchRun(f"the file of run {run} cannot be read: {error}") from None
+
+    def _last(self) -> str:
+        problems: list[str] = []
+        entries = self.entries(problems)
+        if not entries:
+            raise NoSuchRun(f"no run can be read: {problems[0]}" if problems else _NONE_SAVED)
+        newest = self.path(entries[0].id).stat().st_mtime
+        readable = {entry.id for entry in entries}
+        for path in self._files():
+            if path.stem not in readable and path.stat().st_mtime >= newest:
+                raise NoSuchRun(
+                    f"the last run may be {visible(path.name, limit=80)}, which cannot be read: name the one you mean"
+                )
+        return entries[0].id
+
+    def _files(self) -> list[Path]:
+        with suppress(FileNotFoundError, NotADirectoryError):
+            return sorted(
+                path for path in self.directory.iterdir() if path.suffix == SUFFIX and not path.name.startswith(".")
+            )
+        return []
 
 
 class Recorder:

@@ -1,21 +1,27 @@
 """The event store: the only part of esx that speaks SQL."""
 
+from esx.moment import FarTime
+from esx.store.bulk_faithful import StoreNotEmpty
 from esx.store.bulk_import import Imported, ImportFailed
 from esx.store.doctor.finding import Finding, Severity
 from esx.store.errors import (
     EsxError,
     EventIdsReused,
+    HistoryChanged,
     InvalidEvent,
     InvalidQuery,
     NotAllowed,
     NotFound,
+    OrderUnknown,
     OutcomeUnknown,
     ProjectionFailed,
     QueryCancelled,
     SchemaMissing,
     StoreFailed,
+    StoreNotNamed,
     StoreUnavailable,
     UnknownProjection,
+    UnreadableValue,
     WrongVersion,
 )
 from esx.store.model import (
@@ -49,7 +55,9 @@ __all__ = [
     "EventStore",
     "Expected",
     "ExpectedVersion",
+    "FarTime",
     "Finding",
+    "HistoryChanged",
     "ImportFailed",
     "Imported",
     "InvalidEvent",
@@ -59,6 +67,7 @@ __all__ = [
     "NotAllowed",
     "NotFound",
     "Notification",
+    "OrderUnknown",
     "OutcomeUnknown",
     "ProjectionFailed",
     "ProjectionStatus",
@@ -66,10 +75,13 @@ __all__ = [
     "SchemaMissing",
     "Severity",
     "StoreFailed",
+    "StoreNotEmpty",
+    "StoreNotNamed",
     "StoreUnavailable",
     "Strategy",
     "StreamAppend",
     "StreamSummary",
     "UnknownProjection",
+    "UnreadableValue",
     "WrongVersion",
 ]

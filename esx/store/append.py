@@ -14,11 +14,11 @@ from __future__ import annotations
 import asyncio
 import random
 from typing import TYPE_CHECKING
-from uuid import UUID
 
 import asyncpg
 
 from esx.store.errors import EventIdsReused, InvalidEvent, StoreFailed, WrongVersion
+from esx.store.judge import ids_unique, same_place, still_judges
 from esx.store.model import (
     ANY,
     NO_STREAM,
@@ -26,14 +26,16 @@ from esx.store.model import (
     AppendResult,
     Strategy,
     check_expected,
-    encode_json,
 )
+from esx.store.refusals import HIGHEST, REFUSALS, Refusals, full, no_judge, no_number_left, reason_of
+from esx.store.relation import all_places
 from esx.text import visible
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from esx.store.connection import Session
+    from esx.store.judge import Judge
     from esx.store.layout import Layout
     from esx.store.model import ExpectedVersion, NewEvent
 
@@ -42,7 +44,7 @@ if TYPE_CHECKING:
 _SHORT = """
     INSERT INTO {table} (stream_id, stream_seq, event_type, data, metadata{event_id_column})
     SELECT $1, stream.version + 1, $4, $5::jsonb, $6::jsonb{event_id_one}
-    FROM ({version}) stream WHERE stream.version BETWEEN $2::bigint AND $3::bigint
+    FROM ({version}) stream WHERE stream.version BETWEEN $2::bigint AND $3::bigint AND {holds}
     RETURNING stream_seq - 1, global_seq
 """
 _HEAD = """
@@ -62,7 +64,7 @@ _ONE = (
     _HEAD
     + """
     SELECT $1, stream.version + 1, $4, $5::jsonb, $6::jsonb{event_id_one}
-    FROM stream WHERE stream.version BETWEEN $2::bigint AND $3::bigint
+    FROM stream WHERE stream.version BETWEEN $2::bigint AND $3::bigint AND {holds}
 """
     + _TAIL
 )
@@ -73,24 +75,28 @@ _MANY = (
     SELECT $1, stream.version + new.ord, new.event_type, new.data, new.metadata{event_id_many}
     FROM stream, unnest($4::text[], $5::jsonb[], $6::jsonb[], $7::uuid[])
          WITH ORDINALITY AS new (event_type, data, metadata, event_id, ord)
-    WHERE stream.version BETWEEN $2::bigint AND $3::bigint
+    WHERE stream.version BETWEEN $2::bigint AND $3::bigint AND {holds}
     ORDER BY new.ord
 """
     + _TAIL
 )
-_ANY_VERSION = (-1, 2**63 - 2)
+_ANY_VERSION = (-1, HIGHEST - 1)
 _ANY_RETRIES = 1000
 _PAUSE = 0.002
 _SURPRISES = 20
-REFUSALS = (asyncpg.DataError, asyncpg.ProgramLimitExceededError)
-"""How PostgreSQL, or the driver for it, refuses what it cannot hold."""
 
 
 class Appender:
-    """Appends to one events table. Stateless but for its statements: share it between connections."""
+    """Appends to one events table. Stateless but for its statements: share it between connections.
 
-    def __init__(self, layout: Layout) -> None:
+    `judge` is what decides between two writers of the table; without one nothing can be appended.
+    """
+
+    def __init__(self, layout: Layout, judge: Judge | None) -> None:
         self._layout = layout
+        self._places = layout.places
+        self.judge = judge
+        self.refusals = Refusals(layout)
         has_id = layout.event_id is not None
         id_at = (
             f"(SELECT e.{layout.event_id} FROM {layout.table} e "
@@ -99,33 +105,42 @@ class Appender:
             else "NULL::uuid"
         )
         self._has_id = has_id
-        versions = {
-            Strategy.CONDITIONAL: layout.version(),
-            # A function sees what was committed while it waited for the lock; a subquery would not.
-            Strategy.ROW_LOCK: "SELECT esx_lock_stream($1) AS version",
-        }
-        statements = {
-            strategy: {
+        # A stream whose events all have numbers below 0 is none that esx writes, and none without events either.
+        state = (
+            "SELECT coalesce(max(e.stream_seq), -1) AS version, coalesce(max(e.stream_seq) < 0, false) AS below "
+            f"FROM {layout.table} e WHERE e.stream_id = $1"
+        )
+        # A function sees what was committed while it waited for the lock; a subquery would not.
+        locked_state = (
+            "SELECT l.version, l.version = -1 AND EXISTS "
+            f"(SELECT FROM {layout.table} e WHERE e.stream_id = $1) AS below "
+            "FROM (SELECT esx_lock_stream($1) AS version) l"
+        )
+        holds = "false" if judge is None else f"NOT stream.below AND {still_judges(layout, judge)}"
+        # What is sent once more, and suits any version, is recognised by its event ids alone.
+        holds_again = f"{holds} AND {ids_unique(layout)}"
+
+        def statements(version: str, short: str, holds: str) -> dict[bool, str]:
+            """Return them by whether it is a batch."""
+            return {
                 many: template.format(
                     version=version,
                     table=layout.table,
                     id_at=id_at,
+                    holds=holds,
                     event_id_column=f", {layout.event_id}" if has_id else "",
                     event_id_one=", $7::uuid" if has_id else "",
                     event_id_many=", new.event_id" if has_id else "",
                 )
-                for many, template in ((False, _SHORT if strategy is Strategy.CONDITIONAL else _ONE), (True, _MANY))
+                for many, template in ((False, short), (True, _MANY))
             }
-            for strategy, version in versions.items()
+
+        self._conditional, self._locking = statements(state, _SHORT, holds), statements(locked_state, _ONE, holds)
+        self._again = {
+            Strategy.CONDITIONAL: statements(state, _SHORT, holds_again),
+            Strategy.ROW_LOCK: statements(locked_state, _ONE, holds_again),
         }
-        # By whether it is a batch.
-        self._conditional, self._locking = statements[Strategy.CONDITIONAL], statements[Strategy.ROW_LOCK]
-        self._refused = f"SELECT ({layout.version()}), {id_at}, $2::bigint"
-        self._insert = (
-            f"INSERT INTO {layout.table} (stream_id, stream_seq, event_type, data, metadata"
-            f"{f', {layout.event_id}' if has_id else ''}) "
-            f"VALUES ($1, $2, $3, $4::jsonb, $5::jsonb{', $6::uuid' if has_id else ''})"
-        )
+        self._refused = f"SELECT s.version, {id_at}, $2::bigint, s.below FROM ({state}) s"
 
     async def append(
         self,
@@ -134,17 +149,24 @@ class Appender:
         events: Sequence[NewEvent],
         expected: ExpectedVersion,
         strategy: Strategy = Strategy.CONDITIONAL,
+        *,
+        again: bool = False,
     ) -> AppendResult:
         """Append `events` to the stream, all or none, in one statement.
 
         With ANY and STREAM_EXISTS a writer that lost the race tries again, since any version suits it; that needs
         a connection that is not inside a transaction. An append that repeats the event ids of one that had
-        succeeded returns that one's result. Raises WrongVersion, InvalidEvent and EventIdsReused.
+        succeeded returns that one's result. `again` says that it may be such a repetition: then nothing is stored
+        that would not be recognised. Raises WrongVersion, InvalidEvent and EventIdsReused.
         """
+        self._layout.check_appends()
+        if self.judge is None:
+            raise StoreFailed(no_judge(self._layout))
         if strategy is not Strategy.CONDITIONAL:
             self._check_strategy(strategy)
         lowest, highest = _range(expected)
-        arguments = self._arguments(stream_id, events)
+        again = again and lowest != highest
+        arguments = self.refusals.arguments(stream_id, events)
         many = len(events) > 1
         # None until it is known whether there may be any.
         retries: int | None = None
@@ -152,9 +174,11 @@ class Appender:
         while True:
             try:
                 statements = self._conditional if strategy is Strategy.CONDITIONAL else self._locking
+                if again:
+                    statements = self._again[strategy]
                 row = await connection.repeat(statements[many], stream_id, lowest, highest, *arguments)
             except asyncpg.UniqueViolationError as error:
-                if not self.lost_race(error):
+                if not await self.lost_race(connection, error):
                     return await self._recognise_anywhere(connection, stream_id, events, error)
                 if retries is None:
                     any_suits = expected is ANY or expected is STREAM_EXISTS
@@ -171,12 +195,15 @@ class Appender:
                     raise
                 row = None
             except (*REFUSALS, ValueError) as error:
-                if not connection.is_in_transaction():
-                    refused = await self.refusal(connection, stream_id, events)
-                    refused = refused or await self.refused_by_table(connection, stream_id, events)
+                refused: InvalidEvent | StoreFailed | None = no_number_left(error, self._layout)
+                if refused is not None:
+                    pass
+                elif not connection.is_in_transaction():
+                    refused = await self.refusals.why_refused(connection, stream_id, events)
                 else:
-                    # Which has failed by now, so that PostgreSQL can be asked no more.
-                    refused = InvalidEvent(0, _reason(error)) if len(events) == 1 else None
+                    # Which has failed by now, so that PostgreSQL can be asked no more: was it the event, or the stream?
+                    sure = len(events) == 1 and not isinstance(error, asyncpg.NumericValueOutOfRangeError)
+                    refused = InvalidEvent(0, reason_of(error)) if sure else None
                 if refused is None:
                     raise
                 raise refused from error
@@ -186,10 +213,10 @@ class Appender:
                     return AppendResult(stream_id, version + len(events), global_seq)
                 # With the lock the statement began before it had it, so it does not see what it waited for, which may
                 # be this append's own first attempt.
-                if strategy is Strategy.CONDITIONAL and not lowest <= version <= highest:
+                if strategy is Strategy.CONDITIONAL and version >= 0 and not lowest <= version <= highest:
                     if lowest == highest and told[0] == events[0].event_id:
                         return await self._recognise(connection, stream_id, events, lowest)
-                    raise WrongVersion(stream_id, expected, version)
+                    raise self._conflict(stream_id, expected, version)
             found = await self._lost(connection, stream_id, events, expected)
             if found is not None:
                 return found
@@ -197,7 +224,7 @@ class Appender:
             if surprises > _SURPRISES:
                 raise StoreFailed(
                     f"{self._layout.table} took no event though the stream's version fits: a trigger or a rule on the "
-                    "table may refuse it"
+                    "table may refuse it, or its indexes have changed"
                 )
             await asyncio.sleep(random.uniform(0, _PAUSE))  # noqa: S311 - jitter, not a secret
 
@@ -217,46 +244,12 @@ class Appender:
         return int(await connection.fetchval(self._layout.version(), stream_id))
 
     def _check_strategy(self, strategy: Strategy) -> None:
+        self._layout.check_appends()
         if strategy is Strategy.ROW_LOCK and not self._layout.lockable:
             raise StoreFailed(
                 "row-level locking needs the function esx_lock_stream, which `esx init` creates, and the rights "
                 "SELECT, INSERT, UPDATE ON stream_locks"
             )
-
-    def _arguments(self, stream_id: str, events: Sequence[NewEvent]) -> list[object]:
-        if not events:
-            raise ValueError("append needs at least one event")
-        if not stream_id:
-            raise InvalidEvent(0, "the stream id is empty")
-        if stream_id.startswith("$"):
-            raise InvalidEvent(0, f"stream id {stream_id!r} starts with $, which is kept for $all and its like")
-        if len(events) == 1:
-            [event] = events
-            if not event.event_type:
-                raise InvalidEvent(0, "the event type is empty")
-            if not isinstance(event.event_id, UUID):
-                raise _no_uuid(0, event)
-            data = encode_json(event.data, index=0, name="data")
-            metadata = None if event.metadata is None else encode_json(event.metadata, index=0, name="metadata")
-            if self._has_id:
-                return [event.event_type, data, metadata, event.event_id]
-            return [event.event_type, data, metadata]
-        types: list[str] = []
-        datas: list[str] = []
-        metadatas: list[str | None] = []
-        ids: list[UUID] = []
-        for index, event in enumerate(events):
-            if not event.event_type:
-                raise InvalidEvent(index, "the event type is empty")
-            if not isinstance(event.event_id, UUID):
-                raise _no_uuid(index, event)
-            types.append(event.event_type)
-            datas.append(encode_json(event.data, index=index, name="data"))
-            metadatas.append(
-                None if event.metadata is None else encode_json(event.metadata, index=index, name="metadata")
-            )
-            ids.append(event.event_id)
-        return [types, datas, metadatas, ids]
 
     async def _lost(
         self, connection: Session, stream_id: str, events: Sequence[NewEvent], expected: ExpectedVersion
@@ -268,12 +261,28 @@ class Appender:
         lowest, highest = _range(expected)
         row = await connection.repeat(self._refused, stream_id, lowest)
         assert row is not None
-        version, id_there, _ = row
+        version, id_there, _, below = row
         if lowest == highest and id_there is not None and id_there == events[0].event_id:
             return await self._recognise(connection, stream_id, events, lowest)
+        if below:
+            raise self._conflict(stream_id, expected, version, below=True)
         if lowest <= version <= highest:
             return None
-        raise WrongVersion(stream_id, expected, version)
+        raise self._conflict(stream_id, expected, version)
+
+    def _conflict(
+        self, stream_id: str, expected: ExpectedVersion, version: int, *, below: bool = False
+    ) -> WrongVersion | StoreFailed:
+        """Return what to say of a stream that is at none of the versions wanted; `below`: its numbers all are."""
+        any_suits = expected is ANY or expected is STREAM_EXISTS
+        if below and any_suits:
+            return StoreFailed(
+                f"stream {visible(stream_id, limit=200)} has only events whose stream_seq is below 0, the highest "
+                f"{version}, and esx counts from 0: renumber them, or append to another stream"
+            )
+        if any_suits and version > _ANY_VERSION[1]:
+            return full(stream_id, version, HIGHEST)
+        return WrongVersion(stream_id, expected, version, below=below)
 
     async def _recognise(
         self, connection: Session, stream_id: str, events: Sequence[NewEvent], version: int
@@ -310,101 +319,23 @@ class Appender:
             stored = [(event.event_id, stream_id, first + place) for place, event in enumerate(events)]
             if [(row[0], row[1], row[2]) for row in rows] == stored:
                 return AppendResult(stream_id, rows[-1][2], rows[-1][3])
-        refused = await self.ids_refused(connection, stream_id, events)
+        refused = await self.refusals.ids_refused(connection, stream_id, events)
         if refused is None:
             raise error  # another unique index of the table was violated
         raise refused from error
 
-    def lost_race(self, error: asyncpg.UniqueViolationError) -> bool:
-        """Return whether `error` says that somebody else has stored an event at the same place of the stream."""
-        return error.constraint_name == self._layout.unique_constraint
+    async def lost_race(self, connection: Session, error: asyncpg.UniqueViolationError) -> bool:
+        """Return whether `error` says that somebody else has stored an event at the same place of the stream.
 
-    async def ids_refused(
-        self, connection: Session, stream_id: str, events: Sequence[NewEvent], before: Sequence[NewEvent] = ()
-    ) -> InvalidEvent | EventIdsReused | None:
-        """Return what is wrong with the event ids of `events`, which were to be stored together with those `before`.
-
-        None if it is nothing, or if the table does not keep event ids unique. It takes a connection that is not inside
-        a transaction that has failed.
+        In a partitioned table that is an index of the partition, which may have been made since. Inside a transaction,
+        which has failed, PostgreSQL cannot be asked: there only the error itself tells.
         """
-        if not self._layout.unique_event_id:
-            return None
-        seen = {event.event_id for event in before}
-        for index, event in enumerate(events):
-            if event.event_id in seen:
-                return InvalidEvent(index, "it has the id of another event of the batch")
-            seen.add(event.event_id)
-        stored = await connection.fetchval(
-            f"SELECT EXISTS (SELECT FROM {self._layout.table} WHERE {self._layout.event_id} = ANY($1::uuid[]))",
-            [event.event_id for event in events],
-        )
-        return EventIdsReused(stream_id) if stored else None
-
-    async def refusal(self, connection: Session, stream_id: str, events: Sequence[NewEvent]) -> InvalidEvent | None:
-        """Return what cannot be stored, the first of the batch, and why; None if each event can be by itself.
-
-        It takes a connection that is not inside a transaction.
-        """
-        try:
-            self._arguments(stream_id, events)
-        except InvalidEvent as invalid:
-            return invalid
-        reason = await _refusal(connection, "text", stream_id)
-        if reason:
-            return InvalidEvent(0, f"stream id: {reason}")
-        for index, event in enumerate(events):
-            parts = [("text", "type", event.event_type)]
-            parts += [
-                ("jsonb", name, encode_json(value, index=index, name=name))
-                for name, value in (("data", event.data), ("metadata", event.metadata))
-                if value is not None
-            ]
-            for kind, name, text in parts:
-                reason = await _refusal(connection, kind, text)
-                if reason:
-                    return InvalidEvent(index, f"{name}: {reason}")
-        return None
-
-    async def refused_by_table(
-        self, connection: Session, stream_id: str, events: Sequence[NewEvent]
-    ) -> InvalidEvent | None:
-        """Return the first event that PostgreSQL can hold but the table does not take, as it is too long for an index.
-
-        Each is inserted by itself and undone, which takes a connection that is not inside a transaction.
-        """
-        transaction = connection.transaction()
-        await transaction.start()
-        try:
-            # Nobody is to be woken for what will not be there.
-            await connection.execute("SELECT set_config('esx.notification', 'off', true)")
-            version = await self.version(connection, stream_id)
-            for index, event in enumerate(events):
-                data = encode_json(event.data, index=index, name="data")
-                metadata = None if event.metadata is None else encode_json(event.metadata, index=index, name="metadata")
-                own_id = [event.event_id] if self._has_id else []
-                place = version + 1 + index
-                try:
-                    async with connection.transaction():
-                        await connection.execute(
-                            self._insert, stream_id, place, event.event_type, data, metadata, *own_id
-                        )
-                except REFUSALS as refusal:
-                    return InvalidEvent(index, _reason(refusal))
-        except asyncpg.PostgresError:
-            # Another reason than what the events are, such as that they are stored by now.
-            return None
-        finally:
-            await transaction.rollback()
-        return None
-
-
-async def _refusal(connection: Session, kind: str, text: str) -> str | None:
-    """Return why PostgreSQL cannot hold `text` as `kind`, None if it can."""
-    try:
-        await connection.fetchval(f"SELECT $1::{kind} IS NULL", text)
-    except (*REFUSALS, ValueError) as refusal:
-        return _reason(refusal)
-    return None
+        index = (error.schema_name, error.constraint_name)
+        if same_place(error) or index in self._places:
+            return True
+        if not connection.is_in_transaction():
+            self._places = await all_places(connection, self._layout)
+        return index in self._places
 
 
 def _range(expected: ExpectedVersion) -> tuple[int, int]:
@@ -417,16 +348,3 @@ def _range(expected: ExpectedVersion) -> tuple[int, int]:
     exact = check_expected(expected)
     assert isinstance(exact, int)
     return (exact, exact)
-
-
-def _no_uuid(index: int, event: NewEvent) -> InvalidEvent:
-    return InvalidEvent(index, f"event_id {visible(repr(event.event_id), limit=80)} is not a uuid.UUID")
-
-
-def _reason(error: Exception) -> str:
-    """Return PostgreSQL's words for a refusal on one line, with the detail that names the culprit."""
-    if isinstance(error, UnicodeError) or isinstance(error.__cause__, UnicodeError):
-        return "it is not valid Unicode (a lone surrogate)"
-    message = (str(error).splitlines() or ["refused"])[0]
-    detail = getattr(error, "detail", None)
-    return f"{message} ({detail.splitlines()[0].rstrip('.')})" if detail else message

@@ -18,32 +18,55 @@ On a hot standby the primary's locks are not visible. There a gap is passed when
 cluster has ended that the standby had heard of some 20 seconds after the gap was seen.
 
 An address may lead to one server now and to another later, as after a failover, and that one may lag behind. What
-was found out about a gap counts for the server, and the run of it, where it was found out.
+was found out about a gap counts for the server, and the run of it, where it was found out; and on each connection that
+is new to it the barrier looks first whether that server has what it has handed out (`esx.store.history`).
+
+The proof ends where numbers are drawn by hand or rows come from elsewhere. So the barrier checks its own promise: now
+and then it counts again what lies below its position (`esx.store.recent`), and tells what it has missed.
+
+What one reader has proven holds for all: up to the number that it had read when nobody was left who wrote, nothing can
+appear any more. `esx.store.fence` keeps the highest such number, and a reader that comes to a gap asks for it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+import weakref
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Mapping  # noqa: TC003 - a default of a NamedTuple is of this type
 from dataclasses import dataclass
+from datetime import timedelta
 from operator import itemgetter
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
+from esx.store.careful import CREATED_AT, fetch
+from esx.store.errors import HistoryChanged, StoreUnavailable
+from esx.store.family import above, behind, below
+from esx.store.fence import read_fence
 from esx.store.glob import glob_literal, glob_to_regex
+from esx.store.history import Kind, compare, read_server
 from esx.store.model import Event
+from esx.store.recent import Recent
+from esx.store.relation import check_order
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from datetime import datetime
 
     import asyncpg
 
+    from esx.store.careful import Rows
+    from esx.store.history import History
     from esx.store.layout import Layout
+    from esx.store.recent import Missed
+    from esx.store.tail import Counts
 
+LOOK_EVERY = 5.0
+"""Seconds after which a reader counts again what lies below its position."""
+# By so much a server's clock may have been set back, where commit timestamps are compared.
+_CLOCK_STEP = timedelta(minutes=1)
 # Seconds. A writer's transaction id may reach a standby late: a primary at rest need not send what an open
 # transaction has written. But every 15 s it logs who is running, and then the standby knows.
 STANDBY_MOMENT = 20.0
@@ -116,7 +139,10 @@ class Filter:
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Missing global sequence numbers `first` to `last` that may still appear, and who may make them appear."""
+    """Missing global sequence numbers `first` to `last` that may still appear, and who may make them appear.
+
+    Not every one of the `writers` need have drawn one of them; but nobody else can have.
+    """
 
     first: int
     last: int
@@ -129,7 +155,8 @@ class Batch(NamedTuple):
     `events` are safe to deliver, in order. `position` is the global_seq up to which nothing can appear any
     more. `full` says that there is more to read at once; `gap` is what holds the barrier, if something does.
     `late` tells of the numbers passed that became visible after their successors: for how long they had been missing,
-    in seconds, as far as this reader saw.
+    in seconds, as far as this reader saw. `missed` are events that have appeared at or below an earlier position,
+    against the promise: they are in no batch. The first hundred of a moment are named.
     """
 
     events: list[Event]
@@ -137,16 +164,21 @@ class Batch(NamedTuple):
     full: bool
     gap: Gap | None
     late: Mapping[int, float] = _NOBODY_LATE
+    missed: tuple[Missed, ...] = ()
 
 
 class Barrier:
     """Reads the global order after `position`, step by step, over a connection handed to each step.
 
     The state is small and holds no connection: after losing one, call `forget_writers` and go on with another.
-    Raises InvalidQuery for a filter that PostgreSQL refuses.
+    `settled` says that nothing can appear at or below `position`, so that what does all the same counts as missed.
+    Raises InvalidQuery for a filter that PostgreSQL refuses, OrderUnknown where nothing can be called safe, and
+    HistoryChanged where the server does not have what was handed out.
     """
 
-    def __init__(self, layout: Layout, position: int = 0, where: Filter | None = None) -> None:
+    def __init__(
+        self, layout: Layout, position: int = 0, where: Filter | None = None, *, settled: bool = False
+    ) -> None:
         self.position = position
         self.dead = 0
         """Numbers passed for good because no event has them."""
@@ -154,18 +186,37 @@ class Barrier:
         """Events passed that became visible after their successors."""
         self.looked = 0
         """Events passed, whether they are wanted or not."""
+        self.missed = 0
+        """Events that have appeared below the position, and were not handed out."""
+        self.erased = 0
+        """Events that were handed out and deleted since, as far as was noticed."""
+        self.recent = Recent(position)
+        self.proven = settled or position == 0
+        """Whether nothing can appear at or below the position for any reader, wherever it began."""
         self._missing = Missing()
         self._settled = position
         self._fence: int | None = None
+        self._keeps_timestamps: bool | None = None
+        self._asked_for_fence = False
         self._layout = layout
-        self._server: tuple[object, bool] | None = None
+        self._run: tuple[object, bool] | None = None
+        self._met: weakref.WeakSet[asyncpg.Connection] = weakref.WeakSet()
+        self._start_checked = False
+        self._look_back = settled and position > 0
+        self._next_look = time.monotonic() + LOOK_EVERY
         self._watch: LockWatch | SnapshotWatch
         self._read_sql, self._filter_arguments = _read_sql(layout, where or Filter())
 
-    def move_to(self, position: int, *, dead: int, late: int, looked: int) -> None:
-        """Go on from a safe position that another barrier has reached, with what was counted up to there."""
-        self.position = self._settled = position
-        self.dead, self.late, self.looked = dead, late, looked
+    @property
+    def history(self) -> History | None:
+        """What it takes to know the history again that was read so far; None before the first step."""
+        return self.recent.history
+
+    def move_to(self, recent: Recent, counts: Counts) -> None:
+        """Go on from the position that another barrier has reached, with what is known of it and was counted."""
+        self.recent = recent
+        self.position, self.dead, self.late, self.looked, self.missed, self.erased = counts
+        self._settled = self.position
         self._missing = Missing()
         self.forget_writers()
 
@@ -173,14 +224,23 @@ class Barrier:
         """Start the wait at the current gap anew: the writers known so far belonged to a lost connection."""
         self._fence = None
 
+    async def check_filter(self, connection: asyncpg.Connection) -> None:
+        """Let PostgreSQL look at the filter, without reading anything."""
+        await self._read(connection, 0, None)
+
     async def step(self, connection: asyncpg.Connection, limit: int, until: int | None = None) -> Batch:
         """Read up to `limit` rows after the position, none above `until`, and return those that are safe."""
         self._notice_another_server(connection)
+        if connection not in self._met:
+            await self._meet(connection)
         rows = await self._read(connection, limit, until)
         taken = self._contiguous(rows)
         gap: Gap | None = None
+        if taken < len(rows) and await self._passes_fence(connection):
+            rows = await self._read(connection, limit, until)
+            taken = self._contiguous(rows)
         if taken < len(rows):
-            settled = await self._settle(connection, highest=rows[-1][0])
+            settled = await self._settle(connection, rows[taken][0], highest=rows[-1][0])
             if settled is None:
                 # Nobody can fill what is missing below the fence any more; what was committed before that
                 # became certain may still be missing in `rows`, so only a new read may be believed.
@@ -191,16 +251,21 @@ class Barrier:
                 first_missing = (rows[taken - 1][0] if taken else self.position) + 1
                 gap = Gap(first_missing, rows[taken][0] - 1, settled)
         more = gap is None and (taken < len(rows) or len(rows) == limit)
-        if taken:
-            self._advance(rows[taken - 1][0], taken)
         events = [Event._make(row[2:]) for row in rows[:taken] if row[1]]
+        if taken:
+            self._advance(rows[:taken], events)
         late = self._missing.passed(self.position) if self._missing else _NOBODY_LATE
         self.late += len(late)
         self.looked += taken
-        return Batch(events, self.position, more, gap, late)
+        missed: tuple[Missed, ...] = ()
+        if not rows and not self._start_checked:
+            await self._check_start(connection)
+        if time.monotonic() >= self._next_look:
+            missed = await self._look_again(connection)
+        return Batch(events, self.position, more, gap, late, missed)
 
-    async def _read(self, connection: asyncpg.Connection, limit: int, until: int | None) -> list[asyncpg.Record]:
-        rows = await connection.fetch(self._read_sql, self.position, limit, *self._filter_arguments)
+    async def _read(self, connection: asyncpg.Connection, limit: int, until: int | None) -> Rows:
+        rows = await fetch(connection, self._read_sql, self.position, limit, *self._filter_arguments, moment=CREATED_AT)
         if until is not None:
             rows = rows[: bisect_right(rows, until, key=itemgetter(0))]
         if self._missing:
@@ -208,14 +273,80 @@ class Barrier:
         return rows
 
     def _notice_another_server(self, connection: asyncpg.Connection) -> None:
-        server = (getattr(connection, "server_started", None), on_standby(connection, self._layout))
-        if server != self._server:
-            self._server = server
-            self._watch = SnapshotWatch() if server[1] else LockWatch(self._layout)
+        run = (getattr(connection, "server_started", None), on_standby(connection, self._layout))
+        if run != self._run:
+            self._run = run
+            self._watch = SnapshotWatch() if run[1] else LockWatch(self._layout)
             self._settled = self.position
+            self._asked_for_fence = False
             self.forget_writers()
 
-    def _contiguous(self, rows: list[asyncpg.Record]) -> int:
+    async def _meet(self, connection: asyncpg.Connection) -> None:
+        """Look whether a connection leads to a server where this history can be read on."""
+        await check_order(connection, self._layout)
+        run = getattr(connection, "server_started", None)
+        await self._check_history(connection, self.history, same_run=run is not None and run == self.recent.run)
+        self.recent.server, self.recent.run = await read_server(connection), run
+        self._met.add(connection)
+
+    async def _check_history(
+        self, connection: asyncpg.Connection, history: History | None, *, same_run: bool = False
+    ) -> None:
+        """Raise HistoryChanged if the server does not have what was handed out.
+
+        In the `same_run` of a server an event can only have gone because somebody deleted it.
+        """
+        difference = None if history is None else await compare(connection, self._layout, history)
+        if difference is None:
+            return
+        if difference.kind is Kind.BEHIND:
+            raise StoreUnavailable(f"{difference.reason}: up to {self.position} was read elsewhere")
+        if difference.kind is Kind.CHANGED or not same_run:
+            raise difference.error(self.position)
+        self.recent.forget(difference.missing)
+
+    async def _check_start(self, connection: asyncpg.Connection) -> None:
+        """Raise HistoryChanged where the position is beyond all that the server has ever handed out."""
+        self._start_checked = True
+        if not self.position or on_standby(connection, self._layout):
+            return
+        head, exact = await connection.fetchrow(  # type: ignore[misc]
+            f"SELECT greatest({self._layout.head()}, (SELECT max(global_seq) FROM {self._layout.table})), "
+            f"{self._layout.head_exact()}"
+        )
+        if exact and head < self.position:
+            raise HistoryChanged(self.position, head, "no event has had so high a number")
+
+    async def _look_again(self, connection: asyncpg.Connection) -> tuple[Missed, ...]:
+        """Count again what lies below the position, and return what has appeared there."""
+        self._next_look = time.monotonic() + LOOK_EVERY
+        self._asked_for_fence = False
+        await check_order(connection, self._layout)
+        if self._look_back:
+            self._look_back = False
+            await self.recent.look_back(connection, self._layout)
+        history = self.history
+        look = await self.recent.look_again(connection, self._layout)
+        if look.gone or (look.head < self.position and not on_standby(connection, self._layout)):
+            # Whoever asks through a pooler cannot know that it was the same server all the time.
+            await self._check_history(connection, history, same_run=self.recent.run is not None)
+        self.missed += look.appeared
+        self.erased += look.gone
+        return look.missed
+
+    async def _passes_fence(self, connection: asyncpg.Connection) -> bool:
+        """Return whether somebody has proven for numbers above the position that nothing can appear any more."""
+        if self._asked_for_fence:
+            return False
+        self._asked_for_fence = True
+        fence = await read_fence(connection, self._layout)
+        if fence <= self.position:
+            return False
+        self.proven = True
+        self._settled = max(self._settled, fence)
+        return fence > self.position
+
+    def _contiguous(self, rows: Rows) -> int:
         """Return how many rows from the first on have nothing pending before them."""
         if rows and rows[-1][0] == self.position + len(rows):
             return len(rows)
@@ -227,22 +358,35 @@ class Barrier:
             last = number
         return len(rows)
 
-    def _advance(self, position: int, rows: int) -> None:
-        self.dead += position - self.position - rows
+    def _advance(self, rows: Rows, events: list[Event]) -> None:
+        position = rows[-1][0]
+        self.dead += position - self.position - len(rows)
         self.position = position
+        self.recent.passed((row[0] for row in rows), position, events)
 
-    async def _settle(self, connection: asyncpg.Connection, highest: int) -> tuple[Writer, ...] | None:
-        """Wait one step for the writers that may fill a gap; None when none of them is left."""
+    async def _settle(self, connection: asyncpg.Connection, visible: int, *, highest: int) -> tuple[Writer, ...] | None:
+        """Wait one step for the writers that may fill the gap before `visible`; None when none of them is left."""
         if self._fence is None:
             left = await self._watch.begin(connection)
             self._fence = highest
         else:
             left = await self._watch.left(connection)
-        if left:
-            return left
-        self._settled = self._fence
-        self._fence = None
-        return None
+        if not left:
+            self._settled = self._fence
+            self._fence = None
+            self.proven = True
+            return None
+        for number in (highest, visible):
+            holders = that_can_hold(left, await self._committed_at(connection, number))
+            if not holders:
+                self._settled = max(self._settled, number)
+                return None
+        return holders
+
+    async def _committed_at(self, connection: asyncpg.Connection, number: int) -> datetime | None:
+        if self._keeps_timestamps is None:
+            self._keeps_timestamps = await keeps_timestamps(connection, self._layout)
+        return await committed_at(connection, self._layout, number) if self._keeps_timestamps else None
 
 
 class Run(NamedTuple):
@@ -264,7 +408,7 @@ class Missing:
     def __bool__(self) -> bool:
         return bool(self._runs or self._late)
 
-    def see(self, position: int, rows: Sequence[asyncpg.Record]) -> None:
+    def see(self, position: int, rows: Rows) -> None:
         """Compare what is visible after `position` with what was missing before."""
         now = time.monotonic()
         known = deque(self._runs)
@@ -314,6 +458,36 @@ def on_standby(connection: asyncpg.Connection, layout: Layout) -> bool:
     """
     known: bool | None = getattr(connection, "standby", None)
     return layout.standby if known is None else known
+
+
+async def keeps_timestamps(connection: asyncpg.Connection, layout: Layout) -> bool:
+    """Return whether the server keeps the times of commits, and the rows tell of theirs, as those of a view do not."""
+    kept: bool = await connection.fetchval("SELECT current_setting('track_commit_timestamp')::bool")
+    return kept and not layout.is_view
+
+
+async def committed_at(connection: asyncpg.Connection, layout: Layout, global_seq: int) -> datetime | None:
+    """Return when a visible event was committed, where the server keeps that; None if it is too long ago."""
+    found: datetime | None = await connection.fetchval(
+        f"SELECT pg_xact_commit_timestamp(xmin) FROM {layout.table} WHERE global_seq = $1", global_seq
+    )
+    return found
+
+
+def that_can_hold(writers: tuple[Writer, ...], committed: datetime | None) -> tuple[Writer, ...]:
+    """Leave out the writers that began after an event above a gap was committed: the gap's numbers were drawn before.
+
+    `committed` is when that was, None where it is not known: then any of them may hold the gap.
+    """
+    if committed is None:
+        return writers
+    return tuple(writer for writer in writers if writer.since is None or writer.since <= committed + _CLOCK_STEP)
+
+
+def oldest_commit(writers: tuple[Writer, ...]) -> datetime | None:
+    """Return the time from which on a commit above a gap leaves somebody who can hold it; None: any time does."""
+    begun = [writer.since for writer in writers if writer.since is not None]
+    return min(begun) - _CLOCK_STEP if begun and len(begun) == len(writers) else None
 
 
 class LockWatch:
@@ -437,6 +611,8 @@ async def survey(connection: asyncpg.Connection, layout: Layout, position: int, 
     )
     if not writers:
         return Survey(head, max(head, position), ())
+    position = max(position, await read_fence(connection, layout))
+    stamped = await keeps_timestamps(connection, layout)
     visible = [
         row[0]
         for row in await connection.fetch(
@@ -447,19 +623,46 @@ async def survey(connection: asyncpg.Connection, layout: Layout, position: int, 
     last = position
     for number in [*visible, head + 1] if len(visible) < limit else visible:
         if number > last + 1:
-            gaps.append(Gap(last + 1, number - 1, writers))
+            holders = writers
+            if stamped and number <= head:
+                holders = that_can_hold(writers, await committed_at(connection, layout, number))
+            if holders:
+                gaps.append(Gap(last + 1, number - 1, holders))
         last = max(last, number)
     return Survey(head, gaps[0].first - 1 if gaps else max(last, position), tuple(gaps))
 
 
 def writers_sql(layout: Layout) -> str:
-    """Return the query for the open writers of the table, as rows of `Writer`."""
+    """Return the query for the open writers of the table, as rows of `Writer`.
+
+    Whoever can make a row appear in the table has drawn its number after a lock that counts here: on the table, one of
+    its partitions or children, what it is a partition or child of, or another table that draws from its sequence, as
+    rows may be moved over from there in the same transaction. The partition that a transaction has made itself is not
+    visible yet, but the lock on what it is to belong to is; vacuum and the like take that too, but lock no other table.
+    """
+    start = f"SELECT {layout.oid}::oid"
+    views = ""
+    if layout.is_view:
+        # Who writes through a view draws the number before the table is locked.
+        start, views = "SELECT oid FROM behind", f"{behind(layout.oid)},"
+    # Most tables are alone, and then nothing but the first comparison is evaluated.
     return f"""
-        SELECT l.virtualtransaction, l.pid, a.xact_start, a.state, a.application_name
-        FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid
-        WHERE l.locktype = 'relation' AND l.relation = '{layout.table}'::regclass
-          AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-          AND l.mode = 'RowExclusiveLock' AND l.granted
+        WITH RECURSIVE {views} {above(start)}, {below(start)}
+        SELECT w.virtualtransaction, w.pid, a.xact_start, a.state, a.application_name
+        FROM (SELECT DISTINCT l.virtualtransaction, l.pid FROM pg_locks l
+              WHERE l.locktype = 'relation' AND l.granted AND l.mode IN ('RowExclusiveLock', 'ShareUpdateExclusiveLock')
+                AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+                AND (l.relation = {layout.oid} OR l.relation IN (
+                    SELECT oid FROM above UNION ALL SELECT oid FROM below
+                    UNION ALL SELECT other.adrelid FROM pg_depend d JOIN pg_attrdef other ON other.oid = d.objid
+                    WHERE d.classid = 'pg_attrdef'::regclass AND d.refclassid = 'pg_class'::regclass
+                      AND d.refobjid = {layout.sequence}))
+                AND (l.mode = 'RowExclusiveLock' OR EXISTS (
+                    SELECT FROM pg_locks o
+                    WHERE o.virtualtransaction = l.virtualtransaction AND o.pid IS NOT DISTINCT FROM l.pid
+                      AND o.locktype = 'relation' AND o.relation <> l.relation AND o.mode = 'AccessExclusiveLock'
+                      AND o.granted))) w
+        LEFT JOIN LATERAL pg_stat_get_activity(w.pid) a ON a.pid = w.pid
     """
 
 

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import asyncpg
 
-from esx.store.errors import EsxError
+from esx.store.errors import EsxError, StoreFailed
+from esx.store.judge import find_judge
+from esx.store.refusals import no_judge
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -40,7 +42,12 @@ async def copy_in(connection: asyncpg.Connection, layout: Layout, rows: Iterable
     if layout.event_id is None:
         raise EsxError("the events table has no event_id: run `esx init` to add it")
     try:
-        status = await connection.copy_records_to_table(layout.table, columns=ImportedEvent._fields, records=rows)
+        async with connection.transaction():
+            status = await connection.copy_records_to_table(
+                layout.name, schema_name=layout.schema, columns=ImportedEvent._fields, records=rows
+            )
+            if await find_judge(connection, layout) is None:
+                raise StoreFailed(no_judge(layout))
     except asyncpg.UniqueViolationError as error:
         raise StreamTaken(f"nothing was imported, an event is there already: {error.detail}") from error
     count = int(status.split()[-1])

@@ -16,9 +16,14 @@ from typing import TYPE_CHECKING, NamedTuple
 import asyncpg
 
 from esx.store.bulk import StreamTaken
+from esx.store.bulk_faithful import Faithful
 from esx.store.bulk_lines import BadLine, Lines, Parser
+from esx.store.bulk_numbers import Numbers
 from esx.store.driver import first_line
-from esx.store.errors import EsxError
+from esx.store.errors import EsxError, StoreFailed
+from esx.store.judge import find_judge, same_place
+from esx.store.refusals import no_judge, no_number_left
+from esx.store.relation import all_places
 from esx.text import visible
 
 if TYPE_CHECKING:
@@ -87,16 +92,20 @@ class Importer:
         *,
         keep_global_seq: bool,
         renumber: bool,
+        faithful: bool,
         on_progress: Callable[[Imported], None] | None,
     ) -> None:
         if layout.event_id is None:
             raise EsxError("the events table has no event_id: run `esx init` to add it")
         self._acquire = acquire
         self._layout = layout
-        self._keep = keep_global_seq
-        self._parser = Parser(keep_global_seq=keep_global_seq, renumber=renumber)
+        self._keeping_places = layout.places
+        self._keep = keep_global_seq or faithful
+        self._faithful = Faithful(layout) if faithful else None
+        self._numbers: Numbers | None = None
+        self._parser = Parser(keep_global_seq=self._keep, renumber=renumber, faithful=faithful)
         self._on_progress = on_progress
-        self._columns = [*(["global_seq"] if keep_global_seq else []), *_COLUMNS, layout.event_id]
+        self._columns = [*(["global_seq"] if self._keep else []), *_COLUMNS, layout.event_id]
         self._versions = (
             f"SELECT (SELECT max(e.stream_seq) FROM {layout.table} e WHERE e.stream_id = s.id) "
             "FROM unnest($1::text[]) WITH ORDINALITY s (id, n) ORDER BY s.n"
@@ -115,6 +124,10 @@ class Importer:
         """Import the lines that `pieces` make up. Raises ImportFailed."""
         storing: asyncio.Task[None] | None = None
         number = 1
+        if self._keep:
+            async with self._acquire() as connection:
+                self._numbers = await Numbers.find(connection, self._layout)
+            self._parser.highest = self._numbers.highest
         try:
             async with contextlib.aclosing(_chunks(pieces)) as chunks:
                 async for lines in chunks:
@@ -169,27 +182,34 @@ class Importer:
             self._on_progress(self.done)
 
     def _is_race(self, error: asyncpg.PostgresError) -> bool:
-        return isinstance(error, asyncpg.UniqueViolationError) and (
-            error.constraint_name == self._layout.unique_constraint
+        # Where the numbers are kept nobody else can store anything meanwhile.
+        return (
+            not self._keep
+            and isinstance(error, asyncpg.UniqueViolationError)
+            and (same_place(error) or (error.schema_name, error.constraint_name) in self._keeping_places)
         )
 
     async def _try(self, connection: asyncpg.Connection, lines: Lines) -> int:
+        if self._layout.kind == "p":
+            # A partition may have been made since the last chunk, and once a row was refused it is too late to ask.
+            self._keeping_places = await all_places(connection, self._layout)
         async with connection.transaction():
-            head = 0
-            if self._keep:
-                # No number may be drawn by anybody else until the sequence is past those that are kept.
-                await connection.execute(f"LOCK TABLE {self._layout.table} IN SHARE ROW EXCLUSIVE MODE")
-                # Readers have passed what the sequence has handed out, also where nothing is stored at that number.
-                head = await connection.fetchval(
-                    f"SELECT greatest(max(global_seq), {self._layout.head()}) FROM {self._layout.table}"
-                )
-            new = await self._new(connection, lines)
+            head = 0 if self._numbers is None else await self._numbers.lock(connection)
+            if self._faithful is None:
+                new = await self._new(connection, lines)
+            else:
+                new = await self._faithful.new(connection, lines, head) if lines.rows else range(0)
             if new:
                 if self._keep:
                     self._check_above(lines, new[0], head)
                 await self._copy(connection, lines, new)
-                if self._keep:
-                    await self._move_sequence(connection, lines.global_seqs[new[-1]])
+                if await find_judge(connection, self._layout) is None:
+                    # Then others could have stored events at the same places meanwhile.
+                    raise StoreFailed(no_judge(self._layout))
+                if self._numbers is not None:
+                    await self._numbers.move(connection, lines.global_seqs[new[-1]])
+        if self._faithful is not None and lines.rows:
+            self._faithful.stored(lines)
         return len(new)
 
     async def _new(self, connection: asyncpg.Connection, lines: Lines) -> list[int] | range:
@@ -268,23 +288,6 @@ class Importer:
                 raise BadLine(lines.numbers[index], reason)
         return missing
 
-    async def _move_sequence(self, connection: asyncpg.Connection, number: int) -> None:
-        """Let the sequence go on after `number`, if it is not there yet, as a part of the transaction."""
-        row = await connection.fetchrow(
-            "SELECT s.name, pg_has_role(c.relowner, 'USAGE') "
-            f"FROM (SELECT pg_get_serial_sequence('{self._layout.table}', 'global_seq') AS name) s "
-            f"JOIN pg_class c ON c.oid = s.name::regclass WHERE {self._layout.head()} < $1",
-            number,
-        )
-        if row is None:
-            return
-        name, owned = row
-        if owned:
-            # What setval does is not undone with the transaction, unless the sequence was made anew in it: numbers of
-            # an import whose commit was lost would count as handed out, and the import could not be run again.
-            await connection.execute(f"ALTER SEQUENCE {name} RESTART")
-        await connection.execute("SELECT setval($1::text::regclass, $2)", name, number)
-
     def _check_above(self, lines: Lines, index: int, head: int) -> None:
         if lines.global_seqs[index] <= head:
             raise BadLine(
@@ -296,10 +299,15 @@ class Importer:
         rows = lines.rows if len(new) == len(lines.rows) else [lines.rows[index] for index in new]
         source = io.BytesIO(b"\n".join(rows) + b"\n")
         try:
-            await connection.copy_to_table(self._layout.table, source=source, columns=self._columns)
+            await connection.copy_to_table(
+                self._layout.name, schema_name=self._layout.schema, source=source, columns=self._columns
+            )
         except _REFUSED as error:
             if self._is_race(error):
                 raise
+            full = no_number_left(error, self._layout)
+            if full is not None:
+                raise full from error
             where = _COPY_LINE.search(getattr(error, "context", None) or "")
             if where is None:
                 raise

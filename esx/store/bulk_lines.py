@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 FIELDS = ("global_seq", "stream_id", "stream_seq", "event_type", "data", "metadata", "created_at", "event_id")
 _HIGHEST = 2**63 - 1
+# Streams go on for a long time behind what is imported.
+_HIGHEST_SEQ = _HIGHEST - 2**59
 _TEXT = rb'"([^"\\\x00-\x1f]+)"'
 _NUMBER = rb"(0|[1-9][0-9]{0,17})"
 _HEAD = re.compile(
@@ -77,12 +79,15 @@ class Parser:
     """Parses the lines of one import, in order; see `EventStore.import_ndjson` for what a line may hold.
 
     With `renumber`, stream_seq is counted per stream; so it is if the first line has none. With
-    `keep_global_seq` the rows start with global_seq.
+    `keep_global_seq` the rows start with global_seq, which must not be above `highest`. With `faithful` nothing is
+    filled in, and what esx itself would not write is taken too.
     """
 
-    def __init__(self, *, keep_global_seq: bool, renumber: bool) -> None:
+    def __init__(self, *, keep_global_seq: bool, renumber: bool, faithful: bool = False) -> None:
+        self.highest = _HIGHEST
         self._keep = keep_global_seq
-        self._counting: bool | None = True if renumber else None
+        self._faithful = faithful
+        self._counting: bool | None = True if renumber else False if faithful else None
         self._renumber = renumber
         self._counts: _Counts | None = None
         self._global_seq = 0
@@ -100,7 +105,8 @@ class Parser:
                 stream, global_seq, seq, row, event_id = parts
                 before = last.get(stream)
                 if before is None:
-                    _check_stream(stream)
+                    if not self._faithful:
+                        _check_stream(stream)
                     out.first[stream] = seq
                 elif seq != before + 1:
                     out.contiguous = False
@@ -158,10 +164,14 @@ class Parser:
         for name in ("stream_id", "event_type", "data"):
             if name not in members:
                 raise ValueError(f"{name} is missing")
-        stream = _text(members, "stream_id").encode()
-        event_type = _text(members, "event_type").encode()
+        if self._faithful:
+            for name in ("global_seq", "stream_seq", "created_at", "event_id"):
+                if members.get(name, b"null") == b"null":
+                    raise ValueError(f"{name} is missing, and a faithful import makes up nothing")
+        stream = self._text(members, "stream_id").encode()
+        event_type = self._text(members, "event_type").encode()
         global_seq = _number(members, "global_seq")
-        seq = self._place(stream, _number(members, "stream_seq"))
+        seq = self._place(stream, _number(members, "stream_seq", any_sign=self._faithful))
         data, metadata = members["data"], members.get("metadata", b"null")
         created_at = _optional_text(members, "created_at")
         if created_at is None:
@@ -190,12 +200,25 @@ class Parser:
         )
         return stream, -1 if global_seq is None else global_seq, seq, row, id_text
 
+    def _text(self, members: dict[str, bytes], name: str) -> str:
+        text = _optional_text(members, name)
+        if text is None:
+            raise ValueError(f"{name} is not a string")
+        if not text and not self._faithful:
+            raise ValueError(f"{name} is empty")
+        return text
+
     def _place(self, stream: bytes, given: int | None) -> int:
         if self._counting is None:
             self._counting = given is None
         if not self._counting:
             if given is None:
                 raise ValueError("stream_seq is missing, but the first line has one: give it in all lines or in none")
+            if given > _HIGHEST_SEQ and not self._faithful:
+                raise ValueError(
+                    f"stream_seq {given} is too high, it leaves the stream few numbers to go on with: the highest is "
+                    f"{_HIGHEST_SEQ}; --renumber counts anew"
+                )
             return given
         if given is not None and not self._renumber:
             raise ValueError("it has a stream_seq, but the first line has none: give it in all lines or in none")
@@ -206,6 +229,11 @@ class Parser:
     def _check_global_seq(self, global_seq: int) -> None:
         if global_seq < 1:
             raise ValueError("global_seq is missing, and it is to be kept")
+        if global_seq > self.highest:
+            raise ValueError(
+                f"global_seq {global_seq} is too high to be kept, it leaves few numbers for the events to come: the "
+                f"highest is {self.highest}; without --keep-global-seq or --faithful they are numbered anew"
+            )
         if global_seq <= self._global_seq:
             raise ValueError(f"global_seq {global_seq} does not ascend: it comes after {self._global_seq}")
         self._global_seq = global_seq
@@ -320,19 +348,12 @@ def _optional_text(members: dict[str, bytes], name: str) -> str | None:
     return text
 
 
-def _text(members: dict[str, bytes], name: str) -> str:
-    text = _optional_text(members, name)
-    if text is None:
-        raise ValueError(f"{name} is not a string")
-    if not text:
-        raise ValueError(f"{name} is empty")
-    return text
-
-
-def _number(members: dict[str, bytes], name: str) -> int | None:
+def _number(members: dict[str, bytes], name: str, *, any_sign: bool = False) -> int | None:
     raw = members.get(name, b"null")
     if raw == b"null":
         return None
+    if any_sign and re.fullmatch(rb"-?[1-9][0-9]{0,18}", raw) and -_HIGHEST - 1 <= int(raw) <= _HIGHEST:
+        return int(raw)
     if not re.fullmatch(rb"0|[1-9][0-9]{0,18}", raw) or int(raw) >= _HIGHEST:
         raise ValueError(f"{name} {_shown(raw.decode(errors='replace'))} is not a number from 0 below {_HIGHEST}")
     return int(raw)

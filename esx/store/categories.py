@@ -9,29 +9,29 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from esx.store.careful import fetch
 from esx.store.errors import InvalidQuery
-from esx.store.reading import AFTER_PREFIX
+from esx.store.estimating import Estimate, draw
+from esx.store.scope import Scope
+from esx.text import encodable
 
 if TYPE_CHECKING:
     import asyncpg
 
+    from esx.store.estimating import Sample
     from esx.store.layout import Layout
-    from esx.store.scale import NameScale
 
 COUNTED = 100
 """So many streams of a category are counted in any case; more only as far as `SHARED` goes."""
 SHARED = 2000
 """Up to so many streams are counted in all, divided evenly among the categories of a page."""
-_DRAWN = 100
-"""By up to so many streams drawn by chance it is estimated how many a category has."""
 
 
 class CategorySummary(NamedTuple):
-    """A category at a glance. `streams` is how many it has, or, unless `exact`, about how many, but at least 101."""
+    """A category at a glance. `streams` is how many it has: counted up to a bound, and estimated beyond."""
 
     category: str
-    streams: int
-    exact: bool
+    streams: Estimate
     dashed: bool
     """Whether it has streams whose ids go on behind the ``-``; else it is the one stream of that name."""
 
@@ -41,9 +41,14 @@ class CategorySummary(NamedTuple):
         return self.category + "-" if self.dashed else self.category
 
     def to_json(self) -> str:
-        """Return the category as one line of NDJSON."""
-        fields = {"category": self.category, "streams": self.streams, "exact": self.exact}
-        return json.dumps(fields, ensure_ascii=False)
+        """Return the category as one line of NDJSON. `streams` is null where only `at_least` is known."""
+        fields = {
+            "category": self.category,
+            "streams": self.streams.count if self.streams.known else None,
+            "exact": self.streams.exact,
+            "at_least": self.streams.low,
+        }
+        return encodable(json.dumps(fields, ensure_ascii=False))
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,72 +63,60 @@ class CategoryReader:
     """Reads pages of categories from one events table."""
 
     def __init__(self, layout: Layout) -> None:
-        self._byte_order = layout.byte_order
-        self._lengths_query = (
-            f"SELECT drawn.id, (SELECT max(stream_seq) + 1 FROM {layout.table} WHERE stream_id = drawn.id) "
-            "FROM unnest($1::text[]) drawn (id)"
-        )
-        self._queries = {backwards: _categories(layout.table, backwards=backwards) for backwards in (False, True)}
+        self._layout = layout
+        self._queries = {backwards: _categories(layout, backwards=backwards) for backwards in (False, True)}
 
     async def page(
-        self, connection: asyncpg.Connection, *, after: str | None, limit: int, backwards: bool, scale: NameScale | None
+        self,
+        connection: asyncpg.Connection,
+        *,
+        after: str | None,
+        limit: int,
+        backwards: bool,
+        sample: Sample | None = None,
     ) -> CategoryPage:
-        """Return up to `limit` categories after (backwards: before) the place `after`; None: from that end on."""
-        start = AFTER_PREFIX if backwards else ""
+        """Return up to `limit` categories after (backwards: before) the place `after`; None: from that end on.
+
+        What cannot be counted is estimated by the `sample`, by one of its own if none is given.
+        """
+        start = None if backwards else ""
         if after is not None:
             start = after if backwards else _behind(after)
-        return await self._read(connection, start, limit, backwards=backwards, scale=scale)
+        return await self._read(connection, start, limit, backwards=backwards, sample=sample)
 
-    async def one(
-        self, connection: asyncpg.Connection, place: str, *, scale: NameScale | None
-    ) -> CategorySummary | None:
+    async def one(self, connection: asyncpg.Connection, place: str) -> CategorySummary | None:
         """Return the category at `place`, None if it is not there."""
-        page = await self._read(connection, place, 1, backwards=False, scale=scale)
+        page = await self._read(connection, place, 1, backwards=False, sample=None)
         return next((category for category in page.categories if category.place == place), None)
 
     async def _read(
-        self, connection: asyncpg.Connection, start: str, limit: int, *, backwards: bool, scale: NameScale | None
+        self, connection: asyncpg.Connection, start: str | None, limit: int, *, backwards: bool, sample: Sample | None
     ) -> CategoryPage:
-        if not self._byte_order:
+        if not self._layout.byte_order:
             raise InvalidQuery(
                 "streams can be listed by category only where ids sort by bytes: "
                 'ALTER TABLE events ALTER COLUMN stream_id TYPE text COLLATE "C"'
             )
-        rows = await connection.fetch(self._queries[backwards], start, limit, COUNTED, SHARED)
+        rows = await fetch(connection, self._queries[backwards], start, limit, COUNTED, SHARED)
+        if sample is None and any(emitted and streams > counted for _, _, emitted, streams, counted in rows):
+            sample = await draw(connection, self._layout, Scope(), streams=True)
         found = [
-            CategorySummary(category, streams, streams <= counted, dashed)
+            CategorySummary(category, _estimate(category, streams, counted, sample), dashed)
             for category, dashed, emitted, streams, counted in rows
             if emitted
         ]
-        if scale is not None:
-            found = await self._estimated(connection, found, scale)
         if len(rows) < limit:
             return CategoryPage(found, None)
         last = rows[-1]
         return CategoryPage(found, last[0] + ("-" if last[1] else ""))
 
-    async def _estimated(
-        self, connection: asyncpg.Connection, found: list[CategorySummary], scale: NameScale
-    ) -> list[CategorySummary]:
-        """Return the categories, those that have more streams than were counted with an estimate."""
-        drawn = {
-            summary.category: scale.drawn(summary.category + "-", summary.category + ".", _DRAWN)
-            for summary in found
-            if not summary.exact
-        }
-        if not drawn:
-            return found
-        ids = [name for names in drawn.values() for name in names]
-        lengths = {row[0]: row[1] for row in await connection.fetch(self._lengths_query, ids) if row[1]}
-        estimated = []
-        for summary in found:
-            if not summary.exact:
-                low, high = summary.category + "-", summary.category + "."
-                known = [lengths[name] for name in drawn[summary.category] if name in lengths]
-                estimate = scale.count_by(low, high, known) if known else scale.count(low, high)
-                summary = summary._replace(streams=max(estimate, summary.streams))  # noqa: PLW2901
-            estimated.append(summary)
-        return estimated
+
+def _estimate(category: str, streams: int, counted: int, sample: Sample | None) -> Estimate:
+    """Return how many streams it has, of which up to `counted` were counted: `streams`."""
+    if streams <= counted:
+        return Estimate.counted(streams)
+    assert sample is not None
+    return sample.streams(streams, lambda name: name.partition("-")[0] == category)
 
 
 def _behind(place: str) -> str:
@@ -132,12 +125,14 @@ def _behind(place: str) -> str:
     return place[:-1] + "." if place.endswith("-") else place + "\x01"
 
 
-def _categories(table: str, *, backwards: bool) -> str:
-    """$1 where to start, $2 rows, $3 how many streams of each to count at least, $4 of all of them together.
+def _categories(layout: Layout, *, backwards: bool) -> str:
+    """$1 where to start (NULL: at the end), $2 rows, $3 how many streams of each to count at least, $4 of all together.
 
     A stream named like a category, without a dash, belongs to it; it is a category of its own only where there is no
     other stream in it.
     """
+    table = layout.table
+    start = f"coalesce($1, {layout.last()})" if backwards else "$1"
     order, step = ("DESC", "<") if backwards else ("ASC", ">=")
     dashed = "strpos(s.stream_id, '-') > 0"
     onward = "'-' ELSE s.stream_id" if backwards else "'.' ELSE s.stream_id || chr(1)"
@@ -148,7 +143,7 @@ def _categories(table: str, *, backwards: bool) -> str:
     """
     return f"""
         WITH RECURSIVE walk (category, dashed, pos, n) AS (
-            (SELECT f.*, 1 FROM ({next_id % "$1"}) f)
+            (SELECT f.*, 1 FROM ({next_id % start}) f)
             UNION ALL
             SELECT f.*, walk.n + 1 FROM walk CROSS JOIN LATERAL ({next_id % "walk.pos"}) f WHERE walk.n < $2
         ), share AS (SELECT greatest($3::bigint, $4::bigint / greatest(count(*), 1)) AS streams FROM walk)

@@ -25,7 +25,7 @@ _HEARTBEAT_TIMEOUT = 5.0
 _FIRST_RETRY = 0.1
 _LAST_RETRY = 5.0
 _RINGS = """
-    SELECT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = to_regclass('events') AND tgname = 'events_doorbell'
+    SELECT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = {table} AND tgname = 'events_doorbell'
                    AND tgenabled IN ('O', 'A'))
 """
 _NO_TRIGGER = "table events has no trigger that rings: run `esx init` to add it"
@@ -50,6 +50,8 @@ class Doorbell:
         self._watchers: list[Callable[[], None]] = []
         self._task: asyncio.Task[None] | None = None
         self._first_try = asyncio.Event()
+        self.table = "to_regclass('events')"
+        """The expression for the oid of the table whose trigger rings."""
         self.listening = False
         self.problem: str | None = None
         """Why it does not listen, in one line; None while it does or has not tried."""
@@ -142,14 +144,15 @@ class Doorbell:
         try:
             async with asyncio.timeout(_HEARTBEAT_TIMEOUT):
                 await connection.add_listener(self._channel, lambda *_: self._heard())
-                rings = await connection.fetchval(_RINGS)
+                rings = await connection.fetchval(_RINGS.format(table=self.table))
             self._set_listening(rings)
             self._first_try.set()
             while not lost.is_set():
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(lost.wait(), _HEARTBEAT)
                 if not lost.is_set():
-                    before, rings = rings, await connection.fetchval(_RINGS, timeout=_HEARTBEAT_TIMEOUT)
+                    asked = _RINGS.format(table=self.table)
+                    before, rings = rings, await connection.fetchval(asked, timeout=_HEARTBEAT_TIMEOUT)
                     if rings != before:
                         self._set_listening(rings)
             self.problem = "the listening connection was lost"

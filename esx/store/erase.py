@@ -1,7 +1,8 @@
 """Deleting the events of a load test: bounded batches, and only what is marked as belonging to it.
 
 The table is append-only for everybody else. What is deleted leaves dead gaps in global_seq, which the feed passes
-like those of rolled-back transactions.
+like those of rolled-back transactions. It is noted in the table erased_events, with the events and in one statement, so
+that a reader that was given them does not take its history for another one (see history.py).
 """
 
 from __future__ import annotations
@@ -9,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from esx.store.careful import fetch
 from esx.store.errors import EsxError
-from esx.store.reading import AFTER_PREFIX
 from esx.text import visible
 
 if TYPE_CHECKING:
@@ -50,8 +51,10 @@ class Eraser:
         self._layout = layout
         self._prefix = prefix
         self._mark = mark
-        within = "stream_id >= $1 AND stream_id < $2 AND " if layout.byte_order else "$2::text IS NOT NULL AND "
-        self._within = f"{within}starts_with(stream_id, $1)"
+        within = (
+            f"stream_id >= $1 AND stream_id < $2 || {layout.last()}" if layout.byte_order else "$2::text IS NOT NULL"
+        )
+        self._within = f"{within} AND starts_with(stream_id, $1)"
         self._page = (
             f"SELECT stream_id, stream_seq, global_seq, (metadata ->> $5) IS NOT DISTINCT FROM $6 AS own "
             f"FROM {layout.table} WHERE {self._within} AND (stream_id, stream_seq) > ($3, $4) "
@@ -64,7 +67,7 @@ class Eraser:
         at: tuple[str, int] | None = ("", -1)
         last = ""
         while at is not None:
-            rows = await self._connection.fetch(self._page, *self._range(at))
+            rows = await fetch(self._connection, self._page, *self._range(at))
             for stream_id, stream_seq, global_seq, own in rows:
                 if not own:
                     key, value = self._mark
@@ -84,9 +87,14 @@ class Eraser:
         """Delete what carries the mark, a batch a transaction, and return how many events are gone."""
         # From where the last batch ended: what is deleted stays in the index until vacuum, and to step over it
         # again each time would take ever longer.
+        noted = (
+            ", noted AS (INSERT INTO erased_events (first, last, numbers) SELECT min(global_seq), max(global_seq), "
+            "range_agg(int8range(global_seq, global_seq, '[]')) FROM gone HAVING count(*) > 0)"
+        )
         statement = (
             f"WITH page AS ({self._page}), gone AS (DELETE FROM {self._layout.table} e USING page p "
-            "WHERE e.stream_id = p.stream_id AND e.stream_seq = p.stream_seq AND p.own RETURNING 1) "
+            "WHERE e.stream_id = p.stream_id AND e.stream_seq = p.stream_seq AND p.own RETURNING e.global_seq)"
+            f"{noted if await self._may_note() else ''} "
             "SELECT (SELECT count(*) FROM gone), (SELECT count(*) FROM page), last.stream_id, last.stream_seq "
             "FROM (SELECT stream_id, stream_seq FROM page ORDER BY stream_id DESC, stream_seq DESC LIMIT 1) last"
         )
@@ -104,14 +112,19 @@ class Eraser:
             await self._delete_locks()
         return deleted
 
+    async def _may_note(self) -> bool:
+        """Return whether there is the table to note it in, which a store of an older esx lacks, and this user may."""
+        asked = "SELECT coalesce(has_table_privilege(to_regclass('erased_events')::oid, 'INSERT'), false)"
+        return bool(await self._connection.fetchval(asked))
+
     async def _delete_locks(self) -> None:
         """Delete the rows on which the writers of these streams queued."""
         statement = (
             "WITH gone AS (DELETE FROM stream_locks WHERE stream_id IN (SELECT stream_id FROM stream_locks "
             f"WHERE {self._within} LIMIT {_BATCH}) RETURNING 1) SELECT count(*) FROM gone"
         )
-        while await self._connection.fetchval(statement, self._prefix, self._prefix + AFTER_PREFIX) == _BATCH:
+        while await self._connection.fetchval(statement, self._prefix, self._prefix) == _BATCH:
             pass
 
     def _range(self, at: tuple[str, int]) -> tuple[object, ...]:
-        return (self._prefix, self._prefix + AFTER_PREFIX, *at, *self._mark)
+        return (self._prefix, self._prefix, *at, *self._mark)

@@ -18,18 +18,22 @@ class EsxError(Exception):
 class WrongVersion(EsxError):
     """The stream was not at the expected version: a conflict. Nothing was appended.
 
-    `actual` is the stream's version when the append was refused, -1 if it has no events.
+    `actual` is the stream's version when the append was refused, -1 if it has no events. `below` says that it has
+    events whose stream_seq all are below 0, as esx writes none: `actual` is the highest.
     """
 
-    def __init__(self, stream_id: str, expected: ExpectedVersion, actual: int) -> None:
+    def __init__(self, stream_id: str, expected: ExpectedVersion, actual: int, below: bool = False) -> None:
         self.stream_id = stream_id
         self.expected = expected
         self.actual = actual
+        self.below = below
         now = "the stream has no events" if actual < 0 else f"its version is {actual}"
+        if below:
+            now = f"it has events whose stream_seq is below 0, the highest {actual}"
         super().__init__(f"wrong version of stream {visible(stream_id, limit=200)}: expected {expected}, but {now}")
 
-    def __reduce__(self) -> tuple[type[WrongVersion], tuple[str, ExpectedVersion, int]]:
-        return WrongVersion, (self.stream_id, self.expected, self.actual)
+    def __reduce__(self) -> tuple[type[WrongVersion], tuple[str, ExpectedVersion, int, bool]]:
+        return WrongVersion, (self.stream_id, self.expected, self.actual, self.below)
 
 
 class InvalidEvent(EsxError):
@@ -64,12 +68,30 @@ class EventIdsReused(EsxError):
         return EventIdsReused, (self.stream_id,)
 
 
+class UnreadableValue(EsxError):
+    """PostgreSQL holds a value that Python cannot: `column` of the event `global_seq`; `reason` says what to do.
+
+    The event itself, and everything else of it, can be read.
+    """
+
+    def __init__(self, global_seq: int, column: str, reason: str) -> None:
+        self.global_seq = global_seq
+        self.column = column
+        self.reason = reason
+        super().__init__(f"{column} of event {global_seq} {reason}")
+
+    def __reduce__(self) -> tuple[type[UnreadableValue], tuple[int, str, str]]:
+        return UnreadableValue, (self.global_seq, self.column, self.reason)
+
+
 class InvalidQuery(EsxError):
     """A filter, pattern or position that PostgreSQL does not accept."""
 
 
 class NotFound(EsxError):
-    """There is no such event, or none was found in what may be looked at."""
+    """There is no such event, or, unless `certain`, none was found in what may be looked at."""
+
+    certain = True
 
     @classmethod
     def trail(cls, of: int | str, scan: Scan | None) -> NotFound:
@@ -79,10 +101,12 @@ class NotFound(EsxError):
         name = visible(of, limit=200)
         if scan is None or scan.whole:
             return cls(f"nothing has the id {name}: neither an event, nor any as its correlation id")
-        return cls(
+        error = cls(
             f"nothing among the newest {scan.looked:,} events has the id {name}; to look further takes an index "
             f"({' '.join(scan.indexes)}) or a larger bound"
         )
+        error.certain = False
+        return error
 
 
 class ProjectionFailed(EsxError):
@@ -114,8 +138,50 @@ class UnknownProjection(EsxError):
         return UnknownProjection, (self.name,)
 
 
+class HistoryChanged(EsxError):
+    """What a reader has handled up to its position is not what the store holds: nothing goes on by itself.
+
+    `position` is where the reader stands, `head` the store's highest global_seq, `reason` says how they differ.
+    `erased` are numbers of events that were handed out and are gone from the same history; it is empty if the history
+    is another one. `projection` is the reader's name if it is a projection.
+    """
+
+    def __init__(
+        self, position: int, head: int, reason: str, erased: tuple[int, ...] = (), projection: str | None = None
+    ) -> None:
+        self.position = position
+        self.head = head
+        self.reason = reason
+        self.erased = erased
+        self.projection = projection
+        if projection is None:
+            who, remedy = "the reader", "begin again from the start, or from a position of this store"
+        else:
+            who = f"projection {visible(projection, limit=200)}"
+            remedy = "reset_projection rebuilds it, accept_history goes on at this position"
+        super().__init__(f"{who} is at {position}, the store's head at {head}: {reason}; {remedy}")
+
+    def __reduce__(self) -> tuple[type[HistoryChanged], tuple[int, int, str, tuple[int, ...], str | None]]:
+        return HistoryChanged, (self.position, self.head, self.reason, self.erased, self.projection)
+
+
 class SchemaMissing(EsxError):
     """The database has no usable events table."""
+
+
+class StoreNotNamed(EsxError):
+    """The name events finds a view, or the like, of somebody's: it is read only where the user has named it."""
+
+
+class OrderUnknown(EsxError):
+    """No position can be called safe there, so there is no feed: not on a logical subscriber, nor on some views.
+
+    `reason` says why and what to do, in one line.
+    """
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(reason)
 
 
 class StoreUnavailable(EsxError):

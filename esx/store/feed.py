@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from esx.store.barrier import Barrier, Batch, Filter, Gap, LockWatch, on_standby, outwait, survey, writers_sql
-from esx.store.errors import QueryCancelled, StoreClosed, StoreUnavailable
+from esx.store.errors import EsxError, QueryCancelled, StoreClosed, StoreUnavailable
+from esx.store.fence import advance_fence
 from esx.store.tail import Counts
 
 if TYPE_CHECKING:
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
     import asyncpg
 
     from esx.store.doorbell import Doorbell
+    from esx.store.history import History
     from esx.store.layout import Layout
+    from esx.store.recent import Recent
     from esx.store.tail import Member, Tails
 
 _log = logging.getLogger("esx.feed")
@@ -40,6 +43,7 @@ _RETRY_FIRST = 0.1
 _RETRY_LAST = 5.0
 _PASSING = (StoreUnavailable, QueryCancelled)
 """After these a feed goes on where it was."""
+_FENCE_EVERY = 5.0
 _END_PATIENCE = 0.5
 _LOOK_BACK = 1_000_000
 
@@ -80,13 +84,23 @@ class Feed:
         page: int = 1000,
         skip: Seen | None = None,
         tails: Tails | None = None,
+        settled: bool = False,
+        keeps_fence: bool = False,
     ) -> None:
-        """With `tails` it shares the reading at the end with other feeds that want the same."""
+        """With `tails` it shares the reading at the end with other feeds that want the same.
+
+        `settled` says that nothing can appear at or below `after` any more. `keeps_fence` lets it write down, for all
+        readers to come, up to where it has proven that.
+        """
         self._acquire = acquire
         self._doorbell = doorbell
         self._layout = layout
         self._where = where
-        self._barrier = Barrier(layout, after, where)
+        self._barrier = Barrier(layout, after, where, settled=settled)
+        self._keeps_fence = keeps_fence
+        self._fence_dead = 0
+        """How many dead numbers lay below the fence that was kept last."""
+        self._next_fence = 0.0
         self._writers_sql = writers_sql(layout)
         self._page = page
         self._limit = min(page, _FIRST_LIMIT)
@@ -121,7 +135,7 @@ class Feed:
     def counts(self) -> Counts:
         """How far the feed is, and what it passed on its way."""
         barrier, member = self._barrier, self._member
-        own = Counts(barrier.position, barrier.dead, barrier.late, barrier.looked)
+        own = Counts(barrier.position, barrier.dead, barrier.late, barrier.looked, barrier.missed, barrier.erased)
         return own if member is None else member.seen.since(member.start, own)
 
     @property
@@ -143,6 +157,26 @@ class Feed:
     def looked(self) -> int:
         """How many events have been passed, whether the filter wanted them or not."""
         return self.counts.looked
+
+    @property
+    def missed(self) -> int:
+        """How many events have appeared below the position, against the promise. They were not handed out."""
+        return self.counts.missed
+
+    @property
+    def erased(self) -> int:
+        """How many events that were handed out have been deleted since, as far as was noticed."""
+        return self.counts.erased
+
+    @property
+    def recent(self) -> Recent:
+        """What it remembers of what it has passed."""
+        return self._barrier.recent if self._member is None else self._member.recent
+
+    @property
+    def history(self) -> History | None:
+        """What it takes to know again the history that was handed out; None before anything was read."""
+        return self.recent.history
 
     @property
     def listening(self) -> bool:
@@ -252,6 +286,8 @@ class Feed:
                 took = loop.time() - began
                 if self._news_in(batch):
                     yield batch
+                if self._keeps_fence and batch.gap is None:
+                    await self._keep_fence(loop.time())
                 if batch.events:
                     quiet = False
                 if batch.full:
@@ -282,11 +318,25 @@ class Feed:
                 else:
                     # Nobody was writing a moment ago, so one more read sees all there is.
                     quiet = True
+                    self._barrier.proven = True
+
+    async def _keep_fence(self, now: float) -> None:
+        """Write down, now and then, up to where nothing can appear any more, if there are dead numbers below."""
+        barrier = self._barrier
+        history = barrier.history
+        if history is None or not barrier.proven or barrier.dead == self._fence_dead or now < self._next_fence:
+            return
+        self._next_fence = now + _FENCE_EVERY
+        self._fence_dead = barrier.dead
+        # It spares others a wait; that it cannot be kept harms nobody.
+        with contextlib.suppress(EsxError):
+            async with self._acquire() as connection:
+                await advance_fence(connection, self._layout, history)
 
     def _news_in(self, batch: Batch) -> bool:
         """Return whether a batch is worth telling, and note what holds the feed."""
         before, self.gap = self.gap, batch.gap
-        return bool(batch.events) or batch.gap != before
+        return bool(batch.events) or batch.gap != before or bool(batch.missed)
 
     async def _share(self, tails: Tails) -> AsyncGenerator[Batch, None]:
         """Yield what is read for all feeds of this kind, from where this one is; ends when it is not there.
@@ -330,15 +380,24 @@ class Feed:
         Also where the one who followed has just stopped listening: what it leaves behind is tidied up later.
         """
         if self._member is not None:
-            here = self.counts
+            here, recent = self.counts, self._member.recent
             self._member = None
-            self._barrier.move_to(here.position, dead=here.dead, late=here.late, looked=here.looked)
+            self._barrier.move_to(recent, here)
 
     def _alone(self) -> Feed:
-        """Return a feed of this kind that begins here and reads by itself."""
-        return Feed(
-            self._acquire, self._doorbell, self._layout, after=self.position, where=self._where, page=self._page
+        """Return a feed of this kind that begins here, remembers the same, and reads by itself."""
+        feed = Feed(
+            self._acquire,
+            self._doorbell,
+            self._layout,
+            after=self.position,
+            where=self._where,
+            page=self._page,
+            settled=self._barrier.proven,
+            keeps_fence=self._keeps_fence,
         )
+        feed._barrier.move_to(self.recent.up_to(self.position), feed.counts)
+        return feed
 
 
 class Seen:
@@ -364,10 +423,14 @@ class Seen:
 
 
 class End(NamedTuple):
-    """Where the visible events end: a position, and what is visible already above it."""
+    """Where the visible events end: a position, and what is visible already above it.
+
+    `settled` says that nothing can appear at or below the position any more.
+    """
 
     position: int
     seen: Seen
+    settled: bool
 
 
 async def find_end(connection: asyncpg.Connection, layout: Layout, *, patience: float = _END_PATIENCE) -> End:
@@ -381,7 +444,7 @@ async def find_end(connection: asyncpg.Connection, layout: Layout, *, patience: 
         head = await connection.fetchval(f"SELECT coalesce(max(global_seq), 0) FROM {layout.table}")
         if not await outwait(connection, LockWatch(layout), patience):
             # Whoever had drawn a number up to that head was one of them.
-            return End(head, Seen(head))
+            return End(head, Seen(head), True)
     # Nothing tells which missing numbers are older than the writer: created_at is the start of a transaction that may
     # have drawn its number long after, or whatever an import says.
     row = await connection.fetchrow(
@@ -398,7 +461,7 @@ async def find_end(connection: asyncpg.Connection, layout: Layout, *, patience: 
     )
     assert row is not None
     head, firsts, lasts = row
-    return End(firsts[0] - 1 if firsts else head, Seen(head, firsts, lasts))
+    return End(firsts[0] - 1 if firsts else head, Seen(head, firsts, lasts), False)
 
 
 async def _wait(wake: asyncio.Event, seconds: float) -> None:

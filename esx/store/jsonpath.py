@@ -59,15 +59,18 @@ class JsonPath:
         operator = self._operator
         return None if operator is None else f"e.{self.column} {operator} ${parameter}::jsonpath"
 
-    def index(self, table: str, keys: str) -> str | None:
-        """Return the statement for an index that serves this path in the order of `keys`, if there is one."""
+    def index(self, on: str, keys: str) -> str | None:
+        """Return the statement for an index that serves this path in the order of `keys`, if there is one.
+
+        `on` is what it is to be on, as `Layout.index_on` gives it.
+        """
         operator = self._operator
         if operator is None:
             return None
         if self.lax and _EQUALITY.fullmatch(self.text):
-            return f"CREATE INDEX CONCURRENTLY ON {table} USING gin ({self.column} jsonb_path_ops)"
+            return f"CREATE INDEX {on} USING gin ({self.column} jsonb_path_ops)"
         literal = self.text.replace("'", "''")
-        return f"CREATE INDEX CONCURRENTLY ON {table} ({keys}) WHERE {self.column} {operator} '{literal}'"
+        return f"CREATE INDEX {on} ({keys}) WHERE {self.column} {operator} '{literal}'"
 
     @property
     def _operator(self) -> str | None:

@@ -3,12 +3,15 @@
 No index on created_at is needed, because it nearly grows with the list's order. Only nearly: it is the time at which
 a transaction began, so an event of a long one stands behind events that are younger. So the bisection, some 25 probes
 at ten million events, finds a place where the time is reached, and then the events close to it are looked at one by
-one. Where times are far out of order, as after an import of older events, the place is one of several.
+one. Where times are far out of order, as after an import of older events, the place may be one of several: so the rest
+of the list is looked through as far as that is cheap, see `esx.store.ordering`, and what is not certain is told.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
+
+from esx.store.ordering import look_above, look_below
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -16,26 +19,43 @@ if TYPE_CHECKING:
     import asyncpg
 
     from esx.store.layout import Layout
+    from esx.store.ordering import Doubt
     from esx.store.scope import Scope
 
 NEAR = 1000
 """How many events on either side of the place found are looked at one by one."""
+_LAST = 2**63 - 1
+# An event without a time, or with an infinite one, says nothing of where a time is reached.
+_REACHED = "e.created_at >= {0}::timestamptz AND e.created_at < 'infinity'"
+_NOT_YET = "e.created_at < {0}::timestamptz"
 
 
 class Place(NamedTuple):
-    """Where a list reaches a point in time, by its own numbers.
+    """Where a list reaches a point in time or a number, by its own numbers.
 
-    `first` is the first event at or after that time, None if there is none. `end` is the number from which on all
-    events are at or after it, as far as those near by tell: between the two, some are before it.
+    `first` is the first event at or after it, None if there is none. `end` is the number from which on all events are
+    at or after it: between the two, some are before it. A doubt says that there may be an earlier `first`, an
+    `end_doubt` that there may be a later `end`.
     """
 
     first: int | None
     end: int
+    doubt: Doubt | None = None
+    end_doubt: Doubt | None = None
 
 
 async def place_of_moment(connection: asyncpg.Connection, layout: Layout, scope: Scope, moment: datetime) -> Place:
     """Return where the list reaches `moment`; events of the same time are all at or after it."""
-    start = await _bisect(connection, layout, scope, "e.created_at >= $1::timestamptz", moment)
+    near = await place_near(connection, layout, scope, moment)
+    below = await look_below(connection, layout, scope, _LAST if near.first is None else near.first, _REACHED, moment)
+    above = await look_above(connection, layout, scope, near.end, _NOT_YET, moment)
+    first = near.first if below.number is None else below.number
+    return Place(first, near.end if above.number is None else above.number + 1, below.doubt, above.doubt)
+
+
+async def place_near(connection: asyncpg.Connection, layout: Layout, scope: Scope, moment: datetime) -> Place:
+    """Return the place that bisection finds, as far as the events close to it tell."""
+    start = await _bisect(connection, layout, scope, _REACHED.format("$1"), moment)
     if start is None:
         return Place(None, 0)
     key = scope.key
@@ -45,11 +65,11 @@ async def place_of_moment(connection: asyncpg.Connection, layout: Layout, scope:
         SELECT (SELECT min({key}) FROM (
                     (SELECT e.{key}, e.created_at {within} AND e.{key} < $2 ORDER BY e.{key} DESC LIMIT {NEAR})
                     UNION ALL
-                    (SELECT e.{key}, e.created_at {within} AND e.{key} >= $2 ORDER BY e.{key} LIMIT 1)
-                ) near WHERE created_at >= $1::timestamptz),
+                    (SELECT e.{key}, e.created_at {within} AND e.{key} >= $2 ORDER BY e.{key} LIMIT {NEAR})
+                ) e WHERE {_REACHED.format("$1")}),
                (SELECT max({key}) FROM (
                     SELECT e.{key}, e.created_at {within} AND e.{key} >= $2 ORDER BY e.{key} LIMIT {NEAR}
-                ) near WHERE created_at < $1::timestamptz)
+                ) e WHERE {_NOT_YET.format("$1")})
         """,
         moment,
         start,
@@ -70,14 +90,19 @@ async def place_of_number(connection: asyncpg.Connection, layout: Layout, scope:
     return found
 
 
-async def place_of_global_seq(
-    connection: asyncpg.Connection, layout: Layout, scope: Scope, global_seq: int
-) -> int | None:
-    """Return the list's own number of its first event with that global_seq or a higher one, None behind the last."""
+async def place_of_global_seq(connection: asyncpg.Connection, layout: Layout, scope: Scope, global_seq: int) -> Place:
+    """Return where the list has its first event with that global_seq or a higher one."""
     if scope.stream_id is None:
-        return await place_of_number(connection, layout, scope, global_seq)
+        first = await place_of_number(connection, layout, scope, global_seq)
+        return Place(first, global_seq)
+    # Appends to a stream wait for each other, so its global_seq rise: unless somebody drew them by hand.
     start = await _bisect(connection, layout, scope, "e.global_seq >= $1::bigint", global_seq)
-    return None if start is None else await place_of_number(connection, layout, scope, start)
+    first = None if start is None else await place_of_number(connection, layout, scope, start)
+    edge = _LAST if first is None else first
+    below = await look_below(connection, layout, scope, edge, "e.global_seq >= {0}::bigint", global_seq)
+    above = await look_above(connection, layout, scope, start or 0, "e.global_seq < {0}::bigint", global_seq)
+    end = (start or 0) if above.number is None else above.number + 1
+    return Place(first if below.number is None else below.number, end, below.doubt, above.doubt)
 
 
 async def _bisect(

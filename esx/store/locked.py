@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 
-from esx.store.append import REFUSALS
 from esx.store.driver import is_connection_loss
 from esx.store.errors import EsxError, OutcomeUnknown, QueryGivenUp, StoreFailed, StoreUnavailable, WrongVersion
 from esx.store.model import NO_STREAM
+from esx.store.refusals import REFUSALS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -93,10 +93,10 @@ async def lock_stream(
                             "an append under the lock failed, so nothing was stored: let its error out, or lock anew"
                         ) from locked.failure
             except asyncpg.UniqueViolationError as error:
-                if not appender.lost_race(error):
+                if not await appender.lost_race(connection, error):
                     if locked is None:
                         raise
-                    reused = await appender.ids_refused(connection, stream_id, locked.refused, locked.stored)
+                    reused = await appender.refusals.ids_refused(connection, stream_id, locked.refused, locked.stored)
                     if reused is None:
                         raise
                     raise reused from error
@@ -106,8 +106,7 @@ async def lock_stream(
             except REFUSALS as error:
                 if locked is None:
                     raise
-                refused = await appender.refusal(connection, stream_id, locked.refused)
-                refused = refused or await appender.refused_by_table(connection, stream_id, locked.refused)
+                refused = await appender.refusals.why_refused(connection, stream_id, locked.refused)
                 if refused is None:
                     raise
                 raise refused from error

@@ -9,8 +9,8 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID, uuid4
 
-from esx.store.errors import InvalidEvent
-from esx.text import iso_utc
+from esx.store.errors import InvalidEvent, UnreadableValue
+from esx.text import encodable, iso_utc
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -112,8 +112,10 @@ class Event(NamedTuple):
     """A stored event: one row of the table, in the order of its columns.
 
     `data_json` and `metadata_json` are PostgreSQL's own text, with every digit; `data` and `metadata` decode
-    them on each access (numbers with a fraction become floats). `created_at` is in UTC. It and `event_id` can be None
-    only in a table that esx did not make.
+    them on each access (numbers with a fraction become floats), and raise UnreadableValue for what is nested too deep.
+    `created_at` is in UTC; what Python cannot hold (`infinity`, years before 1 or after 9999) is a `FarTime`: the
+    nearest time, with PostgreSQL's text of the true one. It and `event_id` can be None only in a table that esx did not
+    make. A byte that is no text, as a database in SQL_ASCII may hold, is one of the characters U+DC80 to U+DCFF.
     """
 
     global_seq: int
@@ -128,12 +130,12 @@ class Event(NamedTuple):
     @property
     def data(self) -> Any:
         """The decoded data."""
-        return _decode(self.data_json)
+        return _decode(self.data_json, self.global_seq, "data")
 
     @property
     def metadata(self) -> Any:
         """The decoded metadata, or None."""
-        return None if self.metadata_json is None else _decode(self.metadata_json)
+        return None if self.metadata_json is None else _decode(self.metadata_json, self.global_seq, "metadata")
 
     @property
     def characters(self) -> int:
@@ -142,14 +144,18 @@ class Event(NamedTuple):
 
     def to_json(self) -> str:
         """Return the event as one line of NDJSON, data and metadata verbatim."""
-        created_at = "null" if self.created_at is None else f'"{iso_utc(self.created_at)}"'
-        event_id = "null" if self.event_id is None else f'"{self.event_id}"'
-        return (
+        created_at = "null" if self.created_at is None else _quote(iso_utc(self.created_at))
+        # In another column than one of type uuid it may be any text.
+        event_id = "null" if self.event_id is None else _quote(str(self.event_id))
+        line = (
             f'{{"global_seq": {self.global_seq}, "stream_id": {_quote(self.stream_id)}, '
             f'"stream_seq": {self.stream_seq}, "event_type": {_quote(self.event_type)}, '
             f'"data": {self.data_json}, "metadata": {self.metadata_json or "null"}, '
             f'"created_at": {created_at}, "event_id": {event_id}}}'
         )
+        if "\n" in line or "\r" in line or "\t" in line:  # as a column of type json keeps them
+            line = line.translate(_ONE_LINE)
+        return encodable(line)
 
 
 class EventPreview(NamedTuple):
@@ -198,19 +204,25 @@ class StreamSummary(NamedTuple):
     def to_json(self) -> str:
         """Return the summary as one line of NDJSON."""
         at = None if self.last_created_at is None else iso_utc(self.last_created_at)
-        return json.dumps({**self._asdict(), "last_created_at": at}, ensure_ascii=False)
+        return encodable(json.dumps({**self._asdict(), "last_created_at": at}, ensure_ascii=False))
 
 
 _quote = json.encoder.encode_basestring
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 
 
-def _decode(text: str) -> Any:
+_ONE_LINE = str.maketrans("\t\n\r", "   ")
+
+
+def _decode(text: str, global_seq: int, column: str) -> Any:
     try:
-        return json.loads(text)
-    except ValueError:
-        # Python refuses integers of more than 4,300 digits; PostgreSQL holds them.
-        return json.loads(text, parse_int=Decimal)
+        try:
+            return json.loads(text)
+        except ValueError:
+            # Python refuses integers of more than 4,300 digits; PostgreSQL holds them.
+            return json.loads(text, parse_int=Decimal)
+    except RecursionError:
+        raise UnreadableValue(global_seq, column, f"is nested too deep for Python: use {column}_json") from None
 
 
 def encode_json(value: Any, *, index: int, name: str) -> str:

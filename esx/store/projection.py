@@ -13,6 +13,10 @@ a crash at any moment leaves both where they were before the batch, or both afte
    the old session is gone, and its transaction decided.
 
 The feed reads on the store's own connections, so that nothing a handler does to its session can disturb it.
+
+Beside its checkpoint each keeps what it knows of the history that it has read (see history.py). That is compared at the
+beginning of each session, and whenever the head is found below the position: if it differs, the projection ends with
+HistoryChanged, and nothing goes on by itself.
 """
 
 from __future__ import annotations
@@ -20,13 +24,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import asyncpg
 
 from esx.store import projection_table as table
 from esx.store.driver import DRIVER_ERRORS, as_store_error, first_line, is_cancelled, is_connection_loss
-from esx.store.errors import EsxError, ProjectionFailed, QueryCancelled, StoreFailed, StoreUnavailable
+from esx.store.errors import (
+    EsxError,
+    HistoryChanged,
+    ProjectionFailed,
+    QueryCancelled,
+    StoreFailed,
+    StoreUnavailable,
+)
+from esx.store.history import History, Server, compare_kept, history_at, look
 from esx.text import visible
 
 if TYPE_CHECKING:
@@ -35,6 +47,7 @@ if TYPE_CHECKING:
 
     from esx.store.connection import Connector
     from esx.store.feed import Feed
+    from esx.store.layout import Layout
     from esx.store.model import Event
     from esx.store.silence import Watch
 
@@ -74,6 +87,14 @@ class _HandlerRaised(Exception):
         self.cause = cause
 
 
+class _Part(NamedTuple):
+    """Events to be handled in one transaction, and where the feed is after them: `looked` counts what it passed."""
+
+    events: Sequence[Event]
+    position: int
+    looked: int
+
+
 class Projection:
     """One instance of a projection, active or waiting. Run it once, from one task."""
 
@@ -83,6 +104,7 @@ class Projection:
         handler: BatchHandler,
         *,
         connector: Connector,
+        layout: Layout,
         watch: Watch,
         make_feed: Callable[[Lend, int], Feed],
         lend: Lend,
@@ -91,12 +113,18 @@ class Projection:
         self._name = name
         self._handler = handler
         self._connector = connector
+        self._layout = layout
         self._watch = watch
         self._make_feed = make_feed
         self._lend = lend
         self._closed = closed
         self._id = 0
         self._position = 0
+        self._looked = 0
+        """What the feed had passed at the position."""
+        self._kept = True
+        """Whether the table has room for a history."""
+        self._history = History(Server(None, None), 0, 0, 0)
         self._retry = _RETRY_FIRST
         self._next_look = 0.0
         self._trouble: str | None = None
@@ -109,6 +137,11 @@ class Projection:
                     await self._session()
                 except (EsxError, *DRIVER_ERRORS, OSError) as error:
                     meaning = error if isinstance(error, EsxError) else as_store_error(error, self._connector.where)
+                    if isinstance(meaning, HistoryChanged):
+                        # The feed does not know whose it is.
+                        meaning = HistoryChanged(
+                            meaning.position, meaning.head, meaning.reason, meaning.erased, self._name
+                        )
                     if isinstance(meaning, StoreUnavailable | QueryCancelled):
                         await self._wait_to_retry(meaning)
                     else:
@@ -142,6 +175,9 @@ class Projection:
             # One that falls silent would keep the lock, and this waiting, for as long as its peer is there.
             with self._watch.including(connection):
                 self._id = (await table.register(connection, self._name)).id
+                self._kept = await table.keeps_history(connection)
+                if not self._kept:
+                    _log.warning("projection %r keeps no history of what it reads: run `esx init`", self._name)
                 await self._wait_for_turn(connection)
                 while True:
                     try:
@@ -164,7 +200,7 @@ class Projection:
 
     async def _work(self, connection: asyncpg.Connection) -> None:
         """Follow the feed from the checkpoint. Raises _Moved when that is not where it was left."""
-        checkpoint = await table.load(connection, self._name)
+        checkpoint = await table.load(connection, self._name, kept=self._kept)
         if checkpoint is None or checkpoint.id != self._id:
             raise ProjectionFailed(self._name, None, "somebody deleted it")
         self._position = checkpoint.position
@@ -176,21 +212,43 @@ class Projection:
                 raise _StoreClosed
             await asyncio.sleep(_LOOK)
             raise _Moved
+        await self._recognise(connection, checkpoint.history)
 
         @contextlib.asynccontextmanager
         async def lend() -> AsyncIterator[asyncpg.Connection]:
             # The feed comes by at least once a second, and has then had all up to its position handled.
-            await self._look(connection, feed.position)
+            await self._look(connection, feed)
             async with self._lend() as reading:
                 yield reading
 
         feed = self._make_feed(lend, self._position)
+        self._looked = feed.looked
         async with contextlib.aclosing(feed.follow()) as batches:
             async for batch in batches:
                 if batch.events:
-                    await self._handle(connection, batch.events, batch.position)
+                    await self._handle(connection, _Part(batch.events, batch.position, feed.looked))
 
-    async def _look(self, connection: asyncpg.Connection, position: int) -> None:
+    async def _recognise(self, connection: asyncpg.Connection, kept: str | None) -> None:
+        """Raise HistoryChanged unless what was read up to the position is what is there."""
+        server = await self._compare(connection, kept)
+        known = None if kept is None else History.from_json(kept)
+        if known is not None and known.position == self._position:
+            self._history = known.on(server)
+            return
+        # Nothing is known, or an older esx has moved on from there: what is there now is taken on trust.
+        self._history = await history_at(connection, self._layout, self._position)
+        if self._kept:
+            await table.keep_history(connection, self._name, self._position, self._history.to_json())
+
+    async def _compare(self, connection: asyncpg.Connection, kept: str | None) -> Server:
+        """Return which server it is; raises HistoryChanged."""
+        here = await look(connection)
+        difference = await compare_kept(connection, self._layout, here, kept, self._position)
+        if difference is not None:
+            raise difference.error(self._position, projection=self._name)
+        return here.server
+
+    async def _look(self, connection: asyncpg.Connection, feed: Feed) -> None:
         """Keep what the filter passed over, and notice a pause, a reset, or the loss of the session."""
         if self._closed():
             raise _StoreClosed
@@ -199,22 +257,37 @@ class Projection:
             return
         self._next_look = now + _LOOK
         async with asyncio.timeout(_PATIENCE):
-            if position > self._position:
-                if not await table.advance(connection, self._name, self._position, position):
+            if feed.position > self._position:
+                passed = _Part((), feed.position, feed.looked)
+                history = self._history_after(passed)
+                if not await table.advance(
+                    connection, self._name, self._position, passed.position, history=self._as_kept(history)
+                ):
                     raise _Moved
-                self._moved_to(position)
-            elif await table.load(connection, self._name) != (self._id, self._position, False):
+                self._moved(passed, history)
+                return
+            within = await table.within_head(connection, self._layout, self._name, self._id, self._position)
+            if within is None:
                 raise _Moved
+            if not within:
+                await self._compare(connection, self._as_kept(self._history))
 
-    def _moved_to(self, position: int) -> None:
-        self._position = position
+    def _history_after(self, part: _Part) -> History:
+        return self._history.moved(part.events, part.position, part.looked - self._looked)
+
+    def _as_kept(self, history: History) -> str | None:
+        return history.to_json() if self._kept else None
+
+    def _moved(self, part: _Part, history: History) -> None:
+        self._position, self._looked, self._history = part.position, part.looked, history
         self._retry = _RETRY_FIRST
 
-    async def _handle(self, connection: asyncpg.Connection, events: Sequence[Event], position: int) -> None:
+    async def _handle(self, connection: asyncpg.Connection, part: _Part) -> None:
         """Handle events in one transaction; if that fails, one by one, so that only the culprit is left out."""
+        events = part.events
         while True:
             try:
-                await self._transact(connection, events, position)
+                await self._transact(connection, part)
             except _HandlerRaised as failure:
                 cause = failure.cause
             else:
@@ -228,21 +301,27 @@ class Projection:
                 raise ProjectionFailed(self._name, events[0].global_seq, reason) from cause
             await self._wait_to_retry(reason)
         for event in events[:-1]:
-            await self._handle(connection, [event], event.global_seq)
-        await self._handle(connection, events[-1:], position)
+            # What the filter passed over in between is counted with the last one.
+            await self._handle(connection, _Part([event], event.global_seq, self._looked + 1))
+        await self._handle(connection, part._replace(events=events[-1:]))
 
-    async def _transact(self, connection: asyncpg.Connection, events: Sequence[Event], position: int) -> None:
+    async def _transact(self, connection: asyncpg.Connection, part: _Part) -> None:
         """Let the handler write, and move the checkpoint, in one transaction."""
+        history = self._history_after(part)
         transaction = connection.transaction()
         await transaction.start()
         try:
             locked = await table.lock_at(connection, self._name, self._position)
             if locked is None:
                 raise _Moved
-            await self._handler(connection, events)
+            await self._handler(connection, part.events)
             if not connection.is_in_transaction():
                 raise StoreFailed(_ENDED)
-            if not await table.advance(connection, self._name, self._position, position, transaction=locked):
+            if not await table.advance(
+                *(connection, self._name, self._position, part.position),
+                history=self._as_kept(history),
+                transaction=locked,
+            ):
                 # It may have begun another, which its earlier writes are not in.
                 raise _Moved if await table.in_transaction(connection, locked) else StoreFailed(_ENDED)
         except Exception as error:
@@ -256,7 +335,7 @@ class Projection:
             if is_connection_loss(error) or connection.is_in_transaction():
                 raise  # the outcome is unknown, and read from the checkpoint
             raise _HandlerRaised(error) from error
-        self._moved_to(position)
+        self._moved(part, history)
 
     async def _roll_back(
         self, connection: asyncpg.Connection, transaction: asyncpg.transaction.Transaction, error: Exception

@@ -9,18 +9,22 @@ from typing import TYPE_CHECKING, NamedTuple
 import asyncpg
 
 from esx.store.barrier import Writer, writers_sql
+from esx.store.careful import UNREADABLE
 from esx.store.driver import first_line
 from esx.store.errors import InvalidQuery, ProjectionFailed, SchemaMissing, UnknownProjection
+from esx.store.history import compare_kept, history_at, look
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
     from datetime import datetime
 
+    from esx.store.history import Difference
     from esx.store.layout import Layout
 
 # "esxp". With a projection's id it is the advisory lock of its active instance; the table's own number tells apart
-# those of two schemas in one database, where ids begin anew.
-LOCK_CLASS = f"({0x65737870} # 'projections'::regclass::oid::int)"
+# those of two schemas in one database, where ids begin anew. The table was called projections until schema version 2,
+# which is a view since then: an older esx takes the view's number, so it does not see the locks of this one.
+LOCK_CLASS = f"({0x65737870} # coalesce(to_regclass('consumers'), 'projections'::regclass)::oid::int)"
 """The first of its two keys, as SQL."""
 _COUNTED = 10_000
 _LAST_SEQ = 2**63 - 1
@@ -32,6 +36,8 @@ class Checkpoint(NamedTuple):
     id: int
     position: int
     paused: bool
+    history: str | None
+    """What is known of what was read, as JSON."""
 
 
 class ProjectionOwner(NamedTuple):
@@ -51,7 +57,8 @@ class ProjectionStatus:
     number of visible events after the position, `lag_seconds` the age of the first of them by its created_at. `lag`
     is exact up to 10,000; beyond, it is the distance in numbers to the last visible event, missing ones included.
     `held_by` are the open transactions that may still fill a gap right after the position. `owner` is the session
-    that runs it, `last_error` what its handler died of at the event after the position.
+    that runs it, `last_error` what it died of at the event after the position. `difference` says how the store differs
+    from what the projection has read, None if it does not: then it will not go on by itself.
     """
 
     name: str
@@ -64,6 +71,12 @@ class ProjectionStatus:
     held_by: tuple[Writer, ...]
     last_error: str | None
     updated_at: datetime
+    difference: Difference | None = None
+
+    @property
+    def beyond(self) -> int:
+        """How far the position is beyond the head, where it cannot be in the history that it belongs to."""
+        return max(self.position - self.head, 0)
 
     @property
     def lag_exact(self) -> bool:
@@ -86,22 +99,45 @@ def _table() -> Iterator[None]:
         ) from error
 
 
+async def keeps_history(connection: asyncpg.Connection) -> bool:
+    """Return whether the table has room for a history: since version 2 of the schema."""
+    with_history = "SELECT FROM pg_attribute WHERE attrelid = to_regclass('projections') AND attname = 'history'"
+    return bool(await connection.fetchval(f"SELECT EXISTS ({with_history} AND NOT attisdropped)"))
+
+
 async def register(connection: asyncpg.Connection, name: str) -> Checkpoint:
     """Return the projection's checkpoint, made now if it is new."""
     with _table():
-        known = await load(connection, name)
+        kept = await keeps_history(connection)
+        known = await load(connection, name, kept=kept)
         if known is None:
             await connection.execute("INSERT INTO projections (name) VALUES ($1) ON CONFLICT (name) DO NOTHING", name)
-            known = await load(connection, name)
+            known = await load(connection, name, kept=kept)
     if known is None:
-        raise ProjectionFailed(name, None, "somebody deleted it")
+        raise ProjectionFailed(name, None, "somebody deleted it, or its name is that of a consumer of another kind")
     return known
 
 
-async def load(connection: asyncpg.Connection, name: str) -> Checkpoint | None:
-    """Return the projection's checkpoint, None if it has none."""
-    row = await connection.fetchrow("SELECT id, position, paused FROM projections WHERE name = $1", name)
+async def load(connection: asyncpg.Connection, name: str, *, kept: bool) -> Checkpoint | None:
+    """Return the projection's checkpoint, None if it has none; `kept` says that the table has room for a history."""
+    history = "history::text" if kept else "NULL::text"
+    row = await connection.fetchrow(f"SELECT id, position, paused, {history} FROM projections WHERE name = $1", name)
     return None if row is None else Checkpoint._make(row)
+
+
+async def within_head(
+    connection: asyncpg.Connection, layout: Layout, name: str, id_: int, position: int
+) -> bool | None:
+    """Return whether the checkpoint is not beyond the head; None if it is not at `position`, or paused."""
+    table = layout.table
+    within: bool | None = await connection.fetchval(
+        f"SELECT position <= greatest({layout.head()}, (SELECT max(global_seq) FROM {table}), 0) FROM projections "
+        "WHERE name = $1 AND id = $2 AND position = $3 AND NOT paused",
+        name,
+        id_,
+        position,
+    )
+    return within
 
 
 async def lock_at(connection: asyncpg.Connection, name: str, position: int) -> str | None:
@@ -119,23 +155,37 @@ async def lock_at(connection: asyncpg.Connection, name: str, position: int) -> s
 
 
 async def advance(
-    connection: asyncpg.Connection, name: str, old: int, new: int, *, transaction: str | None = None
+    connection: asyncpg.Connection,
+    name: str,
+    old: int,
+    new: int,
+    *,
+    history: str | None = None,
+    transaction: str | None = None,
 ) -> bool:
     """Move the checkpoint from `old` to `new`; False, and nothing is moved, if it is not at `old`, or paused.
 
-    So too if this is not the `transaction` that has locked it.
+    So too if this is not the `transaction` that has locked it. `history` is what is known at `new`, as JSON; None where
+    the table has no room for it.
     """
+    # As text: a handler may have set a codec for JSON.
+    keep = "" if history is None else ", history = $5::text::jsonb"
     return (
         await connection.fetchval(
-            "UPDATE projections SET position = $3, last_error = NULL, updated_at = now() "
+            f"UPDATE projections SET position = $3, last_error = NULL, updated_at = now(){keep} "
             "WHERE name = $1 AND position = $2 AND NOT paused "
             "AND ($4::text IS NULL OR $4 = pg_current_xact_id()::text) RETURNING true",
-            name,
-            old,
-            new,
-            transaction,
+            *(name, old, new, transaction),
+            *(() if history is None else (history,)),
         )
         is not None
+    )
+
+
+async def keep_history(connection: asyncpg.Connection, name: str, position: int, history: str) -> None:
+    """Keep what is known of the history, unless the projection has moved on."""
+    await connection.execute(
+        "UPDATE projections SET history = $3::text::jsonb WHERE name = $1 AND position = $2", name, position, history
     )
 
 
@@ -146,9 +196,11 @@ async def in_transaction(connection: asyncpg.Connection, transaction: str) -> bo
 
 async def note_error(connection: asyncpg.Connection, name: str, position: int, error: str) -> None:
     """Keep what the handler died of, unless the projection has moved on."""
-    await connection.execute(
-        "UPDATE projections SET last_error = $3 WHERE name = $1 AND position = $2", name, position, error
-    )
+    statement = "UPDATE projections SET last_error = $3 WHERE name = $1 AND position = $2"
+    try:
+        await connection.execute(statement, name, position, error)
+    except UNREADABLE:  # The encoding of the database lacks a character of it.
+        await connection.execute(statement, name, position, error.encode("ascii", "backslashreplace").decode())
 
 
 async def set_paused(connection: asyncpg.Connection, name: str, paused: bool) -> None:
@@ -179,8 +231,31 @@ async def reset(
                     await clear(connection)
                 except Exception as error:
                     raise ProjectionFailed(name, None, f"clearing for a reset failed: {first_line(error)}") from error
+            forget = ", history = NULL" if await keeps_history(connection) else ""
             await connection.execute(
-                "UPDATE projections SET position = $2, last_error = NULL, updated_at = now() WHERE name = $1", name, to
+                f"UPDATE projections SET position = $2, last_error = NULL, updated_at = now(){forget} WHERE name = $1",
+                name,
+                to,
+            )
+
+
+async def accept(connection: asyncpg.Connection, layout: Layout, name: str) -> None:
+    """Take what is visible up to the position for the projection's history."""
+    with _table():
+        if not await keeps_history(connection):
+            raise SchemaMissing("table projections has no room for a history: run `esx init` to make it")
+        async with connection.transaction():
+            position = await connection.fetchval("SELECT position FROM projections WHERE name = $1 FOR UPDATE", name)
+            if position is None:
+                raise UnknownProjection(name)
+            beyond = await compare_kept(connection, layout, await look(connection), None, position)
+            if beyond is not None:
+                raise beyond.error(position, projection=name)
+            history = await history_at(connection, layout, position)
+            await connection.execute(
+                "UPDATE projections SET history = $2::text::jsonb, last_error = NULL WHERE name = $1",
+                name,
+                history.to_json(),
             )
 
 
@@ -199,7 +274,8 @@ async def read_status(connection: asyncpg.Connection, layout: Layout) -> list[Pr
     lost races, are no lag, although the head counts them.
     """
     with _table():
-        rows = await connection.fetch(_status_sql(layout))
+        rows = await connection.fetch(_status_sql(layout, kept=await keeps_history(connection)))
+    here = await look(connection)
     writers = (
         tuple(Writer._make(row) for row in await connection.fetch(writers_sql(layout)))
         if any(row["gap"] for row in rows)
@@ -219,16 +295,19 @@ async def read_status(connection: asyncpg.Connection, layout: Layout) -> list[Pr
             held_by=writers if row["gap"] else (),
             last_error=row["last_error"],
             updated_at=row["updated_at"],
+            difference=await compare_kept(connection, layout, here, row["history"], row["position"]),
         )
         for row in rows
     ]
 
 
-def _status_sql(layout: Layout) -> str:
+def _status_sql(layout: Layout, *, kept: bool) -> str:
     table = layout.table
     return f"""
-        SELECT p.name, p.position, p.paused, p.last_error, p.updated_at, head.head, head.last, lag.counted,
-               coalesce(extract(epoch FROM clock_timestamp() - next.created_at), 0)::float8 AS seconds,
+        SELECT p.name, p.position, p.paused, p.last_error, p.updated_at,
+               {"p.history::text" if kept else "NULL"} AS history, head.head, head.last, lag.counted,
+               CASE WHEN isfinite(next.created_at) THEN extract(epoch FROM clock_timestamp() - next.created_at)
+                    ELSE 0 END::float8 AS seconds,
                coalesce(next.global_seq > p.position + 1, false) AS gap,
                owner.pid, owner.application_name, owner.client, owner.backend_start
         FROM projections p

@@ -9,9 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from esx.store.careful import CREATED_AT, fetch, fetchrow, fetchval
 from esx.store.errors import InvalidQuery
 from esx.store.glob import glob_to_regex
 from esx.store.model import Event, EventPreview, StreamSummary
+from esx.text import is_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,14 +21,16 @@ if TYPE_CHECKING:
 
     import asyncpg
 
+    from esx.store.careful import Rows
     from esx.store.connection import Session
     from esx.store.layout import Layout
 
 _LAST_SEQ = 2**63 - 1
+# Where created_at is in a row, as `fetch` wants to know it.
+_PART_AT = CREATED_AT - 1
+_PREVIEW_AT = EventPreview._fields.index("created_at")
 _PART_BYTES = 4_000_000
 """What the payloads of a part may take in the table; the one that goes beyond is its last."""
-# Unicode's last code point, repeated, sorts after any id that starts with the prefix and is not made to defeat it.
-AFTER_PREFIX = "\U0010ffff" * 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,20 +89,21 @@ class Reader:
         }
         self._recent = _recent(layout)
         self._one_stream = _summary_of(layout)
-        within = "e.stream_id >= $1 AND e.stream_id < $2 AND " if layout.byte_order else "$2::text IS NOT NULL AND "
+        within = _with_prefix(layout, "e.stream_id")
         self._ids = (
             f"SELECT e.stream_id, e.stream_seq, e.global_seq, {layout.event_id or 'NULL::uuid'} FROM {table} e "
-            f"WHERE {within} starts_with(e.stream_id, $1) AND (e.stream_id, e.stream_seq) >= ($3, $4) "
-            "AND (e.stream_id, e.stream_seq, e.global_seq) > ($3, $4, $5) "
-            "ORDER BY e.stream_id, e.stream_seq, e.global_seq LIMIT $6"
+            f"WHERE {within} AND (e.stream_id, e.stream_seq) >= ($2, $3) "
+            "AND (e.stream_id, e.stream_seq, e.global_seq) > ($2, $3, $4) "
+            "ORDER BY e.stream_id, e.stream_seq, e.global_seq LIMIT $5"
         )
         self._outside = (
             f"(SELECT stream_id FROM {table} WHERE stream_id < $1 ORDER BY stream_id LIMIT 1) UNION ALL "
-            f"(SELECT stream_id FROM {table} WHERE stream_id >= $2 ORDER BY stream_id LIMIT 1) LIMIT 1"
+            f"(SELECT stream_id FROM {table} WHERE stream_id >= $1 || {layout.last()} ORDER BY stream_id LIMIT 1) "
+            "LIMIT 1"
             if layout.byte_order
-            else f"SELECT stream_id FROM {table} WHERE NOT starts_with(stream_id, $1) AND $2::text IS NOT NULL LIMIT 1"
+            else f"SELECT stream_id FROM {table} WHERE NOT starts_with(stream_id, $1) LIMIT 1"
         )
-        self._count = f"SELECT count(*) FROM {table} e WHERE {within} starts_with(e.stream_id, $1)"
+        self._count = f"SELECT count(*) FROM {table} e WHERE {within}"
 
     async def stream_page(
         self,
@@ -111,7 +116,8 @@ class Reader:
     ) -> list[Event]:
         """Return up to `limit` events of the stream from stream_seq `start` on (None: from the near end)."""
         start = _near_end(backwards) if start is None else start
-        return list(map(Event._make, await connection.fetch(self._stream[backwards], stream_id, start, limit)))
+        rows = await fetch(connection, self._stream[backwards], stream_id, start, limit, moment=CREATED_AT)
+        return list(map(Event._make, rows))
 
     async def stream_previews(
         self,
@@ -124,80 +130,84 @@ class Reader:
     ) -> list[EventPreview]:
         """Return the page that `stream_page` returns, as previews."""
         start = _near_end(backwards) if start is None else start
-        rows = await connection.fetch(self._stream_previews[backwards], stream_id, start, limit)
+        rows = await fetch(connection, self._stream_previews[backwards], stream_id, start, limit, moment=_PREVIEW_AT)
         return list(map(EventPreview._make, rows))
 
     async def all_page(
         self, connection: asyncpg.Connection, position: int | None, limit: int, *, backwards: bool
     ) -> list[Event]:
         """Return up to `limit` events after (backwards: before) global_seq `position`; None: the near end."""
-        position = _near_end(backwards) if position is None else position
-        return list(map(Event._make, await connection.fetch(self._all[backwards], position, limit)))
+        position = _beyond(position, backwards)
+        rows = await fetch(connection, self._all[backwards], position, limit, moment=CREATED_AT)
+        return list(map(Event._make, rows))
 
     async def all_previews(
         self, connection: asyncpg.Connection, position: int | None, limit: int, *, backwards: bool
     ) -> list[EventPreview]:
         """Return the page that `all_page` returns, as previews."""
-        position = _near_end(backwards) if position is None else position
-        return list(map(EventPreview._make, await connection.fetch(self._all_previews[backwards], position, limit)))
+        position = _beyond(position, backwards)
+        rows = await fetch(connection, self._all_previews[backwards], position, limit, moment=_PREVIEW_AT)
+        return list(map(EventPreview._make, rows))
 
     async def stream_part(
         self, connection: asyncpg.Connection, stream_id: str, start: int | None, limit: int, *, backwards: bool
     ) -> tuple[list[Event], bool]:
         """Return the page that `stream_page` returns, or, where payloads are large, its first events; and if so."""
         start = _near_end(backwards) if start is None else start
-        return _part(await connection.fetch(self._stream_parts[backwards], stream_id, start, limit))
+        return _part(await fetch(connection, self._stream_parts[backwards], stream_id, start, limit, moment=_PART_AT))
 
     async def all_part(
         self, connection: asyncpg.Connection, position: int | None, limit: int, *, backwards: bool
     ) -> tuple[list[Event], bool]:
         """Return the page that `all_page` returns, or, where payloads are large, its first events; and if so."""
-        position = _near_end(backwards) if position is None else position
-        return _part(await connection.fetch(self._all_parts[backwards], position, limit))
+        position = _beyond(position, backwards)
+        return _part(await fetch(connection, self._all_parts[backwards], position, limit, moment=_PART_AT))
 
     async def previous(
         self, connection: asyncpg.Connection, stream_id: str, before: int, event_type: str, scan: int
     ) -> Event | None:
         """Return the last event of that type among the `scan` events of the stream before stream_seq `before`."""
-        row = await connection.fetchrow(self._previous, stream_id, before, event_type, scan)
+        row = await fetchrow(connection, self._previous, stream_id, before, event_type, scan, moment=CREATED_AT)
         return None if row is None else Event._make(row)
 
     async def event(self, connection: asyncpg.Connection, global_seq: int) -> Event | None:
         """Return the event with that global_seq, or None."""
-        row = await connection.fetchrow(self._event, global_seq)
+        row = await fetchrow(connection, self._event, global_seq, moment=CREATED_AT)
         return None if row is None else Event._make(row)
 
     async def events(self, connection: asyncpg.Connection, numbers: Sequence[int]) -> dict[int, Event]:
         """Return the events with these global_seq, as far as there are any."""
-        rows = await connection.fetch(self._events, numbers)
+        rows = await fetch(connection, self._events, numbers, moment=CREATED_AT)
         return {row[0]: Event._make(row) for row in rows}
 
     async def version(self, connection: Session, stream_id: str) -> int:
         """Return the stream's version, -1 if it has no events."""
+        if not is_text(stream_id):
+            return int(await fetchval(connection, self._version, stream_id))
         row = await connection.repeat(self._version, stream_id)
         assert row is not None
         return int(row[0])
 
     async def summary(self, connection: asyncpg.Connection, stream_id: str) -> StreamSummary | None:
         """Return the stream at a glance, or None if it has no events."""
-        row = await connection.fetchrow(self._one_stream, stream_id)
+        row = await fetchrow(connection, self._one_stream, stream_id, moment=4)
         return None if row is None else StreamSummary._make(row)
 
     async def count_events(self, connection: asyncpg.Connection, prefix: str) -> int:
         """Return how many events the streams have whose id starts with `prefix`, by counting them."""
-        return int(await connection.fetchval(self._count, prefix, prefix + AFTER_PREFIX))
+        return int(await fetchval(connection, self._count, prefix))
 
     async def ids_page(
         self, connection: asyncpg.Connection, prefix: str, after: StoredId | None, limit: int
     ) -> list[StoredId]:
         """Return up to `limit` events of the streams whose id starts with `prefix`, stream by stream in order."""
         key = ("", -1, -1) if after is None else (after.stream_id, after.stream_seq, after.global_seq)
-        rows = await connection.fetch(self._ids, prefix, prefix + AFTER_PREFIX, *key, limit)
+        rows = await fetch(connection, self._ids, prefix, *key, limit)
         return list(map(StoredId._make, rows))
 
     async def stream_outside(self, connection: asyncpg.Connection, prefix: str) -> str | None:
         """Return the id of a stream that does not start with `prefix`, None if there is none."""
-        found: str | None = await connection.fetchval(self._outside, prefix, prefix + AFTER_PREFIX)
+        found: str | None = await fetchval(connection, self._outside, prefix)
         return found
 
     async def streams_by_name(
@@ -216,14 +226,15 @@ class Reader:
         `match` is a glob; ids that it does not match are passed over. No more than `scan` are looked at, so a page can
         come out empty.
         """
-        rows = await connection.fetch(
+        rows = await fetch(
+            connection,
             self._by_name[backwards, after is not None],
             prefix,
-            prefix + AFTER_PREFIX,
             limit,
             None if match is None else glob_to_regex(match),
             after,
             scan,
+            moment=6,
         )
         if not rows:
             return StreamPage([], None)
@@ -246,12 +257,14 @@ class Reader:
 
         It reads the events backwards and keeps those that are the last of their stream.
         """
-        rows = await connection.fetch(
+        rows = await fetch(
+            connection,
             self._recent.format(scan=scan),
-            _LAST_SEQ if before is None else before,
+            _beyond(before, backwards=True),
             prefix,
             None if match is None else glob_to_regex(match),
             limit,
+            moment=4,
         )
         found = [StreamSummary._make(row[:6]) for row in rows if row[0] is not None]
         if not rows:
@@ -268,6 +281,20 @@ def _near_end(backwards: bool) -> int:
     return _LAST_SEQ if backwards else 0
 
 
+def _beyond(position: int | None, backwards: bool) -> int:
+    """Return the number that a page of all events is limited by: after it, or backwards up to it."""
+    if position is None:
+        return _near_end(backwards)
+    # "Before" would leave out the largest number that there is.
+    return position - 1 if backwards else position
+
+
+def _with_prefix(layout: Layout, column: str) -> str:
+    """Return the condition that ids start with $1. Only where they sort by bytes are those one range."""
+    starts = f"starts_with({column}, $1)"
+    return f"{column} >= $1 AND {column} < $1 || {layout.last()} AND {starts}" if layout.byte_order else starts
+
+
 def _stream(columns: str, table: str, backwards: bool) -> str:
     order, side = ("DESC", "<=") if backwards else ("ASC", ">=")
     return (
@@ -277,7 +304,7 @@ def _stream(columns: str, table: str, backwards: bool) -> str:
 
 
 def _all(columns: str, table: str, backwards: bool) -> str:
-    order, side = ("DESC", "<") if backwards else ("ASC", ">")
+    order, side = ("DESC", "<=") if backwards else ("ASC", ">")
     return f"SELECT {columns} FROM {table} e WHERE e.global_seq {side} $1 ORDER BY e.global_seq {order} LIMIT $2"
 
 
@@ -308,23 +335,23 @@ def _cut(layout: Layout, page: str, key: str, backwards: bool) -> str:
     """
 
 
-def _part(rows: list[asyncpg.Record]) -> tuple[list[Event], bool]:
+def _part(rows: Rows) -> tuple[list[Event], bool]:
     return [Event._make(row[:-1]) for row in rows], bool(rows) and len(rows) < rows[0][-1]
 
 
 def _by_name(layout: Layout, *, backwards: bool, resumed: bool) -> str:
     """Skip from stream to stream along the unique index: one probe for the next id, and one per end of it.
 
-    $1 prefix, $2 where the prefix's range ends, $3 rows to find, $4 regular expression, $5 the id to go on from,
-    $6 ids to look at. Besides what was found, the last id looked at is returned.
+    $1 prefix, $2 rows to find, $3 regular expression, $4 the id to go on from, $5 ids to look at. Besides what was
+    found, the last id looked at is returned.
     """
     table = layout.table
     order, step = ("DESC", "<") if backwards else ("ASC", ">")
     # Only where ids sort by bytes are those with a prefix one range.
-    within = "s.stream_id >= $1 AND s.stream_id < $2" if layout.byte_order else "$2::text IS NOT NULL"
-    first = f"s.stream_id {step} $5" if resumed else "$5::text IS NULL"
+    within = f"s.stream_id >= $1 AND s.stream_id < $1 || {layout.last()}" if layout.byte_order else "true"
+    first = f"s.stream_id {step} $4" if resumed else "$4::text IS NULL"
     next_id = f"""
-        SELECT s.stream_id, starts_with(s.stream_id, $1) AND ($4::text IS NULL OR s.stream_id ~ $4::text) AS hit
+        SELECT s.stream_id, starts_with(s.stream_id, $1) AND ($3::text IS NULL OR s.stream_id ~ $3::text) AS hit
         FROM {table} s WHERE {within} AND %s ORDER BY s.stream_id {order} LIMIT 1
     """
     return f"""
@@ -333,9 +360,9 @@ def _by_name(layout: Layout, *, backwards: bool, resumed: bool) -> str:
             UNION ALL
             SELECT f.*, ids.n + 1, ids.hits + f.hit::int
             FROM ids CROSS JOIN LATERAL ({next_id % f"s.stream_id {step} ids.stream_id"}) f
-            WHERE ids.n < $6 AND ids.hits < $3
+            WHERE ids.n < $5 AND ids.hits < $2
         )
-        SELECT ids.stream_id, ids.hit, ids.n, last.stream_seq, last.stream_seq - first.stream_seq + 1,
+        SELECT ids.stream_id, ids.hit, ids.n, last.stream_seq, {_events("last.stream_seq", "first.stream_seq")},
                last.event_type, last.created_at, last.global_seq
         FROM (SELECT *, max(n) OVER () AS looked FROM ids) ids
         LEFT JOIN LATERAL (SELECT e.stream_seq, e.event_type, e.created_at, e.global_seq FROM {table} e
@@ -358,7 +385,7 @@ def _recent(layout: Layout) -> str:
         WITH found AS MATERIALIZED (
             SELECT s.*
             FROM (SELECT e.global_seq, e.stream_id, e.stream_seq, e.event_type, e.created_at
-                  FROM {table} e WHERE e.global_seq < $1 ORDER BY e.global_seq DESC LIMIT {{scan}}) s
+                  FROM {table} e WHERE e.global_seq <= $1 ORDER BY e.global_seq DESC LIMIT {{scan}}) s
             WHERE starts_with(s.stream_id, $2) AND ($3::text IS NULL OR s.stream_id ~ $3::text)
               AND (SELECT n.stream_seq FROM {table} n
                    WHERE n.stream_id = s.stream_id AND n.stream_seq > s.stream_seq
@@ -366,22 +393,27 @@ def _recent(layout: Layout) -> str:
             ORDER BY s.global_seq DESC LIMIT $4
         )
         SELECT f.stream_id, f.stream_seq,
-               f.stream_seq - (SELECT min(e.stream_seq) FROM {table} e WHERE e.stream_id = f.stream_id) + 1,
+               {_events("f.stream_seq", f"(SELECT min(e.stream_seq) FROM {table} e WHERE e.stream_id = f.stream_id)")},
                f.event_type, f.created_at, f.global_seq, NULL::bigint
         FROM found f
         UNION ALL
         SELECT NULL, NULL, NULL, NULL, NULL, NULL,
                CASE WHEN (SELECT count(*) FROM found) < $4 THEN
-                   (SELECT e.global_seq FROM {table} e WHERE e.global_seq < $1
+                   (SELECT e.global_seq FROM {table} e WHERE e.global_seq <= $1
                     ORDER BY e.global_seq DESC OFFSET {{scan}} - 1 LIMIT 1) END
         ORDER BY 6 DESC NULLS LAST
     """
 
 
+def _events(last: str, first: str) -> str:
+    """Return how many events there are between two numbers of a stream; those of a strange one may be far apart."""
+    return f"least({last}::numeric - {first} + 1, {_LAST_SEQ})::bigint"
+
+
 def _summary_of(layout: Layout) -> str:
     return f"""
         SELECT e.stream_id, e.stream_seq,
-               e.stream_seq - (SELECT min(f.stream_seq) FROM {layout.table} f WHERE f.stream_id = $1) + 1,
+               {_events("e.stream_seq", f"(SELECT min(f.stream_seq) FROM {layout.table} f WHERE f.stream_id = $1)")},
                e.event_type, e.created_at, e.global_seq
         FROM {layout.table} e WHERE e.stream_id = $1 ORDER BY e.stream_seq DESC LIMIT 1
     """

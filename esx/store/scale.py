@@ -5,6 +5,9 @@ from __future__ import annotations
 from bisect import bisect_left
 from typing import TYPE_CHECKING
 
+from esx.store.careful import as_bytes, fetchrow
+from esx.store.family import below
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -14,29 +17,27 @@ if TYPE_CHECKING:
 
 _DIGITS = 8
 """How many characters behind what two neighbouring bounds share decide where a name lies between them."""
+AFTER_PREFIX = "\U0010ffff" * 16
+"""Appended to a prefix it comes after every id that has it, on a scale; PostgreSQL is given `Layout.last` for that."""
 _LOW, _HIGH = 0x2D, 0x7B
 """What ids are mostly made of lies between ``-`` and ``z``."""
 
 
 class NameScale:
-    """Maps ids to fractions of the list of all ids, and back. `bounds` part it evenly; `names` is how many there are.
+    """Maps ids to fractions of the list of all ids, and back; `bounds` part it evenly.
 
-    Both are estimates: from the last ANALYZE, and weighted by how many events a stream has. `events` is how many
-    events the bounds stand for: all but those of the streams that PostgreSQL has noted as `frequent`.
+    That is from the last ANALYZE, and weighted by how many events a stream has: good for a scrollbar, and for no more.
     """
 
-    def __init__(self, bounds: Sequence[str], names: float, *, events: float = 0, frequent: Sequence[str] = ()) -> None:
+    def __init__(self, bounds: Sequence[str]) -> None:
         self._bounds = bounds
-        self._events = events
-        self._frequent = frequent
         # Compared as the index compares them: by bytes.
-        self._keys = [bound.encode() for bound in bounds]
-        self.names = names
+        self._keys = [as_bytes(bound) for bound in bounds]
 
     def rank(self, name: str) -> float:
         """Return the fraction, 0 to 1, of ids that come before `name`."""
         keys = self._keys
-        at = bisect_left(keys, name.encode("utf-8", "surrogatepass"))
+        at = bisect_left(keys, as_bytes(name))
         if at == 0:
             return 0.0
         if at == len(keys):
@@ -55,27 +56,6 @@ class NameScale:
         shared = _shared(low, high)
         bottom, top = _number(low[shared:]), _number(high[shared:])
         return low[:shared] + _text(bottom + (top - bottom) * (place - at))
-
-    def count(self, low: str, high: str) -> int:
-        """Return about how many ids there are from `low` up to `high`."""
-        return round((self.rank(high) - self.rank(low)) * self.names)
-
-    def drawn(self, low: str, high: str, limit: int) -> list[str]:
-        """Return up to `limit` ids from `low` up to `high`, drawn by chance, the likelier the more events they have."""
-        keys = self._keys
-        first, end = (bisect_left(keys, name.encode("utf-8", "surrogatepass")) for name in (low, high))
-        every = max(-(-(end - first) // limit), 1)
-        return list(self._bounds[first:end:every])
-
-    def count_by(self, low: str, high: str, lengths: Sequence[int]) -> int:
-        """Return about how many ids there are from `low` up to `high`, told how many events those `drawn` have.
-
-        An event of a stream of n events stands for the n-th part of a stream, which is why frequent ids weigh no more
-        than others here (the estimator of Horvitz and Thompson).
-        """
-        events = (self.rank(high) - self.rank(low)) * self._events
-        streams = events * sum(1 / length for length in lengths) / len(lengths)
-        return round(streams) + sum(low.encode() <= name.encode() < high.encode() for name in self._frequent)
 
 
 def _shared(low: str, high: str) -> int:
@@ -111,15 +91,16 @@ async def name_scale(connection: asyncpg.Connection, layout: Layout) -> NameScal
     """Return the scale of the table's stream ids; None where ids do not sort by bytes, or nothing was analysed yet."""
     if not layout.byte_order:
         return None
-    row = await connection.fetchrow(
-        "SELECT s.histogram_bounds::text::text[], "
-        "CASE WHEN s.n_distinct < 0 THEN -s.n_distinct * c.reltuples ELSE s.n_distinct END, "
-        "c.reltuples * greatest(1 - (SELECT coalesce(sum(f), 0) FROM unnest(s.most_common_freqs) f), 0), "
-        "coalesce(s.most_common_vals::text::text[], '{}') "
+    row = await fetchrow(
+        connection,
+        f"WITH RECURSIVE {below(f'SELECT {layout.oid}::oid')} SELECT s.histogram_bounds::text::text[] "
         "FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
         "JOIN pg_stats s ON s.schemaname = n.nspname AND s.tablename = c.relname "
-        f"WHERE c.oid = '{layout.table}'::regclass AND s.attname = 'stream_id' AND NOT s.inherited"
+        # Of the whole, where it has parts: PostgreSQL keeps those of a parent alone as well.
+        "CROSS JOIN (SELECT sum(greatest(p.reltuples, 0)) FILTER (WHERE p.relkind = 'r') AS rows, "
+        "count(*) > 1 AS parts FROM below JOIN pg_class p ON p.oid = below.oid) t "
+        f"WHERE c.oid = {layout.oid} AND s.attname = 'stream_id' AND s.inherited = t.parts",
     )
     if row is None or row[0] is None or len(row[0]) < 2:
         return None
-    return NameScale(row[0], float(row[1]), events=float(row[2]), frequent=row[3])
+    return NameScale(row[0])

@@ -1,4 +1,4 @@
-"""Creating the tables, and finding out what an existing table is like."""
+"""Creating the tables of schema.sql."""
 
 from __future__ import annotations
 
@@ -6,31 +6,38 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from esx.store.errors import SchemaMissing
-from esx.store.layout import Layout
+from esx.store.errors import StoreFailed
 
 if TYPE_CHECKING:
     import asyncpg
 
 _INIT_LOCK = 0x65737869  # "esxi": one init at a time in a database
 
-_OBJECTS = """
-    SELECT 'table ' || c.relname AS name,
+_LOCK_TIMEOUT = "5s"
+_TABLES = "events stream_locks consumers projections parked_events feed_fence erased_events esx_schema"
+
+_OBJECTS = f"""
+    SELECT 'class ' || c.oid AS key, CASE c.relkind WHEN 'v' THEN 'view ' ELSE 'table ' END || c.relname AS name,
            string_agg(a.attname || ' ' || format_type(a.atttypid, a.atttypmod), ', ' ORDER BY a.attnum) AS definition
     FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-    WHERE c.oid IN (to_regclass('events'), to_regclass('stream_locks'), to_regclass('projections'))
-    GROUP BY c.relname
+    WHERE c.oid IN (SELECT to_regclass(name) FROM unnest(string_to_array('{_TABLES}', ' ')) name)
+    GROUP BY c.oid
     UNION ALL
-    SELECT 'index ' || indexrelid::regclass::text, pg_get_indexdef(indexrelid)
+    SELECT 'class ' || indexrelid, 'index ' || indexrelid::regclass::text, pg_get_indexdef(indexrelid)
     FROM pg_index
-    WHERE indrelid IN (to_regclass('events'), to_regclass('stream_locks'), to_regclass('projections'))
+    WHERE indrelid IN (SELECT to_regclass(name) FROM unnest(string_to_array('{_TABLES}', ' ')) name)
     UNION ALL
-    SELECT 'trigger ' || tgname, pg_get_triggerdef(oid)
+    SELECT 'trigger ' || tgname, 'trigger ' || tgname, pg_get_triggerdef(oid)
     FROM pg_trigger WHERE tgrelid = to_regclass('events') AND NOT tgisinternal
     UNION ALL
-    SELECT 'function ' || p.oid::regprocedure::text, pg_get_functiondef(p.oid)
+    SELECT 'function ' || p.oid, 'function ' || p.oid::regprocedure::text, pg_get_functiondef(p.oid)
     FROM pg_proc p WHERE p.oid IN (to_regprocedure('esx_ring_doorbell()'), to_regprocedure('esx_lock_stream(text)'))
-    ORDER BY 1
+    ORDER BY 2
+"""
+
+
+_FREE = """
+    SELECT NOT EXISTS (SELECT FROM pg_class WHERE oid = to_regclass('events') AND relkind NOT IN ('r', 'p'))
 """
 
 
@@ -45,78 +52,27 @@ def schema_sql() -> str:
 async def apply_schema(connection: asyncpg.Connection) -> list[str]:
     """Apply schema.sql in one transaction and return what it changed, e.g. ``created table events``.
 
-    An empty list means that everything was there already. Safe to run from several processes at once.
+    An empty list means that everything was there already. Safe to run from several processes at once. A schema that a
+    newer esx made is left as it is; the error of PostgreSQL says so.
     """
     async with connection.transaction():
         await connection.execute("SELECT pg_advisory_xact_lock($1)", _INIT_LOCK)
         # What waits for the table makes everybody else wait behind it.
-        await connection.execute("SET LOCAL lock_timeout = '5s'")
-        before = {row[0]: row[1] for row in await connection.fetch(_OBJECTS)}
+        await connection.execute(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'")
+        if not await connection.fetchval(_FREE):
+            raise StoreFailed(
+                "events is something else than a table there: rename it, or init another schema first in search_path"
+            )
+        before = {row["key"]: row for row in await connection.fetch(_OBJECTS)}
         await connection.execute(schema_sql())
-        after = {row[0]: row[1] for row in await connection.fetch(_OBJECTS)}
-    return [
-        f"{'changed' if name in before else 'created'} {name}"
-        for name, definition in after.items()
-        if before.get(name) != definition
-    ]
-
-
-async def detect_layout(connection: asyncpg.Connection) -> Layout:
-    """Return the layout of the events table.
-
-    Raises SchemaMissing if there is none, or if columns are missing that no event can be read without.
-    """
-    columns = await connection.fetch(
-        """
-        SELECT a.attname, coalesce(co.collname, '') AS collation
-        FROM pg_attribute a LEFT JOIN pg_collation co ON co.oid = a.attcollation
-        WHERE a.attrelid = to_regclass('events') AND a.attnum > 0 AND NOT a.attisdropped
-        """
-    )
-    database = await connection.fetchval("SELECT current_database()")
-    if not columns:
-        raise SchemaMissing(f"database {database} has no table events: run `esx init` to create it")
-    collations = {row["attname"]: row["collation"] for row in columns}
-    needed = ("global_seq", "stream_id", "stream_seq", "event_type", "data", "metadata", "created_at")
-    missing = [name for name in needed if name not in collations]
-    if missing:
-        raise SchemaMissing(
-            f"table events of database {database} has no column {', '.join(missing)}: esx reads tables made by "
-            "schema.sql; `esx init` in a database of its own creates one"
-        )
-    # A unique index that is no constraint judges as well, and is named by its violation in the same way.
-    constraint = await connection.fetchval(
-        """
-        SELECT c.relname FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
-        WHERE i.indrelid = to_regclass('events') AND i.indisunique AND i.indisvalid AND i.indpred IS NULL
-          AND i.indnkeyatts = 2
-          AND ARRAY['stream_id', 'stream_seq'] = ARRAY(
-              SELECT a.attname::text FROM pg_attribute a
-              WHERE a.attrelid = i.indrelid AND a.attnum IN (i.indkey[0], i.indkey[1]) ORDER BY a.attname)
-        ORDER BY i.indexrelid LIMIT 1
-        """
-    )
-    lockable = await connection.fetchval(
-        """
-        SELECT to_regprocedure('esx_lock_stream(text)') IS NOT NULL
-               AND coalesce(has_table_privilege(locks, 'SELECT') AND has_table_privilege(locks, 'INSERT')
-                            AND has_table_privilege(locks, 'UPDATE'), false)
-        FROM (SELECT to_regclass('stream_locks')::oid AS locks) found
-        """
-    )
-    unique_event_id = await connection.fetchval(
-        """
-        SELECT EXISTS (SELECT 1 FROM pg_index i
-                       JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attname = 'event_id'
-                       WHERE i.indrelid = to_regclass('events') AND i.indisunique AND i.indisvalid
-                         AND i.indpred IS NULL AND i.indnatts = 1 AND i.indkey[0] = a.attnum)
-        """
-    )
-    return Layout(
-        event_id="event_id" if "event_id" in collations else None,
-        byte_order=collations["stream_id"] in ("C", "POSIX", "ucs_basic", "C.UTF-8"),
-        unique_constraint=constraint or Layout().unique_constraint,
-        lockable=lockable,
-        unique_event_id=unique_event_id,
-        standby=await connection.fetchval("SELECT pg_is_in_recovery()"),
-    )
+        after = await connection.fetch(_OBJECTS)
+    changes = []
+    for key, name, definition in after:
+        known = before.get(key)
+        if known is None:
+            changes.append(f"created {name}")
+        elif known["name"] != name:
+            changes.append(f"renamed {known['name']} to {name.split()[-1]}")
+        elif known["definition"] != definition and not name.startswith("index "):
+            changes.append(f"changed {name}")
+    return changes

@@ -7,25 +7,30 @@ along the index that orders the list, slice by slice, so that one can see how fa
 
 from __future__ import annotations
 
-import json
-import math
 from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from esx.store.barrier import Filter
+from esx.store.careful import CREATED_AT, fetch, fetchval, readable
+from esx.store.estimating import COUNTED, Estimate, count_events
+from esx.store.explaining import explain
+from esx.store.family import below
 from esx.store.glob import glob_literal, glob_to_regex
 from esx.store.jsonpath import read_path
-from esx.store.locating import place_of_moment
+from esx.store.locating import place_near
 from esx.store.model import Event, EventPreview
+from esx.store.ordering import look_above, look_below
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     import asyncpg
 
+    from esx.store.careful import Fetch, Rows
     from esx.store.jsonpath import JsonPath
     from esx.store.layout import Layout
+    from esx.store.ordering import Doubt
     from esx.store.scope import Scope
 
 Found = TypeVar("Found", Event, EventPreview)
@@ -40,7 +45,7 @@ _SLICE = 0.25
 _MOST_SCANNED = 100_000
 _MOST_TYPES = 20
 _TYPES_LOOKED_AT = 1000
-_BEFORE_ALL, _AFTER_ALL = -1, 2**63 - 1
+_BEFORE_ALL, _AFTER_ALL = -1, 2**63
 
 
 class Pace:
@@ -75,11 +80,13 @@ class Slice(NamedTuple, Generic[Found]):
 
 @dataclass(frozen=True, slots=True)
 class SearchPlan:
-    """How a search will be run, and what it costs. All figures are PostgreSQL's estimates.
+    """How a search will be run, and what it costs.
 
-    `total` events are in the list, between the times given; `reads` of them have to be looked at, at worst, which
-    takes some `seconds`. `index` is the index that leads to the matches. `advice` are statements that make one, each
-    of which would help this search; it is empty where the search is cheap.
+    `size` is how many events are in the list, between the times given, and `total` is that or, where it may be far
+    off, the most that it can be. Some `reads` of them have to be looked at, by PostgreSQL's statistics, which takes
+    some `seconds`. `index` is the index that leads to the matches, and `leads_to` to how many, None if that cannot be
+    told beforehand. `advice` are statements that make one, each of which would help this search; it is empty where the
+    search is cheap. With a `doubt`, events of the times given may lie outside of what is looked at.
     """
 
     scope: Scope
@@ -89,13 +96,21 @@ class SearchPlan:
     until: datetime | None
     first: int
     end: int
+    size: Estimate
     total: int
     reads: int
     seconds: float
     index: str | None
+    leads_to: Estimate | None
     advice: tuple[str, ...]
     types: tuple[str, ...] | None
     by_path: bool
+    doubt: Doubt | None
+
+    @property
+    def most(self) -> Estimate | None:
+        """How many events have to be looked at, at worst; None if that cannot be told beforehand."""
+        return self.leads_to if self.index else self.size
 
     @property
     def large(self) -> bool:
@@ -119,10 +134,14 @@ class SearchPlan:
     @property
     def cost(self) -> str:
         """What it costs, in words that follow "this"."""
-        some = f"up to {self.reads:,} of " if self.reads < self.total else ""
-        by = f" by index {self.index}" if self.index else ""
+        events = f"{self.size.text if self.size.known else f'up to {self.total:,}'} events"
+        if self.index:
+            some = "those" if self.leads_to is None else f"the {self.leads_to.text}"
+            events = f"{some} of {events} that index {self.index} leads to"
+        elif self.reads < self.total:
+            events = f"up to {events.removeprefix('up to ')}, until enough are found"
         cold = ", longer if they are not in memory" if self.large else ""
-        return f"looks at {some}~{self.total:,} events{by}: {self.time}{cold}"
+        return f"looks at {events}: {self.time}{cold}"
 
 
 async def plan_search(
@@ -143,25 +162,21 @@ async def plan_search(
     literal = None if where.event_type is None else glob_literal(where.event_type)
     regex = None if where.event_type is None else glob_to_regex(where.event_type)
     path = None if where.where is None else await read_path(connection, where.where)
-    first = _BEFORE_ALL + 1
-    end = _AFTER_ALL
-    if since is not None:
-        place = await place_of_moment(connection, layout, scope, since)
-        first = place.end if place.first is None else min(place.first, place.end)
-    if until is not None:
-        end = (await place_of_moment(connection, layout, scope, until)).end
-
+    span = await _span(connection, layout, scope, since, until)
+    first, end = span.first, span.end
     names = Filter(stream=where.stream, event_type=where.event_type)
-    total = await _count(connection, layout, scope, first, end)
+    size = await count_events(connection, layout, scope, first, end)
+    total = size.count if size.known else size.high or size.count
     share = await _share(connection, layout, names)
     candidates = max(round(total * share), 1) if total else 0
 
     plan = SearchPlan(
-        scope=scope, where=where, path=path, since=since, until=until, first=first, end=end, total=total,
-        reads=0, seconds=0.0, index=None, advice=(), types=None, by_path=False,
+        scope=scope, where=where, path=path, since=since, until=until, first=first, end=end, size=size, total=total,
+        reads=0, seconds=0.0, index=None, leads_to=None, advice=(), types=None, by_path=False, doubt=span.doubt,
     )  # fmt: skip
     if not where:
-        return plan
+        # What is between the times is given; what is out of order lies behind much that is not.
+        return _priced(plan, total, _RATE) if span.wide else plan
     rate = _RATE if path is None else _PATH_RATE
     enough = total if wanted is None else wanted
 
@@ -173,8 +188,11 @@ async def plan_search(
     if index_name is not None:
         types = (literal,) if literal is not None else await _types(connection, layout, scope, regex or "")
         if types is not None and len(types) * candidates <= max(total, 1):
-            reads = min(candidates, enough) if path is None and where.stream is None else candidates
-            return _priced(plan, reads, rate, index=index_name, types=types)
+            leads_to = await _count_types(connection, layout, plan, types)
+            reads = max(candidates, leads_to.low) if leads_to.high is None else leads_to.count
+            if path is None and where.stream is None:
+                reads = min(reads, enough)
+            return replace(_priced(plan, reads, rate, index=index_name, types=types), leads_to=leads_to)
     reads = total if path is not None else min(total, round(enough / max(share, 1e-9)))
     plan = _priced(plan, reads, rate)
     if not plan.large:
@@ -184,13 +202,14 @@ async def plan_search(
 
 async def common_types(connection: asyncpg.Connection, layout: Layout) -> list[str]:
     """Return the most common event types, most common first, as the last ANALYZE found them; none before it."""
-    types: list[str] | None = await connection.fetchval(
+    types: list[str] | None = await fetchval(
+        connection,
         f"""
         SELECT s.most_common_vals::text::text[]
         FROM pg_stats s JOIN pg_class c ON c.relname = s.tablename
         JOIN pg_namespace n ON n.oid = c.relnamespace AND n.nspname = s.schemaname
-        WHERE c.oid = '{layout.table}'::regclass AND s.attname = 'event_type'
-        """
+        WHERE c.oid = {layout.base_oid} AND s.attname = 'event_type' ORDER BY s.inherited DESC LIMIT 1
+        """,
     )
     return types or []
 
@@ -211,10 +230,15 @@ async def read_slice(
     sql, arguments = slice_sql(layout, plan, backwards=backwards, previews=shape is EventPreview)
     low = max(plan.first - 1, _BEFORE_ALL if after is None else after)
     high = min(plan.end, _AFTER_ALL if before is None else before)
-    # With a plan of its own for these very values: one for any value could not use a partial index.
-    async with connection.transaction(readonly=True):
-        await connection.execute("SET LOCAL plan_cache_mode = force_custom_plan")
-        rows = await connection.fetch(sql, low, high, scan, limit, *arguments)
+
+    async def run(fetch: Fetch) -> Rows:
+        # With a plan of its own for these very values: one for any value could not use a partial index.
+        async with connection.transaction(readonly=True):
+            await connection.execute("SET LOCAL plan_cache_mode = force_custom_plan")
+            return await fetch(sql, low, high - 1, scan, limit, *arguments)
+
+    moment = 2 + EventPreview._fields.index("created_at") if shape is EventPreview else CREATED_AT
+    rows = await readable(connection, run, moment=moment)
     looked_at, last = rows[0][0], rows[0][1]
     events = [shape._make(row[2:]) for row in rows if row[2] is not None]
     at_end = looked_at < scan and len(events) < limit
@@ -222,13 +246,13 @@ async def read_slice(
 
 
 def slice_sql(layout: Layout, plan: SearchPlan, *, backwards: bool, previews: bool = False) -> tuple[str, list[Any]]:
-    """Return the query for a slice, and its arguments after $1 after, $2 before, $3 scan and $4 limit."""
+    """Return the query for a slice, and its arguments after $1 after, $2 up to, $3 scan and $4 limit."""
     key, table = plan.scope.key, layout.table
     order, reached = ("DESC", ">=") if backwards else ("ASC", "<=")
     last = "min" if backwards else "max"
     given = _Given(4)
     hit = _hit(plan, given)
-    within = [f"e.{key} > $1", f"e.{key} < $2"]
+    within = [f"e.{key} > $1", f"e.{key} <= $2"]
     if plan.scope.stream_id is not None:
         within.append(plan.scope.condition(given.add(plan.scope.stream_id)))
     looked = f"SELECT e.{key} AS number, e.global_seq, {hit} AS hit FROM {table} e"
@@ -286,25 +310,69 @@ def _hit(plan: SearchPlan, given: _Given) -> str:
 # -- estimates and indexes --------------------------------------------------------------------------------------
 
 
-async def _count(connection: asyncpg.Connection, layout: Layout, scope: Scope, first: int, end: int) -> int:
-    """Return about how many events are in the list from `first` on and before `end`."""
-    key = scope.key
-    within = f"FROM {layout.table} e WHERE {scope.condition(1)}"
-    ends = await connection.fetchrow(
-        f"SELECT (SELECT e.{key} {within} ORDER BY e.{key} LIMIT 1), "
-        f"(SELECT e.{key} {within} ORDER BY e.{key} DESC LIMIT 1)",
+class _Span(NamedTuple):
+    """The numbers of the list between which events of the times asked for are.
+
+    `wide` says that events out of order made it wider than where the times are.
+    """
+
+    first: int
+    end: int
+    wide: bool
+    doubt: Doubt | None
+
+
+async def _span(
+    connection: asyncpg.Connection, layout: Layout, scope: Scope, since: datetime | None, until: datetime | None
+) -> _Span:
+    first, end = _BEFORE_ALL + 1, _AFTER_ALL
+    conditions, times = [], []
+    if since is not None:
+        place = await place_near(connection, layout, scope, since)
+        first = place.end if place.first is None else min(place.first, place.end)
+        times.append(since)
+        conditions.append("e.created_at >= {0}::timestamptz")
+    if until is not None:
+        end = max((await place_near(connection, layout, scope, until)).end, first)
+        times.append(until)
+        conditions.append(f"e.created_at < {{{len(times) - 1}}}::timestamptz")
+    condition = " AND ".join(conditions)
+    low, high = first, end
+    doubts = []
+    if since is not None:
+        below = await look_below(connection, layout, scope, first, condition, *times)
+        low = first if below.number is None else below.number
+        doubts.append(below.doubt)
+    if until is not None:
+        above = await look_above(connection, layout, scope, end, condition, *times)
+        high = end if above.number is None else above.number + 1
+        doubts.append(above.doubt)
+    found = [doubt for doubt in doubts if doubt is not None]
+    if any(doubt.broken for doubt in found):
+        # Some are known to be out of order, and more may be: all are looked at.
+        return _Span(_BEFORE_ALL + 1, _AFTER_ALL, True, None)
+    return _Span(low, high, (low, high) != (first, end), next(iter(found), None))
+
+
+async def _count_types(
+    connection: asyncpg.Connection, layout: Layout, plan: SearchPlan, types: tuple[str, ...]
+) -> Estimate:
+    """Return how many events have one of the types, by their index, up to a bound."""
+    key, scope = plan.scope.key, plan.scope
+    counted: int = await connection.fetchval(
+        f"""
+        SELECT count(*) FROM (
+            SELECT FROM unnest($1::text[]) type (name) CROSS JOIN LATERAL (
+                SELECT FROM {layout.table} e WHERE {scope.condition(4)} AND e.event_type = type.name
+                AND e.{key} >= $2 AND e.{key} < $3 ORDER BY e.{key} LIMIT {COUNTED + 1}) of_type
+            LIMIT {COUNTED + 1}) counted
+        """,
+        list(types),
+        plan.first,
+        plan.end,
         *scope.arguments,
     )
-    assert ends is not None
-    if ends[0] is None:
-        return 0
-    low, high = int(ends[0]), int(ends[1])
-    numbers = max(min(high, end - 1) - max(low, first) + 1, 0)
-    if scope.stream_id is not None:
-        # Events of a stream are numbered without holes.
-        return numbers
-    everything = await _explain(connection, f"SELECT FROM {layout.table} e")
-    return min(math.ceil(int(everything["Plan Rows"]) * numbers / (high - low + 1)), numbers)
+    return Estimate.counted(counted) if counted <= COUNTED else Estimate.at_least(counted)
 
 
 async def _share(connection: asyncpg.Connection, layout: Layout, names: Filter) -> float:
@@ -312,8 +380,8 @@ async def _share(connection: asyncpg.Connection, layout: Layout, names: Filter) 
     if not names:
         return 1.0
     conditions, arguments = names.sql(1)
-    everything = await _explain(connection, f"SELECT FROM {layout.table} e")
-    some = await _explain(connection, f"SELECT FROM {layout.table} e WHERE {' AND '.join(conditions)}", *arguments)
+    everything = await explain(connection, f"SELECT FROM {layout.table} e")
+    some = await explain(connection, f"SELECT FROM {layout.table} e WHERE {' AND '.join(conditions)}", *arguments)
     return min(float(some["Plan Rows"]) / max(float(everything["Plan Rows"]), 1.0), 1.0)
 
 
@@ -327,17 +395,18 @@ async def _index_for_path(
     conditions = [
         plan.path.indexable(given.add(plan.path.text)) or "true",
         f"e.{scope.key} >= ${given.add(plan.first)}::bigint",
-        f"e.{scope.key} < ${given.add(plan.end)}::bigint",
+        f"e.{scope.key} <= ${given.add(plan.end - 1)}::bigint",
     ]
     if scope.stream_id is not None:
         conditions.append(scope.condition(given.add(scope.stream_id)))
     query = f"SELECT FROM {layout.table} e WHERE {' AND '.join(conditions)}"
-    page = await _explain(connection, f"{query} ORDER BY e.{scope.key} LIMIT {min(wanted, 1000)}", *given.values)
+    page = await explain(connection, f"{query} ORDER BY e.{scope.key} LIMIT {min(wanted, 1000)}", *given.values)
     name: str | None = await connection.fetchval(
         f"""
+        WITH RECURSIVE {below(f"SELECT {layout.base_oid}::oid")}
         SELECT c.relname::text
         FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am a ON a.oid = c.relam
-        WHERE i.indrelid = '{layout.table}'::regclass AND c.relname::text = ANY ($1::text[])
+        WHERE i.indrelid IN (SELECT oid FROM below) AND c.relname::text = ANY ($1::text[])
           AND (i.indpred IS NOT NULL OR a.amname = 'gin')
         LIMIT 1
         """,
@@ -345,7 +414,7 @@ async def _index_for_path(
     )
     if name is None:
         return None
-    matches = await _explain(connection, query, *given.values)
+    matches = await explain(connection, query, *given.values)
     return name, int(matches["Plan Rows"])
 
 
@@ -360,7 +429,7 @@ async def _type_index(connection: asyncpg.Connection, layout: Layout, scope: Sco
             FROM unnest(i.indkey::int2[]) WITH ORDINALITY part (number, place)
             LEFT JOIN pg_attribute column_ ON column_.attrelid = i.indrelid AND column_.attnum = part.number
         ) parts
-        WHERE i.indrelid = '{layout.table}'::regclass AND i.indisvalid AND i.indpred IS NULL AND a.amname = 'btree'
+        WHERE i.indrelid = {layout.base_oid} AND i.indisvalid AND i.indpred IS NULL AND a.amname = 'btree'
           AND parts.names[1:cardinality($1::text[])] = $1::text[]
         ORDER BY cardinality(parts.names) LIMIT 1
         """,
@@ -372,7 +441,8 @@ async def _type_index(connection: asyncpg.Connection, layout: Layout, scope: Sco
 async def _types(connection: asyncpg.Connection, layout: Layout, scope: Scope, regex: str) -> tuple[str, ...] | None:
     """Return the types that match, by skipping along the index; None if there are too many to go through."""
     within = f"FROM {layout.table} e WHERE {scope.condition(2)}"
-    rows = await connection.fetch(
+    rows = await fetch(
+        connection,
         f"""
         WITH RECURSIVE types (name, n) AS (
             (SELECT e.event_type, 1 {within} ORDER BY e.event_type LIMIT 1)
@@ -407,19 +477,12 @@ def _advised(plan: SearchPlan, layout: Layout, type_index: str | None, candidate
     keys = [*plan.scope.fixed, plan.scope.key]
     if plan.where.event_type is not None and type_index is None and candidates * 10 <= plan.total:
         columns = ", ".join([*plan.scope.fixed, "event_type", plan.scope.key])
-        advice.append(f"CREATE INDEX CONCURRENTLY ON {layout.table} ({columns})")
+        advice.append(f"CREATE INDEX {layout.index_on} ({columns})")
     if plan.path is not None:
-        statement = plan.path.index(layout.table, ", ".join(keys))
+        statement = plan.path.index(layout.index_on, ", ".join(keys))
         if statement is not None:
             advice.append(statement)
     return replace(plan, advice=tuple(advice))
-
-
-async def _explain(connection: asyncpg.Connection, query: str, *arguments: Any) -> dict[str, Any]:
-    """Return PostgreSQL's plan for a query, which is not run."""
-    text = await connection.fetchval(f"EXPLAIN (FORMAT JSON) {query}", *arguments)
-    plan: dict[str, Any] = json.loads(text)[0]["Plan"]
-    return plan
 
 
 def _indexes(plan: dict[str, Any]) -> list[str]:

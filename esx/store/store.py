@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from esx.store import health, pressure, schema
 from esx.store.connection import Connector, open_pool
-from esx.store.errors import SchemaMissing
+from esx.store.errors import SchemaMissing, StoreFailed
 from esx.store.facets.appends import Appends
 from esx.store.facets.bulk import Bulk
 from esx.store.facets.feeds import Feeds
@@ -38,6 +38,7 @@ class EventStore(Appends, Searches, Feeds, Projections, Bulk):
         max_connections: int = 10,
         application_name: str = "esx",
         read_only: bool = False,
+        store: str | None = None,
         statement_timeout: float | None = None,
         timeout: float = 10.0,
         retry_for: float = 10.0,
@@ -48,6 +49,10 @@ class EventStore(Appends, Searches, Feeds, Projections, Bulk):
         Use it as ``async with EventStore.connect(dsn) as store`` or ``store = await EventStore.connect(dsn)``
         with ``await store.close()`` later. At most `max_connections` connections are opened, as needed, and one
         more to listen on once something subscribes. Raises StoreUnavailable within `timeout` seconds.
+
+        Without `store` it is the table events that search_path finds. Else it is the table or view of that name, as SQL
+        writes it: ``tenant2.events``. Only a view that is named so is read, as what its owner has put into it runs
+        then; StoreNotNamed is raised for one that is merely found.
 
         A `read_only` session may not write. A statement that takes longer than `statement_timeout` seconds (0: no
         limit, None: the server's own) ends with QueryTimeout; exports have no such limit.
@@ -69,7 +74,7 @@ class EventStore(Appends, Searches, Feeds, Projections, Bulk):
                 statement_timeout=statement_timeout,
                 notification=notification,
             )
-            return cls(pool, connector, retry_for=retry_for, read_only=read_only)
+            return cls(pool, connector, retry_for=retry_for, read_only=read_only, store=store)
 
         return Connecting(connect())
 
@@ -82,7 +87,15 @@ class EventStore(Appends, Searches, Feeds, Projections, Bulk):
         await self.close()
 
     async def init(self) -> list[str]:
-        """Apply schema.sql and return what it changed; an empty list if everything was there."""
+        """Apply schema.sql and return what it changed; an empty list if everything was there.
+
+        Raises StoreFailed where another table is named as the store: schema.sql makes the table events.
+        """
+        if self._store is not None:
+            raise StoreFailed(
+                "init makes the table events in the first schema of search_path: leave the store's name out, and "
+                "name a schema in the address: ?search_path=..."
+            )
         async with self._writing() as connection:
             changes = await schema.apply_schema(connection)
         self._parts = None
@@ -96,6 +109,14 @@ class EventStore(Appends, Searches, Feeds, Projections, Bulk):
             except SchemaMissing:
                 return False
         return True
+
+    async def warning(self) -> str | None:
+        """Return what the user should know before this store is read, in one line: whose view it is. None for a table.
+
+        Raises SchemaMissing and StoreNotNamed.
+        """
+        layout, _, _ = await self._load()
+        return layout.warning
 
     async def health(self) -> Health:
         """Return the state of the store in figures; costs the same at any size."""
@@ -123,7 +144,9 @@ class EventStore(Appends, Searches, Feeds, Projections, Bulk):
         from esx.store.doctor.diagnosis import diagnose
 
         async with self._connection() as connection:
-            return await diagnose(connection, pooler=self._connector.pooler, full=full, on_progress=on_progress)
+            return await diagnose(
+                connection, store=self._store, pooler=self._connector.pooler, full=full, on_progress=on_progress
+            )
 
 
 class Connecting:

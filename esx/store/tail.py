@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Hashable, Iterator
 
     from esx.store.barrier import Batch, Gap
+    from esx.store.recent import Recent
 
 _KEPT_EVENTS = 10_000
 _KEPT_CHARACTERS = 16_000_000
@@ -31,6 +32,8 @@ class Counts(NamedTuple):
     dead: int
     late: int
     looked: int
+    missed: int
+    erased: int
 
     def since(self, start: Counts, base: Counts) -> Counts:
         """Return `base` moved on by what was counted since `start`."""
@@ -39,6 +42,8 @@ class Counts(NamedTuple):
             base.dead + self.dead - start.dead,
             base.late + self.late - start.late,
             base.looked + self.looked - start.looked,
+            base.missed + self.missed - start.missed,
+            base.erased + self.erased - start.erased,
         )
 
 
@@ -51,6 +56,10 @@ class Source(Protocol):
     @property
     def counts(self) -> Counts:
         """How far it is."""
+
+    @property
+    def recent(self) -> Recent:
+        """What it remembers of what it has passed."""
 
     @property
     def lost(self) -> str | None:
@@ -111,6 +120,11 @@ class Tail:
     def counts(self) -> Counts:
         """How far it is."""
         return self._source.counts
+
+    @property
+    def recent(self) -> Recent:
+        """What it remembers of what it has passed."""
+        return self._source.recent
 
     @property
     def lost(self) -> str | None:
@@ -207,6 +221,11 @@ class Member:
     def gap(self) -> Gap | None:
         """What holds the tail, as far as this member was told all that it read."""
         return self._tail.gap if self.place == self._tail.end else None
+
+    @property
+    def recent(self) -> Recent:
+        """What is remembered of what this member was given."""
+        return self._tail.recent.up_to(self.seen.position)
 
     @property
     def lost(self) -> str | None:

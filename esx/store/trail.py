@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
+from esx.moment import FarTime
 from esx.store.errors import InvalidQuery
 from esx.text import lapse, visible
 
@@ -249,7 +250,7 @@ def what(trail: Trail) -> str:
 def extent(trail: Trail) -> str:
     """Return how many events of how many streams it has, and how long they took."""
     events = [node.event for node in trail.nodes]
-    times = [event.created_at for event in events if event.created_at is not None]
+    times = [at for at in (event.created_at for event in events) if at is not None and not isinstance(at, FarTime)]
     span = f" in {lapse((max(times) - min(times)).total_seconds())}" if len(times) > 1 else ""
     streams = _counted(len({event.stream_id for event in events}), "stream")
     return f"{'the first ' if trail.more else ''}{_counted(len(events), 'event')} of {streams}{span}"
@@ -264,11 +265,15 @@ def remark(node: TrailNode) -> str:
 
 def since(trail: Trail, node: TrailNode) -> str:
     """Return when an event was made, counted from the first of the trail."""
-    begin = next((one.event.created_at for one in trail.nodes if one.event.created_at is not None), None)
-    if begin is None or node.event.created_at is None:
+    times = (one.event.created_at for one in trail.nodes)
+    begin = next((at for at in times if at is not None and not isinstance(at, FarTime)), None)
+    at = node.event.created_at
+    if isinstance(at, FarTime):
+        return at.age
+    if begin is None or at is None:
         return "-"
-    at = lapse((node.event.created_at - begin).total_seconds())
-    return at if at.startswith("-") else f"+{at}"
+    span = lapse((at - begin).total_seconds())
+    return span if span.startswith("-") else f"+{span}"
 
 
 def _counted(count: int, noun: str) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+from esx.store.careful import fetch, fetchrow, fetchval
 from esx.store.errors import InvalidQuery
 from esx.store.trail import Scan, Trail, TrailEvent, make_trail, same
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     OnProgress = Callable[[int, int], None]
     """Is told how many events have been looked at for lack of an index, and how many of them belong to the trail."""
 
+_AT = TrailEvent._fields.index("created_at")
 _PAGE = 1000
 _CHUNK = 20_000
 _LAST_SEQ = 2**63 - 1
@@ -65,10 +67,12 @@ class TrailReader:
     async def of_event(self, global_seq: int) -> Trail | None:
         """Return the trail of the event with that number, None if there is none."""
         values = ", ".join(f"e.metadata ->> {_literal(name)}" for name in self._fields.correlation)
-        rows = await self._connection.fetch(
+        rows = await fetch(
+            self._connection,
             f"SELECT ARRAY[{values}], {_columns(self._layout, self._fields)} FROM {self._layout.table} e "
             "WHERE e.global_seq = $1",
             global_seq,
+            moment=1 + _AT,
         )
         if not rows:
             return None
@@ -103,7 +107,8 @@ class TrailReader:
                 return self._trail(name, text, None, more=more)
         uuid = as_uuid(text)
         if uuid is not None and indexed.event_id and self._layout.event_id:
-            number = await self._connection.fetchval(
+            number = await fetchval(
+                self._connection,
                 f"SELECT e.global_seq FROM {self._layout.table} e WHERE e.{self._layout.event_id} = $1 "
                 "ORDER BY e.global_seq LIMIT 1",
                 uuid,
@@ -125,7 +130,7 @@ class TrailReader:
         query = correlated_sql(self._layout, self._fields, names)
         after = 0
         while True:
-            rows = await self._connection.fetch(query, value, after, _PAGE)
+            rows = await fetch(self._connection, query, value, after, _PAGE, moment=_AT)
             self._take(map(TrailEvent._make, rows))
             if len(rows) < _PAGE:
                 return len(self._found) > self._limit
@@ -136,8 +141,8 @@ class TrailReader:
     async def _name_of(self, value: str, names: Sequence[str]) -> str:
         first = min(self._found)
         columns = ", ".join(f"(e.metadata ->> {_literal(name)})" for name in names)
-        row = await self._connection.fetchrow(
-            f"SELECT {columns} FROM {self._layout.table} e WHERE e.global_seq = $1", first
+        row = await fetchrow(
+            self._connection, f"SELECT {columns} FROM {self._layout.table} e WHERE e.global_seq = $1", first
         )
         return next((name for name, seen in zip(names, row or (), strict=False) if seen == value), names[0])
 
@@ -167,8 +172,11 @@ class TrailReader:
     async def _probe_causes(self, event: TrailEvent) -> None:
         wanted = as_uuid(event.cause or "")
         while wanted is not None and len(self._found) <= self._limit:
-            rows = await self._connection.fetch(
-                f"{self._select} WHERE e.{self._layout.event_id} = $1 ORDER BY e.global_seq LIMIT 1", wanted
+            rows = await fetch(
+                self._connection,
+                f"{self._select} WHERE e.{self._layout.event_id} = $1 ORDER BY e.global_seq LIMIT 1",
+                wanted,
+                moment=_AT,
             )
             fresh = self._take(map(TrailEvent._make, rows))
             wanted = as_uuid(fresh[0].cause or "") if fresh else None
@@ -178,10 +186,12 @@ class TrailReader:
         while ids and len(self._found) <= self._limit:
             fresh: list[TrailEvent] = []
             for name in names:
-                rows = await self._connection.fetch(
+                rows = await fetch(
+                    self._connection,
                     f"{self._select} WHERE (e.metadata ->> {_literal(name)}) = ANY($1) LIMIT $2",
                     ids,
                     self._limit + 1,
+                    moment=_AT,
                 )
                 fresh += self._take(map(TrailEvent._make, rows))
             ids = [one for event in fresh for one in event.ids]
@@ -234,7 +244,8 @@ class TrailReader:
     async def _led_to(self, low: int, high: int, ids: Iterable[str], *, down: bool) -> list[TrailEvent]:
         """Take what `ids` lead to, step by step, within a piece of events, which is read once."""
         own, fields = self._layout.event_id, self._fields
-        rows = await self._connection.fetch(
+        rows = await fetch(
+            self._connection,
             f"SELECT e.global_seq, {f'e.{own}::text' if own else 'NULL'}, {_first_of(fields.identity)}, "
             f"{_first_of(fields.causation)} FROM {self._layout.table} e WHERE e.global_seq BETWEEN $1 AND $2 "
             "ORDER BY e.global_seq",
@@ -254,7 +265,7 @@ class TrailReader:
                 if number not in numbers and number not in self._found:
                     numbers.add(number)
                     waiting += on
-        found = await self._connection.fetch(f"{self._select} WHERE e.global_seq = ANY($1)", list(numbers))
+        found = await fetch(self._connection, f"{self._select} WHERE e.global_seq = ANY($1)", list(numbers), moment=_AT)
         return self._take(map(TrailEvent._make, found))
 
     async def _search(self, text: str, uuid: UUID | None, indexed: Indexed) -> int | None:
@@ -290,7 +301,8 @@ class TrailReader:
         """Return the last number of the next piece of events to look at; None if there are none."""
         size = _CHUNK if self._scan is None else max(min(_CHUNK, self._scan - self._looked), 1)
         side, order, edge = ("<", "DESC", "min") if down else (">", "ASC", "max")
-        row = await self._connection.fetchrow(
+        row = await fetchrow(
+            self._connection,
             f"SELECT {edge}(global_seq), count(*) FROM (SELECT global_seq FROM {self._layout.table} "
             f"WHERE global_seq {side} $1 ORDER BY global_seq {order} LIMIT $2) piece",
             end,
@@ -301,12 +313,14 @@ class TrailReader:
         return None if row[0] is None else int(row[0])
 
     async def _matching(self, low: int, high: int, condition: str, value: Any) -> list[TrailEvent]:
-        rows = await self._connection.fetch(
+        rows = await fetch(
+            self._connection,
             f"{self._select} WHERE e.global_seq BETWEEN $1 AND $2 AND {condition} ORDER BY e.global_seq DESC LIMIT $4",
             low,
             high,
             value,
             self._limit + 1,
+            moment=_AT,
         )
         return list(map(TrailEvent._make, rows))
 
@@ -360,7 +374,7 @@ async def read_indexes(connection: asyncpg.Connection, layout: Layout) -> Indexe
                pg_get_expr(i.indpred, i.indrelid, true) AS predicate, a.attname
         FROM pg_index i LEFT JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0] AND a.attnum > 0
         JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am m ON m.oid = c.relam
-        WHERE i.indrelid = '{layout.table}'::regclass AND i.indisvalid AND m.amname = 'btree'
+        WHERE i.indrelid = {layout.base_oid} AND i.indisvalid AND m.amname = 'btree'
         """
     )
     fields = set()
@@ -400,11 +414,15 @@ def _first_of(names: Sequence[str]) -> str:
 
 def _field_index(layout: Layout, name: str) -> str:
     value = f"metadata ->> {_literal(name)}"
-    return f"CREATE INDEX CONCURRENTLY ON {layout.table} (({value}), global_seq) WHERE ({value}) IS NOT NULL;"
+    return f"CREATE INDEX {layout.index_on} (({value}), global_seq) WHERE ({value}) IS NOT NULL;"
 
 
 def _id_index(layout: Layout) -> str:
-    return f"CREATE UNIQUE INDEX CONCURRENTLY events_event_id_key ON {layout.table} ({layout.event_id or 'event_id'});"
+    column = layout.event_id or "event_id"
+    if layout.kind == "p":  # where a unique one would need the columns that it is partitioned by
+        return f"CREATE INDEX {layout.index_on} ({column});"
+    on = layout.index_on.replace(" ON ", " events_event_id_key ON ", 1)
+    return f"CREATE UNIQUE INDEX {on} ({column});"
 
 
 def _literal(name: str) -> str:

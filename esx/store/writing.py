@@ -6,6 +6,7 @@ One attempt on one connection is `esx.store.append`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import random
 import time
@@ -13,9 +14,18 @@ from typing import TYPE_CHECKING, TypeVar
 
 import asyncpg
 
-from esx.store.append import REFUSALS
-from esx.store.errors import EventIdsReused, InvalidEvent, OutcomeUnknown, StoreClosed, StoreUnavailable, WrongVersion
+from esx.store.errors import (
+    EsxError,
+    InvalidEvent,
+    OutcomeUnknown,
+    QueryGivenUp,
+    QueryTimeout,
+    StoreClosed,
+    StoreUnavailable,
+    WrongVersion,
+)
 from esx.store.model import NO_STREAM
+from esx.store.refusals import REFUSALS
 from esx.text import visible
 
 if TYPE_CHECKING:
@@ -24,10 +34,11 @@ if TYPE_CHECKING:
 
     from esx.store.append import Appender
     from esx.store.connection import Session
-    from esx.store.errors import QueryGivenUp
     from esx.store.layout import Layout
     from esx.store.model import AppendResult, Event, ExpectedVersion, NewEvent, StreamAppend
+    from esx.store.reading import Reader
 
+    Parts = tuple[Layout, Appender, Reader]
     Acquire = Callable[[], AbstractAsyncContextManager[Session]]
 
 T = TypeVar("T")
@@ -37,6 +48,8 @@ _RETRY_LAST = 2.0
 _CONFLICT_FIRST = 0.002
 _CONFLICT_LAST = 0.25
 _RACES = 10
+# How often a write looks again what its table is like.
+_CHANGES = 3
 
 
 def backoff(attempt: int, first: float, last: float) -> float:
@@ -63,27 +76,56 @@ def repeatable_together(layout: Layout, parts: Sequence[StreamAppend]) -> bool:
     )
 
 
-class Patience:
-    """How long a write goes on whose connections are lost: for up to `seconds`, while that is safe."""
+class Trouble:
+    """What a write has met so far, and whether it goes on.
 
-    def __init__(self, seconds: float) -> None:
+    It does for up to `seconds` where connections are lost, and where the table is another than what it relied on, which
+    `learn_again` finds out. An attempt whose connection was lost may have been stored, so any after it must be one that
+    is recognised: `repeatable` says so of a layout. `lost` tells that there was such an attempt.
+    """
+
+    def __init__(
+        self,
+        seconds: float,
+        repeatable: Callable[[Layout], bool],
+        learn_again: Callable[[Parts], Awaitable[Parts | None]],
+    ) -> None:
+        self.lost = False
         self._deadline = time.monotonic() + seconds
+        self._repeatable = repeatable
+        self._learn_again = learn_again
         self._failures = 0
+        self._changes = 0
 
-    async def wait(self, error: StoreUnavailable | QueryGivenUp, *, began: bool, may_repeat: bool) -> None:
-        """Pause before the next attempt; `began` says whether any attempt had a connection.
+    async def outlast(self, error: EsxError, relied_on: Parts | None, *, began: bool) -> None:
+        """Return when the next attempt may be made, after one that failed with `error`.
 
-        That attempt may have committed, so it must be one that is recognised when it is repeated: `may_repeat`. Raises
-        OutcomeUnknown if there can be no other and one had begun, `error` if none ever began.
+        `began` says whether that one had a connection. Raises OutcomeUnknown if there can be no other and one may have
+        been stored, else `error`.
         """
-        pause = backoff(self._failures, _RETRY_FIRST, _RETRY_LAST)
-        hopeless = isinstance(error, StoreClosed) or time.monotonic() + pause > self._deadline
-        if hopeless or (began and not may_repeat):
-            if began:
-                raise OutcomeUnknown(f"{error}; whether the append was stored is not known") from error
-            raise error
-        self._failures += 1
-        await asyncio.sleep(pause)
+        if isinstance(error, StoreUnavailable | QueryGivenUp):
+            self.lost = self.lost or began
+            pause = backoff(self._failures, _RETRY_FIRST, _RETRY_LAST)
+            hopeless = isinstance(error, StoreClosed) or time.monotonic() + pause > self._deadline
+            if hopeless or (self.lost and (relied_on is None or not self._repeatable(relied_on[0]))):
+                raise self._unknown(error) if self.lost else error
+            self._failures += 1
+            await asyncio.sleep(pause)
+            return
+        # PostgreSQL refused it. Perhaps it was made for a table that is another by now: then nothing was stored.
+        now = None
+        if relied_on is not None and self._changes < _CHANGES and not isinstance(error, QueryTimeout):
+            self._changes += 1
+            with contextlib.suppress(EsxError):
+                now = await self._learn_again(relied_on)
+        if now is None or (self.lost and not self._repeatable(now[0])):
+            raise self._unknown(error) if self.lost else error
+
+    @staticmethod
+    def _unknown(error: EsxError) -> OutcomeUnknown:
+        unknown = OutcomeUnknown(f"{error}; whether the append was stored is not known")
+        unknown.__cause__ = error
+        return unknown
 
 
 async def append_to_streams(
@@ -101,10 +143,10 @@ async def append_to_streams(
                 await appender.lock(connection, [part.stream_id for part in parts])
                 return [await appender.append(connection, part.stream_id, part.events, part.expected) for part in parts]
         except (asyncpg.UniqueViolationError, asyncpg.DeadlockDetectedError) as error:
-            if isinstance(error, asyncpg.UniqueViolationError) and not appender.lost_race(error):
+            if isinstance(error, asyncpg.UniqueViolationError) and not await appender.lost_race(connection, error):
                 before: list[NewEvent] = []
                 for part in parts:
-                    reused = await appender.ids_refused(connection, part.stream_id, part.events, before)
+                    reused = await appender.refusals.ids_refused(connection, part.stream_id, part.events, before)
                     if reused is not None:
                         raise _in_part(part, reused) from error
                     before += part.events
@@ -115,17 +157,16 @@ async def append_to_streams(
             await asyncio.sleep(backoff(race, _CONFLICT_FIRST, _CONFLICT_LAST))
         except (InvalidEvent, *REFUSALS) as error:
             # The transaction is over, so now PostgreSQL can be asked what it refuses.
-            for ask in (appender.refusal, appender.refused_by_table):
-                for part in parts:
-                    refused = await ask(connection, part.stream_id, part.events)
-                    if refused is not None:
-                        raise _in_part(part, refused) from error
+            for part in parts:
+                refused = await appender.refusals.why_refused(connection, part.stream_id, part.events)
+                if refused is not None:
+                    raise _in_part(part, refused) from error
             raise
     raise AssertionError("unreachable")
 
 
-def _in_part(part: StreamAppend, error: InvalidEvent | EventIdsReused) -> InvalidEvent | EventIdsReused:
-    if isinstance(error, EventIdsReused):
+def _in_part(part: StreamAppend, error: EsxError) -> EsxError:
+    if not isinstance(error, InvalidEvent):
         return error
     return InvalidEvent(error.index, f"stream {visible(part.stream_id, limit=200)}: {error.reason}")
 

@@ -8,7 +8,7 @@ import gc
 import os
 from datetime import datetime
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, cast
 
 from textual import on
 from textual.app import App, SystemCommand
@@ -20,7 +20,7 @@ from textual.worker import Worker, WorkerState
 from esx.config import BadConfig, Config
 from esx.database import Database
 from esx.fold.reducer import MERGE
-from esx.store.errors import EsxError, StoreUnavailable
+from esx.store.errors import StoreUnavailable
 from esx.store.views import FeedView, TrailView
 from esx.text import visible
 from esx.tui import keymap
@@ -32,21 +32,26 @@ from esx.tui.link import Link, LinkState
 from esx.tui.palette import Actions
 from esx.tui.screens.pane import Pane
 from esx.tui.screens.streams import StreamsPane
+from esx.tui.stage import Stage, from_behind
 from esx.tui.widgets.help import Help, groups_of, is_moving
 from esx.tui.widgets.keyfooter import KeyFooter
 from esx.tui.widgets.notice import Notice
 from esx.tui.widgets.pagedlist import PagedList
 from esx.tui.widgets.statusbar import ScreenTab, StatusBar
-from esx.tui.work import start
+from esx.tui.work import cancel, start
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
 
+    from textual.actions import ActionParseResult
     from textual.app import ComposeResult
     from textual.command import Provider
+    from textual.dom import DOMNode
     from textual.screen import Screen
 
     from esx.fold.reducer import Reducer
+    from esx.store.store import EventStore
+    from esx.store.views import View
     from esx.tui.screens.load import RunLoad
 
 _SCREENS = [
@@ -80,7 +85,7 @@ class Explorer(Keyed, App[None]):
     """Browse an event store, follow it live, load it, and see how it is.
 
     `label` names the database for people, `name` is the one it has in `config`, `embedded` says that it is esx's own;
-    `read_only` and `statement_timeout` are as in `esx.database.Database`. `background` runs while the explorer is open.
+    `read_only`, `statement_timeout` and `store` are as in `esx.database.Database`. `background` runs while it is open.
     `run_load` runs a load test on the database that is shown; without it that screen says so. `reducer` folds streams.
 
     Raises BadConfig if the keymap of `config` names an action that is none, or its theme is unknown.
@@ -123,6 +128,7 @@ class Explorer(Keyed, App[None]):
         name: str | None = None,
         read_only: bool | None = None,
         statement_timeout: float | None = None,
+        store: str | None = None,
         config: Config | None = None,
         background: Callable[[], Awaitable[None]] | None = None,
         run_load: RunLoad | None = None,
@@ -134,13 +140,13 @@ class Explorer(Keyed, App[None]):
         self.config = config or Config()
         """The settings in effect."""
         self._configure()
-        given = Database(dsn, "", label, embedded, name, read_only, statement_timeout)
+        given = Database(dsn, "", label, embedded, name, read_only, statement_timeout, store)
         self._connections = Connections(given, self.config)
         self._connect(self._connections.current)
         self._background = background
         self._run_load = run_load
         self._wanted = "streams-screen"
-        self._leaving = False
+        self._asked_for = ""
         self._under_trail = self._wanted
         self._started_by = os.getppid()
         self._mounting = asyncio.Lock()
@@ -165,6 +171,10 @@ class Explorer(Keyed, App[None]):
         with ContentSwitcher(initial="notice"):
             yield Notice(id="notice")
         yield KeyFooter()
+
+    def get_default_screen(self) -> Stage:
+        """Return what lies below every dialog."""
+        return Stage("notice")
 
     def on_mount(self) -> None:
         """Begin to connect; the first frame does not wait for it."""
@@ -205,9 +215,9 @@ class Explorer(Keyed, App[None]):
         await self._connections.close()
 
     @property
-    def _main(self) -> Screen[object]:
+    def _main(self) -> Stage:
         """What lies below any dialog: the application itself looks at the topmost screen only."""
-        return self.screen_stack[0]
+        return cast("Stage", self.screen_stack[0])
 
     @property
     def _is_up(self) -> bool:
@@ -226,6 +236,7 @@ class Explorer(Keyed, App[None]):
             statement_timeout=self.config.statement_timeout,
         )
         self.follower = Follower(self.link, self._watch)
+        self._followed = False
 
     async def _run_link(self) -> None:
         await self.link.run()
@@ -235,12 +246,17 @@ class Explorer(Keyed, App[None]):
 
     async def action_quit(self) -> None:
         """Leave. What should not be cut off is stopped first, as long as that is not asked for twice."""
-        waits_for = "" if self._leaving else next(filter(None, (p.stop(self.exit) for p in self._main.query(Pane))), "")
-        self._leaving = True
+        self._once_stopped("q", "leaves", self.exit)
+
+    def _once_stopped(self, key: str, does: str, then: Callable[[], object]) -> None:
+        """Do what would cut off what runs once that has been stopped; at once, if it is asked for again."""
+        panes = () if self._asked_for == key else self._main.query(Pane)
+        waits_for = next(filter(None, (pane.stop(then) for pane in panes)), "")
+        self._asked_for = key
         if waits_for:
-            self.notify(f"{waits_for}; q again leaves at once", timeout=60, markup=False)
+            self.notify(f"{waits_for}; {key} again {does} at once", timeout=60, markup=False)
         else:
-            self.exit()
+            then()
 
     def action_connections(self) -> None:
         """Choose another database."""
@@ -249,14 +265,19 @@ class Explorer(Keyed, App[None]):
         picker = ConnectionPicker(self._connections.choices, self._choice, self._state())
         self.push_screen(picker, self._picked)
 
-    async def _picked(self, choice: Choice | None) -> None:
-        """Show the database that was chosen, in place of the one that was shown."""
-        if choice is None or choice is self._choice:
-            return
+    def _picked(self, choice: Choice | None) -> None:
+        if choice is not None and choice is not self._choice:
+            # In a turn of its own: what has been stopped may be part of what then goes.
+            show = partial(self.call_later, self._replace, choice)
+            self._once_stopped("ctrl+o", f"shows {visible(choice.name, limit=60)}", show)
+
+    async def _replace(self, choice: Choice) -> None:
+        """Show another database in place of the one that is shown."""
+        self._asked_for = ""
+        self.link.leave()
         for group in ("link", "follow"):
-            self.workers.cancel_group(self, group)
-        switcher = self._main.query_one(ContentSwitcher)
-        switcher.current = "notice"
+            cancel(self, group)
+        self._main.show(None)
         if self._wanted == _TRAIL:
             self._wanted = self._under_trail
         await self._main.query(Pane).remove()
@@ -293,7 +314,8 @@ class Explorer(Keyed, App[None]):
     @on(PagedList.Moved)
     def _follow(self) -> None:
         """Begin to follow the feed: what is to be seen first comes first."""
-        if self.link.state is LinkState.CONNECTED and not any(worker.group == "follow" for worker in self.workers):
+        if self.link.state is LinkState.CONNECTED and not self._followed:
+            self._followed = True
             start(self, self.follower.run, "follow")
 
     def _leave_with_server(self) -> None:
@@ -313,7 +335,9 @@ class Explorer(Keyed, App[None]):
         link = self.link
         state, colour = link.state.value, "$text-warning"
         if link.state is LinkState.CONNECTED:
-            if not self.follower.started:
+            if self.follower.ended:
+                state, colour = "connected, feed ended", "$text-error"
+            elif not self.follower.started:
                 state, colour = "connected", "$text-success"
             elif self.follower.listening:
                 state, colour = "connected, live", "$text-success"
@@ -352,62 +376,53 @@ class Explorer(Keyed, App[None]):
 
     async def _show_wanted(self) -> None:
         """Show the screen that is wanted, or the notice while there is nothing to show on it."""
-        switcher = self._main.query_one(ContentSwitcher)
         if self.link.store is None:
-            if switcher.current != "notice":
-                switcher.current = "notice"
-            self._main.query_one(Notice).focus()
+            self._main.show(None)
             return
         wanted = self._wanted
-        if switcher.current == wanted:
-            return
-        await self._mount(wanted)
-        switcher.current = wanted
-        pane = switcher.query_one(f"#{wanted}", Pane)
-        pane.entered()
-        target = pane.last_focused
-        if target is None or not target.is_attached:
-            target = pane.query_one(pane.FIRST_FOCUS)
-        target.focus()
+        if self._pane is None or self._pane.id != wanted:
+            await self._mount(wanted)
+            self._main.show(self._main.query_one(f"#{wanted}", Pane))
 
     async def _mount(self, screen_id: str) -> None:
         """Lay a screen out, unless it is there; nothing of it is seen yet."""
-        switcher = self._main.query_one(ContentSwitcher)
         async with self._mounting:
-            if not switcher.query(f"#{screen_id}"):
-                pane = self._make(screen_id)
-                pane.display = False
-                await switcher.mount(pane)
+            if not self._main.query(f"#{screen_id}"):
+                await self._mount_behind(self._make(screen_id))
+
+    async def _mount_behind(self, pane: Pane) -> None:
+        pane.display = False
+        await self._main.query_one(ContentSwitcher).mount(pane)
 
     @on(Pane.TrailWanted)
     async def _open_trail(self, message: Pane.TrailWanted) -> None:
         """Show the trail of an event over the screen one is on; `_close_trail` comes back to it."""
         from esx.tui.screens.trail import TrailPane
 
+        if not message.pane.shown:
+            return
         await self._close_trail()
-        await self._main.query_one(ContentSwitcher).mount(
-            TrailPane(self.link, message.global_seq, fields=self.config.fields, id=_TRAIL)
-        )
+        await self._mount_behind(TrailPane(self.link, message.global_seq, fields=self.config.fields, id=_TRAIL))
         self._under_trail, self._wanted = self._wanted, _TRAIL
         await self._show_wanted()
 
     async def _close_trail(self) -> None:
-        switcher = self._main.query_one(ContentSwitcher)
         if self._wanted == _TRAIL:
             self._wanted = self._under_trail
             await self._show_wanted()
-        await switcher.query(f"#{_TRAIL}").remove()
+        await self._main.query(f"#{_TRAIL}").remove()
 
     async def go_back(self) -> None:
         """Leave the trail for the screen one came from."""
         await self._close_trail()
 
-    async def go_to_event(self, stream_id: str, stream_seq: int) -> None:
+    @on(Pane.EventWanted)
+    async def _go_to_event(self, message: Pane.EventWanted) -> None:
         """Show an event in its stream, on the screen Streams."""
-        await self.action_screen("streams-screen")
-        panes = self._main.query(StreamsPane)
-        if panes:
-            panes.first().go_to(stream_id, stream_seq)
+        if message.pane.shown:
+            await self.action_screen("streams-screen")
+            for pane in self._main.query(StreamsPane):
+                pane.go_to(message.stream_id, message.stream_seq)
 
     def _make(self, screen_id: str) -> Pane:
         # Screens that are not looked at need not be imported.
@@ -432,12 +447,23 @@ class Explorer(Keyed, App[None]):
     @property
     def _pane(self) -> Pane | None:
         """The screen that is shown."""
-        current = self._main.query_one(ContentSwitcher).visible_content
-        return current if isinstance(current, Pane) else None
+        return cast("Pane | None", self._main.scene)
 
-    async def action_copy_as(self) -> None:
+    async def run_action(
+        self,
+        action: str | ActionParseResult,
+        default_namespace: DOMNode | None = None,
+        namespaces: Mapping[str, DOMNode] | None = None,
+    ) -> bool:
+        """Run an action, unless it belongs to a screen that is not shown, as one chosen in the palette may by then."""
+        behind = "" if default_namespace is None else from_behind(default_namespace)
+        if behind:
+            self.notify(f"{behind} is no longer shown: nothing was done", severity="warning")
+            return False
+        return await super().run_action(action, default_namespace, namespaces)
+
+    def action_copy_as(self) -> None:
         """Choose how to copy what is shown."""
-        from esx.tui.copying import command_of
         from esx.tui.widgets.copyas import CopyAs
 
         pane, store = self._pane, self.link.store
@@ -445,25 +471,26 @@ class Explorer(Keyed, App[None]):
         if pane is None or store is None or view is None:
             self.notify("there is nothing here to copy", severity="warning")
             return
-        limit = None if isinstance(view, FeedView | TrailView) else _COPIED_ROWS
-        try:
-            query = await store.sql(view, limit=limit)
-            number = pane.event_at_hand()
-            event = None if number is None else await store.event(number)
-        except EsxError as error:
-            self.link.report(error)
-            return
-        choices = [("esx command", command_of(view, self.link.database, limit)), ("SQL for psql", query)]
-        if event is not None:
-            choices.append((f"event {event.global_seq} as JSON", event.to_json()))
 
-        def chosen(index: int | None) -> None:
-            if index is not None:
-                title, text = choices[index]
+        def chosen(copied: tuple[str, str] | None) -> None:
+            if copied is not None:
+                title, text = copied
                 self.copy_to_clipboard(text)
                 self.notify(f"{title} copied, {size_of(len(text.encode()))}", markup=False)
 
-        self.push_screen(CopyAs(choices), chosen)
+        # At once, and filled when all is read: one that opened later might open over something else.
+        reads = partial(self._ways_to_copy, store, view, pane.event_at_hand())
+        self.push_screen(CopyAs(reads, self.link.report), chosen)
+
+    async def _ways_to_copy(self, store: EventStore, view: View, number: int | None) -> list[tuple[str, str]]:
+        """Return the texts that stand for what is shown, each with its title. Raises EsxError."""
+        from esx.tui.copying import command_of
+
+        limit = None if isinstance(view, FeedView | TrailView) else _COPIED_ROWS
+        query = await store.sql(view, limit=limit)
+        event = None if number is None else await store.event(number)
+        choices = [("esx command", command_of(view, self.link.database, limit)), ("SQL for psql", query)]
+        return choices if event is None else [*choices, (f"event {event.global_seq} as JSON", event.to_json())]
 
     def action_export(self) -> None:
         """Write what is shown to a file."""

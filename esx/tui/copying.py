@@ -40,9 +40,10 @@ def quoted(text: str) -> str:
 def _database(database: Database | None) -> list[str]:
     if database is None:
         return []
+    store = [] if database.store is None else ["--store", database.store]
     if database.name is not None or database.embedded:
-        return ["-d", database.name or "embedded"]
-    return [] if database.dsn is None else ["-d", without_secrets(database.dsn)]
+        return ["-d", database.name or "embedded", *store]
+    return store if database.dsn is None else ["-d", without_secrets(database.dsn), *store]
 
 
 def _arguments(view: View, limit: int | None, database: list[str]) -> Sequence[str]:

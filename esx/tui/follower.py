@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from time import monotonic
 from typing import TYPE_CHECKING
 
 from esx.store.barrier import Filter
-from esx.store.errors import EsxError, StoreUnavailable
+from esx.store.errors import EsxError, NotAllowed, QueryTimeout, SchemaMissing, StoreUnavailable
 from esx.tui.feedlog import HISTORY, FeedLog
 from esx.tui.link import RETRY
 from esx.tui.rows import EventRow
@@ -23,13 +24,14 @@ PAGE = 500
 """Events read at once: few enough not to keep keys and screen waiting."""
 LOOKED_BACK = 5000
 """How far back, in numbers, a filter looks for events that were there already."""
-_BEYOND = 2**62
+_PASSING = (StoreUnavailable, SchemaMissing, NotAllowed, QueryTimeout)
+"""What may be gone at the next attempt. Any other error ends the feed: it would come again, or something be skipped."""
 
 
 class Follower:
     """Puts what the feed delivers into a `FeedLog`, beginning a little before the present.
 
-    `changed` is called when the connection or the way of being notified may have changed.
+    `changed` is called when the connection or the way of being notified may have changed, and when the feed fails.
     """
 
     def __init__(self, link: Link, changed: Callable[[], None] | None = None) -> None:
@@ -42,9 +44,12 @@ class Follower:
         self._changed = changed
         self._feed: Feed | None = None
         self._task: asyncio.Task[None] | None = None
-        self._switching = False
-        self._reported = ""
+        self._hurry = asyncio.Event()
         self._history_to = 0
+        self.failure: str | None = None
+        """Why nothing is counted now, where that is not a lost connection; in one line."""
+        self.ended = False
+        """Whether the feed is over: nothing more is counted until `begin_anew`."""
 
     @property
     def started(self) -> bool:
@@ -95,14 +100,17 @@ class Follower:
         """Follow only what passes a filter, beginning anew; raises InvalidQuery for one that makes no sense."""
         store = self._link.store
         if store is not None and where:
-            trial = await store.feed(after=_BEYOND, where=where)
-            async for _ in trial.to_safe_position():
-                break
+            await store.check_filter(where)
         self.where = where
+        self.begin_anew()
+
+    def begin_anew(self) -> None:
+        """Forget what came, and follow from a little before the present on."""
         self.log.clear()
         self._feed = None
+        self.failure, self.ended = None, False
+        self._hurry.set()
         if self._task is not None:
-            self._switching = True
             self._task.cancel()
 
     async def run(self) -> None:
@@ -112,15 +120,26 @@ class Follower:
             try:
                 await self._task
             except asyncio.CancelledError:
-                if not self._switching:
+                # Not this, but what it waits for, where the feed begins anew.
+                if (this := asyncio.current_task()) is None or this.cancelling():
                     raise
-                self._switching = False
-            except EsxError as error:
-                # What goes on failing is told once.
-                if isinstance(error, StoreUnavailable) or str(error) != self._reported:
-                    self._reported = str(error)
-                    self._link.report(error)
-                await asyncio.sleep(RETRY)
+            except Exception as error:
+                # Whatever it is, the screen says so, and the rest of the explorer goes on.
+                self._fail(error if isinstance(error, EsxError) else EsxError(f"{type(error).__name__}: {error}"))
+                self._hurry.clear()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._hurry.wait(), None if self.ended else RETRY)
+
+    def _fail(self, error: EsxError) -> None:
+        self.ended = not isinstance(error, _PASSING)
+        # What goes on failing is told once.
+        if isinstance(error, StoreUnavailable):
+            self._link.report(error)
+        elif str(error) != self.failure:
+            self.failure = str(error)
+            self._link.report(error, of="Feed")
+        if self._changed is not None:
+            self._changed()
 
     async def _follow(self) -> None:
         store = self._link.store
@@ -138,6 +157,12 @@ class Follower:
             # The feed itself delivers the last events that were there, so that they too come in order, and a gap
             # among them shows as what it is.
             after = latest[-1].global_seq - 1 if latest else 0
+        if self.failure is not None:
+            # Tried by itself, so that nothing says that it is over before it is.
+            trial = await store.feed(after=after, where=self.where, page=1)
+            async for _ in trial.to_safe_position(patience=0):
+                break
+            self.failure = None
         feed = await store.feed(after=after, where=self.where, page=PAGE)
         feed.on_change = self._changed
         self._feed = feed
@@ -150,7 +175,6 @@ class Follower:
             await asyncio.sleep(0)
 
     def _take(self, batch: Batch) -> None:
-        self._reported = ""
         rows = list(map(EventRow.of, batch.events))
         old = sum(row.global_seq <= self._history_to for row in rows)
         now = monotonic()

@@ -31,9 +31,9 @@ class FoundEvents:
         found = f"{window.found:,} found"
         if window.loaded and window.whole:
             return found
-        # An index leads to no more events than may pass.
-        most = self.plan.reads if self.plan.index else self.plan.total
-        looked = f"{found} in {count_of(min(window.looked, most))} of ~{count_of(most)}"
+        most = self.plan.most
+        of = f" of {'' if most.exact else '~'}{count_of(most.count)}" if most is not None and most.known else ""
+        looked = f"{found} in {count_of(window.looked)}{of}"
         if stopped:
             return f"stopped: {looked} · r goes on"
         return f"{looked} · esc stops" if busy else f"{looked} so far"

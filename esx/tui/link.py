@@ -74,13 +74,17 @@ class Link:
         """Where the database is, without a password; empty before the first connection."""
         return "" if self._store is None else self._store.address
 
-    def report(self, error: EsxError) -> None:
-        """Take note that the store did not answer a query."""
+    def report(self, error: EsxError, *, of: str = "") -> None:
+        """Take note that the store did not answer a query; `of` names who asked, where that is not seen."""
         if not isinstance(error, StoreUnavailable | SchemaMissing):
-            self._told(str(error))
+            self._told(f"{of}: {error}" if of else str(error))
         elif self.state is LinkState.CONNECTED:
             self._set(LinkState.LOST, str(error))
             self._trouble.set()
+
+    def leave(self) -> None:
+        """Tell nobody anything any more: what still runs on this database is not what is shown."""
+        self._changed, self._told = (lambda: None), (lambda _message: None)
 
     def retry(self) -> None:
         """Try at once instead of at the next turn."""
@@ -109,6 +113,7 @@ class Link:
                     read_only=database.read_only is not False,
                     statement_timeout=self._statement_timeout if timeout is None else timeout,
                     application_name="esx explorer",
+                    store=database.store,
                 )
             except EsxError as error:
                 self._set(LinkState.UNREACHABLE, str(error))

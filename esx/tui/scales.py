@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 from esx.store.reading import StreamKey
 
 if TYPE_CHECKING:
+    from esx.store.estimating import Estimate
     from esx.store.scale import NameScale
 
 Key = TypeVar("Key")
@@ -55,16 +56,17 @@ class Numbers:
 
 
 class Names:
-    """The scale of streams by name, those from `low` up to `high`, below `above` other rows."""
+    """The scale of the `streams` by name, those from `low` up to `high`, below `above` other rows."""
 
-    exact = False
     steady = False
 
-    def __init__(self, names: NameScale, low: str, high: str, *, above: int) -> None:
+    def __init__(self, names: NameScale, low: str, high: str, *, streams: Estimate, above: int) -> None:
         self._names = names
         self._from, self._to = names.rank(low), names.rank(high)
         self._above = above
-        self.length = names.count(low, high) + above
+        self.streams = streams
+        self.exact = streams.exact
+        self.length = streams.count + above
 
     def before(self, place: int) -> StreamKey:
         """Return a key that about so many streams come before."""

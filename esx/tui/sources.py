@@ -6,7 +6,8 @@ from bisect import bisect_left
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, NamedTuple, Protocol, TypeVar
 
-from esx.store.reading import AFTER_PREFIX, StreamKey
+from esx.store.reading import StreamKey
+from esx.store.scale import AFTER_PREFIX
 from esx.tui.rows import ALL_STREAMS, EventRow, StreamRow
 from esx.tui.scales import Names, Numbers
 
@@ -184,7 +185,8 @@ class StreamsByName(_Streams):
         names = await self._store.name_scale() if match is None and contains is None else None
         if names is None:
             return None
-        return Names(names, prefix, prefix + AFTER_PREFIX, above=1 if self._with_all else 0)
+        streams = await self._store.count_streams(prefix=prefix)
+        return Names(names, prefix, prefix + AFTER_PREFIX, streams=streams, above=1 if self._with_all else 0)
 
 
 class StreamsByActivity(_Streams):

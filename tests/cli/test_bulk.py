@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 import pytest
+import pytest_asyncio
 
 from esx import EventStore, NewEvent
 from esx.cli.export import _target
@@ -19,6 +20,7 @@ from esx.files import new_file
 from tests.cli.support import ESX, Running, environment, esx, ndjson, one_line_error
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
 FILL = """
@@ -33,6 +35,13 @@ async def fill(dsn: str, events: int) -> None:
     connection = await asyncpg.connect(dsn)
     await connection.execute(EMPTY)
     await connection.execute(FILL.replace("$1", str(events)))
+    await connection.close()
+
+
+@pytest_asyncio.fixture
+async def sql18(dsn18: str) -> AsyncIterator[asyncpg.Connection]:
+    connection = await asyncpg.connect(dsn18)
+    yield connection
     await connection.close()
 
 
@@ -56,6 +65,29 @@ async def test_export_and_import_a_whole_store(dsn: str, store: EventStore, tmp_
     assert esx("import", "-", "-d", dsn, stdin=text).stdout == "imported 3 events\n"
     assert esx("export", "-d", dsn).stdout == text
     assert esx("import", str(out), "-d", dsn).stdout == "imported 0 events, 3 were there already\n"
+
+
+async def test_a_faithful_import_gives_back_the_store(
+    dsn18: str, store18: EventStore, sql18: asyncpg.Connection, tmp_path: Path
+) -> None:
+    await store18.append("s", [NewEvent("T", {"n": n}) for n in range(9)])
+    await sql18.execute("DELETE FROM events WHERE global_seq IN (1, 2, 5); UPDATE events SET created_at = 'infinity'")
+    out = tmp_path / "out"
+    assert esx("export", "-o", str(out), "-d", dsn18).returncode == 0
+    await sql18.execute("INSERT INTO events (stream_id, stream_seq, event_type, data) VALUES ('t', 0, 'T', '{}')")
+    await sql18.execute("DELETE FROM events WHERE stream_id = 's'")
+    assert "store is not empty" in one_line_error(esx("import", "--faithful", str(out), "-d", dsn18), 1)
+    assert "--renumber" in one_line_error(esx("import", "--faithful", "--renumber", str(out), "-d", dsn18), 2)
+    await sql18.execute(EMPTY)
+    done = esx("import", "--faithful", str(out), "-d", dsn18)
+    assert done.stdout == ("imported 6 events; global_seq, stream_seq, created_at and event_id are as they were\n")
+    assert esx("export", "-d", dsn18).stdout == out.read_text()
+    assert esx("import", "--faithful", "--json", "-", "-d", dsn18, stdin=out.read_text()).stdout == (
+        '{"stored": 0, "skipped": 6}\n'
+    )
+    far = json.dumps({**json.loads(out.read_text().splitlines()[-1]), "global_seq": 2**63 - 2})
+    error = one_line_error(esx("import", "--keep-global-seq", "-", "-d", dsn18, stdin=far), 1)
+    assert "global_seq 9223372036854775806 is too high to be kept" in error
 
 
 async def test_a_slice(dsn18: str, store18: EventStore) -> None:

@@ -47,7 +47,7 @@ class Proxy:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         upstream_reader, upstream_writer = await asyncio.open_unix_connection(self.target)
-        lost, answered, swallowing = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        lost, swallowing = asyncio.Event(), asyncio.Event()
         self._opened += 1
         number = self._opened
 
@@ -58,7 +58,7 @@ class Proxy:
             while data := await reader.read(65536):
                 if silent():
                     continue
-                moment = self.cut if self.about in data else None
+                moment = self.cut if self.about in data and not lost.is_set() else None
                 if moment == "no reply":
                     self.cut = moment = None
                     self.losses += 1
@@ -70,16 +70,15 @@ class Proxy:
                 if moment != "before the request":
                     upstream_writer.write(data)
                     await upstream_writer.drain()
-                if moment == "before the reply":
-                    await answered.wait()
-                if moment:
+                # A request may come in pieces, and is answered when all of them are there.
+                if moment and moment != "before the reply":
                     return
 
         async def back() -> None:
             while data := await upstream_reader.read(65536):
                 if lost.is_set():
-                    answered.set()
-                elif not silent() and not swallowing.is_set():
+                    return
+                if not silent() and not swallowing.is_set():
                     writer.write(data)
                     await writer.drain()
 

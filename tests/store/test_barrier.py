@@ -34,6 +34,10 @@ class Hooked:
         await self._happen(f"after {kind}")
         return rows
 
+    def __getattr__(self, name: str) -> Any:
+        """Let everything else through: what a barrier asks of a server that is new to it."""
+        return getattr(self._connection, name)
+
     async def _happen(self, moment: str) -> None:
         """Do once what is to be done at a moment."""
         hook = self.hooks.pop(moment, None)

@@ -7,7 +7,8 @@ import pytest
 
 from esx import EventStore
 from esx.store import InvalidQuery
-from esx.store.categories import SHARED, CategorySummary
+from esx.store.categories import CategorySummary
+from esx.store.estimating import Estimate
 
 IDS = [
     "a", "a!-1", "a-1", "a-2", "ab", "b-1-x", "b-2", "-odd", "", "z", "Ünï-1", "plain", "c-",
@@ -29,12 +30,13 @@ async def fill(dsn: str, ids: list[str]) -> None:
 async def test_categories_from_either_end(dsn: str, store: EventStore) -> None:
     await fill(dsn, IDS)
     found = [category async for category in store.categories()]
-    assert {category.category: category.streams for category in found if category.exact} == {
+    assert {category.category: category.streams.count for category in found if category.streams.exact} == {
         "": 2, "a": 3, "a!": 1, "ab": 1, "b": 2, "c": 1, "plain": 1, "z": 1, "Ünï": 1,
     }  # fmt: skip
-    [many] = [category for category in found if not category.exact]
+    [many] = [category for category in found if not category.streams.exact]
     assert many.category == "many"
-    assert many.streams == pytest.approx(500, rel=0.3)
+    assert many.streams.known
+    assert many.streams.count == pytest.approx(500, rel=0.3)
     forwards: list[CategorySummary] = []
     backwards: list[CategorySummary] = []
     for rows, back in ((forwards, False), (backwards, True)):
@@ -47,7 +49,7 @@ async def test_categories_from_either_end(dsn: str, store: EventStore) -> None:
             after = page.next_after
     assert forwards == backwards[::-1]
     # The fewer there are on a page, the further each is counted.
-    assert forwards == [many._replace(streams=500, exact=True) if c is many else c for c in found]
+    assert forwards == [many._replace(streams=Estimate.counted(500)) if c is many else c for c in found]
     for category in forwards:
         assert await store.category(category.place) == category
     assert await store.category("missing-") is None
@@ -67,16 +69,17 @@ async def test_few_categories_are_counted_and_longer_ones_estimated_by_how_long_
         "SELECT 'cart-' || s, 0, 'T', '{}' FROM generate_series(1, 600) s UNION ALL "
         "SELECT 'order-hot', n, 'T', '{}' FROM generate_series(0, 4999) n"
     )
-    found = [category async for category in store18.categories()]
-    assert [category.exact for category in found] == [False, True, False]
-    assert found[1].streams == 600
-    assert all(category.streams == SHARED // 3 + 1 for category in found[::2]), "told without statistics: at least that"
-    await connection.execute("ANALYZE events")
+    for statement in ("SELECT 1", "ANALYZE events"):
+        # With statistics and without.
+        await connection.execute(statement)
+        accounts, carts, orders = [category async for category in store18.categories()]
+        assert carts.streams == Estimate.counted(600)
+        for category, streams in ((accounts, 2500), (orders, 6001)):
+            assert not category.streams.exact
+            assert category.streams.known
+            assert category.streams.low <= streams <= (category.streams.high or 0)
+            assert category.streams.count == pytest.approx(streams, rel=0.3)
     await connection.close()
-    accounts, carts, orders = [category async for category in store18.categories()]
-    assert (carts.streams, carts.exact) == (600, True)
-    assert accounts.streams == pytest.approx(2500, rel=0.4)
-    assert orders.streams == pytest.approx(6001, rel=0.4)
 
 
 async def test_ids_are_searched_a_bounded_number_at_a_time(dsn18: str, store18: EventStore) -> None:

@@ -14,6 +14,7 @@ import pytest
 from esx import EventStore, NewEvent
 from esx.store import Finding, Severity
 from esx.store.doctor import activity, indexes, projections, scan, server, table
+from esx.store.doctor.target import Target
 from esx.store.projection_table import ProjectionStatus
 from esx.store.schema import schema_sql
 from tests.prepared import prepare_append, preparing_server
@@ -274,25 +275,29 @@ BROKEN = {
     ),
     "function missing": ("DROP FUNCTION esx_lock_stream(text)", "functions", WARNING, "esx init"),
     "table missing": ("DROP TABLE stream_locks", "tables", WARNING, "esx init"),
-    "projections without id": (
-        "ALTER TABLE projections DROP COLUMN id; INSERT INTO projections (name) VALUES ('a'), ('b')", "projections",
-        WARNING, "ALTER TABLE projections ADD COLUMN id INT NOT NULL GENERATED ALWAYS AS IDENTITY;",
+    "consumers without id": (
+        "ALTER TABLE consumers DROP COLUMN id CASCADE; INSERT INTO consumers (name) VALUES ('a'), ('b')", "projections",
+        WARNING, "ALTER TABLE consumers ADD COLUMN id INT NOT NULL GENERATED ALWAYS AS IDENTITY;", "esx init",
     ),
-    "projections without much": (
-        "ALTER TABLE projections DROP COLUMN updated_at, DROP COLUMN paused, DROP COLUMN last_error; "
-        "INSERT INTO projections (name) VALUES ('a')", "projections", WARNING,
-        "ALTER TABLE projections ADD COLUMN paused BOOLEAN NOT NULL DEFAULT false, ADD COLUMN last_error TEXT, "
-        "ADD COLUMN updated_at TIMESTAMPTZ NOT NULL DEFAULT now();",
+    "consumers without much": (
+        "DROP VIEW projections; ALTER TABLE consumers DROP COLUMN updated_at, DROP COLUMN paused, "
+        "DROP COLUMN last_error, DROP COLUMN kind, DROP COLUMN history; INSERT INTO consumers (name) VALUES ('a')",
+        "projections", WARNING,
+        "ALTER TABLE consumers ADD COLUMN paused BOOLEAN NOT NULL DEFAULT false, ADD COLUMN last_error TEXT, "
+        "ADD COLUMN updated_at TIMESTAMPTZ NOT NULL DEFAULT now(), ADD COLUMN kind TEXT NOT NULL DEFAULT 'projection' "
+        "CHECK (kind IN ('projection', 'relay')), ADD COLUMN history JSONB;", "esx init",
     ),
-    "projections without position": (
-        "ALTER TABLE projections DROP COLUMN position; CREATE VIEW projections_old AS SELECT 1", "projections", WARNING,
-        "ALTER TABLE projections RENAME TO projections_old2;", "esx init",
+    "consumers without position": (
+        "ALTER TABLE consumers DROP COLUMN position CASCADE; CREATE VIEW consumers_old AS SELECT 1", "projections",
+        WARNING, "ALTER TABLE consumers RENAME TO consumers_old2;", "esx init",
     ),
-    "projections of another kind": (
-        "ALTER TABLE projections DROP CONSTRAINT projections_position_check; "
-        "ALTER TABLE projections ALTER position DROP DEFAULT, ALTER position TYPE text", "projections", WARNING,
-        "ALTER TABLE projections RENAME TO projections_old;", "esx init",
+    "consumers of another kind": (
+        "DROP VIEW projections; ALTER TABLE consumers DROP CONSTRAINT consumers_position_check; "
+        "ALTER TABLE consumers ALTER position DROP DEFAULT, ALTER position TYPE text; "
+        "CREATE VIEW projections AS SELECT * FROM consumers", "projections", WARNING,
+        "DROP VIEW projections;", "ALTER TABLE consumers RENAME TO consumers_old;", "esx init",
     ),
+    "no view of projections": ("DROP VIEW projections", "projections", WARNING, "esx init"),
     "another trigger notifies by a function of that name": (
         "CREATE SCHEMA theirs; "
         + _NOTIFIER.replace("shout()", "theirs.esx_ring_doorbell()"), "other-triggers", INFO,
@@ -440,8 +445,9 @@ async def test_an_invalid_index(dsn: str, sql: asyncpg.Connection) -> None:
     for finding in left:
         await run(dsn, finding)
     assert (await one(dsn, "invalid-index")).severity is OK
-    building = [replace(index, valid=False, building=True) for index in await indexes.read_indexes(sql)]
-    assert {finding.severity for finding in indexes.invalid(building[:1])} == {INFO}
+    known = await indexes.read_indexes(sql, Target())
+    building = replace(known, found=[replace(known.found[0], valid=False, building=True)])
+    assert {finding.severity for finding in indexes.invalid(building)} == {INFO}
 
 
 async def test_a_large_collated_table_is_a_warning(monkeypatch: pytest.MonkeyPatch, dsn18: str) -> None:
@@ -884,7 +890,7 @@ async def test_a_page_is_read_by_the_index(dsn: str, store: EventStore, sql: asy
     await sql.execute("ANALYZE events")
     async with sql.transaction():
         await sql.execute(scan._BY_INDEX)
-        plan = await sql.fetchval(f"EXPLAIN (FORMAT JSON) {scan.PAGE_SQL}", "a", 5, 100, True)
+        plan = await sql.fetchval(f"EXPLAIN (FORMAT JSON) {scan.page_sql('events')}", "a", 5, 100, True)
     assert "events_stream_id_stream_seq_key" in plan
     assert "Sort" not in plan.replace("Sorted", "")
     assert "Seq Scan" not in plan
@@ -950,4 +956,6 @@ def test_schema_sql_is_understood() -> None:
     assert len(expected().functions) == schema_sql().count("CREATE OR REPLACE FUNCTION")
     assert len(expected().tables) == schema_sql().count("CREATE TABLE")
     assert schema_sql().count("CREATE OR REPLACE TRIGGER") == 1
-    assert list(projections.expected()) == ["name", "id", "position", "paused", "last_error", "updated_at"]
+    assert [*projections.expected()] == [
+        *("name", "id", "position", "paused", "last_error", "updated_at", "kind", "history")
+    ]

@@ -52,13 +52,17 @@ async def test_the_first_event_at_a_time_or_number(
             numbered = [(row[0] if stream is None else place, *row) for place, row in enumerate(listed)]
             since = [key for key, _, _, created in numbered if created >= moment]
             before = [key for key, _, _, created in numbered if created < moment]
-            assert await store18.locate(Position(moment=moment), stream=stream) == min(since, default=None)
+            assert (await store18.locate(Position(moment=moment), stream=stream)).first == min(since, default=None)
             place = await place_of_moment(connection, Layout(), Scope(stream), moment)
             assert all(key < place.end for key in before)
             from_number = [key for key, _, _, _ in numbered if key >= number]
-            assert await store18.locate(Position(number=number), stream=stream) == min(from_number, default=None)
+            assert (await store18.locate(Position(number=number), stream=stream)).first == min(
+                from_number, default=None
+            )
             from_global = [key for key, seq, _, _ in numbered if seq >= number]
-            assert await store18.locate(Position(global_seq=number), stream=stream) == min(from_global, default=None)
+            assert (await store18.locate(Position(global_seq=number), stream=stream)).first == min(
+                from_global, default=None
+            )
     finally:
         await connection.close()
 
@@ -74,9 +78,9 @@ async def test_it_takes_as_many_probes_as_the_store_has_doublings(dsn18: str, st
             START,
         )
         await connection.execute("ANALYZE events")
-        found = await store18.locate(Position(moment=START + timedelta(seconds=7000.5)))
+        found = (await store18.locate(Position(moment=START + timedelta(seconds=7000.5)))).first
         assert found == 700_100
-        assert await store18.locate(Position(moment=START + timedelta(seconds=7000.5)), stream="s") == 7001
+        assert (await store18.locate(Position(moment=START + timedelta(seconds=7000.5)), stream="s")).first == 7001
         async with connection.transaction():
             await connection.execute("SET LOCAL track_functions = 'none'")
             before = await connection.fetchval("SELECT pg_stat_get_xact_tuples_fetched('events'::regclass)")

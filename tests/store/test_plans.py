@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 
 from esx.store.categories import SHARED, CategoryReader
+from esx.store.estimating import COUNTED, COUNTED_STREAMS, DRAWS, count_events, count_streams
 from esx.store.layout import Layout
 from esx.store.reading import Reader, StoredId
+from esx.store.scope import Scope
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -92,16 +94,21 @@ async def reads(reader: Reader, categories: CategoryReader, c: Any) -> AsyncIter
                 # To find the next id, and both ends of each stream found.
                 yield "streams_by_name", scan + 2 * PAGE + 2
         for place in (None, "s-"):
-            found = await categories.page(c, after=place, limit=3, backwards=back, scale=None)
+            found = await categories.page(c, after=place, limit=3, backwards=back)
             assert len(found.categories) <= 3
-            yield "categories.page", SHARED + 3 * 4
+            # To count, and to draw events and look at the first of their streams.
+            yield "categories.page", SHARED + 3 * 4 + DRAWS * 12
     for before in (None, 90_000):
         for match in (None, "*7"):
             await reader.streams_by_recent(c, before=before, prefix="", match=match, limit=PAGE, scan=SCAN)
             # For each event, whether a later one of its stream is there; where the scan ended; where the streams begin.
             yield "streams_by_recent", 3 * SCAN + PAGE
-    await categories.one(c, "s-", scale=None)
-    yield "categories.one", SHARED + 4
+    await categories.one(c, "s-")
+    yield "categories.one", SHARED + 4 + DRAWS * 12
+    assert not (await count_events(c, Layout(), Scope())).exact
+    yield "count_events", COUNTED + DRAWS + 2
+    assert not (await count_streams(c, Layout())).exact
+    yield "count_streams", COUNTED_STREAMS + DRAWS * 12 + 2
     await reader.previous(c, "hot", 20_000, "none such", SCAN)
     yield "previous", SCAN
     await reader.event(c, 70_000)

@@ -255,7 +255,7 @@ async def test_kill_9_between_handling_and_checkpoint(
     await sql.execute(
         "CREATE FUNCTION hold() RETURNS trigger LANGUAGE plpgsql AS "
         "$$ BEGIN IF NEW.position >= 6 THEN PERFORM pg_advisory_xact_lock(1); END IF; RETURN NEW; END $$;"
-        "CREATE TRIGGER hold BEFORE UPDATE ON projections FOR EACH ROW EXECUTE FUNCTION hold();"
+        "CREATE TRIGGER hold BEFORE UPDATE ON consumers FOR EACH ROW EXECUTE FUNCTION hold();"
         "SELECT pg_advisory_lock(1)"
     )
     await fill(store, 10)
@@ -843,12 +843,12 @@ async def test_arguments_that_make_no_sense_are_refused(store18: EventStore) -> 
 
 
 async def test_a_store_made_before_projections_says_what_to_do(store: EventStore, sql: asyncpg.Connection) -> None:
-    await sql.execute("DROP TABLE projections")
+    await sql.execute("DROP TABLE consumers CASCADE")
     with pytest.raises(SchemaMissing, match="esx init"):
         await store.project("p", note)
     with pytest.raises(SchemaMissing, match="esx init"):
         await store.projections()
-    assert "created table projections" in await store.init()
+    assert {"created table consumers", "created view projections"} <= set(await store.init())
     assert await store.projections() == []
 
 
@@ -871,9 +871,9 @@ async def test_an_idle_projection_writes_nothing(store: EventStore, read: asyncp
     await fill(store, 1)
     async with running(store.project("p", note)) as task:
         await at(store, 1, task)
-        before = await read.fetchrow("SELECT xmin::text, updated_at FROM projections")
+        before = await read.fetchrow("SELECT xmin::text, updated_at FROM consumers")
         await _looks(read, task)
-        assert await read.fetchrow("SELECT xmin::text, updated_at FROM projections") == before
+        assert await read.fetchrow("SELECT xmin::text, updated_at FROM consumers") == before
 
 
 async def test_a_held_transaction_shows_as_lag_and_names_the_writer(

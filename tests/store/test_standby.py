@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -18,12 +19,15 @@ from esx import EventStore, NewEvent, StoreFailed
 from esx.embedded import EmbeddedServer
 from esx.embedded.account import account_for
 from esx.embedded.programs import run
+from esx.store.history import Kind, compare, history_at, read_server
+from esx.store.layout import Layout
 from tests.store.proxy import proxied
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
     from contextlib import AbstractAsyncContextManager
 
+    from esx import Event
     from esx.store.feed import Feed
     from tests.conftest import Servers
 
@@ -170,6 +174,64 @@ async def test_a_writer_with_the_lower_number_and_the_higher_id_is_waited_for(
             seen += [event.stream_id for event in (await anext(batches)).events]
         assert seen == ["slow", "quick"]
         assert await streams(end, 1) == ["slow"]
+
+
+async def test_a_promoted_standby_is_the_same_history_only_if_it_holds_all(
+    dsn: str, store: EventStore, sql: asyncpg.Connection, standby: EmbeddedServer
+) -> None:
+    """It holds number 20 and lacks 15: WAL has them in the order of their commits."""
+    name = await sql.fetchval("SELECT current_database()")
+    insert = "INSERT INTO events (stream_id, stream_seq, event_type, data) VALUES ($1, 0, 'T', '{}')"
+    there = await asyncpg.connect(standby.dsn_for(name))
+    async with asyncio.timeout(_DEADLINE):
+        await store.append("s", [NewEvent("T") for _ in range(14)])
+        held = await history_at(sql, Layout(), 14)
+        late = sql.transaction()
+        await late.start()
+        await sql.execute(insert, "late")
+        await store.append("t", [NewEvent("T") for _ in range(5)])
+        while await there.fetchval("SELECT coalesce(max(global_seq), 0) FROM events") < 20:
+            await asyncio.sleep(0.01)
+        # From here on the standby hears nothing any more, and then the writer commits.
+        await there.execute("ALTER SYSTEM SET primary_conninfo = ''")
+        await there.execute("SELECT pg_reload_conf()")
+        while await there.fetchval("SELECT count(*) FROM pg_stat_wal_receiver"):
+            await asyncio.sleep(0.01)
+        await late.commit()
+        read = await history_at(sql, Layout(), 20)
+        assert (read.count, read.server.timeline) == (20, 1)
+        assert await read_server(there) == read.server
+        # As long as it is a standby, the rest may still come.
+        lagging = await compare(there, Layout(), read)
+        assert lagging is not None
+        assert (lagging.kind, lagging.missing) == (Kind.BEHIND, (15,))
+        await there.fetchval("SELECT pg_promote()")
+        assert await read_server(there) == read.server._replace(timeline=2)
+        assert await compare(there, Layout(), held) is None
+        lost = await compare(there, Layout(), read)
+        assert lost is not None
+        assert (lost.kind, lost.head >= 20, lost.missing) == (Kind.CHANGED, True, (15,))
+        assert lost.reason == (
+            "event 15 is there no more, and this server was promoted since then (timeline 2, 1 before)"
+        )
+        # Where it is not among the last few, the count tells.
+        few = await compare(there, Layout(), replace(read, marks=read.marks[-3:]))
+        assert few is not None
+        assert (few.kind, few.missing) == (Kind.CHANGED, ())
+        assert few.reason.startswith("1 of the 20 events between 1 and 20 are gone, and this server was promoted")
+    # The checkpoint of a projection is in the WAL itself, so what was promoted fits.
+    handled: list[int] = []
+
+    async def handle(_connection: asyncpg.Connection, event: Event) -> None:
+        handled.append(event.global_seq)
+
+    async with EventStore.connect(standby.dsn_for(name)) as promoted:
+        projecting = asyncio.create_task(promoted.project("p", handle))
+        while len(handled) < 19:
+            await asyncio.sleep(0.01)
+        projecting.cancel()
+    assert 15 not in handled
+    await there.close()
 
 
 @contextlib.asynccontextmanager

@@ -74,7 +74,6 @@ def fixed() -> Iterator[Clock]:
             server_version="18.4",
             connections=6,
             max_connections=100,
-            estimated_events=measured.last,
             table_bytes=3_100_000,
             index_bytes=1_100_000,
         )

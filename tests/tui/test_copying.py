@@ -127,7 +127,7 @@ def test_a_copied_command_names_the_database_without_its_password() -> None:
 
 async def copied(app: Explorer, pilot: Pilot[None], *down: str) -> str:
     await pilot.press("x")
-    await until(pilot, lambda: isinstance(app.screen, CopyAs))
+    await until(pilot, lambda: isinstance(app.screen, CopyAs) and "esx command" in text_of(app))
     await pilot.press(*down, "enter")
     await until(pilot, lambda: not isinstance(app.screen, CopyAs))
     return app.clipboard

@@ -74,5 +74,5 @@ async def test_a_user_with_few_rights_sees_what_it_may(dsn18: str, store18: Even
         await until(pilot, lambda: "s-001" in text_of(app), "for the streams")
         await pilot.press("4")
         await until(pilot, lambda: "6 or above" in text_of(app), "for the head")
-        await until(pilot, lambda: "permission denied for table projections" in text_of(app))
+        await until(pilot, lambda: "permission denied for view projections" in text_of(app))
         assert not app._notifications, "said in its place, not over everything, and not again and again"

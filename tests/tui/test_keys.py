@@ -133,7 +133,7 @@ async def test_dialogs_are_moved_in_by_letters_too(dsn18: str, store18: EventSto
     async with explorer(dsn18, config=config) as (app, pilot):
         await until(pilot, lambda: browse(app).detail.event is not None)
         await pilot.press(key)
-        await until(pilot, lambda: isinstance(app.focused, OptionList))
+        await until(pilot, lambda: app.screen.query_one(OptionList).highlighted is not None)
         options = app.screen.query_one(OptionList)
         first = options.highlighted
         await pilot.press("j")

@@ -145,7 +145,7 @@ async def test_the_feed_is_paused_and_held(dsn18: str, looks: Looks, clock: pict
             await store.append("next", [NewEvent("T")])
             await until(pilot, lambda: app.follower.gap is not None)
             clock.now += 1
-            await until(pilot, lambda: "held at 61" in text_of(app) and "20 new" in text_of(app))
+            await until(pilot, lambda: "waiting for 61" in text_of(app) and "20 new" in text_of(app))
             await looks(app, pilot, "feed-held")
         finally:
             await billing.close()

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from esx.store.doctor.finding import About, duration, identifier, literal, shown
+from esx.store.family import above, below
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     import asyncpg
 
     from esx.store.doctor.finding import Finding
+    from esx.store.doctor.target import Target
 
 _WRITER_WARNING = 10.0  # seconds
 _WRITER_ERROR = 300.0
@@ -59,27 +61,42 @@ class Activity:
     queue: float = 0.0
     oldest: Session | None = None
     user: str = ""
+    table: str = "events"
 
 
 _SESSION = """
     l.pid, x.gid, extract(epoch FROM clock_timestamp() - coalesce(a.xact_start, x.prepared))::float8 AS age,
     a.state, a.application_name, coalesce(a.usename, x.owner)::text
 """
-# A prepared transaction keeps the virtualtransaction of the session that prepared it until the server restarts, so
-# what tells its gid is the lock on its own transaction id.
-_LOCKS = f"""
-    SELECT l.mode, {_SESSION}
-    FROM pg_locks l
-    LEFT JOIN pg_stat_activity a ON a.pid = l.pid
-    LEFT JOIN (pg_locks t JOIN pg_prepared_xacts x ON x.transaction = t.transactionid)
-           ON l.pid IS NULL AND t.pid IS NULL AND t.locktype = 'transactionid'
-              AND t.virtualtransaction = l.virtualtransaction
-    WHERE l.locktype = 'relation' AND l.relation = to_regclass('events')
-      AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-      AND l.mode IN ('RowExclusiveLock', 'AccessExclusiveLock', 'ExclusiveLock', 'ShareRowExclusiveLock', 'ShareLock')
-      AND l.granted AND (l.pid IS NOT NULL OR x.gid IS NOT NULL)
-    ORDER BY coalesce(a.xact_start, x.prepared)
-"""
+
+
+def _locks(target: Target) -> str:
+    """Return the query for who has a lock that counts: writers of the whole family, and who locks the table.
+
+    A prepared transaction keeps the virtualtransaction of the session that prepared it until the server restarts, so
+    what tells its gid is the lock on its own transaction id.
+    """
+    start = f"SELECT {target.oid}::oid"
+    return f"""
+        WITH RECURSIVE {above(start)}, {below(start)}
+        SELECT l.writes, {_SESSION}
+        FROM (SELECT l.pid, l.virtualtransaction, bool_and(l.mode = 'RowExclusiveLock') AS writes
+              FROM pg_locks l
+              WHERE l.locktype = 'relation' AND l.granted
+                AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+                AND (l.mode = 'RowExclusiveLock' AND l.relation IN (SELECT oid FROM above)
+                     OR l.mode IN ('RowExclusiveLock', 'AccessExclusiveLock', 'ExclusiveLock',
+                                   'ShareRowExclusiveLock', 'ShareLock') AND l.relation IN (SELECT oid FROM below))
+              GROUP BY l.pid, l.virtualtransaction, l.mode = 'RowExclusiveLock') l
+        LEFT JOIN pg_stat_activity a ON a.pid = l.pid
+        LEFT JOIN (pg_locks t JOIN pg_prepared_xacts x ON x.transaction = t.transactionid)
+               ON l.pid IS NULL AND t.pid IS NULL AND t.locktype = 'transactionid'
+                  AND t.virtualtransaction = l.virtualtransaction
+        WHERE l.pid IS NOT NULL OR x.gid IS NOT NULL
+        ORDER BY coalesce(a.xact_start, x.prepared)
+    """
+
+
 _OPEN = """
     SELECT a.pid, NULL, extract(epoch FROM clock_timestamp() - a.xact_start)::float8, a.state, a.application_name,
            a.usename::text
@@ -93,26 +110,27 @@ _OPEN = """
 """
 
 
-async def read_activity(connection: asyncpg.Connection) -> Activity:
+async def read_activity(connection: asyncpg.Connection, target: Target) -> Activity:
     """Read locks and sessions. Nothing here waits for a lock on the table."""
-    locks = await connection.fetch(_LOCKS)
+    locks = await connection.fetch(_locks(target))
     row = await connection.fetchrow(
         "SELECT CASE WHEN pg_is_in_recovery() THEN 0 ELSE pg_notification_queue_usage() END, current_user::text"
     )
     assert row is not None
     queue, user = row
     open_now = [Session._make(row) for row in await connection.fetch(_OPEN)]
-    writers = [Session._make(row[1:]) for row in locks if row[0] == "RowExclusiveLock"]
+    writers = [Session._make(row[1:]) for row in locks if row[0]]
     known = {(session.pid, session.gid) for session in writers}
     return Activity(
         writers=writers,
-        lockers=[Session._make(row[1:]) for row in locks if row[0] != "RowExclusiveLock"],
+        lockers=[Session._make(row[1:]) for row in locks if not row[0]],
         long=[
             session for session in open_now if (session.age or 0) >= _LONG and (session.pid, session.gid) not in known
         ],
         queue=queue,
         oldest=open_now[0] if open_now else None,
         user=user,
+        table=target.table,
     )
 
 
@@ -122,11 +140,11 @@ def writers(activity: Activity) -> Iterator[Finding]:
     slow = [writer for writer in activity.writers if writer.age is not None and writer.age >= _WRITER_WARNING]
     for writer in slow:
         make = found.error if (writer.age or 0) >= _WRITER_ERROR else found.warning
-        yield make(f"{writer} has written to events and holds the feed until it ends", writer.end())
+        yield make(f"{writer} has written to {shown(activity.table)} and holds the feed until it ends", writer.end())
     hidden = [writer for writer in activity.writers if writer.age is None and writer.pid is not None]
     if hidden:
-        yield found.info(
-            f"{len(hidden)} open writers of events are not shown to this user, nor since when",
+        yield found.unknown(
+            f"{len(hidden)} open writers of {shown(activity.table)} are not shown to this user, nor since when",
             f"GRANT pg_read_all_stats TO {identifier(activity.user)};",
         )
     if not slow and not hidden:
@@ -139,9 +157,9 @@ def lockers(activity: Activity) -> Iterator[Finding]:
     slow = [locker for locker in activity.lockers if locker.age is None or locker.age >= _WRITER_WARNING]
     for locker in slow:
         make = found.error if (locker.age or 0) >= _WRITER_ERROR else found.warning
-        yield make(f"{locker} has locked table events: appends wait until it ends", locker.end())
+        yield make(f"{locker} has locked table {shown(activity.table)}: appends wait until it ends", locker.end())
     if not slow:
-        yield found.ok("nobody keeps table events locked")
+        yield found.ok(f"nobody keeps table {shown(activity.table)} locked")
 
 
 def transactions(activity: Activity) -> Iterator[Finding]:

@@ -40,13 +40,15 @@ class Finding:
 
     `check` names the check and never changes; `message` is one line with the facts measured. `remedy` is what to
     run, in this order: SQL statements, which end with a semicolon and each want a transaction of their own, or
-    commands. It is empty where nothing is wrong, and where nothing that can be run would help.
+    commands. It is empty where nothing is wrong, and where nothing that can be run would help. `made` is False where
+    the check could not be made.
     """
 
     check: str
     severity: Severity
     message: str
     remedy: tuple[str, ...] = ()
+    made: bool = True
 
     def to_json(self) -> str:
         """Return the finding as one line of JSON."""
@@ -74,6 +76,10 @@ class About:
     def info(self, message: str, *remedy: str) -> Finding:
         """Worth knowing, but nothing is wrong."""
         return Finding(self.check, Severity.INFO, message, remedy)
+
+    def unknown(self, message: str, *remedy: str) -> Finding:
+        """Nothing is known: the check could not be made, and the remedy says what it takes."""
+        return Finding(self.check, Severity.INFO, message, remedy, made=False)
 
     def warning(self, message: str, *remedy: str) -> Finding:
         """Works, but slower, later or less safely than it should."""

@@ -11,7 +11,8 @@ import asyncpg
 
 from esx.store.doctor.finding import About, duration, literal, shown
 from esx.store.driver import first_line
-from esx.store.layout import Layout
+from esx.store.history import Kind
+from esx.store.relation import detect_layout
 from esx.store.schema import schema_sql
 
 if TYPE_CHECKING:
@@ -19,13 +20,16 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from esx.store.doctor.finding import Finding
+    from esx.store.history import Difference
     from esx.store.projection_table import ProjectionStatus
 
 _STUCK = 60.0  # seconds
-_TABLE = re.compile(r"^CREATE TABLE IF NOT EXISTS projections \((.*?)^\);", re.MULTILINE | re.DOTALL)
+_TABLE = re.compile(r"^CREATE TABLE IF NOT EXISTS consumers \((.*?)^\);", re.MULTILINE | re.DOTALL)
 _COLUMN = re.compile(r"^\s+(\w+)\s+(.+?),?$", re.MULTILINE)
 # Without these a row says nothing: whose position it is, or which.
 _NEVER_ADDED = ("name", "position")
+# A table of version 1 of the schema does without; that it is old is said by the check of tables.
+_SINCE_2 = ("kind", "history")
 _NOT_OURS = "it was not made by schema.sql"
 _UNLIKE = (asyncpg.UndefinedFunctionError, asyncpg.DatatypeMismatchError, asyncpg.CannotCoerceError)
 
@@ -38,6 +42,7 @@ class Projections:
     now: datetime | None = None
     problem: str | None = None
     remedy: tuple[str, ...] = ()
+    keeps_history: bool = True
 
 
 @cache
@@ -54,38 +59,49 @@ async def read_projections(connection: asyncpg.Connection) -> Projections:
 
     columns = await connection.fetch(
         """
-        SELECT attname FROM pg_attribute
-        WHERE attrelid = to_regclass('projections') AND attnum > 0 AND NOT attisdropped
+        SELECT attname, attrelid::regclass::text,
+               (SELECT relkind::text FROM pg_class WHERE oid = to_regclass('projections'))
+        FROM pg_attribute
+        WHERE attrelid = coalesce(to_regclass('consumers'), to_regclass('projections'))
+          AND attnum > 0 AND NOT attisdropped
         """
     )
     if not columns:
         return Projections()
-    missing = [name for name in expected() if name not in {row[0] for row in columns}]
+    table, kind = columns[0][1:]
+    newer = table != "projections"
+    wanted = [name for name in expected() if newer or name not in _SINCE_2]
+    missing = [name for name in wanted if name not in {row[0] for row in columns}]
     if missing:
-        problem = f"table projections has no column {', '.join(missing)}"
+        problem = f"table {shown(table)} has no column {', '.join(missing)}"
         if any(name in _NEVER_ADDED for name in missing):
-            return Projections(problem=f"{problem}: {_NOT_OURS}", remedy=await _make_another(connection))
+            return Projections(problem=f"{problem}: {_NOT_OURS}", remedy=await _make_another(connection, table, kind))
         added = ", ".join(f"ADD COLUMN {name} {expected()[name]}" for name in missing)
-        return Projections(problem=problem, remedy=(f"ALTER TABLE projections {added};",))
+        return Projections(problem=problem, remedy=(f"ALTER TABLE {table} {added};", *(("esx init",) if newer else ())))
     # Asked for first: once a query has failed, the transaction answers no more.
-    away = await _make_another(connection)
+    away = await _make_another(connection, table, kind)
+    if kind is None:
+        return Projections(problem="there is no view projections, by which esx reads its table", remedy=("esx init",))
     try:
-        statuses = await read_status(connection, Layout())
+        statuses = await read_status(connection, await detect_layout(connection))
     except _UNLIKE as error:
-        return Projections(problem=f"table projections: {shown(first_line(error))}: {_NOT_OURS}", remedy=away)
-    return Projections(tuple(statuses), await connection.fetchval("SELECT clock_timestamp()"))
+        return Projections(problem=f"table {shown(table)}: {shown(first_line(error))}: {_NOT_OURS}", remedy=away)
+    now = await connection.fetchval("SELECT clock_timestamp()")
+    return Projections(tuple(statuses), now, keeps_history=newer)
 
 
-async def _make_another(connection: asyncpg.Connection) -> tuple[str, ...]:
-    """Return what renames the table to a name that is free, and makes a new one."""
+async def _make_another(connection: asyncpg.Connection, table: str, kind: str | None) -> tuple[str, ...]:
+    """Return what renames the table to a name that is free, and makes a new one; `kind` is that of projections."""
     free = await connection.fetchval(
         """
-        SELECT name FROM (SELECT n, 'projections_old' || coalesce(n::text, '') AS name
+        SELECT name FROM (SELECT n, $1 || '_old' || coalesce(n::text, '') AS name
                           FROM unnest(NULL::int || ARRAY(SELECT generate_series(2, 99))) n) names
         WHERE to_regclass(name) IS NULL ORDER BY n NULLS FIRST LIMIT 1
-        """
+        """,
+        table,
     )
-    return (f"ALTER TABLE projections RENAME TO {free};", "esx init")
+    view = ("DROP VIEW projections;",) if kind == "v" else ()
+    return (*view, f"ALTER TABLE {table} RENAME TO {free};", "esx init")
 
 
 def progress(projections: Projections) -> Iterator[Finding]:
@@ -95,7 +111,7 @@ def progress(projections: Projections) -> Iterator[Finding]:
         yield found.warning(projections.problem, *projections.remedy)
         return
     for status in projections.statuses:
-        finding = _judge(found, status, projections.now)
+        finding = _judge(found, status, projections)
         if finding is not None:
             yield finding
     if not projections.statuses:
@@ -105,14 +121,10 @@ def progress(projections: Projections) -> Iterator[Finding]:
         yield found.ok(f"{len(projections.statuses)} looked at; furthest behind is {_lag(furthest)}")
 
 
-def _judge(found: About, status: ProjectionStatus, now: datetime | None) -> Finding | None:
-    name = literal(status.name)
-    if status.position > status.head:
-        return found.error(
-            f"projection {shown(status.name)} is at {status.position}, beyond the head {status.head}: it would miss "
-            "the events up to there (was the database restored without it?)",
-            f"UPDATE projections SET position = {status.head} WHERE name = {name};",
-        )
+def _judge(found: About, status: ProjectionStatus, projections: Projections) -> Finding | None:
+    name, now = literal(status.name), projections.now
+    if status.difference is not None:
+        return _another(found, status, status.difference, keeps_history=projections.keeps_history)
     if status.last_error is not None:
         return found.error(
             f"projection {shown(status.name)} failed at the event after {status.position}: {shown(status.last_error)}",
@@ -137,6 +149,25 @@ def _judge(found: About, status: ProjectionStatus, now: datetime | None) -> Find
             f"SELECT pg_terminate_backend({status.owner.pid});",
         )
     return found.warning(f"projection {_lag(status)}, {since}: nobody runs it; start its program")
+
+
+def _another(found: About, status: ProjectionStatus, difference: Difference, *, keeps_history: bool) -> Finding:
+    """Say how the store differs from what a projection has read; the remedy rebuilds, the other ways are named."""
+    message = f"projection {shown(status.name)} is at {status.position}, the head at {status.head}: {difference}"
+    if difference.kind is Kind.BEHIND:
+        return found.info(message)
+    if status.beyond:
+        skips = f"SKIPS events 1 to {status.head}" if status.head else "skips nothing"
+        other = f"store.reset_projection({status.name!r}, to={status.head}) {skips}"
+    elif difference.kind is Kind.CHANGED:
+        other = f"store.accept_history({status.name!r}) SKIPS what is there now up to {status.position}"
+    else:
+        other = f"store.accept_history({status.name!r}) goes on, and KEEPS what was made of them"
+    return found.error(
+        f"{message}; {other}",
+        "/* REBUILDS: empty its read model in the same transaction */ UPDATE projections SET position = 0, "
+        f"{'history = NULL, ' if keeps_history else ''}last_error = NULL WHERE name = {literal(status.name)};",
+    )
 
 
 def _lag(status: ProjectionStatus) -> str:

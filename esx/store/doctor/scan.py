@@ -12,14 +12,16 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from esx.store.doctor.finding import About, quoted, shown
-from esx.store.doctor.topic import THOROUGH, limited
+from esx.store.doctor.topic import THOROUGH, limited_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     import asyncpg
 
+    from esx.store.careful import Fetch
     from esx.store.doctor.finding import Finding
+    from esx.store.doctor.target import Target
 
     OnProgress = Callable[[str], None]
 
@@ -46,9 +48,9 @@ _TALLIES = ",\n".join(
     for name, (_, example) in _FAULTS.items()
 )
 _JUDGED = ", ".join(f"{test} AS {name}" for name, (test, _) in _FAULTS.items())
-PAGE_SQL = f"""
+_PAGE_SQL = f"""
     WITH page AS (
-        SELECT stream_id, stream_seq, global_seq, event_type, created_at FROM events
+        SELECT stream_id, stream_seq, global_seq, event_type, created_at FROM {{table}}
         WHERE (stream_id, stream_seq) >= ($1::text, $2::bigint) ORDER BY stream_id, stream_seq LIMIT $3
     ), seen AS (
         SELECT page.*, lag(stream_seq) OVER stream AS previous_seq, lag(global_seq) OVER stream AS previous_global,
@@ -68,7 +70,7 @@ _SORTED_SQL = f"""
         SELECT stream_id, stream_seq, global_seq, event_type, created_at,
                lag(stream_seq) OVER stream AS previous_seq, lag(global_seq) OVER stream AS previous_global,
                (row_number() OVER (ORDER BY stream_id, stream_seq, global_seq) - 1) / $1::int AS page
-        FROM events WINDOW stream AS (PARTITION BY stream_id ORDER BY stream_seq, global_seq)
+        FROM {{table}} WINDOW stream AS (PARTITION BY stream_id ORDER BY stream_seq, global_seq)
     ), judged AS (
         SELECT *, {_JUDGED} FROM seen
     )
@@ -79,14 +81,19 @@ _BY_INDEX = "SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off; 
 
 _LIST_NEIGHBOURS = (
     "SELECT * FROM (SELECT stream_id, stream_seq, global_seq, lag(stream_seq) OVER stream AS previous_seq, "
-    "lag(global_seq) OVER stream AS previous_global_seq FROM events "
-    "WINDOW stream AS (PARTITION BY stream_id ORDER BY stream_seq, global_seq)) e WHERE {};"
+    "lag(global_seq) OVER stream AS previous_global_seq FROM {table} "
+    "WINDOW stream AS (PARTITION BY stream_id ORDER BY stream_seq, global_seq)) e WHERE {condition};"
 )
 _MEND_TIME = (
-    "UPDATE events e SET created_at = coalesce((SELECT b.created_at FROM events b WHERE b.global_seq < e.global_seq "
+    "UPDATE {table} e SET created_at = coalesce((SELECT b.created_at FROM {table} b WHERE b.global_seq < e.global_seq "
     "AND b.created_at BETWEEN '0001-01-02' AND clock_timestamp() ORDER BY b.global_seq DESC LIMIT 1), now()) "
-    "WHERE {};"
+    "WHERE {condition};"
 )
+
+
+def page_sql(table: str) -> str:
+    """Return the query for a page: $1 and $2 are the last event before, or where to begin, $3 how many to look at."""
+    return _PAGE_SQL.format(table=table)
 
 
 @dataclass(slots=True)
@@ -108,8 +115,9 @@ class Tally:
 
 @dataclass(slots=True)
 class Scan:
-    """What the events are like, all of them."""
+    """What the events of the table are like, all of them."""
 
+    table: str = "events"
     events: int = 0
     streams: int = 0
     faults: dict[str, Tally] = field(default_factory=lambda: {name: Tally() for name in _FAULTS})
@@ -122,43 +130,42 @@ class Scan:
             tally.add(faulty, examples)
 
 
-async def scan_streams(connection: asyncpg.Connection, estimated: int, on_progress: OnProgress | None) -> Scan:
-    """Look at every event once, in the order of streams. Needs the unique index."""
-    scan = Scan()
+async def scan_streams(
+    connection: asyncpg.Connection, target: Target, total: str, on_progress: OnProgress | None
+) -> Scan:
+    """Look at every event once, in the order of streams. Needs the unique index. `total` is said of how many."""
+    scan = Scan(target.table)
     start = _FIRST
     resumed = False
 
-    async def page(connection: asyncpg.Connection) -> asyncpg.Record:
+    async def page(fetch: Fetch) -> Any:
         await connection.execute(_BY_INDEX)
-        row = await connection.fetchrow(PAGE_SQL, *start, PAGE + resumed, resumed)
-        assert row is not None
-        return row
+        return (await fetch(page_sql(target.table), *start, PAGE + resumed, resumed))[0]
 
     while True:
-        count, streams, stream_id, stream_seq, *tallies = await limited(connection, page, THOROUGH)
+        count, streams, stream_id, stream_seq, *tallies = await limited_names(connection, page, THOROUGH)
         scan.add(count, streams, tallies)
         if on_progress is not None:
-            total = f" of about {estimated:,}" if estimated > scan.events else ""
             on_progress(f"{scan.events:,}{total} events looked at")
         if count < PAGE:
             return scan
         start, resumed = (stream_id, stream_seq), True
 
 
-async def scan_by_sorting(connection: asyncpg.Connection) -> Scan:
+async def scan_by_sorting(connection: asyncpg.Connection, fetch: Fetch, target: Target) -> Scan:
     """Look at every event once, where no index gives their order or a place may be taken twice."""
-    scan = Scan()
+    scan = Scan(target.table)
     await connection.execute(_BY_SORTING)
-    async for count, streams, *tallies in connection.cursor(_SORTED_SQL, PAGE):
+    for count, streams, *tallies in await fetch(_SORTED_SQL.format(table=target.table), PAGE):
         scan.add(count, streams, tallies)
     return scan
 
 
-async def scan_keys(connection: asyncpg.Connection) -> list[Finding]:
+async def scan_keys(fetch: Fetch, target: Target) -> list[Finding]:
     """Look for places in a stream that are taken twice, where no constraint rules that out."""
     found = About("stream-seq-twice")
-    rows = await connection.fetch(
-        f"SELECT left(stream_id, 60) || '@' || stream_seq FROM events GROUP BY stream_id, stream_seq "
+    rows = await fetch(
+        f"SELECT left(stream_id, 60) || '@' || stream_seq FROM {target.table} GROUP BY stream_id, stream_seq "
         f"HAVING count(*) > 1 LIMIT {_EXAMPLES}"
     )
     if not rows:
@@ -166,17 +173,17 @@ async def scan_keys(connection: asyncpg.Connection) -> list[Finding]:
     return [
         found.error(
             f"some places in a stream are taken by several events, e.g. {quoted(row[0] for row in rows)}",
-            "SELECT stream_id, stream_seq, array_agg(global_seq) FROM events "
+            f"SELECT stream_id, stream_seq, array_agg(global_seq) FROM {target.table} "
             "GROUP BY stream_id, stream_seq HAVING count(*) > 1;",
         )
     ]
 
 
-async def scan_numbers(connection: asyncpg.Connection) -> list[Finding]:
+async def scan_numbers(connection: asyncpg.Connection, target: Target) -> list[Finding]:
     """Look for numbers that several events have, where no index rules that out."""
     found = About("global-seq-twice")
     rows = await connection.fetch(
-        f"SELECT global_seq::text FROM events GROUP BY global_seq HAVING count(*) > 1 LIMIT {_EXAMPLES}"
+        f"SELECT global_seq::text FROM {target.table} GROUP BY global_seq HAVING count(*) > 1 LIMIT {_EXAMPLES}"
     )
     if not rows:
         return [found.ok("no global_seq is taken twice")]
@@ -184,19 +191,19 @@ async def scan_numbers(connection: asyncpg.Connection) -> list[Finding]:
         found.error(
             f"some numbers are taken by several events, of which a feed may miss all but one, e.g. "
             f"{quoted(row[0] for row in rows)}",
-            "SELECT global_seq, array_agg(stream_id || '@' || stream_seq) FROM events "
+            f"SELECT global_seq, array_agg(stream_id || '@' || stream_seq) FROM {target.table} "
             "GROUP BY global_seq HAVING count(*) > 1;",
         )
     ]
 
 
-async def scan_event_ids(connection: asyncpg.Connection) -> list[Finding]:
+async def scan_event_ids(connection: asyncpg.Connection, target: Target) -> list[Finding]:
     """Look for event ids that are stored twice. What does not fit into work_mem is kept on disk."""
     found = About("event-id-twice")
     row = await connection.fetchrow(
         f"""
         WITH twice AS MATERIALIZED (
-            SELECT event_id, count(*) AS events FROM events GROUP BY event_id HAVING count(*) > 1
+            SELECT event_id, count(*) AS events FROM {target.table} GROUP BY event_id HAVING count(*) > 1
         )
         SELECT count(*), coalesce(sum(events), 0), ARRAY(SELECT event_id::text FROM twice LIMIT {_EXAMPLES}) FROM twice
         """
@@ -208,7 +215,7 @@ async def scan_event_ids(connection: asyncpg.Connection) -> list[Finding]:
         found.warning(
             f"{row[0]:,} event ids are stored several times, with {row[1]:,} events in all, e.g. {quoted(row[2])}: "
             "the same append twice?",
-            "SELECT event_id, array_agg(global_seq ORDER BY global_seq) FROM events "
+            f"SELECT event_id, array_agg(global_seq ORDER BY global_seq) FROM {target.table} "
             "GROUP BY event_id HAVING count(*) > 1;",
         )
     ]
@@ -221,17 +228,17 @@ def numbering(scan: Scan) -> Iterator[Finding]:
     if holes.count:
         yield found.error(
             f"{holes.count:,} holes in the numbers of streams, where events were deleted or lost: {holes}",
-            _LIST_NEIGHBOURS.format("stream_seq > previous_seq + 1"),
+            _LIST_NEIGHBOURS.format(table=scan.table, condition="stream_seq > previous_seq + 1"),
         )
     if negative.count:
         yield found.error(
             f"{negative.count:,} events have a negative stream_seq, which stands for no event: {negative}",
-            "SELECT stream_id, stream_seq, global_seq FROM events WHERE stream_seq < 0;",
+            f"SELECT stream_id, stream_seq, global_seq FROM {scan.table} WHERE stream_seq < 0;",
         )
     if late.count:
         yield found.warning(
             f"{late.count:,} streams do not start at 0, their first events were deleted or never were: {late}",
-            _LIST_NEIGHBOURS.format("previous_seq IS NULL AND stream_seq > 0"),
+            _LIST_NEIGHBOURS.format(table=scan.table, condition="previous_seq IS NULL AND stream_seq > 0"),
         )
     if not holes.count and not negative.count and not late.count:
         yield found.ok(f"{scan.events:,} events of {scan.streams:,} streams are numbered without a hole")
@@ -244,7 +251,7 @@ def order(scan: Scan) -> Iterator[Finding]:
     if inverted.count:
         yield found.error(
             f"{inverted.count:,} events come before the one before them in their stream, by global_seq: {inverted}",
-            _LIST_NEIGHBOURS.format("global_seq < previous_global_seq"),
+            _LIST_NEIGHBOURS.format(table=scan.table, condition="global_seq < previous_global_seq"),
         )
     else:
         yield found.ok("the order of each stream is that of global_seq")
@@ -258,13 +265,13 @@ def times(scan: Scan) -> Iterator[Finding]:
         yield found.error(
             f"{unreadable.count:,} events have a created_at that is missing, infinite or out of range: {unreadable} "
             "(the remedy takes the time of the event before)",
-            _MEND_TIME.format(_UNREADABLE),
+            _MEND_TIME.format(table=scan.table, condition=_UNREADABLE),
         )
     if future.count:
         yield found.warning(
             f"{future.count:,} events have a created_at in the future: {future} "
             "(the remedy takes the time of the event before)",
-            _MEND_TIME.format(_FUTURE),
+            _MEND_TIME.format(table=scan.table, condition=_FUTURE),
         )
     if not unreadable.count and not future.count:
         yield found.ok("every event has a created_at that has passed")
@@ -277,13 +284,14 @@ def names(scan: Scan) -> Iterator[Finding]:
     if nameless.count:
         yield found.warning(
             f"{nameless.count:,} events have an empty stream id or type: {nameless}",
-            "SELECT global_seq, stream_id, stream_seq, event_type FROM events WHERE stream_id = '' OR event_type = '';",
+            f"SELECT global_seq, stream_id, stream_seq, event_type FROM {scan.table} "
+            "WHERE stream_id = '' OR event_type = '';",
         )
     if reserved.count:
         yield found.warning(
             f"{reserved.count:,} events are in streams whose id starts with $, kept for {shown('$all')} and its like: "
             f"{reserved}",
-            "SELECT DISTINCT stream_id FROM events WHERE starts_with(stream_id, '$');",
+            f"SELECT DISTINCT stream_id FROM {scan.table} WHERE starts_with(stream_id, '$');",
         )
     if not nameless.count and not reserved.count:
         yield found.ok("no stream id or type is empty or reserved")

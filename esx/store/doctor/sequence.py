@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import asyncpg
 
     from esx.store.doctor.finding import Finding
+    from esx.store.doctor.target import Target
 
 _BIGINT_MAX = 2**63 - 1
 _NEARLY_USED = 0.9
@@ -38,12 +39,13 @@ class Sequence:
     lowest: int | None = None
     highest: int | None = None
     user: str = ""
+    table: str = "events"
 
 
-async def read_sequence(connection: asyncpg.Connection) -> Sequence:
+async def read_sequence(connection: asyncpg.Connection, target: Target) -> Sequence:
     """Read the sequence, and the ends of the table by its index."""
     row = await connection.fetchrow(
-        r"""
+        rf"""
         SELECT current_user::text AS user, used.oid IS NOT NULL AS drawn, col.expression,
                s.seqrelid::regclass::text AS name, s.seqcache, s.seqcycle, s.seqincrement, s.seqmax,
                has_sequence_privilege(s.seqrelid, 'SELECT') AS may_look,
@@ -55,7 +57,7 @@ async def read_sequence(connection: asyncpg.Connection) -> Sequence:
                      pg_get_expr(d.adbin, d.adrelid) AS expression,
                      pg_get_serial_sequence(a.attrelid::regclass::text, 'global_seq')::regclass::oid AS owned
               FROM pg_attribute a LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
-              WHERE a.attrelid = to_regclass('events') AND a.attname = 'global_seq') col
+              WHERE a.attrelid = {target.oid} AND a.attname = 'global_seq') col
         LEFT JOIN LATERAL (
             SELECT col.owned AS oid WHERE col.attidentity <> ''
             UNION ALL
@@ -68,10 +70,18 @@ async def read_sequence(connection: asyncpg.Connection) -> Sequence:
     )
     assert row is not None
     probed = row["may_probe"]
-    lowest = await read_lowest(connection) if probed else None
-    highest = await connection.fetchval("SELECT max(global_seq) FROM events") if probed else None
+    lowest = await read_lowest(connection, target) if probed else None
+    highest = await connection.fetchval(f"SELECT max(global_seq) FROM {target.table}") if probed else None
     if row["name"] is None:
-        return Sequence(None, drawn=False, expression=row["expression"], probed=probed, lowest=lowest, highest=highest)
+        return Sequence(
+            None,
+            drawn=False,
+            expression=row["expression"],
+            probed=probed,
+            lowest=lowest,
+            highest=highest,
+            table=target.table,
+        )
     upcoming = None
     if row["may_look"]:
         # Read after the table: what was drawn meanwhile then only shows as room.
@@ -92,12 +102,13 @@ async def read_sequence(connection: asyncpg.Connection) -> Sequence:
         lowest=lowest,
         highest=highest,
         user=row["user"],
+        table=target.table,
     )
 
 
-async def read_lowest(connection: asyncpg.Connection) -> int | None:
+async def read_lowest(connection: asyncpg.Connection, target: Target) -> int | None:
     """Return the lowest global_seq, None if there are no events; without an index this looks at all of them."""
-    lowest: int | None = await connection.fetchval("SELECT min(global_seq) FROM events")
+    lowest: int | None = await connection.fetchval(f"SELECT min(global_seq) FROM {target.table}")
     return lowest
 
 
@@ -109,12 +120,14 @@ def default(sequence: Sequence) -> Iterator[Finding]:
         yield found.ok(f"global_seq is drawn from {shown(name)}")
         return
     instead = f"its default is {shown(sequence.expression)}" if sequence.expression else "it has no default"
-    draw = "ALTER TABLE events ALTER COLUMN global_seq SET DEFAULT nextval({});"
+    table = sequence.table
+    draw = f"ALTER TABLE {table} ALTER COLUMN global_seq SET DEFAULT nextval({{}});"
     if name is None:
-        name = "events_global_seq_seq"
+        # In the schema of the table, as SQL writes both.
+        name = f"{table.rpartition('.')[0]}{'.' if '.' in table else ''}events_global_seq_seq"
         remedy: tuple[str, ...] = (
-            f"CREATE SEQUENCE {name} OWNED BY events.global_seq;",
-            _set_to_highest(name),
+            f"CREATE SEQUENCE {name} OWNED BY {table}.global_seq;",
+            _set_to_highest(name, table),
             draw.format(literal(name)),
         )
     else:
@@ -167,20 +180,21 @@ def position(sequence: Sequence) -> Iterator[Finding]:
         return
     found = About("sequence-position")
     if sequence.next is None:
-        yield found.info(
+        yield found.unknown(
             f"this user may not read sequence {shown(sequence.name)}",
             f"GRANT SELECT ON SEQUENCE {sequence.name} TO {identifier(sequence.user)};",
         )
     elif sequence.highest is not None and sequence.next <= sequence.highest:
         yield found.error(
-            f"sequence {shown(sequence.name)} hands out {sequence.next} next, but events has numbers up to "
+            f"sequence {shown(sequence.name)} hands out {sequence.next} next, but "
+            f"{shown(sequence.table)} has numbers up to "
             f"{sequence.highest}: appends fail, or fill in behind the feed",
-            _set_to_highest(sequence.name),
+            _set_to_highest(sequence.name, sequence.table),
         )
     elif sequence.next < 1 and sequence.increment > 0:
         yield found.error(
             f"sequence {shown(sequence.name)} hands out {sequence.next} next: no feed delivers numbers below 1",
-            _set_to_highest(sequence.name),
+            _set_to_highest(sequence.name, sequence.table),
         )
     else:
         yield found.ok(f"sequence {shown(sequence.name)} hands out {sequence.next} next")
@@ -210,21 +224,21 @@ def numbers(sequence: Sequence) -> Iterator[Finding]:
         yield found.ok("no event has a global_seq below 1")
     elif sequence.name is None:
         yield found.error(
-            f"events has numbers from {sequence.lowest}: no feed delivers those below 1",
-            "SELECT global_seq, stream_id, stream_seq FROM events WHERE global_seq < 1 ORDER BY global_seq;",
+            f"{shown(sequence.table)} has numbers from {sequence.lowest}: no feed delivers those below 1",
+            f"SELECT global_seq, stream_id, stream_seq FROM {sequence.table} WHERE global_seq < 1 ORDER BY global_seq;",
         )
     else:
         yield found.error(
-            f"events has numbers from {sequence.lowest}: no feed delivers those below 1 "
+            f"{shown(sequence.table)} has numbers from {sequence.lowest}: no feed delivers those below 1 "
             "(the remedy moves them to the end of the feed)",
-            f"UPDATE events e SET global_seq = moved.number FROM (SELECT global_seq, nextval({literal(sequence.name)}) "
-            "AS number FROM (SELECT global_seq FROM events WHERE global_seq < 1 ORDER BY global_seq) early) moved "
-            "WHERE e.global_seq = moved.global_seq;",
+            f"UPDATE {sequence.table} e SET global_seq = moved.number FROM (SELECT global_seq, "
+            f"nextval({literal(sequence.name)}) AS number FROM (SELECT global_seq FROM {sequence.table} "
+            "WHERE global_seq < 1 ORDER BY global_seq) early) moved WHERE e.global_seq = moved.global_seq;",
         )
 
 
-def _set_to_highest(name: str) -> str:
-    return f"SELECT setval({literal(name)}, (SELECT greatest(max(global_seq), 0) + 1 FROM events), false);"
+def _set_to_highest(name: str, table: str) -> str:
+    return f"SELECT setval({literal(name)}, (SELECT greatest(max(global_seq), 0) + 1 FROM {table}), false);"
 
 
 CHECKS = (default, cache, direction, position, room, numbers)

@@ -8,6 +8,7 @@ from datetime import date
 from typing import TYPE_CHECKING, NamedTuple
 
 from esx.store.doctor.finding import About, identifier, shown
+from esx.store.doctor.target import EVENTS, Target
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -69,6 +70,7 @@ class Server:
     may_not_lock: Sequence[str] = ()
     may_see_all: bool = True
     sequence: str | None = None
+    target: Target = EVENTS
     settings: Mapping[str, Setting] = field(default_factory=dict)
 
     def set_to(self, name: str, value: str) -> tuple[str, ...]:
@@ -84,10 +86,10 @@ class Server:
         return (f"ALTER SYSTEM SET {name} = {value};", "SELECT pg_reload_conf();")
 
 
-async def read_server(connection: asyncpg.Connection) -> Server:
+async def read_server(connection: asyncpg.Connection, target: Target) -> Server:
     """Read the facts about the server and the session."""
     row = await connection.fetchrow(
-        """
+        f"""
         SELECT current_setting('server_version_num')::int / 10000 AS version, current_date AS today,
                current_database()::text AS database, current_user::text AS user,
                pg_is_in_recovery() AS recovering,
@@ -98,7 +100,7 @@ async def read_server(connection: asyncpg.Connection) -> Server:
                ARRAY(SELECT name FROM unnest(ARRAY['SELECT', 'INSERT', 'UPDATE']) WITH ORDINALITY p (name, n)
                      WHERE NOT has_table_privilege(to_regclass('stream_locks'), name) ORDER BY n) AS may_not_lock,
                pg_has_role('pg_read_all_stats', 'USAGE') AS may_see_all
-        FROM (SELECT to_regclass('events')::oid AS oid) t
+        FROM (SELECT {target.oid}::oid AS oid) t
         LEFT JOIN pg_attribute a ON a.attrelid = t.oid AND a.attname = 'global_seq' AND NOT a.attisdropped
         LEFT JOIN LATERAL (
             SELECT pg_get_serial_sequence(a.attrelid::regclass::text, a.attname)::regclass::oid AS oid
@@ -111,7 +113,7 @@ async def read_server(connection: asyncpg.Connection) -> Server:
     settings = await connection.fetch(
         "SELECT name, setting, source FROM pg_settings WHERE name = ANY($1::text[])", list(_SETTINGS)
     )
-    return Server(**row, settings={name: Setting(value, source) for name, value, source in settings})
+    return Server(**row, target=target, settings={name: Setting(value, source) for name, value, source in settings})
 
 
 def version(server: Server) -> Iterator[Finding]:
@@ -253,13 +255,13 @@ def rights(server: Server) -> Iterator[Finding]:
     lacking = [
         (f"{what} {on}", f"GRANT {what} ON {'SEQUENCE ' if what == 'USAGE' else ''}{on} TO {user};")
         for what, on, has in (
-            ("SELECT", "events", server.may_select),
-            ("INSERT", "events", server.may_insert),
+            ("SELECT", server.target.table, server.may_select),
+            ("INSERT", server.target.table, server.may_insert if server.target.is_table else None),
             ("USAGE", server.sequence or "", server.may_draw),
         )
         if has is False
     ]
-    if server.may_not_lock:
+    if server.may_not_lock and server.target.own and server.target.is_table:
         # An append that suits any version locks too, once it has lost a race.
         named = ", ".join(f"{what} stream_locks" for what in server.may_not_lock)
         lacking.append((named, f"GRANT {', '.join(server.may_not_lock)} ON stream_locks TO {user};"))
@@ -269,14 +271,14 @@ def rights(server: Server) -> Iterator[Finding]:
         blind = "" if server.may_select else ", so nothing can be shown"
         yield say(f"user {shown(server.user)} may not: {names}{blind}", *(remedy for _, remedy in lacking))
     else:
-        yield found.ok(f"user {shown(server.user)} may read and append")
+        yield found.ok(f"user {shown(server.user)} may read{' and append' if server.target.is_table else ''}")
 
 
 def visibility(server: Server) -> Iterator[Finding]:
     """Check that this user sees who else is connected."""
     found = About("rights-activity")
     if not server.may_see_all:
-        yield found.info(
+        yield found.unknown(
             f"user {shown(server.user)} does not see what other users' sessions do: who holds the feed has no name",
             f"GRANT pg_read_all_stats TO {identifier(server.user)};",
         )

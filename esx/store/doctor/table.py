@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from shlex import quote
 from typing import TYPE_CHECKING, NamedTuple
 
 from esx.store.doctor.finding import About, quoted, shown, size
+from esx.store.doctor.target import EVENTS, VIEWS, Target
+from esx.store.family import below
 from esx.store.health import ESTIMATED_ROWS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     import asyncpg
 
@@ -18,7 +21,6 @@ if TYPE_CHECKING:
 _LARGE_BYTES = 64_000_000
 _MANY_EVENTS = 100_000
 _BYTE_ORDERED = ("C", "POSIX", "ucs_basic", "C.UTF-8")
-_KINDS = {"v": "a view", "m": "a materialized view", "f": "a foreign table"}
 _ELSEWHERE = ("CREATE DATABASE esx;", "esx init -d esx")
 
 
@@ -39,10 +41,7 @@ _WANTED = {
     "created_at": _Wanted(("timestamp with time zone",), default="now()"),
     "event_id": _Wanted(("uuid",), default="gen_random_uuid()"),
 }
-_ADDABLE = {
-    "metadata": "ALTER TABLE events ADD COLUMN metadata jsonb;",
-    "created_at": "ALTER TABLE events ADD COLUMN created_at timestamptz NOT NULL DEFAULT now();",
-}
+_ADDABLE = {"metadata": "metadata jsonb", "created_at": "created_at timestamptz NOT NULL DEFAULT now()"}
 _CONVERTED = {
     "timestamp without time zone": "created_at AT TIME ZONE 'UTC'",
     "json": "{column}::jsonb",
@@ -70,44 +69,56 @@ class Table:
 
     database: str
     oid: int | None = None
-    kind: str = "r"
-    persistence: str = "p"
+    unlogged: Sequence[str] = ()
+    temporary: bool = False
     estimated: int = -1
     bytes: int = 0
     analysed: bool | None = None
     row_security: bool = False
     columns: Mapping[str, Column] | None = None
+    target: Target = EVENTS
+
+    @property
+    def name(self) -> str:
+        """Its name as SQL writes it."""
+        return self.target.table
 
     @property
     def usable(self) -> bool:
-        """Whether events can be read from it, so that it makes sense to look further."""
+        """Whether events can be read from it and are stored there, so that it makes sense to look further."""
         return (
             self.columns is not None
-            and self.kind not in _KINDS
+            and self.target.is_table
             and all(name in self.columns for name in _WANTED if name != "event_id")
         )
 
 
-async def read_table(connection: asyncpg.Connection) -> Table:
-    """Read the facts about the table from the catalog."""
+async def read_table(connection: asyncpg.Connection, target: Target) -> Table:
+    """Read the facts about the table from the catalog; a partitioned one is the sum of its partitions."""
     row = await connection.fetchrow(
         f"""
-        SELECT current_database()::text AS database, c.oid, c.relkind::text AS kind,
-               c.relpersistence::text AS persistence,
-               coalesce({ESTIMATED_ROWS}, c.reltuples)::bigint AS estimated,
-               coalesce(pg_relation_size(c.oid), 0) AS bytes,
+        WITH RECURSIVE {below(f"SELECT {target.oid}::oid")}, rows AS (
+            SELECT p.oid, p.relpersistence::text AS persistence, p.reltuples, pg_relation_size(p.oid) AS bytes
+            FROM below JOIN pg_class p ON p.oid = below.oid AND p.relkind = 'r'
+        )
+        SELECT current_database()::text AS database, c.oid,
+               ARRAY(SELECT oid::regclass::text FROM rows WHERE persistence = 'u' ORDER BY 1) AS unlogged,
+               c.relpersistence = 't' AS temporary,
+               coalesce({ESTIMATED_ROWS}, (SELECT CASE WHEN bool_and(reltuples >= 0) THEN sum(reltuples) END FROM rows),
+                        -1)::bigint AS estimated,
+               coalesce((SELECT sum(bytes) FROM rows), 0)::bigint AS bytes,
                CASE WHEN has_table_privilege(c.oid, 'SELECT')
                     THEN EXISTS (SELECT 1 FROM pg_stats s WHERE s.schemaname = n.nspname AND s.tablename = c.relname)
                END AS analysed,
                row_security_active(c.oid) AS row_security
         FROM (SELECT 1) one
-        LEFT JOIN pg_class c ON c.oid = to_regclass('events')
+        LEFT JOIN pg_class c ON c.oid = {target.oid}
         LEFT JOIN pg_namespace n ON n.oid = c.relnamespace
         """
     )
     assert row is not None
-    if row["oid"] is None:
-        return Table(row["database"])
+    if row["oid"] is None or target.kind is None:
+        return Table(row["database"], target=target)
     columns = await connection.fetch(
         """
         SELECT a.attname::text, format_type(a.atttypid, NULL), a.attnotnull, a.attidentity::text <> '',
@@ -119,19 +130,31 @@ async def read_table(connection: asyncpg.Connection) -> Table:
         """,
         row["oid"],
     )
-    return Table(**row, columns={column[0]: Column._make(column) for column in columns})
+    return Table(**row, target=target, columns={column[0]: Column._make(column) for column in columns})
 
 
 def presence(table: Table) -> Iterator[Finding]:
-    """Check that there is a table named events."""
+    """Check that there is a table, or a view that the user has named."""
     found = About("table")
+    target = table.target
+    name, kind, base = shown(target.table), target.kind, target.base
     if table.columns is None:
-        yield found.error(f"database {shown(table.database)} has no table events", "esx init")
-    elif table.kind in _KINDS:
-        yield found.error(f"events is {_KINDS[table.kind]}, not a table that events can be appended to", *_ELSEWHERE)
+        missing = f"database {shown(table.database)} has no table {'' if not target.named else 'or view '}{name}"
+        yield found.error(missing, *(() if target.named else ("esx init",)))
+    elif kind in VIEWS and not target.named:
+        yield found.error(
+            f"{name} is {VIEWS[kind]} of user {shown(target.owner)}: it is read only where it is named, as what its "
+            "owner has put into it runs then",
+            f"esx doctor --store {quote(target.quoted)}",
+        )
+    elif kind in VIEWS:
+        reads = f", reads table {shown(base.table)}," if isinstance(base, Target) else ""
+        yield found.info(
+            f"{name} is {VIEWS[kind]} of user {shown(target.owner)}{reads} and takes no appends: what its owner has "
+            "put into it runs when it is read"
+        )
     else:
-        count = f"about {table.estimated:,} events, " if table.estimated >= 0 else ""
-        yield found.ok(f"table events: {count}{size(table.bytes)}")
+        yield found.ok(f"table {name}: {size(table.bytes)}")
 
 
 def columns(table: Table) -> Iterator[Finding]:
@@ -140,12 +163,15 @@ def columns(table: Table) -> Iterator[Finding]:
         return
     found = About("columns")
     missing = [name for name in _WANTED if name not in table.columns and name != "event_id"]
+    # What a view shows is for its owner to change.
+    mends = table.target.is_table
     if missing:
-        addable = [_ADDABLE[name] for name in missing if name in _ADDABLE]
+        addable = [f"ALTER TABLE {table.name} ADD COLUMN {_ADDABLE[name]};" for name in missing if name in _ADDABLE]
+        ours = len(addable) == len(missing)
         yield found.error(
-            f"table events has no column {quoted(missing)}"
-            + ("" if len(addable) == len(missing) else ": it was not made by schema.sql"),
-            *(addable if len(addable) == len(missing) else _ELSEWHERE),
+            f"{'table' if mends else 'view'} {shown(table.name)} has no column {quoted(missing)}"
+            + ("" if ours or not mends else ": it was not made by schema.sql"),
+            *(() if not mends else addable if ours else _ELSEWHERE),
         )
     wrong = False
     for name, wanted in _WANTED.items():
@@ -155,10 +181,12 @@ def columns(table: Table) -> Iterator[Finding]:
         wrong = True
         using = _CONVERTED.get(column.type, "").format(column=name, type=wanted.types[0])
         statement = (
-            f"ALTER TABLE events ALTER COLUMN {name} TYPE {wanted.types[0]}{f' USING {using}' if using else ''};"
+            f"ALTER TABLE {table.name} ALTER COLUMN {name} TYPE {wanted.types[0]}{f' USING {using}' if using else ''};"
         )
         make = found.warning if column.type in ("integer", "smallint") else found.error
-        yield make(f"column {name} is of type {shown(column.type)}, not {wanted.types[0]}", statement)
+        yield make(
+            f"column {name} is of type {shown(column.type)}, not {wanted.types[0]}", *((statement,) if mends else ())
+        )
     if not missing and not wrong:
         yield found.ok("the columns have the names and types of schema.sql")
 
@@ -183,7 +211,9 @@ def nulls(table: Table) -> Iterator[Finding]:
             changes.append(f"ALTER COLUMN {name} SET DEFAULT {wanted.default}")
         if changes:
             complete = False
-            yield found.warning(f"column {name} {' and '.join(facts)}", f"ALTER TABLE events {', '.join(changes)};")
+            yield found.warning(
+                f"column {name} {' and '.join(facts)}", f"ALTER TABLE {table.name} {', '.join(changes)};"
+            )
     if complete:
         yield found.ok("no column that every event has can be NULL")
 
@@ -195,9 +225,13 @@ def event_ids(table: Table) -> Iterator[Finding]:
     found = About("event-id")
     if "event_id" not in (table.columns or {}):
         yield found.warning(
-            "table events has no column event_id: an append repeated after a lost connection is not recognised "
-            "(adding it rewrites the table once)",
-            "esx init",
+            f"table {shown(table.name)} has no column event_id: an append repeated after a lost connection is not "
+            "recognised (adding it rewrites the table once)",
+            *(
+                ("esx init",)
+                if table.target.own
+                else (f"ALTER TABLE {table.name} ADD COLUMN event_id uuid NOT NULL DEFAULT gen_random_uuid();",)
+            ),
         )
     else:
         yield found.ok("events carry their client's id")
@@ -216,7 +250,7 @@ def collation(table: Table) -> Iterator[Finding]:
     yield make(
         f'stream_id has the collation {shown(name)}, not "C": looking for a prefix scans all streams '
         "(the change locks the table while it rebuilds the index)",
-        'ALTER TABLE events ALTER COLUMN stream_id TYPE text COLLATE "C";',
+        f'ALTER TABLE {table.name} ALTER COLUMN stream_id TYPE text COLLATE "C";',
     )
 
 
@@ -225,11 +259,12 @@ def durability(table: Table) -> Iterator[Finding]:
     if not table.usable:
         return
     found = About("unlogged")
-    if table.persistence != "p":
-        kind = "unlogged: a crash empties it" if table.persistence == "u" else "temporary: it ends with this session"
-        yield found.error(f"table events is {kind}", "ALTER TABLE events SET LOGGED;")
-    else:
-        yield found.ok("table events survives a crash")
+    for part in table.unlogged:
+        yield found.error(f"table {shown(part)} is unlogged: a crash empties it", f"ALTER TABLE {part} SET LOGGED;")
+    if table.temporary:
+        yield found.error(f"table {shown(table.name)} is temporary: it ends with this session")
+    elif not table.unlogged:
+        yield found.ok(f"table {shown(table.name)} survives a crash")
 
 
 def row_security(table: Table) -> Iterator[Finding]:
@@ -240,7 +275,7 @@ def row_security(table: Table) -> Iterator[Finding]:
     if table.row_security:
         yield found.warning(
             "row-level security applies to this user: events that a policy hides are passed as gaps for good",
-            "ALTER TABLE events DISABLE ROW LEVEL SECURITY;",
+            f"ALTER TABLE {table.name} DISABLE ROW LEVEL SECURITY;",
         )
     else:
         yield found.ok("no policy hides events from this user")
@@ -253,11 +288,13 @@ def statistics(table: Table) -> Iterator[Finding]:
     found = About("statistics")
     analysed = table.estimated >= 0 if table.analysed is None else table.analysed
     if analysed:
-        yield found.ok("table events has been analysed")
+        yield found.ok(f"table {shown(table.name)} has been analysed")
     elif table.bytes >= _LARGE_BYTES:
-        yield found.warning(f"table events has {size(table.bytes)} and was never analysed", "ANALYZE events;")
+        yield found.warning(
+            f"table {shown(table.name)} has {size(table.bytes)} and was never analysed", f"ANALYZE {table.name};"
+        )
     else:
-        yield found.ok(f"table events was never analysed, but is small: {size(table.bytes)}")
+        yield found.ok(f"table {shown(table.name)} was never analysed, but is small: {size(table.bytes)}")
 
 
 CHECKS = (presence, columns, nulls, event_ids, collation, durability, row_security, statistics)

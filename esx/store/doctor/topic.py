@@ -11,43 +11,50 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 import asyncpg
 
-from esx.store.doctor.finding import About, identifier, shown
+from esx.store.careful import readable
+from esx.store.doctor.finding import About, identifier, literal, shown
 from esx.store.driver import first_line
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
+    from esx.store.careful import Fetch
     from esx.store.doctor.finding import Finding
+    from esx.store.doctor.target import Target
 
 F = TypeVar("F")
 
 
 @dataclass(frozen=True, slots=True)
 class Topic(Generic[F]):
-    """`read` returns the facts of `table`, and each of `checks` judges them; `name` is used only if reading fails."""
+    """`read` returns the facts, and each of `checks` judges them; `name` is used only if reading fails.
+
+    `table` is the one that it is about, None for the table that is examined.
+    """
 
     name: str
-    read: Callable[[asyncpg.Connection], Awaitable[F]]
+    read: Callable[[asyncpg.Connection, Target], Awaitable[F]]
     checks: tuple[Callable[[F], Iterator[Finding]], ...]
-    table: str = "events"
+    table: str | None = None
 
-    async def examine(self, connection: asyncpg.Connection) -> tuple[F | None, list[Finding]]:
+    async def examine(self, connection: asyncpg.Connection, target: Target) -> tuple[F | None, list[Finding]]:
         """Return the facts, None if they cannot be read, and what the checks find in them."""
+        table = self.table or target.table
         try:
-            facts = await limited(connection, self.read, QUICK)
+            facts = await limited(connection, lambda session: self.read(session, target), QUICK)
         except (asyncpg.QueryCanceledError, asyncpg.LockNotAvailableError) as error:
             return None, [
                 About(self.name).error(
                     f"could not be examined in time: {first_line(error)}",
-                    "SELECT pid, mode, granted FROM pg_locks WHERE relation = 'events'::regclass;",
+                    f"SELECT pid, mode, granted FROM pg_locks WHERE relation = {literal(table)}::regclass;",
                 )
             ]
         except asyncpg.InsufficientPrivilegeError as error:
             user = await connection.fetchval("SELECT current_user")
             return None, [
-                About(self.name).info(
+                About(self.name).unknown(
                     f"user {shown(user)} may not look: {first_line(error)}",
-                    f"GRANT SELECT ON {self.table} TO {identifier(user)};",
+                    f"GRANT SELECT ON {table} TO {identifier(user)};",
                 )
             ]
         return facts, [finding for check in self.checks for finding in check(facts)]
@@ -75,3 +82,8 @@ async def limited(
             f"SET LOCAL lock_timeout = {limits.lock * 1000:.0f}"
         )
         return await read(connection)
+
+
+async def limited_names(connection: asyncpg.Connection, read: Callable[[Fetch], Awaitable[F]], limits: Limits) -> F:
+    """Do as `limited` what reads names, which may be no text: `read` runs its queries by the function it is given."""
+    return await readable(connection, lambda fetch: limited(connection, lambda _: read(fetch), limits))

@@ -8,6 +8,8 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from esx.store.doctor.finding import About, identifier, quoted, shown
+from esx.store.doctor.target import EVENTS, Target
+from esx.store.family import below
 from esx.store.schema import schema_sql
 
 if TYPE_CHECKING:
@@ -22,7 +24,9 @@ _FUNCTION = re.compile(r"^CREATE OR REPLACE FUNCTION (\w+)\(.*?\bAS (\$\w*\$)(.*
 _TRIGGER = re.compile(r"^\s*CREATE (?:OR REPLACE )?TRIGGER (\w+)\s+([^;]+);", re.MULTILINE)
 _NOTIFIES = re.compile(r"\b(pg_notify|notify)\b", re.IGNORECASE)
 _COMMENT = re.compile(r"--[^\n]*")
+_NAME = r'(?:\w+|"(?:[^"]|"")*")'
 _FIRES = ("O", "A")
+_NAMED = 3
 _PER_ROW = 1
 
 
@@ -55,6 +59,9 @@ class Objects:
     triggers: Sequence[Trigger]
     functions: Mapping[str, Sequence[str]]
     tables: frozenset[str]
+    target: Target = EVENTS
+    silent: Sequence[str] = ()
+    """The partitions and children whose rows, written directly, ring nothing."""
 
 
 @cache
@@ -71,15 +78,15 @@ def expected() -> Expected:
     )
 
 
-async def read_objects(connection: asyncpg.Connection) -> Objects:
+async def read_objects(connection: asyncpg.Connection, target: Target) -> Objects:
     """Read the triggers of the table, and the functions and tables of the names in schema.sql."""
     triggers = await connection.fetch(
-        """
+        f"""
         SELECT t.tgname::text AS name, pg_get_triggerdef(t.oid, true) AS definition, t.tgenabled::text AS enabled,
                t.tgtype & $1::int <> 0 AS per_row, p.prosrc AS body,
                coalesce(t.tgfoid = to_regprocedure('esx_ring_doorbell()'), false) AS rings
         FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid
-        WHERE t.tgrelid = to_regclass('events') AND NOT t.tgisinternal
+        WHERE t.tgrelid = {target.oid} AND NOT t.tgisinternal
         ORDER BY t.tgname
         """,
         _PER_ROW,
@@ -93,24 +100,55 @@ async def read_objects(connection: asyncpg.Connection) -> Objects:
     tables = await connection.fetch(
         "SELECT name FROM unnest($1::text[]) name WHERE to_regclass(name) IS NOT NULL", list(expected().tables)
     )
-    return Objects([Trigger(**row) for row in triggers], bodies, frozenset(row[0] for row in tables))
+    silent = await connection.fetch(
+        f"""
+        WITH RECURSIVE {below(f"SELECT {target.oid}::oid")}
+        SELECT part.oid::regclass::text FROM below JOIN pg_class part ON part.oid = below.oid
+        WHERE part.oid <> {target.oid} AND part.relkind = 'r' AND NOT EXISTS (
+            SELECT FROM pg_trigger t WHERE t.tgrelid = part.oid AND t.tgfoid = to_regprocedure('esx_ring_doorbell()')
+              AND t.tgenabled IN ('O', 'A'))
+        ORDER BY 1
+        """
+    )
+    return Objects(
+        [Trigger(**row) for row in triggers],
+        bodies,
+        frozenset(row[0] for row in tables),
+        target,
+        [row[0] for row in silent],
+    )
 
 
 def doorbell(objects: Objects) -> Iterator[Finding]:
     """Check that appends ring the doorbell, the way schema.sql has it."""
     found = About("doorbell")
     wanted = expected()
+    table = objects.target.table
     trigger = next((trigger for trigger in objects.triggers if trigger.name == wanted.trigger), None)
+    made = wanted.trigger_definition.replace(" ON events ", f" ON {table} ", 1)
+    make = "esx init" if objects.target.own else f"CREATE OR REPLACE TRIGGER {wanted.trigger} {made};"
     if trigger is None:
-        yield found.warning(f"there is no trigger {wanted.trigger}: the feed polls once a second", "esx init")
+        yield found.warning(f"there is no trigger {wanted.trigger}: the feed polls once a second", make)
     elif trigger.enabled not in _FIRES:
         yield found.warning(
             f"trigger {wanted.trigger} is disabled: the feed polls once a second",
-            f"ALTER TABLE events ENABLE TRIGGER {wanted.trigger};",
+            f"ALTER TABLE {table} ENABLE TRIGGER {wanted.trigger};",
         )
     elif not trigger.rings or _definition(trigger) != wanted.trigger_definition:
         yield found.warning(
-            f"trigger {wanted.trigger} is not that of schema.sql: it is {shown(_definition(trigger))}", "esx init"
+            f"trigger {wanted.trigger} is not that of schema.sql: it is {shown(_definition(trigger))}", make
+        )
+    elif objects.silent:
+        parts = quoted(objects.silent[:_NAMED])
+        yield found.info(
+            f"what is written to {parts} itself rings no doorbell, and the feed sees it a second later",
+            *(
+                f"CREATE OR REPLACE TRIGGER {wanted.trigger} AFTER INSERT ON {part} FOR EACH ROW "
+                "EXECUTE FUNCTION esx_ring_doorbell();"
+                if not objects.target.partitioned
+                else f"ALTER TABLE {part} ENABLE TRIGGER {wanted.trigger};"
+                for part in objects.silent
+            ),
         )
     else:
         yield found.ok(f"trigger {wanted.trigger} rings the doorbell")
@@ -118,6 +156,8 @@ def doorbell(objects: Objects) -> Iterator[Finding]:
 
 def functions(objects: Objects) -> Iterator[Finding]:
     """Check that the functions are those of schema.sql."""
+    if not objects.target.own:
+        return
     found = About("functions")
     missing = [name for name in expected().functions if name not in objects.functions]
     different = [
@@ -137,6 +177,8 @@ def functions(objects: Objects) -> Iterator[Finding]:
 
 def tables(objects: Objects) -> Iterator[Finding]:
     """Check that the other tables of schema.sql are there."""
+    if not objects.target.own:
+        return
     found = About("tables")
     missing = [name for name in expected().tables if name not in objects.tables]
     if missing:
@@ -161,16 +203,16 @@ def other_triggers(objects: Objects) -> Iterator[Finding]:
         yield found.info(
             f"trigger {shown(trigger.name)} notifies for each {'row' if trigger.per_row else 'statement'}: "
             "committing a NOTIFY takes one lock of the whole cluster, so appends queue",
-            f"ALTER TABLE events DISABLE TRIGGER {identifier(trigger.name)};",
+            f"ALTER TABLE {objects.target.table} DISABLE TRIGGER {identifier(trigger.name)};",
         )
     if not notifying:
         yield found.ok("no other trigger notifies")
 
 
 def _definition(trigger: Trigger) -> str:
-    """Return the trigger's definition as schema.sql writes it: without the name, and the table without its schema."""
+    """Return the trigger's definition as schema.sql writes it: without the name, and the table as events."""
     text = re.sub(r"^CREATE (OR REPLACE )?TRIGGER \S+ ", "", _squeezed(trigger.definition))
-    return re.sub(r"\bON (?:\w+|\"[^\"]*\")\.", "ON ", text)
+    return re.sub(rf"\bON (?:{_NAME}\.)?{_NAME} ", "ON events ", text, count=1)
 
 
 def _squeezed(text: str) -> str:

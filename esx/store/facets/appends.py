@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from esx.store import locked, writing
-from esx.store.errors import QueryGivenUp, StoreUnavailable
+from esx.store.errors import EsxError, EventIdsReused, InvalidEvent, WrongVersion
 from esx.store.facets.reads import Reads
 from esx.store.model import ANY, Strategy
 
@@ -13,8 +13,13 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
     from contextlib import AbstractAsyncContextManager
 
+    from esx.store.layout import Layout
     from esx.store.locked import LockedStream
     from esx.store.model import AppendResult, Event, ExpectedVersion, NewEvent, StreamAppend
+    from esx.store.writing import Parts
+
+# What is said of the append itself, and holds.
+_ANSWERS = (WrongVersion, InvalidEvent, EventIdsReused)
 
 
 class Appends(Reads):
@@ -36,19 +41,22 @@ class Appends(Reads):
         without one the loss of the connection raises OutcomeUnknown, and repeating may store the events twice. Raises
         WrongVersion, InvalidEvent for an event that cannot be stored, and EventIdsReused.
         """
-        patience: writing.Patience | None = None
-        began = False
+        trouble: writing.Trouble | None = None
         while True:
+            parts = self._parts
+            began = False
             try:
-                _, appender, _ = self._parts or await self._load()
+                parts = parts or await self._load()
                 self._check_writable()
                 with self._pool.idle() or await self._pool.taken() as connection:
                     began = True
-                    return await appender.append(connection, stream_id, events, expected, strategy)
-            except (StoreUnavailable, QueryGivenUp) as error:
-                patience = patience or writing.Patience(self._patience)
-                may_repeat = self._parts is not None and writing.repeatable(self._parts[0], expected)
-                await patience.wait(error, began=began, may_repeat=may_repeat)
+                    again = trouble is not None and trouble.lost
+                    return await parts[1].append(connection, stream_id, events, expected, strategy, again=again)
+            except _ANSWERS:
+                raise
+            except EsxError as error:
+                trouble = trouble or self._trouble(lambda layout: writing.repeatable(layout, expected))
+                await trouble.outlast(error, parts, began=began)
 
     async def append_to_streams(self, appends: Sequence[StreamAppend]) -> list[AppendResult]:
         """Append to several streams in one transaction, all or nothing, in the order given.
@@ -58,18 +66,23 @@ class Appends(Reads):
         for the first stream that is not at its expected version, InvalidEvent, whose reason names the stream, and
         EventIdsReused.
         """
-        patience: writing.Patience | None = None
-        began = False
+        trouble: writing.Trouble | None = None
         while True:
+            parts = self._parts
+            began = False
             try:
-                _, appender, _ = self._parts or await self._load()
+                parts = parts or await self._load()
                 async with self._writing() as connection:
                     began = True
-                    return await writing.append_to_streams(connection, appender, appends)
-            except (StoreUnavailable, QueryGivenUp) as error:
-                patience = patience or writing.Patience(self._patience)
-                may_repeat = self._parts is not None and writing.repeatable_together(self._parts[0], appends)
-                await patience.wait(error, began=began, may_repeat=may_repeat)
+                    return await writing.append_to_streams(connection, parts[1], appends)
+            except _ANSWERS:
+                raise
+            except EsxError as error:
+                trouble = trouble or self._trouble(lambda layout: writing.repeatable_together(layout, appends))
+                await trouble.outlast(error, parts, began=began)
+
+    def _trouble(self, repeatable: Callable[[Layout], bool]) -> writing.Trouble:
+        return writing.Trouble(self._patience, repeatable, self._learn_again)
 
     async def decide(
         self,
@@ -103,4 +116,9 @@ class Appends(Reads):
             async with store.lock_stream("account-42") as stream:
                 await stream.append([NewEvent("Deposited", {"at": stream.version})])
         """
-        return locked.lock_stream(self._writing, self._load, stream_id)
+        return locked.lock_stream(self._writing, self._to_lock, stream_id)
+
+    async def _to_lock(self) -> Parts:
+        """Return what is known of the table; where streams cannot be locked, look whether that has changed."""
+        parts = await self._load()
+        return parts if parts[0].lockable else await self._learn_again(parts) or parts

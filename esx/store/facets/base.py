@@ -2,31 +2,40 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
-from esx.store import schema
 from esx.store.append import Appender
 from esx.store.doorbell import Doorbell
 from esx.store.errors import StoreFailed
+from esx.store.judge import find_judge
 from esx.store.reading import Reader
+from esx.store.relation import detect_layout
 from esx.store.silence import Watch
 from esx.store.tail import Tails
 
 if TYPE_CHECKING:
     from esx.store.connection import Connector, Session
-    from esx.store.layout import Layout
     from esx.store.pool import Loan, Pool
+    from esx.store.writing import Parts
+
+# For how many seconds readers go by what was found out about the table.
+_BELIEVED_FOR = 60.0
 
 
 class Base:
     """The connections of a store. Facets borrow one for each of their methods."""
 
-    def __init__(self, pool: Pool, connector: Connector, *, retry_for: float, read_only: bool) -> None:
+    def __init__(
+        self, pool: Pool, connector: Connector, *, retry_for: float, read_only: bool, store: str | None = None
+    ) -> None:
         self._pool = pool
         self._connector = connector
         self._patience = retry_for
         self._read_only = read_only
-        self._parts: tuple[Layout, Appender, Reader] | None = None
+        self._store = store
+        self._parts: Parts | None = None
+        self._believed_until = 0.0
         self._closed = False
         self._doorbell = Doorbell(connector, "new_events")
         self._tails = Tails()
@@ -64,14 +73,27 @@ class Base:
         if self._read_only:
             raise StoreFailed(f"{self.address} was opened read-only: nothing can be changed there")
 
-    async def _tools(self, connection: Session) -> tuple[Layout, Appender, Reader]:
-        if self._parts is None:
-            layout = await schema.detect_layout(connection)
-            self._parts = (layout, Appender(layout), Reader(layout))
-        return self._parts
+    async def _tools(self, connection: Session) -> Parts:
+        parts = self._parts
+        if parts is None or time.monotonic() > self._believed_until:
+            layout = await detect_layout(connection, self._store)
+            self._doorbell.table = layout.base_oid
+            judge = await find_judge(connection, layout)
+            if parts is None or (parts[0], parts[1].judge) != (layout, judge):
+                self._parts = parts = (layout, Appender(layout, judge), Reader(layout))
+            self._believed_until = time.monotonic() + _BELIEVED_FOR
+        return parts
 
-    async def _load(self) -> tuple[Layout, Appender, Reader]:
+    async def _load(self) -> Parts:
         if self._parts is not None:
             return self._parts
         async with self._connection() as connection:
             return await self._tools(connection)
+
+    async def _learn_again(self, relied_on: Parts) -> Parts | None:
+        """Look what the table is like now, and return that if it is something else than what was relied on."""
+        if self._parts is relied_on:
+            self._believed_until = 0.0
+            async with self._connection() as connection:
+                await self._tools(connection)
+        return None if self._parts is relied_on else self._parts

@@ -9,6 +9,7 @@ from esx.store.bulk_export import Export, settle
 from esx.store.bulk_import import Imported, Importer
 from esx.store.erase import Eraser
 from esx.store.facets.base import Base
+from esx.store.relation import check_order
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
@@ -31,6 +32,7 @@ class Bulk(Base):
         """
         async with self._writing() as connection:
             layout, _, _ = await self._tools(connection)
+            layout.check_appends()
             return await bulk.copy_in(connection, layout, rows)
 
     async def import_ndjson(
@@ -39,6 +41,7 @@ class Bulk(Base):
         *,
         keep_global_seq: bool = False,
         renumber: bool = False,
+        faithful: bool = False,
         on_progress: Callable[[Imported], None] | None = None,
     ) -> Imported:
         """Store events given as NDJSON, in chunks of one transaction each, and return how many.
@@ -47,16 +50,27 @@ class Bulk(Base):
         stream_id, event_type and data, and if wanted metadata, stream_seq (else counted per stream from 0, for all
         lines or for none), created_at (else now) and event_id (else made from the rest, the same every time).
         The order of the lines becomes the global order, with new numbers; `keep_global_seq` keeps those given, which
-        must ascend and be above all that the store has handed out. `renumber` counts stream_seq anew.
+        must ascend, be above all that the store has handed out, and leave a sixteenth of the sequence's numbers free.
+        `renumber` counts stream_seq anew. `faithful` makes of an empty store the one that was exported: global_seq,
+        stream_seq, created_at and event_id are kept as they are, with all gaps, so no line may lack one of them.
 
         Lines whose event is stored already are skipped, so an import that was cut short is simply run again.
         Raises ImportFailed for a line that cannot be stored, whose place in its stream is taken by another event,
-        or that would leave a hole in its stream.
+        or that would leave a hole in its stream; with `faithful` StoreNotEmpty if the store holds anything but the
+        beginning of this import.
         """
+        if faithful and renumber:
+            raise ValueError("a faithful import keeps stream_seq, so it cannot renumber")
         async with self._writing() as connection:
             layout, _, _ = await self._tools(connection)
+        layout.check_appends()
         importer = Importer(
-            self._connection, layout, keep_global_seq=keep_global_seq, renumber=renumber, on_progress=on_progress
+            self._connection,
+            layout,
+            keep_global_seq=keep_global_seq,
+            renumber=renumber,
+            faithful=faithful,
+            on_progress=on_progress,
         )
         return await importer.run(pieces)
 
@@ -65,10 +79,12 @@ class Bulk(Base):
 
         Nothing can appear any more at or below that position: writers that are open now are waited for, up to
         `patience` seconds, and after that the export ends before the first gap that they may fill. Iterate over
-        the result for pieces of bytes; memory stays the same at any size.
+        the result for pieces of bytes; memory stays the same at any size. Raises OrderUnknown where there is no such
+        position.
         """
         async with self._connection() as connection:
             layout, _, _ = await self._tools(connection)
+            await check_order(connection, layout)
             until, gap = await settle(connection, layout, after, patience)
         return Export(self._connection, layout, after=after, until=until, gap=gap, where=where)
 
@@ -116,6 +132,7 @@ class Bulk(Base):
         """
         async with self._writing() as connection:
             layout, _, _ = await self._tools(connection)
+            layout.check_appends()
             eraser = Eraser(connection, layout, prefix, mark)
             await eraser.look()
             return await eraser.delete(on_progress)

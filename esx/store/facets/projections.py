@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 
 from esx.store import projection_table
 from esx.store.barrier import Filter
-from esx.store.errors import InvalidQuery
+from esx.store.errors import InvalidQuery, StoreFailed
 from esx.store.facets.base import Base
 from esx.store.feed import Feed
 from esx.store.projection import Projection
+from esx.store.relation import check_order
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -45,8 +46,9 @@ class Projections(Base):
         At any other error the batch is rolled back and handled event by event; the event that fails then stops the
         projection. The filter is that of `subscribe`.
 
-        Raises ProjectionFailed, InvalidQuery for a filter that makes no sense, and StoreUnavailable if the store is
-        closed or cannot be reached at the start.
+        Raises ProjectionFailed, HistoryChanged where the store is found to hold another history than was handled, or
+        one without events that were in it, OrderUnknown where no position can be called safe, InvalidQuery for a filter
+        that makes no sense, and StoreUnavailable if the store is closed or cannot be reached at the start.
         """
 
         async def each(connection: asyncpg.Connection, events: Sequence[Event]) -> None:
@@ -77,11 +79,18 @@ class Projections(Base):
         chosen = Filter(stream, event_type, where)
         async with self._writing() as connection:
             layout, _, _ = await self._tools(connection)
+            if not layout.own:
+                raise StoreFailed(
+                    f"a projection keeps its position beside the table events of search_path, not {layout.table}: "
+                    "name its schema in the address instead: ?search_path=..."
+                )
+            await check_order(connection, layout)
             await projection_table.register(connection, name)
         await Projection(
             name,
             handler,
             connector=self._connector,
+            layout=layout,
             watch=self._watch,
             make_feed=lambda lend, after: Feed(lend, self._doorbell, layout, after=after, where=chosen, page=batch),
             lend=self._connection,
@@ -92,7 +101,8 @@ class Projections(Base):
         """Return how far each projection has come, by name; costs the same at any size of the store."""
         async with self._connection() as connection:
             layout, _, _ = await self._tools(connection)
-            return await projection_table.read_status(connection, layout)
+            # What is found by its plain name belongs to another table.
+            return await projection_table.read_status(connection, layout) if layout.own else []
 
     async def pause_projection(self, name: str) -> None:
         """Pause a projection, wherever it runs: once this returns, it commits nothing until it is resumed.
@@ -122,6 +132,19 @@ class Projections(Base):
         """
         async with self._writing() as connection:
             await projection_table.reset(connection, name, to, clear)
+
+    async def accept_history(self, name: str) -> None:
+        """Let a projection that ended with HistoryChanged go on at its position, with what the store holds now.
+
+        For one who has looked, after events were erased on purpose, or a restore that was checked. Nothing is handled
+        again and nothing undone: events of the history that is there now, up to the position, are skipped where they
+        were not handled, and what the read model has of events that are gone stays. To rebuild, use
+        `reset_projection`. Raises UnknownProjection, and HistoryChanged while the position is beyond the head, since
+        then the next events would be skipped as well.
+        """
+        async with self._writing() as connection:
+            layout, _, _ = await self._tools(connection)
+            await projection_table.accept(connection, layout, name)
 
     async def delete_projection(self, name: str) -> None:
         """Forget a projection that is no longer run; its read model stays. A running instance ends in ProjectionFailed.

@@ -6,15 +6,18 @@ from typing import TYPE_CHECKING
 
 from esx.store.categories import CategoryReader
 from esx.store.errors import InvalidQuery
+from esx.store.estimating import count_streams, draw
 from esx.store.facets.base import Base
 from esx.store.glob import glob_containing, glob_prefix
 from esx.store.reading import StreamKey, StreamPage, check_limit
 from esx.store.scale import name_scale
+from esx.store.scope import Scope
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
     from esx.store.categories import CategoryPage, CategorySummary
+    from esx.store.estimating import Estimate
     from esx.store.model import Event, EventPreview, StreamSummary
     from esx.store.scale import NameScale
 
@@ -239,34 +242,49 @@ class Reads(Base):
         """Return a page of categories (the part of a stream's id before the first ``-``) after the place `after`.
 
         Up to 2,000 streams are counted, divided evenly among the categories of the page, but 100 of each in any case;
-        more are estimated. A page costs the same at any size of the store.
+        more are estimated, see `Estimate`. A page costs the same at any size of the store.
         """
-        scale = await self.name_scale()
         async with self._connection() as connection:
             layout, _, _ = await self._tools(connection)
-            reader = CategoryReader(layout)
-            return await reader.page(connection, after=after, limit=limit, backwards=backwards, scale=scale)
+            return await CategoryReader(layout).page(connection, after=after, limit=limit, backwards=backwards)
 
     async def category(self, place: str) -> CategorySummary | None:
         """Return the category at a place, None if there is none."""
-        scale = await self.name_scale()
         async with self._connection() as connection:
             layout, _, _ = await self._tools(connection)
-            return await CategoryReader(layout).one(connection, place, scale=scale)
+            return await CategoryReader(layout).one(connection, place)
 
     async def categories(self) -> AsyncIterator[CategorySummary]:
         """Yield all categories, in the order of their ids."""
         after: str | None = None
+        async with self._connection() as connection:
+            layout, _, _ = await self._tools(connection)
+            sample = await draw(connection, layout, Scope(), streams=True)
         while True:
-            page = await self.categories_page(after=after)
+            async with self._connection() as connection:
+                layout, _, _ = await self._tools(connection)
+                page = await CategoryReader(layout).page(
+                    connection, after=after, limit=_CATEGORY_PAGE, backwards=False, sample=sample
+                )
             for category in page.categories:
                 yield category
             if page.next_after is None:
                 return
             after = page.next_after
 
+    async def count_streams(self, *, prefix: str = "") -> Estimate:
+        """Return how many streams there are whose id starts with `prefix`: counted up to 2,000, estimated beyond.
+
+        Takes some 4,000 probes of indexes at most. Raises InvalidQuery for a prefix where ids do not sort by bytes.
+        """
+        async with self._connection() as connection:
+            layout, _, _ = await self._tools(connection)
+            if prefix and not layout.byte_order:
+                raise InvalidQuery("streams with a prefix can be counted only where ids sort by bytes")
+            return await count_streams(connection, layout, prefix)
+
     async def name_scale(self) -> NameScale | None:
-        """Return where ids lie among all stream ids, estimated; None while PostgreSQL has no statistics of them."""
+        """Return about where ids lie among all stream ids; None while PostgreSQL has no statistics of them."""
         async with self._connection() as connection:
             layout, _, _ = await self._tools(connection)
             return await name_scale(connection, layout)

@@ -139,20 +139,22 @@ class Searches(Base):
             layout, _, _ = await self._tools(connection)
             return await search.common_types(connection, layout)
 
-    async def locate(self, position: Position, *, stream: str | None = None) -> int | None:
-        """Return the number, in the list of a stream (None: of all streams), of the event at a position.
+    async def locate(self, position: Position, *, stream: str | None = None) -> locating.Place:
+        """Return where a position is in the list of a stream (None: of all streams), by the list's own numbers.
 
-        Where there is no event, it is that of the next one; None: the list ends before. For a point in time it is the
-        first event created at or after it. See `esx.store.locating` for how exact that is.
+        Its `first` is the event there, where there is none the next one; None: the list ends before. For a point in
+        time it is the first event created at or after it. Its `doubt` is None where that is certain: it is found by
+        bisection, and what a bisection can miss is looked through only where that is cheap; see `Place`.
         """
         scope = Scope(stream)
         async with self._connection() as connection:
             layout, _, _ = await self._tools(connection)
             if position.moment is not None:
-                return (await locating.place_of_moment(connection, layout, scope, position.moment)).first
+                return await locating.place_of_moment(connection, layout, scope, position.moment)
             if position.global_seq is not None:
                 return await locating.place_of_global_seq(connection, layout, scope, position.global_seq)
-            return await locating.place_of_number(connection, layout, scope, position.number or 0)
+            number = position.number or 0
+            return locating.Place(await locating.place_of_number(connection, layout, scope, number), number)
 
     async def trail(
         self,

@@ -31,12 +31,14 @@ def _count(row: StreamRow) -> str:
     if row.category is None:
         return ""
     streams = row.category.streams
-    return short_count(streams) if row.category.exact else "~" + short_count(round_estimate(streams))
+    if streams.exact:
+        return short_count(streams.count)
+    return "~" + short_count(round_estimate(streams.count)) if streams.known else short_count(streams.low) + "+"
 
 
 def _last_type(row: StreamRow) -> Cell:
     if row.category is not None:
-        return Cell("stream" if row.category.exact and row.category.streams == 1 else "streams", "muted")
+        return Cell("stream" if row.category.streams.exact and row.category.streams.count == 1 else "streams", "muted")
     return _typed(visible(row.summary.last_event_type, limit=200)) if row.summary else Cell("")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from textual import on
 from textual.binding import Binding, BindingType
@@ -22,11 +22,12 @@ from esx.tui.parts.part import Part
 from esx.tui.parts.streamlist import SETTLE
 from esx.tui.rows import EventRow
 from esx.tui.sources import AllEvents, StreamEvents
+from esx.tui.stage import from_behind
 from esx.tui.widgets.askline import AskLine
 from esx.tui.widgets.pagedlist import PagedList
 from esx.tui.widgets.rowtable import RowTable
 from esx.tui.window import PAGE
-from esx.tui.work import start
+from esx.tui.work import cancel, start
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult
@@ -112,7 +113,10 @@ class EventList(Part):
         self._version = version
         if self._source is None or stream_id != self.stream_id or at is not None:
             if self.line.shown and stream_id != self.stream_id:
+                asked = self.line.has_focus_within
                 self.line.close()
+                if asked:
+                    self.table.focus()
             self.stream_id = stream_id
             if at is not None:
                 # The filter might hide just that event.
@@ -134,7 +138,7 @@ class EventList(Part):
         else:
             self.table.nothing = "no events yet: esx append, or a load test (3)" if in_all else "no events"
         # A search that is being planned would come too late.
-        self.workers.cancel_group(self, "plan")
+        cancel(self, "plan")
         if self.filter:
             self.table.show(None)
             self.table.empty = "searching …"
@@ -261,7 +265,7 @@ class EventList(Part):
     @on(AskLine.Left)
     def _left(self, message: AskLine.Left) -> None:
         message.stop()
-        self.workers.cancel_group(self, "plan")
+        cancel(self, "plan")
         self.table.focus()
 
     async def _search(self, store: EventStore, chosen: Filter, *, agreed: bool) -> None:
@@ -296,13 +300,13 @@ class EventList(Part):
             self.table.problem = str(error)
             self.table.refresh()
         if not isinstance(error, InvalidQuery):
-            self.link.report(error)
+            self.link.report(error, of=from_behind(self))
 
     def _ask_for(self, plan: SearchPlan) -> None:
         """Say what a search costs, and wait for an answer."""
         if not self.line.shown:
             # Another list was opened with the filter of the last one: nothing was asked for yet.
-            self.table.empty = f"not searched: {plan.time} for ~{plan.total:,} events · f and enter run it"
+            self.table.empty = f"not searched: {plan.time} for {plan.size.text} events · f and enter run it"
             self.table.refresh()
             return
         # One index is enough, and the keys come first: there may be little room.
@@ -348,7 +352,7 @@ class EventList(Part):
     async def _go_to(self, store: EventStore, position: Position, text: str) -> None:
         stream_id = self.stream_id
         try:
-            number = await store.locate(position, stream=stream_id)
+            place = await store.locate(position, stream=stream_id)
         except EsxError as error:
             self._refused(error)
             return
@@ -356,11 +360,15 @@ class EventList(Part):
             return
         self.line.close()
         self.table.focus()
-        if number is not None:
-            self.table.go_to(number)
+        if place.doubt is not None:
+            severity: Literal["warning", "information"] = "warning" if place.doubt.broken else "information"
+            self.notify(place.doubt.text, severity=severity, markup=False)
+        if place.first is not None:
+            self.table.go_to(place.first)
             return
         if self.newest_first[stream_id is None]:
             self.table.action_first()
         else:
             self.table.action_last()
-        self.notify(f"The list ends before {visible(text, limit=60)}: this is its last event.", markup=False)
+        ends = f"The list ends before {visible(text, limit=60)}: this is its last event."
+        self.notify(ends, title=from_behind(self), markup=False)

@@ -20,8 +20,9 @@ from esx.text import visible
 from esx.tui.detail.compare import Comparison, compare
 from esx.tui.detail.scrubber import Scrubber
 from esx.tui.parts.part import Part
+from esx.tui.stage import from_behind
 from esx.tui.widgets.eventdetail import EventDetail
-from esx.tui.work import start
+from esx.tui.work import cancel, start
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult
@@ -115,13 +116,13 @@ class EventPart(Part):
             event = await store.event(global_seq)
         except EsxError as error:
             self.detail.show(None, "the event could not be read")
-            self.link.report(error)
+            self.link.report(error, of=from_behind(self))
             return
         self.show(event)
 
     def show(self, event: Event | None) -> None:
         """Show an event that has been read, or the state after it, if that is what is looked at."""
-        self.workers.cancel_group(self, "past")
+        cancel(self, "past")
         self._note = ""
         if event is not None and self._states is not None:
             self._go_to_state(event.stream_id, event.stream_seq)
@@ -144,7 +145,7 @@ class EventPart(Part):
             )
             return
         self._against = {None: "stream", "stream": "type", "type": None}[self._against]
-        self.workers.cancel_group(self, "past")
+        cancel(self, "past")
         if self._against is None:
             self.detail.compare(None)
         else:
@@ -161,7 +162,7 @@ class EventPart(Part):
         try:
             previous = await store.previous_event(event.stream_id, event.stream_seq, event_type=event_type, scan=_SCAN)
         except EsxError as error:
-            self.link.report(error)
+            self.link.report(error, of=from_behind(self))
             return
         name = visible(event.event_type, limit=60)
         if previous is None and event.stream_seq == 0:
@@ -238,10 +239,11 @@ class EventPart(Part):
             )
         except ReducerFailed as error:
             self._leave_state()
-            self.notify(str(error), title="no state", severity="error", timeout=10, markup=False)
+            title = " · ".join(filter(None, (from_behind(self), "no state")))
+            self.notify(str(error), title=title, severity="error", timeout=10, markup=False)
             return
         except EsxError as error:
-            self.link.report(error)
+            self.link.report(error, of=from_behind(self))
             return
         finally:
             self._note = ""

@@ -8,7 +8,7 @@ from rich.cells import cell_len
 from textual.content import Content
 
 from esx.text import ago, visible
-from esx.tui.cells import MUTED, fit, spark, tint_colour
+from esx.tui.cells import MUTED, fit, spark, tint_colour, wrap_words
 
 if TYPE_CHECKING:
     from esx.store.barrier import Gap, Writer
@@ -24,7 +24,9 @@ Piece = str | tuple[str, str]
 
 def figures(follower: Follower, now: float, *, width: int, types: int, dark: bool) -> Content:
     """Return the figures in lines of `width` cells: the totals, what holds the feed, and `types` lines of types."""
-    lines: list[list[Piece]] = [_totals(follower, now, width), [gap_line(follower.gap, started=follower.started)]]
+    text, style = state_line(follower)
+    lines: list[list[Piece]] = [_totals(follower, now, width)]
+    lines += [[(line, style)] for line in wrap_words(text, width)]
     across = max(width // _CELL, 1)
     top = follower.log.types.top(across * types, now)
     if not top:
@@ -79,16 +81,25 @@ def _type_cell(rate: TypeRate, width: int, dark: bool) -> list[Piece]:
     ]
 
 
-def gap_line(gap: Gap | None, *, started: bool) -> tuple[str, str]:
-    """Return what says whether the feed is held, by what and by whom, and its style."""
-    if not started:
+def state_line(follower: Follower) -> tuple[str, str]:
+    """Return what says whether the feed goes on, and what holds it, and its style."""
+    if follower.failure is not None:
+        goes_on = "r begins anew, near the present" if follower.ended else "it is tried again"
+        return f"{'ended' if follower.ended else 'waiting'}: {visible(follower.failure)} · {goes_on}", "$text-error"
+    if not follower.started:
         return "starting …", MUTED
+    gap = follower.gap
     if gap is None:
         return "complete and in order up to there", "$text-success"
+    return _gap_text(gap), "$text-warning"
+
+
+def _gap_text(gap: Gap) -> str:
     numbers = f"{gap.first:,}" if gap.first == gap.last else f"{gap.first:,}–{gap.last:,}"
-    held = ", ".join(writer_text(writer) for writer in gap.writers[:3])
+    # Whoever drew the number may have ended since: nothing tells who it was, only who it can be.
+    holders = ", ".join(writer_text(writer) for writer in gap.writers[:3])
     more = f" and {len(gap.writers) - 3} more" if len(gap.writers) > 3 else ""
-    return f"held at {numbers} by {held}{more}", "$text-warning"
+    return f"waiting for {numbers}" + (f", may be held by {holders}{more}" if holders else "")
 
 
 def short_delay(seconds: float) -> str:

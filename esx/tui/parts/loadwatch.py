@@ -13,6 +13,7 @@ from esx.load.report import latencies, milliseconds, too_slow
 from esx.load.series import conflicts_a_second, conflicts_by_stream, over_time
 from esx.text import visible
 from esx.tui.cells import MUTED
+from esx.tui.stage import is_hidden
 from esx.tui.widgets.heatmap import HeatMap
 from esx.tui.widgets.lineplot import Line, LinePlot
 
@@ -110,7 +111,8 @@ class LoadWatch(Vertical):
     # -- drawing --------------------------------------------------------------------------------------------
 
     def _draw(self) -> None:
-        if self._options is None or not self.is_attached:
+        # What comes while it is not seen is drawn when it is: being shown again is a resize.
+        if self._options is None or not self.is_attached or is_hidden(self):
             return
         self._draw_now(self._options)
         series = self._series if self._summary else self._series[-_RECENT:]
@@ -175,8 +177,6 @@ class LoadWatch(Vertical):
         )
 
     def _draw_figures(self) -> None:
-        if not self.is_attached:
-            return
         lines = [Content.styled(self._problem, "$text-error")] if self._problem else []
         if self._summary is not None:
             lines += self._verdict(self._summary)

@@ -11,11 +11,12 @@ from textual.message import Message
 from textual.widgets import Input
 
 from esx.store.views import StreamsView
-from esx.text import round_estimate, visible
+from esx.text import visible
 from esx.tui.categories import StreamsByCategory, TreeKey
 from esx.tui.parts.columns import stream_columns
 from esx.tui.parts.part import Part
 from esx.tui.rows import StreamRow
+from esx.tui.scales import Names
 from esx.tui.sources import EVERY_STREAM, StreamChoice, StreamsByActivity, StreamsByName
 from esx.tui.widgets.pagedlist import PagedList
 from esx.tui.widgets.rowtable import RowTable
@@ -165,8 +166,8 @@ class StreamList(Part):
         rows = window.length - above
         if whole:
             return "" if self._in_categories else f"{rows:,}"
-        if window.scale is not None:
-            return f"~{round_estimate(rows):,}"
+        if isinstance(window.scale, Names):
+            return window.scale.streams.text
         return "" if self._in_categories else f"{max(rows, 0):,}+"
 
     @on(RowTable.Highlighted, "#streams")

@@ -25,6 +25,7 @@ from esx.tui.parts.filterline import FilterLine, describe_filter
 from esx.tui.parts.part import Part, keys_of
 from esx.tui.rows import EventRow
 from esx.tui.screens.pane import Pane
+from esx.tui.stage import from_behind
 from esx.tui.widgets.rowtable import Column, RowTable
 from esx.tui.work import start
 
@@ -103,6 +104,7 @@ class FeedList(RowTable["EventRow"]):
 class FeedPane(Pane):
     """Follows live. Space pauses the view, never the counting."""
 
+    TITLE = "Feed"
     FIRST_FOCUS = "#feed"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("space", "pause", "Pause", tooltip="Stop the view and keep counting; again to go on"),
@@ -112,7 +114,7 @@ class FeedPane(Pane):
         Binding("right,l", "focus_detail", "To the event in full", show=False),
         Binding("left,h", "focus_list", "To the list", show=False),
         Binding("escape", "back", "Close the event in full, or take the filter away", show=False),
-        Binding("r", "retry", "Retry the connection", show=False),
+        Binding("r", "retry", "Retry the connection, or begin anew", show=False),
     ]
     DEFAULT_CSS = """
     FeedPane {
@@ -190,15 +192,13 @@ class FeedPane(Pane):
 
     def on_mount(self) -> None:
         """Start the clock that repaints."""
-        self.set_interval(1 / FLUSHES, self._flush)
-        self.set_interval(5, self.table.refresh)
+        # While another screen is shown, what comes waits in the log, counted.
+        self.every(1 / FLUSHES, self._flush)
+        self.every(5, self.table.refresh)
 
     # -- drawing --------------------------------------------------------------------------------------------
 
     def _flush(self) -> None:
-        # While another screen is shown, what comes waits in the log, counted.
-        if not self.display:
-            return
         log = self.follower.log
         gone = log.flush()
         if gone is not None:
@@ -221,6 +221,8 @@ class FeedPane(Pane):
         self.set_class(log.paused, "-paused")
         if log.paused:
             title = f"paused · {log.waiting:,} new"
+        elif self.follower.ended:
+            title = "ended"
         elif self.table.following:
             title = "following"
         else:
@@ -287,13 +289,17 @@ class FeedPane(Pane):
             line.refuse(str(error))
             return
         except EsxError as error:
-            self.link.report(error)
+            self.link.report(error, of=from_behind(self))
             return
         line.close()
         self.table.focus()
+        self._show_anew()
+
+    def _show_anew(self) -> None:
+        chosen = bool(self.follower.where)
         self.table.following = True
         self.table.take([], 0)
-        self.table.empty = "nothing among the latest events passes the filter" if where else "waiting for events …"
+        self.table.empty = "nothing among the latest events passes the filter" if chosen else "waiting for events …"
         self._written_at = 0.0
         self._flush()
 
@@ -332,5 +338,8 @@ class FeedPane(Pane):
         self.table.focus()
 
     def action_retry(self) -> None:
-        """Try to reach the database now."""
+        """Try to reach the database now, or begin a feed anew that has ended."""
         self.link.retry()
+        if self.follower.ended:
+            self.follower.begin_anew()
+            self._show_anew()

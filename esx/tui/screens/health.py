@@ -17,8 +17,9 @@ from esx.text import ago, lapse, visible
 from esx.times import clock
 from esx.tui.cells import MUTED, fit, size_of, spark, wrap_words
 from esx.tui.link import LinkState
-from esx.tui.parts.feedfigures import gap_line, writer_text
+from esx.tui.parts.feedfigures import state_line, writer_text
 from esx.tui.screens.pane import Pane
+from esx.tui.stage import from_behind
 from esx.tui.work import start
 
 if TYPE_CHECKING:
@@ -88,6 +89,7 @@ class Figures(Static):
 class HealthPane(Pane):
     """Reads the figures every two seconds while it is shown, and lets the doctor look once a minute."""
 
+    TITLE = "Health"
     FIRST_FOCUS = "#health-scroll"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("r", "refresh", "Refresh", tooltip="Read the figures and examine the store now"),
@@ -124,13 +126,12 @@ class HealthPane(Pane):
 
     def on_mount(self) -> None:
         """Read again every two seconds."""
-        self.set_interval(EVERY, self._read_if_shown)
+        self.every(EVERY, self._read_now)
         self._box("doctor").say([("", "examining …", MUTED)])
 
     def connected(self) -> None:
-        """Read at once."""
-        self._examined = None
-        self._read_if_shown()
+        """Read at once, and let the doctor look."""
+        self.entered()
 
     def entered(self) -> None:
         """Read at once, and let the doctor look."""
@@ -139,10 +140,6 @@ class HealthPane(Pane):
 
     def _box(self, name: str) -> Figures:
         return self.query_one(f"#health-{name}", Figures)
-
-    def _read_if_shown(self) -> None:
-        if self.display:
-            self._read_now()
 
     def _read_now(self) -> None:
         start(self, self._read, "health")
@@ -164,7 +161,7 @@ class HealthPane(Pane):
             self.health = await store.health()
             self.projections = await self._read_projections(store)
         except (StoreUnavailable, SchemaMissing) as error:
-            self.link.report(error)
+            self.link.report(error, of=from_behind(self))
             self._write_connection()
             return
         except EsxError as error:
@@ -230,19 +227,20 @@ class HealthPane(Pane):
                 ("last visible", f"{health.last:,}", ""),
                 ("safe position", f"{follower.position:,}" if follower.started else "not known yet", ""),
                 ("lag", f"{behind:,} numbers behind the head" if follower.started else "not known yet", ""),
-                ("", *gap_line(follower.gap, started=follower.started)),
+                ("", *state_line(follower)),
                 ("late, dead", f"{follower.late:,} late, {follower.dead:,} dead", ""),
                 ("last event", _moment(health), ""),
             ],
         )
         size = health.table_bytes + health.index_bytes
-        about = health.estimated_events
+        events = health.events
+        known = events.known and events.count >= _MANY
         self._box("storage").say(
             [
-                ("events", f"~{about:,}", ""),
+                ("events", events.text, ""),
                 ("table", size_of(health.table_bytes), ""),
                 ("indexes", size_of(health.index_bytes), ""),
-                ("per event", f"~{size_of(size / about)}" if about >= _MANY else "not known yet", ""),
+                ("per event", f"~{size_of(size / events.count)}" if known else "not known yet", ""),
             ],
         )
         bell = ("trigger in place", _GOOD) if health.doorbell else ("no trigger: esx init adds it", _WARNING)
@@ -272,11 +270,15 @@ class HealthPane(Pane):
             lags = self._lags.setdefault(projection.name, deque(maxlen=_READINGS))
             lags.append(projection.lag)
             lines.append(("", _projection_line(projection, lags, max(box.content_size.width, 60)), _state(projection)))
-            if projection.last_error:
+            if projection.difference is not None:
+                lines.append(("", f"  {projection.difference}", _BAD))
+            elif projection.last_error:
                 lines.append(
                     ("", f"  stopped at the event after {projection.position:,}: {projection.last_error}", _BAD)
                 )
-            lines += [("", f"  held back by {writer_text(writer)}", _WARNING) for writer in projection.held_by[:3]]
+            lines += [
+                ("", f"  may be held back by {writer_text(writer)}", _WARNING) for writer in projection.held_by[:3]
+            ]
         if len(projections) > _MOST_PROJECTIONS:
             lines.append(("", f"and {len(projections) - _MOST_PROJECTIONS} more: esx health --json lists all", MUTED))
         box.say(lines or [("", "none", MUTED)], labelled=False)
@@ -301,6 +303,8 @@ def _projection_line(projection: ProjectionStatus, lags: Iterable[int], width: i
     room = max(width - 78, 0)
     name = fit(visible(projection.name, limit=200), 20 + room // 3)
     late = f"{'' if projection.lag_exact else '~'}{projection.lag:,} behind"
+    if projection.beyond:
+        late = f"{projection.beyond:,} beyond head"
     age = lapse(projection.lag_seconds) if projection.lag else ""
     doing = "paused" if projection.paused else "running" if projection.active else "not running"
     if projection.owner is not None:
@@ -310,7 +314,7 @@ def _projection_line(projection: ProjectionStatus, lags: Iterable[int], width: i
 
 
 def _state(projection: ProjectionStatus) -> str:
-    if projection.last_error:
+    if projection.last_error or projection.difference is not None:
         return _BAD
     return "" if projection.active and not projection.paused else _WARNING
 

@@ -23,7 +23,8 @@ from esx.tui.parts.loadform import BadField, LoadForm
 from esx.tui.parts.loadruns import LoadRuns
 from esx.tui.parts.loadwatch import LoadWatch
 from esx.tui.screens.pane import Pane
-from esx.tui.work import start
+from esx.tui.stage import from_behind, is_hidden
+from esx.tui.work import cancel, start
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Callable
@@ -43,6 +44,7 @@ _SETUP, _WATCH = "load-setup", "load-watch"
 class LoadPane(Pane):
     """A form above the list of earlier runs; in their place, once a test was started, what it tells."""
 
+    TITLE = "Load"
     FIRST_FOCUS = "#load-start"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("s,ctrl+s", "start", "Start", tooltip="Start the load test that the form describes"),
@@ -149,7 +151,7 @@ class LoadPane(Pane):
         try:
             run = await asyncio.to_thread(self._archive.load, entry.id)
         except LoadFailed as error:
-            self.notify(visible(str(error), limit=500), severity="error", markup=False)
+            self.notify(visible(str(error), limit=500), title=from_behind(self), severity="error", markup=False)
             return
         if self.running or not self.is_attached:
             return
@@ -172,7 +174,7 @@ class LoadPane(Pane):
     def action_runs(self) -> None:
         """Go to the list of earlier runs."""
         self._go(_SETUP)
-        self.query_one(LoadRuns).focus()
+        self._focus("#load-runs")
 
     def _go(self, part: str) -> None:
         self.query_one(ContentSwitcher).current = part
@@ -187,7 +189,13 @@ class LoadPane(Pane):
     @on(Button.Pressed, "#load-start")
     def action_start(self) -> None:
         """Start the test that the form describes."""
-        if self.running or self._run_load is None:
+        # A button that was pressed may tell so when one has gone on to another screen.
+        if self.running or self._run_load is None or is_hidden(self):
+            return
+        database = self.link.database
+        if database is not None and database.store is not None:
+            to = visible(database.store, limit=200)
+            self.notify(f"a load test goes to the table events, not to {to}", severity="error", markup=False)
             return
         form = self.query_one(LoadForm)
         try:
@@ -198,6 +206,8 @@ class LoadPane(Pane):
             form.mark(error.field)
             return
         self.summary = None
+        self._test = None
+        self._stopping = False
         self._shown = True
         self._set_running(True)
         self.query_one(LoadWatch).begin(options)
@@ -210,13 +220,20 @@ class LoadPane(Pane):
         """Stop the test that runs: at first so that it still tells its summary, the second time at once."""
         if not self.running:
             return
-        stop = getattr(self._test, "stop", None)
-        if stop is None or self._stopping:
-            self.workers.cancel_group(self, "load")
+        if self._stopping:
+            cancel(self, "load")
             return
         self._stopping = True
         self._note("stopping …")
-        stop()
+        if self._test is not None:
+            self._stop(self._test)
+
+    def _stop(self, test: AsyncIterable[LoadProgress | LoadSummary]) -> None:
+        stop = getattr(test, "stop", None)
+        if stop is None:
+            cancel(self, "load")
+        else:
+            stop()
 
     def stop(self, then: Callable[[], object]) -> str:
         """Stop the test that runs so that it still tells its summary."""
@@ -230,18 +247,21 @@ class LoadPane(Pane):
     def action_leave_field(self) -> None:
         """Go from a field back to the buttons, where the keys of the screens work."""
         if self._run_load is not None:
-            self.query_one("#load-stop" if self.running else "#load-start", Button).focus()
-        elif self._current == _SETUP:
-            self.query_one(LoadRuns).focus()
+            self._focus("#load-stop" if self.running else "#load-start")
         else:
-            self.query_one("#load-said").focus()
+            self._focus("#load-runs" if self._current == _SETUP else "#load-said")
+
+    def _focus(self, selector: str) -> None:
+        # Not `focus`, which takes a turn: what is typed ahead is not for what has gone.
+        self.screen.set_focus(self.query_one(selector))
 
     async def _run(self, run_load: RunLoad, options: LoadOptions) -> None:
-        self._stopping = False
         watch = self.query_one(LoadWatch)
         problem = ""
         try:
             self._test = run_load(self.link.dsn, options)
+            if self._stopping:
+                self._stop(self._test)
             async for line in self._test:
                 if isinstance(line, LoadSummary):
                     self.summary = line

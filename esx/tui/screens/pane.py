@@ -1,20 +1,19 @@
-"""What the four screens have in common."""
+"""What the screens have in common."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 
 from textual.binding import Binding, BindingType
-from textual.containers import Container
 from textual.message import Message
 
 from esx.tui.keymap import Keyed
+from esx.tui.stage import Scene
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from textual.events import DescendantFocus, Resize
-    from textual.widget import Widget
+    from textual.events import Resize
 
     from esx.store.views import View
     from esx.tui.link import Link
@@ -33,18 +32,25 @@ class Describes(Protocol):
         ...
 
 
-class Pane(Keyed, Container):
+class Pane(Keyed, Scene):
     """One of the explorer's screens. It is made when it is first looked at, and stays."""
-
-    FIRST_FOCUS: ClassVar[str] = ""
-    """What has the focus at first."""
 
     class TrailWanted(Message):
         """Somebody wants the trail of an event."""
 
-        def __init__(self, global_seq: int) -> None:
+        def __init__(self, pane: Pane, global_seq: int) -> None:
             super().__init__()
+            self.pane = pane
             self.global_seq = global_seq
+
+    class EventWanted(Message):
+        """Somebody wants to see an event in its stream."""
+
+        def __init__(self, pane: Pane, stream_id: str, stream_seq: int) -> None:
+            super().__init__()
+            self.pane = pane
+            self.stream_id = stream_id
+            self.stream_seq = stream_seq
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("t", "trail", "Trail", tooltip="What shares the event's correlation id, and what caused what"),
@@ -56,7 +62,6 @@ class Pane(Keyed, Container):
     def __init__(self, link: Link, *, id: str) -> None:
         super().__init__(id=id)
         self.link = link
-        self.last_focused: Widget | None = None
         self.ready = False
         """Whether everything in it is in place."""
 
@@ -70,10 +75,6 @@ class Pane(Keyed, Container):
         """Lay the parts out by the room there is."""
         self.set_class(event.size.width < _NARROW, "-narrow")
 
-    def on_descendant_focus(self, event: DescendantFocus) -> None:
-        """Remember where the focus is, for coming back."""
-        self.last_focused = event.widget
-
     def connected(self) -> None:
         """Take note that the store answers, for the first time or again."""
 
@@ -83,9 +84,6 @@ class Pane(Keyed, Container):
         Returns what is waited for, an empty text if there is nothing.
         """
         return ""
-
-    def entered(self) -> None:
-        """Take note of having become the visible screen."""
 
     def view(self) -> View | None:
         """Return what the focused part shows, as a value; None where it has no rows that a command could print."""
@@ -111,7 +109,7 @@ class Pane(Keyed, Container):
         if number is None:
             self.notify("choose an event first", severity="warning")
         else:
-            self.post_message(self.TrailWanted(number))
+            self.post_message(self.TrailWanted(self, number))
 
     async def action_part(self, part_id: str, action: str) -> None:
         """Do what a part of this screen has a key for; see `keys_of`."""

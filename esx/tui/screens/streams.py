@@ -13,11 +13,11 @@ from esx.tui.parts.eventpart import EventPart
 from esx.tui.parts.part import keys_of
 from esx.tui.parts.streamlist import StreamList
 from esx.tui.screens.pane import Pane
+from esx.tui.stage import from_behind
 from esx.tui.widgets.pagedlist import PagedList
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult
-    from textual.events import DescendantFocus
     from textual.widget import Widget
 
     from esx.tui.follower import Follower
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 class StreamsPane(Pane):
     """Browse: the chosen stream decides the events, the chosen event decides the detail."""
 
+    TITLE = "Streams"
     FIRST_FOCUS = "#streams"
     BINDINGS: ClassVar[list[BindingType]] = [
         *keys_of("streams-part", StreamList.KEYS),
@@ -123,7 +124,7 @@ class StreamsPane(Pane):
     def on_mount(self) -> None:
         """Start the clock."""
         # Ages ("3m") grow while one looks.
-        self.set_interval(1, self._age)
+        self.every(1, self._age)
 
     def connected(self) -> None:
         """Load, or load again what could not be loaded."""
@@ -134,10 +135,9 @@ class StreamsPane(Pane):
             self.action_refresh()
 
     def _age(self) -> None:
-        if self.display:
-            self.streams.refresh()
-            self.events.refresh()
-            self.event_list.write_position()
+        self.streams.refresh()
+        self.events.refresh()
+        self.event_list.write_position()
 
     # -- from part to part --------------------------------------------------------------------------------------
 
@@ -162,7 +162,7 @@ class StreamsPane(Pane):
     @on(PagedList.Failed)
     def _failed(self, message: PagedList.Failed) -> None:
         message.stop()
-        self.link.report(message.error)
+        self.link.report(message.error, of=from_behind(self))
 
     # -- keys -----------------------------------------------------------------------------------------------
 
@@ -203,15 +203,14 @@ class StreamsPane(Pane):
     def action_zoom(self) -> None:
         """Give the focused part the whole screen, or give the others their place back."""
         self.toggle_class("-zoomed")
-        self._mark_zoomed()
+        self._mark_zoomed(self.screen.focused)
 
-    def _mark_zoomed(self) -> None:
-        focused = self.screen.focused
+    def _mark_zoomed(self, focused: Widget | None) -> None:
         for part in self.query(".part"):
             inside = focused is not None and part in focused.ancestors
             part.set_class(self.has_class("-zoomed") and inside, "-zoomed")
 
-    def on_descendant_focus(self, _event: DescendantFocus) -> None:
+    def reveal(self, widget: Widget) -> None:
         """Let the zoom follow the focus."""
         if self.has_class("-zoomed"):
-            self._mark_zoomed()
+            self._mark_zoomed(widget)

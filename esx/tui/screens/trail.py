@@ -20,6 +20,7 @@ from esx.tui.parts.eventpart import EventPart
 from esx.tui.parts.part import Part, keys_of
 from esx.tui.rows import PREVIEW
 from esx.tui.screens.pane import Pane
+from esx.tui.stage import from_behind
 from esx.tui.widgets.rowtable import Column, RowTable
 from esx.tui.work import start
 
@@ -42,8 +43,6 @@ class _Travels(Protocol):
     """What the screen needs of the explorer."""
 
     async def go_back(self) -> None: ...
-
-    async def go_to_event(self, stream_id: str, stream_seq: int) -> None: ...
 
 
 class TrailRow(NamedTuple):
@@ -113,6 +112,7 @@ class TrailTable(RowTable[TrailRow]):
 class TrailPane(Pane):
     """Reads the trail of one event; enter goes to an event in its stream, escape back to where one came from."""
 
+    TITLE = "Trail"
     FIRST_FOCUS = "#trail"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("o", "order", "Order", tooltip="As a tree of causes, or in the global order"),
@@ -203,7 +203,7 @@ class TrailPane(Pane):
             self.table.problem = str(error)
             self.table.refresh()
             if isinstance(error, StoreUnavailable):
-                self.link.report(error)
+                self.link.report(error, of=from_behind(self))
             return
         self.table.problem = ""
         self._show(self.trail, self.event_at_hand() or self.global_seq)
@@ -257,10 +257,10 @@ class TrailPane(Pane):
             self.event_part.open(number)
 
     @on(RowTable.Chosen, "#trail")
-    async def _chosen(self, message: RowTable.Chosen) -> None:
+    def _chosen(self, message: RowTable.Chosen) -> None:
         message.stop()
         event = message.row.node.event
-        await cast(_Travels, self.app).go_to_event(event.stream_id, event.stream_seq)
+        self.post_message(self.EventWanted(self, event.stream_id, event.stream_seq))
 
     # -- keys ---------------------------------------------------------------------------------------------------
 

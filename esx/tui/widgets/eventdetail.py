@@ -26,7 +26,7 @@ from esx.tui.detail.search import Matches
 from esx.tui.jsonlayout import Span
 from esx.tui.keymap import Keyed
 from esx.tui.widgets.brush import BrushedView
-from esx.tui.work import start
+from esx.tui.work import cancel, start
 
 if TYPE_CHECKING:
     from textual import events
@@ -351,7 +351,7 @@ class EventDetail(Keyed, BrushedView, can_focus=True, inherit_bindings=False):
     def find(self, needle: str) -> None:
         """Look for text in the JSON, and mark it; the empty text ends that."""
         self._needle = needle
-        self.workers.cancel_group(self, "search")
+        cancel(self, "search")
         for block in self._json:
             block.matches = Matches(block.layout.text, needle) if needle else None
             block.current = None
@@ -484,7 +484,7 @@ class EventDetail(Keyed, BrushedView, can_focus=True, inherit_bindings=False):
         return max(self.scrollable_content_region.width - 1, 10)
 
     def _lay_out(self) -> None:
-        self.workers.cancel_group(self, "layout")
+        cancel(self, "layout")
         width = self._width
         short = self.scrollable_content_region.height < _SHORT
         self._laid_out_for = (width, short)

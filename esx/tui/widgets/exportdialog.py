@@ -13,7 +13,6 @@ from textual import on
 from textual.binding import Binding, BindingType
 from textual.containers import Container
 from textual.content import Content
-from textual.screen import ModalScreen
 from textual.widgets import Input, Static
 
 from esx.files import new_file
@@ -21,8 +20,8 @@ from esx.store.errors import EsxError
 from esx.text import visible
 from esx.tui.cells import MUTED, size_of
 from esx.tui.exporting import file_name, pieces_of
-from esx.tui.keymap import Keyed
-from esx.tui.work import start
+from esx.tui.widgets.dialog import Dialog
+from esx.tui.work import cancel, start
 
 if TYPE_CHECKING:
     from typing import IO
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
 _BETWEEN = 0.1
 
 
-class ExportDialog(Keyed, ModalScreen[str | None]):
+class ExportDialog(Dialog[str]):
     """Asks for a path, writes the rows of a view there, and ends with what it did; escape stops it at any time.
 
     In a browser the file is handed to that instead.
@@ -102,7 +101,7 @@ class ExportDialog(Keyed, ModalScreen[str | None]):
                     file.seek(0)
                     # The browser reads from a file of its own, which is closed when it has all.
                     self.app.deliver_binary(os.fdopen(os.dup(file.fileno()), "rb"), save_filename=path.name)
-                self.dismiss(f"{text} handed to your browser")
+                self.end(f"{text} handed to your browser")
                 return
             with new_file(path) as file:
                 text = await self._write(file)
@@ -113,7 +112,7 @@ class ExportDialog(Keyed, ModalScreen[str | None]):
             field.focus()
             self._say(str(error), "$text-error")
         else:
-            self.dismiss(f"{text} written to {path}")
+            self.end(f"{text} written to {path}")
 
     async def _write(self, file: IO[bytes]) -> str:
         rows = size = 0
@@ -130,5 +129,5 @@ class ExportDialog(Keyed, ModalScreen[str | None]):
 
     def action_cancel(self) -> None:
         """Stop, and leave nothing behind."""
-        self.workers.cancel_group(self, "export")
-        self.dismiss("export stopped, nothing written" if self._writing else None)
+        cancel(self, "export")
+        self.end("export stopped, nothing written" if self._writing else None)

@@ -9,21 +9,22 @@ from textual.app import App
 from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
 from textual.content import Content
-from textual.screen import ModalScreen, Screen
+from textual.screen import Screen
 from textual.widgets import Input, Static
 
-from esx.tui.keymap import Keyed, is_ours
+from esx.tui.keymap import is_ours
+from esx.tui.widgets.dialog import Dialog
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult
     from textual.dom import DOMNode
 
 
-class Help(Keyed, ModalScreen[None]):
+class Help(Dialog[None]):
     """Lists the keys that work in the focused part, then those of its screen, then those everywhere."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape,question_mark,enter", "dismiss", "Close"),
+        Binding("escape,question_mark,enter", "close", "Close"),
         Binding("q", "app.quit", "Quit", show=False),
     ]
     DEFAULT_CSS = """

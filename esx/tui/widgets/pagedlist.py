@@ -11,7 +11,7 @@ from textual.message import Message
 from esx.store.errors import EsxError
 from esx.tui.widgets.rowtable import Column, RowTable
 from esx.tui.window import PAGE, Window
-from esx.tui.work import start
+from esx.tui.work import cancel, start
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -77,7 +77,7 @@ class PagedList(RowTable[Row], Generic[Row, Key]):
         self._measured = False
         self._aim = None
         self.stopped = False
-        self.workers.cancel_group(self, "load")
+        cancel(self, "load")
         if source is None:
             self.set_rows([], cursor=0, offset=0)
             return
@@ -156,7 +156,7 @@ class PagedList(RowTable[Row], Generic[Row, Key]):
         """Stop the loading that is going on, in PostgreSQL too; return whether any was."""
         if not self.busy:
             return False
-        self.workers.cancel_group(self, "load")
+        cancel(self, "load")
         self.busy, self._aim, self.stopped = False, None, True
         self.empty = self.nothing
         self.refresh()

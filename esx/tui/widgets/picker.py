@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, ClassVar
 from textual import on
 from textual.binding import Binding, BindingType
 from textual.content import Content
-from textual.screen import ModalScreen
 from textual.widgets import OptionList
 from textual.widgets.option_list import Option
 
 from esx.text import visible
 from esx.tui.cells import MUTED, fit
-from esx.tui.keymap import Keyed
+from esx.tui.widgets.dialog import Dialog
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,12 +25,12 @@ _NAME = 24
 _WHERE = 46
 
 
-class ConnectionPicker(Keyed, ModalScreen["Choice | None"]):
+class ConnectionPicker(Dialog["Choice"]):
     """Lists the databases by name; the one that is shown says how it is connected."""
 
     PART = "connections"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape", "dismiss", "Close"),
+        Binding("escape", "close", "Close"),
         Binding("j", "app.simulate_key('down')", "Down", show=False),
         Binding("k", "app.simulate_key('up')", "Up", show=False),
         Binding("q", "app.quit", "Quit", show=False),
@@ -79,4 +78,4 @@ class ConnectionPicker(Keyed, ModalScreen["Choice | None"]):
 
     @on(OptionList.OptionSelected)
     def _selected(self, message: OptionList.OptionSelected) -> None:
-        self.dismiss(self._choices[message.option_index])
+        self.end(self._choices[message.option_index])

@@ -1,0 +1,238 @@
+"""Reading what PostgreSQL holds and asyncpg cannot hand over: one such value must not hide all the others.
+
+There are times before the year 1 and after 9999; names and payloads that have no equivalent in UTF-8, or, where the
+encoding of the database is SQL_ASCII, may be any bytes. A query is run as it is. Only where that fails for such a
+value it is run again, wrapped so that PostgreSQL hands over each time as text and each text as its bytes: then the one
+value comes as a `FarTime`, or as a text in which the bytes that are none stand as U+DC80 to U+DCFF (PEP 383), and
+everything else comes as ever.
+
+Names that hold such bytes can be given back as arguments: they go to PostgreSQL as bytes.
+"""
+
+from __future__ import annotations
+
+import re
+from operator import attrgetter, itemgetter
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import asyncpg
+
+from esx.moment import from_driver, from_text
+from esx.store.model import Event
+from esx.text import is_text
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
+
+    Rows = Sequence[Any]
+    """Records, or tuples of the same values."""
+    Fetch = Callable[..., Awaitable[Rows]]
+    """Runs a query, given with its arguments as to `Connection.fetch`."""
+
+T = TypeVar("T")
+
+UNREADABLE = (
+    OverflowError,  # a time
+    UnicodeDecodeError,
+    asyncpg.CharacterNotInRepertoireError,
+    asyncpg.UntranslatableCharacterError,
+)
+"""What is raised for a value that cannot be handed over."""
+CREATED_AT = Event._fields.index("created_at") - len(Event._fields)
+"""Where created_at is in a row that ends with the columns of an event."""
+_ZONE = attrgetter("tzinfo")
+_AS_IT_IS = {"int2", "int4", "int8", "bool", "float4", "float8", "numeric", "uuid", "oid", "bytea"}
+_TIMES = {"timestamptz": "{0}", "timestamp": "{0} AT TIME ZONE 'UTC'"}
+_NOT_ASCII = re.compile(rb"([\x80-\xff]+)")
+_NO_TEXT = re.compile("([\udc80-\udcff]+)")
+_PARAMETER = re.compile(r"'(?:[^']|'')*'|\$([0-9]+)")
+
+
+async def fetch(connection: asyncpg.Connection, query: str, *arguments: Any, moment: int | None = None) -> Rows:
+    """Run a query that only reads, as `connection.fetch` does, whatever values it finds.
+
+    `moment` is the place in a row of a time that may be infinite, or come from a column that has no time zone.
+    """
+    return await readable(connection, lambda run: run(query, *arguments), moment=moment)
+
+
+async def fetchrow(connection: asyncpg.Connection, query: str, *arguments: Any, moment: int | None = None) -> Any:
+    """Return the first row that `fetch` returns, None if there is none."""
+    rows = await fetch(connection, query, *arguments, moment=moment)
+    return rows[0] if rows else None
+
+
+async def fetchval(connection: asyncpg.Connection, query: str, *arguments: Any) -> Any:
+    """Return the first value of the first row that `fetch` returns, None if there is none."""
+    row = await fetchrow(connection, query, *arguments)
+    return None if row is None else row[0]
+
+
+async def readable(
+    connection: asyncpg.Connection, work: Callable[[Fetch], Awaitable[T]], *, moment: int | None = None
+) -> T:
+    """Do work that runs queries, and again where a value cannot be handed over: for what needs a transaction.
+
+    PostgreSQL's own complaint about a value ends a transaction, so `work` has to begin one itself.
+    """
+
+    async def plainly(query: str, *arguments: Any) -> Rows:
+        rows: Rows = await connection.fetch(query, *arguments)
+        return rows if moment is None else _with_moments(rows, moment)
+
+    async def carefully(query: str, *arguments: Any) -> Rows:
+        return await _carefully(connection, query, arguments)
+
+    try:
+        return await work(plainly)
+    except UNREADABLE:
+        pass
+    except asyncpg.DataError as error:
+        # So asyncpg refuses an argument that cannot be sent as UTF-8.
+        if not isinstance(error.__cause__ or error.__context__, UnicodeEncodeError):
+            raise
+    return await work(carefully)
+
+
+def _with_moments(rows: Rows, at: int) -> Rows:
+    try:
+        if None not in map(_ZONE, map(itemgetter(at), rows)):
+            return rows
+    except AttributeError:  # of no time at all
+        pass
+    at %= len(rows[0])
+    return [(*row[:at], from_driver(row[at]), *row[at + 1 :]) for row in rows]
+
+
+async def _carefully(connection: asyncpg.Connection, query: str, arguments: Iterable[Any]) -> Rows:
+    query, arguments = await with_bytes(connection, query, arguments)
+    statement = await connection.prepare(query)
+    types = [attribute.type.name for attribute in statement.get_attributes()]
+    columns = [_column(f"c{place}", name) for place, name in enumerate(types)]
+    names = ", ".join(f"c{place}" for place in range(len(types)))
+    rows = await connection.fetch(f"SELECT {', '.join(columns)} FROM ({query}) q ({names})", *arguments)
+    texts = [place for place, name in enumerate(types) if name not in _AS_IT_IS and name not in _TIMES]
+    decoded = await _decoded(connection, (each for row in rows for place in texts for each in _several(row[place])))
+    readers = [_reader(name, decoded) for name in types]
+    return [tuple(read(value) for read, value in zip(readers, row, strict=True)) for row in rows]
+
+
+def _column(name: str, kind: str) -> str:
+    if kind in _AS_IT_IS:
+        return name
+    if kind in _TIMES:
+        return moment_text(_TIMES[kind].format(name))
+    if kind.endswith("[]"):
+        each = f"SELECT {_raw('v')} FROM unnest({name}) WITH ORDINALITY each (v, n) ORDER BY n"
+        return f"CASE WHEN {name} IS NOT NULL THEN ARRAY({each}) END"
+    return _raw(name)
+
+
+def _raw(name: str) -> str:
+    return f"convert_to({name}::text, getdatabaseencoding())"
+
+
+def _reader(kind: str, decoded: dict[bytes, str]) -> Callable[[Any], Any]:
+    if kind in _AS_IT_IS:
+        return lambda value: value
+    if kind in _TIMES:
+        return from_text
+    if kind.endswith("[]"):
+        return lambda value: None if value is None else [None if each is None else decoded[each] for each in value]
+    return lambda value: None if value is None else decoded[value]
+
+
+def _several(value: Any) -> Iterable[bytes]:
+    values = value if isinstance(value, list) else (value,)
+    return (each for each in values if each is not None)
+
+
+async def _decoded(connection: asyncpg.Connection, values: Iterable[bytes]) -> dict[bytes, str]:
+    """Return texts in the database's encoding as text."""
+    if _is_utf8(connection):
+        return {value: value.decode("utf-8", "surrogateescape") for value in values}
+    # In every encoding of a database what is ASCII is never part of another character.
+    parts = {value: _NOT_ASCII.split(value) for value in values}
+    others = await _converted(connection, list({other for each in parts.values() for other in each[1::2]}))
+    return {
+        value: "".join(others[part] if place % 2 else part.decode("ascii") for place, part in enumerate(each))
+        for value, each in parts.items()
+    }
+
+
+def _is_utf8(connection: asyncpg.Connection) -> bool:
+    """Return whether the database's texts are UTF-8, or, in SQL_ASCII, may be nothing else that could be told."""
+    return connection.get_settings().server_encoding in ("UTF8", "SQL_ASCII")
+
+
+async def _converted(connection: asyncpg.Connection, values: list[bytes]) -> dict[bytes, str]:
+    """Return texts as PostgreSQL converts them; those that it cannot convert are found by halving."""
+    if not values:
+        return {}
+    try:
+        async with connection.transaction():  # or PostgreSQL's complaint would end the one under way
+            rows = await connection.fetch(
+                "SELECT convert_from(v, getdatabaseencoding()) FROM unnest($1::bytea[]) WITH ORDINALITY each (v, n) "
+                "ORDER BY n",
+                values,
+            )
+    except UNREADABLE:
+        if len(values) == 1:
+            return {values[0]: values[0].decode("ascii", "surrogateescape")}
+        half = len(values) // 2
+        return await _converted(connection, values[:half]) | await _converted(connection, values[half:])
+    return {value: row[0] for value, row in zip(values, rows, strict=True)}
+
+
+async def with_bytes(connection: asyncpg.Connection, query: str, arguments: Iterable[Any]) -> tuple[str, list[Any]]:
+    """Return the query and its arguments so that those texts that are no UTF-8 are given as bytes."""
+    given = list(arguments)
+    how: dict[int, str] = {}
+    for number, value in enumerate(given, 1):
+        if isinstance(value, str) and not is_text(value):
+            given[number - 1] = await _encoded(connection, value)
+            how[number] = f"convert_from(${number}::bytea, getdatabaseencoding())"
+        elif isinstance(value, list) and any(isinstance(each, str) and not is_text(each) for each in value):
+            given[number - 1] = [await _encoded(connection, each) for each in value]
+            how[number] = (
+                f"(SELECT array_agg(convert_from(v, getdatabaseencoding()) ORDER BY n) "
+                f"FROM unnest(${number}::bytea[]) WITH ORDINALITY each (v, n))"
+            )
+    if not how:
+        return query, given
+    return _PARAMETER.sub(lambda found: how.get(int(found[1] or 0), found[0]), query), given
+
+
+async def _encoded(connection: asyncpg.Connection, name: str) -> bytes:
+    """Return a name as the bytes that it is in the database."""
+    if _is_utf8(connection):
+        return as_bytes(name)
+    parts = _NO_TEXT.split(name)
+    texts = await connection.fetchval(
+        "SELECT array_agg(convert_to(v, getdatabaseencoding()) ORDER BY n) "
+        "FROM unnest($1::text[]) WITH ORDINALITY each (v, n)",
+        parts[::2],
+    )
+    parts[::2] = texts
+    return b"".join(as_bytes(part) if isinstance(part, str) else part for part in parts)
+
+
+def as_bytes(name: str) -> bytes:
+    """Return a name as bytes in UTF-8, and those that are no text as they are."""
+    try:
+        return name.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # of half a character of UTF-16, which no name holds
+        return name.encode("utf-8", "surrogatepass")
+
+
+def moment_text(moment: str) -> str:
+    """Return the SQL for a timestamptz as text, which is how all of esx writes it: in UTC, ISO 8601 as far as it goes.
+
+    `moment` is a column, or something as cheap: it is named several times.
+    """
+    return (
+        f"CASE WHEN NOT isfinite({moment}) THEN ({moment})::text "
+        f"WHEN {moment} >= '0001-01-01Z'::timestamptz "
+        f"""THEN to_char({moment} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') """
+        f"ELSE replace(to_json({moment} AT TIME ZONE 'UTC') #>> '{{}}', ' BC', '+00:00 BC') END"
+    )

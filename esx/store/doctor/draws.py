@@ -1,0 +1,122 @@
+"""Numbers that are not drawn by the INSERT itself: the feed may have passed them when the event appears."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from esx.store.doctor.finding import About, quoted, shown
+from esx.store.family import below
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    import asyncpg
+
+    from esx.store.doctor.finding import Finding
+    from esx.store.doctor.target import Target
+
+_NAMED = 3
+_MANY = 10_000
+"""With more functions than that in the database they are not searched."""
+
+
+@dataclass(frozen=True, slots=True)
+class Draws:
+    """The facts. `shared` are columns of other tables that draw from the same sequence, as ``table.column``.
+
+    `setting` are triggers that run before an INSERT and may set global_seq, each with its table, and `calling` the
+    functions that mention the sequence and nextval.
+    """
+
+    sequence: str | None = None
+    shared: Sequence[str] = ()
+    setting: Sequence[tuple[str, str]] = ()
+    calling: Sequence[str] = ()
+
+
+async def read_draws(connection: asyncpg.Connection, target: Target) -> Draws:
+    """Read who else can draw from the sequence of the table."""
+    row = await connection.fetchrow(
+        rf"""
+        WITH RECURSIVE {below(f"SELECT {target.oid}::oid")}, drawn AS (
+            SELECT dep.refobjid AS oid
+            FROM pg_attribute a JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+            JOIN pg_depend dep ON dep.classid = 'pg_attrdef'::regclass AND dep.objid = d.oid
+                 AND dep.refclassid = 'pg_class'::regclass
+            JOIN pg_sequence s ON s.seqrelid = dep.refobjid
+            WHERE a.attrelid = {target.oid} AND a.attname = 'global_seq'
+            UNION
+            SELECT pg_get_serial_sequence(a.attrelid::regclass::text, a.attname)::regclass::oid
+            FROM pg_attribute a WHERE a.attrelid = {target.oid} AND a.attname = 'global_seq'
+        )
+        SELECT (SELECT min(oid::regclass::text) FROM drawn) AS sequence,
+               ARRAY(SELECT DISTINCT d.adrelid::regclass::text || '.' || quote_ident(a.attname)
+                     FROM drawn JOIN pg_depend dep ON dep.refobjid = drawn.oid AND dep.classid = 'pg_attrdef'::regclass
+                          AND dep.refclassid = 'pg_class'::regclass
+                     JOIN pg_attrdef d ON d.oid = dep.objid
+                     JOIN pg_attribute a ON a.attrelid = d.adrelid AND a.attnum = d.adnum
+                     WHERE NOT (d.adrelid IN (SELECT oid FROM below) AND a.attname = 'global_seq')
+                     ORDER BY 1) AS shared,
+               ARRAY(SELECT ARRAY[t.tgname::text, t.tgrelid::regclass::text]
+                     FROM below JOIN pg_trigger t ON t.tgrelid = below.oid JOIN pg_proc p ON p.oid = t.tgfoid
+                     WHERE NOT t.tgisinternal AND t.tgparentid = 0 AND t.tgenabled <> 'D'
+                       AND t.tgtype & 7 = 7  -- for each row, before, on INSERT
+                       AND regexp_replace(p.prosrc, '--[^
+]*', '', 'g') ~* '\mnew\.global_seq\s*:?=[^=]'
+                     ORDER BY 1) AS setting,
+               ARRAY(SELECT p.oid::regprocedure::text FROM pg_proc p JOIN drawn ON true
+                     JOIN pg_class s ON s.oid = drawn.oid
+                     WHERE p.pronamespace <> 'pg_catalog'::regnamespace AND p.prosrc ~* '\mnextval\M'
+                       AND strpos(p.prosrc, s.relname) > 0
+                       AND (SELECT reltuples FROM pg_class WHERE oid = 'pg_proc'::regclass) < {_MANY}
+                     ORDER BY 1) AS calling
+        """
+    )
+    assert row is not None
+    return Draws(row["sequence"], row["shared"], [(name, table) for name, table in row["setting"]], row["calling"])
+
+
+def shared(facts: Draws) -> Iterator[Finding]:
+    """Check that nobody else draws from the sequence."""
+    if facts.sequence is None:
+        return
+    found = About("sequence-shared")
+    if facts.shared:
+        yield found.error(
+            f"sequence {shown(facts.sequence)} also fills {quoted(facts.shared[:_NAMED])}: a number drawn there "
+            "and stored here later is one that the feed has passed",
+            *(
+                f"ALTER TABLE {column.rpartition('.')[0]} ALTER COLUMN {column.rpartition('.')[2]} DROP DEFAULT;"
+                for column in facts.shared
+            ),
+        )
+    else:
+        yield found.ok(f"no other column draws from sequence {shown(facts.sequence)}")
+
+
+def triggers(facts: Draws) -> Iterator[Finding]:
+    """Check that no trigger gives an event another number than its INSERT has drawn."""
+    found = About("sequence-trigger")
+    for name, table in facts.setting:
+        yield found.warning(
+            f"trigger {shown(name)} sets global_seq before an INSERT into {shown(table)}: the feed relies on the "
+            "number that the column's default draws"
+        )
+    if not facts.setting:
+        yield found.ok("no trigger sets global_seq")
+
+
+def functions(facts: Draws) -> Iterator[Finding]:
+    """Tell of functions that draw from the sequence themselves."""
+    found = About("sequence-functions")
+    if facts.calling:
+        yield found.info(
+            f"{quoted(facts.calling[:_NAMED])} calls nextval on sequence {shown(facts.sequence)}: a number drawn "
+            "before the INSERT that stores it may be one that the feed has passed"
+        )
+    else:
+        yield found.ok("no function is seen to draw from the sequence")
+
+
+CHECKS = (shared, triggers, functions)

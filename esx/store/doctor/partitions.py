@@ -1,0 +1,132 @@
+"""The partitions of a table, and the tables that inherit from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from esx.store.doctor.finding import About, quoted, shown
+from esx.store.family import below
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    import asyncpg
+
+    from esx.store.doctor.finding import Finding
+    from esx.store.doctor.target import Target
+
+_NAMED = 3
+
+
+class Part(NamedTuple):
+    """A table below the one that is examined. `draws` says whether its own default draws a number.
+
+    `expression` is that default; `foreign` and `detaching` say that it is a foreign table, or half detached.
+    """
+
+    name: str
+    parent: str
+    expression: str | None
+    same: bool
+    foreign: bool
+    detaching: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Partitions:
+    """The facts. `by` is how the table is partitioned, e.g. ``HASH (stream_id)``; None if it is not.
+
+    `catch_all` says that there is a partition for what fits no other, or that none is needed.
+    """
+
+    table: str
+    by: str | None = None
+    catch_all: bool = True
+    parts: Sequence[Part] = ()
+
+
+async def read_partitions(connection: asyncpg.Connection, target: Target) -> Partitions:
+    """Read all levels of what is below the table."""
+    row = await connection.fetchrow(
+        f"""
+        SELECT pg_get_partkeydef(p.partrelid), p.partstrat::text = 'h' OR p.partdefid <> 0
+        FROM pg_partitioned_table p WHERE p.partrelid = {target.oid}
+        """
+    )
+    parts = await connection.fetch(
+        f"""
+        WITH RECURSIVE {below(f"SELECT {target.oid}::oid")}, drawn AS (
+            SELECT d.adrelid, pg_get_expr(d.adbin, d.adrelid) AS expression,
+                   ARRAY(SELECT dep.refobjid FROM pg_depend dep JOIN pg_sequence s ON s.seqrelid = dep.refobjid
+                         WHERE dep.classid = 'pg_attrdef'::regclass AND dep.objid = d.oid ORDER BY 1) AS sequences
+            FROM below JOIN pg_attribute a ON a.attrelid = below.oid AND a.attname = 'global_seq'
+            JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+        )
+        SELECT c.oid::regclass::text, i.inhparent::regclass::text, own.expression,
+               own.sequences IS NOT DISTINCT FROM (SELECT sequences FROM drawn WHERE adrelid = {target.oid}),
+               c.relkind = 'f', i.inhdetachpending
+        FROM below JOIN pg_class c ON c.oid = below.oid JOIN pg_inherits i ON i.inhrelid = c.oid
+        LEFT JOIN drawn own ON own.adrelid = c.oid
+        WHERE c.oid <> {target.oid} AND i.inhparent IN (SELECT oid FROM below)
+        ORDER BY 1
+        """
+    )
+    by, catch_all = (None, True) if row is None else row
+    return Partitions(target.table, by, catch_all, [Part._make(part) for part in parts])
+
+
+def partitions(facts: Partitions) -> Iterator[Finding]:
+    """Check that what is appended finds its partition, and that none is half detached."""
+    if facts.by is None:
+        return
+    found = About("partitions")
+    halves = [part for part in facts.parts if part.detaching]
+    for part in halves:
+        yield found.warning(
+            f"partition {shown(part.name)} is half detached: its events are not seen any more",
+            f"ALTER TABLE {part.parent} DETACH PARTITION {part.name} FINALIZE;",
+        )
+    if not facts.parts:
+        yield found.error(
+            f"{shown(facts.table)} is partitioned by {shown(facts.by)} and has no partition: appends fail"
+        )
+    elif not facts.catch_all:
+        yield found.info(
+            f"{shown(facts.table)} is partitioned by {shown(facts.by)} without a default partition: an append that "
+            "fits none fails"
+        )
+    elif not halves:
+        yield found.ok(f"{len(facts.parts)} partitions, by {shown(facts.by)}")
+
+
+def numbers(facts: Partitions) -> Iterator[Finding]:
+    """Check that who writes to a partition or child itself draws from the same sequence."""
+    if not facts.parts:
+        return
+    found = About("partition-default")
+    # Without any default, such an insert fails, or brings a number of its own as any insert can.
+    others = [part for part in facts.parts if part.expression is not None and not part.same]
+    for part in others:
+        yield found.error(
+            f"what is written to {shown(part.name)} itself gets its global_seq from {shown(part.expression)}: numbers "
+            "that the feed has passed, or that are taken",
+            f"ALTER TABLE {part.name} ALTER COLUMN global_seq DROP DEFAULT;",
+        )
+    if not others:
+        yield found.ok("no partition draws its numbers from another sequence")
+
+
+def children(facts: Partitions) -> Iterator[Finding]:
+    """Tell of tables that inherit: a page of all events sorts, or merges, what is in each."""
+    inherited = [part for part in facts.parts if part.parent == facts.table]
+    if facts.by is not None or not inherited:
+        return
+    found = About("children")
+    yield found.info(
+        f"{quoted(part.name for part in inherited[:_NAMED])} inherit from {shown(facts.table)}: their events belong to "
+        "the feed, but esx appends to the parent only"
+    )
+
+
+CHECKS = (partitions, numbers, children)

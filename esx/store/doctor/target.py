@@ -1,0 +1,89 @@
+"""What is examined: the table events, or what was named in its place, and the table that a view reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from esx.store.doctor.finding import literal
+from esx.store.relation import BAD_NAMES
+from esx.store.viewrule import Base, table_behind
+
+if TYPE_CHECKING:
+    import asyncpg
+
+TABLES = ("r", "p")
+VIEWS = {"v": "a view", "m": "a materialized view", "f": "a foreign table"}
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A table or view. `table` is its name as SQL writes it, `kind` that of pg_class, None if there is none.
+
+    `quoted` is the name with its schema, and `owner` whose it is. `named` says that the user has named it, `own` that
+    the other objects of schema.sql belong to it. For a view `base` is the table that it reads, or, as text, why that
+    is not certain.
+    """
+
+    table: str = "events"
+    kind: str | None = "r"
+    quoted: str = "events"
+    owner: str = ""
+    named: bool = False
+    own: bool = True
+    base: Target | str | None = None
+
+    @property
+    def oid(self) -> str:
+        """The expression for its oid, NULL if it is gone."""
+        return f"to_regclass({literal(self.table)})"
+
+    @property
+    def is_table(self) -> bool:
+        """Whether rows are stored in it or in its partitions."""
+        return self.kind in TABLES
+
+    @property
+    def partitioned(self) -> bool:
+        """Whether its rows are stored in partitions."""
+        return self.kind == "p"
+
+
+EVENTS = Target()
+"""The table events of schema.sql."""
+
+
+async def find_target(connection: asyncpg.Connection, store: str | None) -> Target:
+    """Return what the name of the store, None for events, finds."""
+    name = "events" if store is None else store
+    try:
+        row = await connection.fetchrow(
+            """
+            SELECT c.oid, c.relkind::text, format('%I.%I', n.nspname, c.relname), pg_get_userbyid(c.relowner)::text,
+                   c.oid = to_regclass('events')
+            FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = to_regclass($1)
+            """,
+            name,
+        )
+    except BAD_NAMES:
+        row = None
+    if row is None or row[1] not in (*TABLES, *VIEWS):
+        return Target(table=name, kind=None, quoted=name, named=store is not None, own=store is None)
+    oid, kind, quoted, owner, own = row
+    base: Target | str | None = None
+    if kind == "v":
+        behind = await table_behind(connection, oid)
+        if isinstance(behind, Base):
+            table = await connection.fetchval("SELECT relkind::text FROM pg_class WHERE oid = $1", behind.oid)
+            base = Target(behind.name, table, behind.name, own=bool(own))
+        else:
+            base = behind
+    return Target(
+        table="events" if store is None else quoted,
+        kind=kind,
+        quoted=quoted,
+        owner=owner,
+        named=store is not None,
+        own=bool(own),
+        base=base,
+    )
