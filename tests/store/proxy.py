@@ -34,6 +34,10 @@ class Proxy:
         """Whether all connections are silent, and those to come."""
         self.clings = False
         """Whether a silent connection stays open to PostgreSQL when its client has gone."""
+        self.farewell: asyncio.Event | None = None
+        """A connection that PostgreSQL has ended stays open to its client until this is set."""
+        self.parting = asyncio.Event()
+        """Set once a client was sent the last that PostgreSQL had to say, and waits for `farewell`."""
         self._hushed = 0
         self._opened = 0
 
@@ -78,6 +82,10 @@ class Proxy:
                     writer.write(data)
                     await writer.drain()
 
+            if self.farewell is not None:
+                self.parting.set()
+                await self.farewell.wait()
+
         tasks = [asyncio.create_task(forward()), asyncio.create_task(back())]
         with contextlib.suppress(ConnectionError):
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -92,14 +100,22 @@ class Proxy:
 
 
 @contextlib.asynccontextmanager
-async def proxied(dsn: str, directory: Path) -> AsyncIterator[tuple[Proxy, str]]:
-    """Yield a proxy for the server of `dsn`, and the DSN that leads through it."""
+async def proxied(dsn: str, directory: Path, *, tcp: bool = False) -> AsyncIterator[tuple[Proxy, str]]:
+    """Yield a proxy for the server of `dsn`, and the DSN that leads through it: by a socket in `directory`, or by TCP.
+
+    By TCP each client asks for encryption first, as is the default, and is told that there is none.
+    """
     parts = urlsplit(dsn)
     query = parse_qs(parts.query)
     host, port = query["host"][0], query["port"][0]
     proxy = Proxy(f"{host}/.s.PGSQL.{port}")
-    server = await asyncio.start_unix_server(proxy.serve, directory / f".s.PGSQL.{port}")
+    if tcp:
+        server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
+        address = f"postgresql://{parts.username}@127.0.0.1:{server.sockets[0].getsockname()[1]}{parts.path}"
+    else:
+        server = await asyncio.start_unix_server(proxy.serve, directory / f".s.PGSQL.{port}")
+        address = dsn.replace(parts.query, f"host={directory}&port={port}&sslmode=disable")
     try:
-        yield proxy, dsn.replace(parts.query, f"host={directory}&port={port}&sslmode=disable")
+        yield proxy, address
     finally:
         server.close()

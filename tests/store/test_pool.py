@@ -230,19 +230,19 @@ async def test_callers_who_give_up_before_a_connection_is_open_get_one_in_the_en
 
 
 class Opener:
-    """Opens connections, or fails to once `failing`, each time when told to."""
+    """Opens connections, or fails to once `failing`, each time that it is told to."""
 
     def __init__(self, dsn: str) -> None:
         self._connector = Connector(dsn, "test")
         self.failing = False
         self.attempts = 0
-        self.told = asyncio.Event()
+        self.told = asyncio.Semaphore(0)
 
     async def open(self) -> Session:
         if not self.failing:
             return await self._connector.open()
         self.attempts += 1
-        await self.told.wait()
+        await self.told.acquire()
         raise OSError("nobody there")
 
 
@@ -254,7 +254,14 @@ async def test_where_nothing_can_be_opened_all_who_wait_hear_of_it_at_once(dsn18
         waiting = [asyncio.create_task(pid(pool)) for _ in range(20)]
         while opener.attempts < 3:
             await asyncio.sleep(0)
-        opener.told.set()
+        opener.told.release()
+        while len(pool._opening) > 2:
+            await asyncio.sleep(0)
+        # Somebody who asks now is in the same plight, and tries nothing that was tried in vain just now.
+        waiting.append(asyncio.create_task(pid(pool)))
+        await asyncio.sleep(0)
+        for _ in range(2):
+            opener.told.release()
         for outcome in await asyncio.gather(*waiting, return_exceptions=True):
             assert isinstance(outcome, StoreUnavailable)
         # Each attempt may take long: nobody is to wait for those of others, one after the other.
@@ -266,10 +273,11 @@ async def test_where_nothing_can_be_opened_all_who_wait_hear_of_it_at_once(dsn18
 
 async def test_where_no_more_can_be_opened_those_there_are_go_round(dsn18: str) -> None:
     opener = Opener(dsn18)
-    opener.told.set()
     pool = Pool(opener.open, 3, "here")
     async with asyncio.timeout(_DEADLINE), pool.lend():
         opener.failing = True
+        for _ in range(5):
+            opener.told.release()
         outcomes = await asyncio.gather(*(pid(pool) for _ in range(5)), return_exceptions=True)
         assert all(isinstance(outcome, StoreUnavailable) for outcome in outcomes)
         opener.failing = False

@@ -12,7 +12,8 @@ import pytest
 
 from esx import ANY, NO_STREAM, EventStore, NewEvent, OutcomeUnknown
 from esx.store import StoreUnavailable
-from esx.store.silence import is_waiting
+from esx.store.connection import Connector
+from esx.store.silence import Watch, is_waiting
 from tests.store.proxy import Proxy, proxied
 
 if TYPE_CHECKING:
@@ -161,6 +162,56 @@ async def test_a_projection_whose_connection_falls_silent_in_a_batch_goes_on(
         assert tries == 2
         projection.cancel()
     await sql.close()
+
+
+async def test_a_look_that_fails_is_logged_and_not_the_last(
+    through_proxy: tuple[Proxy, EventStore], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    proxy, store = through_proxy
+    failures = 0
+
+    def fail_at_first(connection: asyncpg.Connection) -> bool:
+        nonlocal failures
+        if not failures:
+            failures += 1
+            raise RuntimeError("nobody expected this")
+        return is_waiting(connection)
+
+    monkeypatch.setattr("esx.store.silence.is_waiting", fail_at_first)
+    proxy.hush()
+    async with asyncio.timeout(_SOON):
+        with pytest.raises(StoreUnavailable):
+            await store.read_page("s")
+    assert [record.name for record in caplog.records] == ["esx.background"]
+
+
+async def test_one_that_has_got_on_by_the_time_of_the_answer_is_left_alone(dsn18: str) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        async with proxied(dsn18, Path(directory)) as (proxy, address):
+            connector = Connector(address, "test", timeout=_SILENCE)
+            connection = await connector.open()
+            watch = Watch(connector, {connection}, patience=0.0)
+            sleeping = asyncio.create_task(connection.execute("SELECT pg_sleep(0.1)"))
+            async with asyncio.timeout(_SOON):
+                while not (silent := watch._silent()):
+                    await asyncio.sleep(0)
+                await sleeping
+                # A moment ago it was silent. Now it has begun something new, of which PostgreSQL has not heard yet.
+                proxy.hush()
+                begun = asyncio.create_task(connection.execute("SELECT 1"))
+                await asyncio.sleep(0)
+                assert is_waiting(connection)
+                watch._patience = _SILENCE
+                await watch._end_those_in_vain(silent)
+                assert not connection.is_closed()
+                # What it waits for now is in vain, too: told of that, it is ended.
+                watch._patience = 0.0
+                while not (silent := watch._silent()):
+                    await asyncio.sleep(0)
+                watch._patience = _SILENCE
+                await watch._end_those_in_vain(silent)
+                assert connection.is_closed()
+            await asyncio.gather(begun, return_exceptions=True)
 
 
 async def test_whether_an_answer_is_waited_for(dsn18: str) -> None:

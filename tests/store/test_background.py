@@ -1,0 +1,278 @@
+"""What goes on in the background: it does not end without somebody hearing of it, and leaves nothing unheard."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+import pytest
+
+from esx import EventStore, NewEvent
+from esx.store.background import keep_running
+from esx.store.connection import Connector
+from esx.store.pool import Pool
+from esx.store.silence import is_waiting
+from tests.store.proxy import proxied
+from tests.store.test_pool import pid
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator
+
+    from esx.store.barrier import Batch
+    from esx.store.connection import Session
+
+_DEADLINE = 20.0
+
+
+class Failing:
+    """Work that fails so many times, then goes on until it is cancelled."""
+
+    def __init__(self, times: int) -> None:
+        self.left = times
+        self.well = asyncio.Event()
+
+    async def __call__(self) -> None:
+        if self.left:
+            self.left -= 1
+            raise RuntimeError("nobody expected this")
+        self.well.set()
+        await asyncio.Event().wait()
+
+
+async def test_what_fails_is_logged_and_begins_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("esx.store.background._FIRST_PAUSE", 0.001)
+    work = Failing(3)
+    task = keep_running(work, "esx-work")
+    async with asyncio.timeout(_DEADLINE):
+        await work.well.wait()
+    told = [record for record in caplog.records if record.name == "esx.background"]
+    assert [record.levelno for record in told] == [logging.ERROR] * 3
+    assert all("esx-work failed" in record.message and record.exc_info for record in told)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_what_returns_has_ended() -> None:
+    async def work() -> None:
+        return
+
+    async with asyncio.timeout(_DEADLINE):
+        await keep_running(work, "esx-work")
+
+
+async def test_a_listener_that_fails_in_an_unexpected_way_says_so_and_listens_again(
+    dsn18: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("esx.store.doorbell._LAST_RETRY", 0.05)
+    async with EventStore.connect(dsn18) as store:
+        opened, problems = store._connector.open, []
+
+        async def open_or_fail(role: str = "", **how: Any) -> Session:
+            if role == "listener" and not problems:
+                problems.append("once")
+                raise RuntimeError("nobody expected this")
+            return await opened(role, **how)
+
+        monkeypatch.setattr(store._connector, "open", open_or_fail)
+        await store.append("s", [NewEvent("T")])
+        feed = await store.feed()
+        feed.on_change = lambda: problems.append(str(feed.problem))
+        async with asyncio.timeout(_DEADLINE):
+            async for batch in feed.follow():
+                if batch.events:
+                    break
+            while not feed.listening:
+                await asyncio.sleep(0.01)
+        assert feed.problem is None
+    assert [record.name for record in caplog.records] == ["esx.doorbell"]
+
+
+async def test_what_ends_a_shared_reader_is_raised_by_all_who_share_it(
+    store18: EventStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await store18.append("s", [NewEvent("T")])
+    feeds = [await store18.feed() for _ in range(2)]
+
+    async def follow(number: int) -> None:
+        async for _ in feeds[number].follow():
+            pass
+
+    following = [asyncio.create_task(follow(number)) for number in range(2)]
+    async with asyncio.timeout(_DEADLINE):
+        while not all(feed._member is not None for feed in feeds):
+            await asyncio.sleep(0.01)
+        [tail] = store18._tails._tails.values()
+
+        async def fail(*_: object) -> Batch:
+            raise RuntimeError("nobody expected this")
+
+        monkeypatch.setattr(tail._source, "_step", fail)
+        await store18.append("s", [NewEvent("T")])
+        for outcome in await asyncio.gather(*following, return_exceptions=True):
+            assert isinstance(outcome, RuntimeError)
+
+
+async def test_a_connection_that_cannot_be_brought_to_rest_is_logged_and_costs_no_room(
+    dsn18: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    pool = Pool(Connector(dsn18, "test").open, 1, "here")
+
+    async def fail(_: Session) -> bool:
+        raise RuntimeError("nobody expected this")
+
+    monkeypatch.setattr("esx.store.pool._at_rest", fail)
+
+    async def slow() -> None:
+        async with pool.lend() as connection:
+            await connection.execute("SELECT pg_sleep(60)")
+
+    async with asyncio.timeout(_DEADLINE):
+        task = asyncio.create_task(slow())
+        while not any(is_waiting(connection) for connection in pool.lent):
+            await asyncio.sleep(0)
+        task.cancel()
+        assert await pid(pool)
+    assert [record.message for record in caplog.records] == ["esx-settle failed"]
+    pool.terminate()
+
+
+@contextlib.asynccontextmanager
+async def unheard() -> AsyncIterator[list[str]]:
+    """Yield what asyncio would print by itself in the meantime, such as of failures that nobody has asked for."""
+    loop = asyncio.get_running_loop()
+    told: list[str] = []
+
+    def note(_: asyncio.AbstractEventLoop, what: dict[str, Any]) -> None:
+        told.append(f"{what['message']}: {what.get('exception')!r}")
+
+    loop.set_exception_handler(note)
+    try:
+        yield told
+        await asyncio.sleep(0)  # for callbacks, which hold on to what they are about
+        gc.collect()
+    finally:
+        loop.set_exception_handler(None)
+
+
+@pytest.mark.parametrize("tcp", [True, False], ids=["tcp", "socket"])
+async def test_connecting_may_be_given_up_at_any_moment(dsn18: str, tcp: bool) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        async with (
+            unheard() as told,
+            asyncio.timeout(_DEADLINE),
+            proxied(dsn18, Path(directory), tcp=tcp) as (_, address),
+        ):
+            for steps in range(30):
+                connector = Connector(address, "test")
+                opening = asyncio.create_task(connector.open())
+                for _ in range(steps):
+                    await asyncio.sleep(0)
+                opening.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    (await opening).terminate()
+                await others_to_end("Connector")
+    assert told == []
+
+
+async def others_to_end(name: str) -> None:
+    """Wait for the tasks that a connector has left behind."""
+    while others := [task for task in asyncio.all_tasks() if name in repr(task.get_coro())]:
+        await asyncio.wait(others)
+
+
+@pytest.mark.parametrize("copy", ["out", "in"])
+async def test_a_copy_may_begin_after_the_server_has_said_goodbye(dsn18: str, copy: str) -> None:
+    admin = await asyncpg.connect(dsn18)
+    with tempfile.TemporaryDirectory() as directory:
+        async with (
+            unheard() as told,
+            asyncio.timeout(_DEADLINE),
+            proxied(dsn18, Path(directory)) as (proxy, address),
+        ):
+            connection = await Connector(address, "test").open()
+            proxy.farewell = asyncio.Event()
+            await admin.execute("SELECT pg_terminate_backend($1)", connection.get_server_pid())
+            await proxy.parting.wait()
+            copying = asyncio.create_task(_copy(connection, copy))
+            await asyncio.sleep(0)
+            proxy.farewell.set()
+            with pytest.raises(asyncpg.InternalClientError):
+                await copying
+            del copying
+            connection.terminate()
+    assert told == []
+    await admin.close()
+
+
+async def _copy(connection: Session, copy: str) -> None:
+    if copy == "out":
+
+        async def take(_: bytes) -> None: ...
+
+        await connection.copy_from_query("SELECT 1", output=take)
+    else:
+
+        async def give() -> AsyncGenerator[bytes, None]:
+            yield b"1\n"
+
+        await connection.copy_to_table("stream_locks", source=give())
+
+
+async def test_faults_of_every_kind_leave_nothing_unheard(dsn18: str) -> None:
+    """Cut connections, ended sessions and callers that give up, while somebody appends, exports, and follows."""
+    admin = await asyncpg.connect(dsn18)
+    moments = ("before the request", "in flight", "before the reply")
+    with tempfile.TemporaryDirectory() as directory:
+        async with (
+            unheard() as told,
+            proxied(dsn18, Path(directory), tcp=True) as (proxy, address),
+            EventStore.connect(address, max_connections=4, timeout=2.0, retry_for=2.0) as store,
+        ):
+            faults = 0
+
+            async def suffer(work: Any) -> None:
+                turn = 0
+                while faults < 60:
+                    turn += 1
+                    with contextlib.suppress(Exception):
+                        async with asyncio.timeout(0.002 * (turn % 20) + 0.001):
+                            await work()
+                    await asyncio.sleep(0)
+
+            async def append() -> None:
+                await store.append("s", [NewEvent("T")])
+
+            async def export() -> None:
+                async for _ in await store.export():
+                    pass
+
+            async def follow() -> None:
+                async for _ in store.subscribe():
+                    pass
+
+            sufferers = [asyncio.create_task(suffer(work)) for work in (append, append, export, export, follow)]
+            async with asyncio.timeout(3 * _DEADLINE):
+                while faults < 60:
+                    faults += 1
+                    proxy.cut = moments[faults % 3]
+                    if faults % 4 == 0:
+                        await admin.execute(
+                            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+                        )
+                    await asyncio.sleep(0.02)
+                await asyncio.gather(*sufferers)
+            await store.close()
+            async with asyncio.timeout(_DEADLINE):
+                await others_to_end("Connector")
+    assert told == []
+    await admin.close()
