@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import json
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
+import pytest
 
 from esx.store.categories import SHARED, CategoryReader
+from esx.store.erase import Eraser, Mark, NotMarked
 from esx.store.estimating import COUNTED, COUNTED_STREAMS, DRAWS, count_events, count_streams
 from esx.store.layout import Layout
 from esx.store.reading import Reader, StoredId
 from esx.store.scope import Scope
+from tests.oddities import database
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from esx.embedded import EmbeddedServer
     from esx.store import EventStore
 
 EVENTS = 100_000
@@ -158,3 +164,36 @@ async def test_each_page_touches_a_bounded_number_of_rows(dsn: str, store: Event
     [(custom, generic)] = await connection.fetch(plans)
     assert (custom, generic) == (5, 15), "planned anew for each page, at half of its cost"
     await connection.close()
+
+
+@pytest.mark.parametrize("encoding", ["UTF8", "LATIN1", "EUC_JP"])
+async def test_a_prefix_is_a_range_of_the_index_in_every_encoding(server: EmbeddedServer, encoding: str) -> None:
+    """Of 5,000 streams before it, 100 with the prefix and 5,000 behind it, no more than those 100 are touched."""
+    async with database(server, encoding) as dsn:
+        connection = await asyncpg.connect(dsn)
+        await connection.execute(
+            "INSERT INTO events (stream_id, stream_seq, event_type, data) SELECT p || n, 0, 'T', '{}' FROM "
+            "(VALUES ('a-', 5000), ('p-', 100), ('z-', 5000)) v (p, m), generate_series(1, m) n; ANALYZE events"
+        )
+        layout = Layout(encoding=encoding)
+        reader = Reader(layout)
+        explained: Any = Explained(connection)
+        reads: dict[str, Any] = {
+            "ids_page": lambda: reader.ids_page(explained, "p-", None, 1000),
+            "count_events": lambda: reader.count_events(explained, "p-"),
+            "stream_outside": lambda: reader.stream_outside(explained, ""),
+            "look": lambda: Eraser(explained, layout, "p-", Mark("run", "1")).look(),
+        }
+        for backwards in (False, True):
+            reads[f"streams_by_name {backwards}"] = partial(
+                reader.streams_by_name, explained,
+                after=None, prefix="p-", match=None, limit=1000, scan=1000, backwards=backwards,
+            )  # fmt: skip
+        for name, read in reads.items():
+            with contextlib.suppress(NotMarked):
+                await read()
+            # By two plans; each stream found is probed for, and for both of its ends.
+            most = 2 * (3 * 100 + 3)
+            assert 0 < explained.touched <= most, (name, explained.touched)
+            explained.touched = 0
+        await connection.close()
