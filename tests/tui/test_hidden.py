@@ -569,7 +569,8 @@ async def test_a_screen_that_is_not_shown_asks_the_store_nothing(
         for number in range(20, 30):
             await come(number)
         assert not asked
-        assert len(feed_of(app).table.rows) == app.follower.log.received == 29
+        assert app.follower.log.received == 29
+        await until(pilot, lambda: len(feed_of(app).table.rows) == 29, "for what was counted")
         await go(app, "1")
         await until(pilot, lambda: "streams_page" in asked, "for the list to be read anew")
         assert "health" not in asked
