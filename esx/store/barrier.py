@@ -322,6 +322,9 @@ class Barrier:
         self._next_look = time.monotonic() + LOOK_EVERY
         self._asked_for_fence = False
         await check_order(connection, self._layout)
+        if getattr(connection, "standby", None) and not await connection.fetchval("SELECT pg_is_in_recovery()"):
+            # Promoted: from now on its locks tell who is writing.
+            connection.standby = False  # type: ignore[attr-defined]
         if self._look_back:
             self._look_back = False
             await self.recent.look_back(connection, self._layout)

@@ -142,7 +142,11 @@ class Projection:
                         meaning = HistoryChanged(
                             meaning.position, meaning.head, meaning.reason, meaning.erased, self._name
                         )
-                    if isinstance(meaning, StoreUnavailable | QueryCancelled):
+                    # That the address leads to a standby for a moment tells of the server, not of the projection.
+                    passing = any(
+                        isinstance(each, asyncpg.ReadOnlySQLTransactionError) for each in (error, error.__cause__)
+                    )
+                    if passing or isinstance(meaning, StoreUnavailable | QueryCancelled):
                         await self._wait_to_retry(meaning)
                     else:
                         if not isinstance(error, ProjectionFailed):

@@ -23,17 +23,22 @@ if TYPE_CHECKING:
     from esx.store.connection import Connector
 
 _LOOKS = 4  # in the time that a connection may be silent
-_IDLE = """
-    SELECT pid, pg_postmaster_start_time() FROM unnest($1::int[]) AS asked (pid)
-    WHERE NOT EXISTS (
-        SELECT FROM pg_stat_activity a WHERE a.pid = asked.pid AND coalesce(a.state, '') NOT LIKE 'idle%'
-    )
+# Half a request may have come: then PostgreSQL says that it is active, and waits for the rest. Only what COPY is given
+# may take as long as it likes.
+_AT_WORK = """
+    (coalesce(a.state, '') NOT LIKE 'idle%'
+     AND NOT (coalesce(a.wait_event = 'ClientRead', false) AND a.query NOT ILIKE 'copy%'))
+"""
+_IDLE = f"""
+    SELECT pid, pg_postmaster_start_time(), pg_is_in_recovery(),
+           NOT EXISTS (SELECT FROM pg_stat_activity a WHERE a.pid = asked.pid AND {_AT_WORK})
+    FROM unnest($1::int[]) AS asked (pid)
 """
 
 # Looked at once more: a process id may have gone to somebody else by now.
-_END = """
-    SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-    WHERE pid = $1 AND application_name = $2 AND usename = current_user AND state LIKE 'idle%'
+_END = f"""
+    SELECT pg_terminate_backend(pid) FROM pg_stat_activity a
+    WHERE pid = $1 AND application_name = $2 AND usename = current_user AND NOT {_AT_WORK}
 """
 
 
@@ -112,11 +117,15 @@ class Watch:
                     for connection in silent
                     if not connection.is_closed()
                 }
-                for pid, started in await asking.fetch(_IDLE, list(pids)):
+                for pid, started, recovering, idle in await asking.fetch(_IDLE, list(pids)):
                     connection, name = pids[pid]
                     # By the time of its start, as the address may lead to one server or another.
-                    same = getattr(connection, "server_started", None) == started
-                    if same and _terminate(connection, silent):
+                    if getattr(connection, "server_started", None) != started:
+                        # Where there is another primary now, nobody is left to ask about the one before. Of standbys
+                        # there may be several behind one address.
+                        if not recovering and getattr(connection, "standby", None) is False:
+                            _terminate(connection, silent)
+                    elif idle and _terminate(connection, silent):
                         # Where it cannot be ended, the others still are.
                         with contextlib.suppress(asyncpg.PostgresError):
                             await asking.execute(_END, pid, name)

@@ -1,4 +1,4 @@
-"""What the faults have found in esx and is not mended yet, each by itself: to be unmarked with its mend."""
+"""What the faults have found in esx, each by itself."""
 
 from __future__ import annotations
 
@@ -61,11 +61,6 @@ class Half(Proxy):
             upstream_writer.transport.abort()
 
 
-@pytest.mark.xfail(
-    reason="silence.py: a session that waits for the rest of a request is taken for one at work",
-    strict=True,
-    raises=TimeoutError,
-)
 async def test_a_connection_that_falls_silent_within_a_request_is_ended(
     dsn18: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -80,11 +75,6 @@ async def test_a_connection_that_falls_silent_within_a_request_is_ended(
         assert not proxy.armed
 
 
-@pytest.mark.xfail(
-    reason="silence.py: the server that the address leads to now cannot be asked about it",
-    strict=True,
-    raises=TimeoutError,
-)
 async def test_silent_connections_are_ended_where_the_address_leads_to_another_primary_now(
     dsn18: str, servers: Servers, tmp_path: Path
 ) -> None:
@@ -105,9 +95,6 @@ async def test_silent_connections_are_ended_where_the_address_leads_to_another_p
                 await there.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
-@pytest.mark.xfail(
-    reason="barrier.py: connections made before a promotion count as a standby's", strict=True, raises=TimeoutError
-)
 async def test_a_gap_is_passed_at_once_where_a_standby_was_promoted(
     dsn18: str, store18: EventStore, servers: Servers
 ) -> None:
@@ -127,11 +114,6 @@ async def test_a_gap_is_passed_at_once_where_a_standby_was_promoted(
                     pass
 
 
-@pytest.mark.xfail(
-    reason="projection.py: NotAllowed ends it, which tells of the server and not of the projection",
-    strict=True,
-    raises=TimeoutError,
-)
 async def test_a_projection_outlives_that_its_address_leads_to_a_standby_for_a_moment(
     dsn18: str, store18: EventStore, servers: Servers, tmp_path: Path
 ) -> None:
