@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from esx.store.barrier import Batch
     from esx.store.connection import Session
+    from tests.store.proxy import Moment
 
 _DEADLINE = 20.0
 
@@ -74,7 +75,8 @@ async def test_a_listener_that_fails_in_an_unexpected_way_says_so_and_listens_ag
 ) -> None:
     monkeypatch.setattr("esx.store.doorbell._LAST_RETRY", 0.05)
     async with EventStore.connect(dsn18) as store:
-        opened, problems = store._connector.open, []
+        opened = store._connector.open
+        problems: list[str] = []
 
         async def open_or_fail(role: str = "", **how: Any) -> Session:
             if role == "listener" and not problems:
@@ -230,7 +232,7 @@ async def _copy(connection: Session, copy: str) -> None:
 async def test_faults_of_every_kind_leave_nothing_unheard(dsn18: str) -> None:
     """Cut connections, ended sessions and callers that give up, while somebody appends, exports, and follows."""
     admin = await asyncpg.connect(dsn18)
-    moments = ("before the request", "in flight", "before the reply")
+    moments: tuple[Moment, ...] = ("before the request", "in flight", "before the reply")
     with tempfile.TemporaryDirectory() as directory:
         async with (
             unheard() as told,
