@@ -18,6 +18,7 @@ from esx.store.errors import (
     EsxError,
     InvalidEvent,
     OutcomeUnknown,
+    QueryCancelled,
     QueryGivenUp,
     QueryTimeout,
     StoreClosed,
@@ -79,9 +80,10 @@ def repeatable_together(layout: Layout, parts: Sequence[StreamAppend]) -> bool:
 class Trouble:
     """What a write has met so far, and whether it goes on.
 
-    It does for up to `seconds` where connections are lost, and where the table is another than what it relied on, which
-    `learn_again` finds out. An attempt whose connection was lost may have been stored, so any after it must be one that
-    is recognised: `repeatable` says so of a layout. `lost` tells that there was such an attempt.
+    It does for up to `seconds` where connections are lost or statements cancelled, and where the table is another than
+    what it relied on, which `learn_again` finds out. An attempt whose connection was lost may have been stored, so any
+    after it must be one that is recognised: `repeatable` says so of a layout. `lost` tells that there was such an
+    attempt.
     """
 
     def __init__(
@@ -103,8 +105,9 @@ class Trouble:
         `began` says whether that one had a connection. Raises OutcomeUnknown if there can be no other and one may have
         been stored, else `error`.
         """
-        if isinstance(error, StoreUnavailable | QueryGivenUp):
-            self.lost = self.lost or began
+        if isinstance(error, StoreUnavailable | QueryGivenUp | QueryCancelled):
+            # What was cancelled is certain: nothing of it was stored.
+            self.lost = self.lost or (began and not isinstance(error, QueryCancelled))
             pause = backoff(self._failures, _RETRY_FIRST, _RETRY_LAST)
             hopeless = isinstance(error, StoreClosed) or time.monotonic() + pause > self._deadline
             if hopeless or (self.lost and (relied_on is None or not self._repeatable(relied_on[0]))):

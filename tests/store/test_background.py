@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from esx.store.barrier import Batch
     from esx.store.connection import Session
+    from tests.store.proxy import Moment
 
 _DEADLINE = 20.0
 
@@ -75,7 +76,7 @@ async def test_a_listener_that_fails_in_an_unexpected_way_says_so_and_listens_ag
     monkeypatch.setattr("esx.store.doorbell._LAST_RETRY", 0.05)
     async with EventStore.connect(dsn18) as store:
         opened = store._connector.open
-        problems: list[str | None] = []
+        problems: list[str] = []
 
         async def open_or_fail(role: str = "", **how: Any) -> Session:
             if role == "listener" and not problems:

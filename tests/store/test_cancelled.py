@@ -247,9 +247,10 @@ async def test_cancelling_everything_at_every_moment_loses_and_repeats_nothing(
         while cancelled < _CANCELLED:
             await store.append(f"s-{number}", [NewEvent("T", {"n": turns})], expected=ANY)
             turns += 1
+            await asyncio.sleep(0.02)
         return turns
 
-    async with running(follow()) as following, running(store.project_batches("p", note_all, batch=3)) as projecting:
+    async with running(follow()) as following, running(store.project_batches("p", note_all, batch=20)) as projecting:
         writing = asyncio.gather(*(append(number) for number in range(4)))
         async with asyncio.timeout(2 * _DEADLINE):
             while cancelled < _CANCELLED:
@@ -277,8 +278,8 @@ async def _reached(seen: list[int], last: int) -> bool:
     return seen[-1:] == [last]
 
 
-@pytest.mark.parametrize("command", [("read", "s"), ("doctor",), ("streams",)])
-async def test_a_command_ends_with_one_line(dsn: str, sql: asyncpg.Connection, command: tuple[str, ...]) -> None:
+async def told_that_it_was_cancelled(dsn: str, sql: asyncpg.Connection, *command: str) -> tuple[int | None, str, str]:
+    """Run a command, cancel what it asks first, and return its exit code and what it wrote."""
     async with locking(sql):
         process = await asyncio.create_subprocess_exec(
             *(*ESX, *command, "-d", dsn),
@@ -287,9 +288,20 @@ async def test_a_command_ends_with_one_line(dsn: str, sql: asyncpg.Connection, c
             env=environment(),
         )
         await cancel(dsn)
-        async with asyncio.timeout(_DEADLINE):
-            _, error = await process.communicate()
-    [line] = error.decode().splitlines()
-    assert line.startswith("esx: ")
-    assert "cancelled" in line
-    assert process.returncode == 1
+    async with asyncio.timeout(_DEADLINE):
+        said, error = await process.communicate()
+    return process.returncode, said.decode(), error.decode()
+
+
+@pytest.mark.parametrize("command", [("read", "s"), ("streams",), ("health",)])
+async def test_a_command_ends_with_one_line(dsn: str, sql: asyncpg.Connection, command: tuple[str, ...]) -> None:
+    code, said, error = await told_that_it_was_cancelled(dsn, sql, *command)
+    assert (code, said) == (1, "")
+    [line] = error.splitlines()
+    assert line.startswith("esx: a statement was cancelled at ")
+
+
+async def test_the_doctor_says_what_could_not_be_examined(dsn: str, sql: asyncpg.Connection) -> None:
+    code, said, error = await told_that_it_was_cancelled(dsn, sql, "doctor")
+    assert (code, error) == (1, "")
+    assert "could not be examined: canceling statement due to user request" in said

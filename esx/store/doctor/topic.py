@@ -13,7 +13,7 @@ import asyncpg
 
 from esx.store.careful import readable
 from esx.store.doctor.finding import About, identifier, literal, shown
-from esx.store.driver import first_line
+from esx.store.driver import first_line, is_cancelled
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -43,9 +43,10 @@ class Topic(Generic[F]):
         try:
             facts = await limited(connection, lambda session: self.read(session, target), QUICK)
         except (asyncpg.QueryCanceledError, asyncpg.LockNotAvailableError) as error:
+            failed = "could not be examined" if is_cancelled(error) else "could not be examined in time"
             return None, [
                 About(self.name).error(
-                    f"could not be examined in time: {first_line(error)}",
+                    f"{failed}: {first_line(error)}",
                     f"SELECT pid, mode, granted FROM pg_locks WHERE relation = {literal(table)}::regclass;",
                 )
             ]

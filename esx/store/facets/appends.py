@@ -38,8 +38,10 @@ class Appends(Reads):
         Repeating an append with the same event ids is safe for NO_STREAM and exact versions: it returns the first
         one's result, and that is what happens by itself when the connection is lost (or, behind a pooler, when the
         statement timeout has passed). For ANY and STREAM_EXISTS that holds where a unique index keeps event ids unique;
-        without one the loss of the connection raises OutcomeUnknown, and repeating may store the events twice. Raises
-        WrongVersion, InvalidEvent for an event that cannot be stored, and EventIdsReused.
+        without one the loss of the connection raises OutcomeUnknown, and repeating may store the events twice. A
+        statement that somebody cancelled stored nothing, and is tried again whatever was expected; where that goes on
+        for `retry_for` seconds, QueryCancelled is raised. Raises WrongVersion, InvalidEvent for an event that cannot be
+        stored, and EventIdsReused.
         """
         trouble: writing.Trouble | None = None
         while True:
