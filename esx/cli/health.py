@@ -30,14 +30,15 @@ def command(dsn: str | None, as_json: bool) -> None:
 
     Head, safe position, writers in flight, projections and their lag, notification, and sizes. What is wrong, and its
     remedy, is what `esx doctor` tells. With --json it is one object; estimated_events is an estimate, head the highest
-    visible number unless head_exact, and projections null where this user may not read them.
+    visible number unless head_exact, safe and lag null where nothing can be called safe (order_unknown says why), and
+    projections null where this user may not read them.
     """
 
     async def work(store: EventStore) -> None:
         from esx.store import NotAllowed, SchemaMissing
 
         health = await store.health()
-        safe = (await store.feed_from_end()).position
+        safe = None if health.order_unknown else (await store.feed_from_end()).position
         projections: list[ProjectionStatus] | None
         try:
             projections = await store.projections()
@@ -56,7 +57,9 @@ def command(dsn: str | None, as_json: bool) -> None:
     with_store(dsn, work, read_only=True)
 
 
-def _as_json(health: Health, safe: int, projections: list[ProjectionStatus] | None, address: str) -> dict[str, Any]:
+def _as_json(
+    health: Health, safe: int | None, projections: list[ProjectionStatus] | None, address: str
+) -> dict[str, Any]:
     return {
         "at": iso_utc(health.at),
         "address": address,
@@ -70,7 +73,8 @@ def _as_json(health: Health, safe: int, projections: list[ProjectionStatus] | No
         "last": health.last,
         "last_created_at": _time(health.last_created_at),
         "safe": safe,
-        "lag": max(health.head - safe, 0),
+        "lag": None if safe is None else max(health.head - safe, 0),
+        "order_unknown": health.order_unknown,
         "writers": [_writer(writer) for writer in health.writers],
         "projections": None if projections is None else [_projection(projection) for projection in projections],
         "doorbell": health.doorbell,
@@ -112,7 +116,7 @@ def _time(moment: datetime | None) -> str | None:
     return None if moment is None else iso_utc(moment)
 
 
-def _as_text(health: Health, safe: int, projections: list[ProjectionStatus] | None, address: str) -> list[str]:
+def _as_text(health: Health, safe: int | None, projections: list[ProjectionStatus] | None, address: str) -> list[str]:
     size = health.table_bytes + health.index_bytes
     each = f", ~{_size(size / health.estimated_events)} an event" if health.estimated_events >= _MANY else ""
     # Which of the missing numbers an open writer may fill is not known.
@@ -123,7 +127,9 @@ def _as_text(health: Health, safe: int, projections: list[ProjectionStatus] | No
         f"connections    {health.connections} of {health.max_connections}",
         f"head           {health.head}{'' if health.head_exact else '  or above: this user may not read the sequence'}",
         f"last visible   {health.last}  {iso(health.last_created_at)}",
-        f"safe position  {safe}  {at_most}{max(health.head - safe, 0)} numbers behind the head",
+        f"safe position  unknown: {health.order_unknown}"
+        if safe is None
+        else f"safe position  {safe}  {at_most}{max(health.head - safe, 0)} numbers behind the head",
         f"events         ~{health.estimated_events}",
         f"sizes          table {_size(health.table_bytes)}, indexes {_size(health.index_bytes)}{each}",
         f"notification   {'trigger in place' if health.doorbell else 'no trigger: esx init adds it'}, "

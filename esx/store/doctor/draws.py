@@ -112,8 +112,8 @@ def functions(facts: Draws) -> Iterator[Finding]:
     found = About("sequence-functions")
     if facts.calling:
         yield found.info(
-            f"{quoted(facts.calling[:_NAMED])} calls nextval on sequence {shown(facts.sequence)}: a number drawn before "
-            "the INSERT that stores it may be one that the feed has passed"
+            f"{quoted(facts.calling[:_NAMED])} calls nextval on sequence {shown(facts.sequence)}: a number drawn "
+            "before the INSERT that stores it may be one that the feed has passed"
         )
     else:
         yield found.ok("no function is seen to draw from the sequence")
