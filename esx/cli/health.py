@@ -34,16 +34,17 @@ def command(dsn: str | None, as_json: bool) -> None:
     Head, safe position, writers in flight, projections and their lag, notification, and sizes. What is wrong, and its
     remedy, is what `esx doctor` tells. With --json it is one object. estimated_events is an estimate unless
     events_exact, and null where it may be off by more than a factor of two: then events_at_least is all that is known.
-    head is the highest visible number unless head_exact, and projections is null where this user may not read them. A
-    projection's history is null while the store holds what it has read; else it says how the two differ. Exits with 4
-    where this user may not read something.
+    head is the highest visible number unless head_exact, safe and lag are null where nothing can be called safe
+    (order_unknown says why), and projections is null where this user may not read them. A projection's history is null
+    while the store holds what it has read; else it says how the two differ. Exits with 4 where this user may not read
+    something.
     """
 
     async def work(store: EventStore) -> None:
         from esx.store import NotAllowed, SchemaMissing
 
         health = await store.health()
-        safe = (await store.feed_from_end()).position
+        safe = None if health.order_unknown else (await store.feed_from_end()).position
         projections: list[ProjectionStatus] | None
         try:
             projections = await store.projections()
@@ -68,7 +69,9 @@ def command(dsn: str | None, as_json: bool) -> None:
     with_store(dsn, work, read_only=True)
 
 
-def _as_json(health: Health, safe: int, projections: list[ProjectionStatus] | None, address: str) -> dict[str, Any]:
+def _as_json(
+    health: Health, safe: int | None, projections: list[ProjectionStatus] | None, address: str
+) -> dict[str, Any]:
     return {
         "at": iso_utc(health.at),
         "address": address,
@@ -82,7 +85,8 @@ def _as_json(health: Health, safe: int, projections: list[ProjectionStatus] | No
         "last": health.last,
         "last_created_at": _time(health.last_created_at),
         "safe": safe,
-        "lag": max(health.head - safe, 0),
+        "lag": None if safe is None else max(health.head - safe, 0),
+        "order_unknown": health.order_unknown,
         "writers": [_writer(writer) for writer in health.writers],
         "projections": None if projections is None else [_projection(projection) for projection in projections],
         "doorbell": health.doorbell,
@@ -132,7 +136,7 @@ def _time(moment: datetime | None) -> str | None:
     return None if moment is None else iso_utc(moment)
 
 
-def _as_text(health: Health, safe: int, projections: list[ProjectionStatus] | None, address: str) -> list[str]:
+def _as_text(health: Health, safe: int | None, projections: list[ProjectionStatus] | None, address: str) -> list[str]:
     size = health.table_bytes + health.index_bytes
     events = health.events
     each = f", ~{_size(size / events.count)} an event" if events.known and events.count >= _MANY else ""
@@ -144,7 +148,9 @@ def _as_text(health: Health, safe: int, projections: list[ProjectionStatus] | No
         f"connections    {health.connections} of {health.max_connections}",
         f"head           {health.head}{'' if health.head_exact else '  or above: this user may not read the sequence'}",
         f"last visible   {health.last}  {iso(health.last_created_at)}",
-        f"safe position  {safe}  {at_most}{max(health.head - safe, 0)} numbers behind the head",
+        f"safe position  unknown: {health.order_unknown}"
+        if safe is None
+        else f"safe position  {safe}  {at_most}{max(health.head - safe, 0)} numbers behind the head",
         f"events         {events.text}",
         f"sizes          table {_size(health.table_bytes)}, indexes {_size(health.index_bytes)}{each}",
         f"notification   {'trigger in place' if health.doorbell else 'no trigger: esx init adds it'}, "
