@@ -150,16 +150,18 @@ class Schedule:
                 await self._appends(1)
         return hit
 
-    async def _cut(self, moment: Moment, most: int = 4) -> int:
-        gate, count = self._cluster.gate, self._mood.randint(1, most)
+    async def _cut(self, moment: Moment, most: int = 8) -> int:
+        """Lose connections one by one, whatever they are about, or those that are about some stream."""
+        gate, count = self._cluster.gate, self._mood.randint(min(3, most), most)
         for _ in range(count):
+            gate.about = self._mood.choice([b"", b"warm-", b"few-"])
             gate.cut = moment
             await until(lambda: gate.cut is None, lambda: self._history.acknowledged, "a connection to cut")
         return count
 
     async def _silence(self) -> int:
         """Let connections fall silent: a few, or more than a pool has."""
-        return await self._cut("no reply", 4 if self._mood.random() < 0.7 else 12)
+        return await self._cut("no reply", 3 if self._mood.random() < 0.7 else 12)
 
     async def _lead_astray(self) -> int:
         """Let new connections come to the standby, which takes no appends, and a few be lost that then go there."""
@@ -169,7 +171,7 @@ class Schedule:
         refused = errors["NotAllowed"]
         gate.target = standby.socket
         while errors["NotAllowed"] == refused:
-            await self._cut("before the reply")
+            await self._cut("before the reply", 2)
             await asyncio.sleep(0.1)
         self._cluster.switch()
         # As whoever leads an address elsewhere does with those who are connected.
@@ -228,12 +230,15 @@ class Schedule:
         cluster.switch()
         # Those who came before it was promoted take it for a standby for good: see `test_found`.
         await end_sessions(cluster.primary.dsn, "faults")
-        await asyncio.to_thread(former.start)
-        history.tables.append(await stored(former))
-        await asyncio.to_thread(former.end)
-        await cluster.add_standby()
+        await asyncio.gather(self._keep_what_was(former), cluster.add_standby())
         await self._settle()
         return 1
+
+    async def _keep_what_was(self, former: Node) -> None:
+        """Write down what a primary that was killed had stored, where nobody else reaches it."""
+        await asyncio.to_thread(former.start)
+        self._history.tables.append(await stored(former))
+        await asyncio.to_thread(former.end)
 
     async def _settle(self) -> None:
         """Wait until all readers have come to the new history: given one of its events, or begun anew."""
