@@ -21,6 +21,7 @@ from esx.store.jsonpath import read_path
 from esx.store.locating import place_near
 from esx.store.model import Event, EventPreview
 from esx.store.ordering import look_above, look_below
+from esx.text import round_estimate
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -134,7 +135,7 @@ class SearchPlan:
     @property
     def cost(self) -> str:
         """What it costs, in words that follow "this"."""
-        events = f"{self.size.text if self.size.known else f'up to {self.total:,}'} events"
+        events = f"{self.size.text if self.size.known else f'up to {round_estimate(self.total):,}'} events"
         if self.index:
             some = "those" if self.leads_to is None else f"the {self.leads_to.text}"
             events = f"{some} of {events} that index {self.index} leads to"
