@@ -50,7 +50,7 @@ async def test_projections_with_their_lag_and_the_doctors_findings(dsn18: str, s
         await pilot.press("4")
         await until(pilot, lambda: "projections · 1" in text_of(app) and "5 behind" in text_of(app))
         assert "not running" in text_of(app)
-        assert "stopped at the event after 15: ValueError: no such account [b]␛[2J" in text_of(app)
+        await until(pilot, lambda: "stopped at the event after 15: ValueError: no such account [b]␛[2J" in text_of(app))
         await until(pilot, lambda: app.query(HealthPane).first().findings is not None)
         await until(pilot, lambda: "to mend" in text_of(app), "for the doctor")
         await until(pilot, lambda: "→ esx read '$all' --from 16 --limit 1" in text_of(app), "for the remedy")
