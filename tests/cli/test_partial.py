@@ -253,7 +253,7 @@ async def test_where_that_is_too_dear_to_look_through(dsn: str, sql: asyncpg.Con
     """As in a store of many millions, which a setting makes PostgreSQL take this one for."""
     now = datetime.now(UTC)
     await blocks(
-        sql, (20_000, now - 30 * HOUR, "old"), (3, now, "new"), (20_000, now - 20 * HOUR, "old"), (9, now, "new")
+        sql, (12_000, now - 30 * HOUR, "old"), (3, now, "new"), (28_000, now - 20 * HOUR, "old"), (9, now, "new")
     )
     database = await sql.fetchval("SELECT current_database()")
     await sql.execute(f"ALTER DATABASE {database} SET cpu_tuple_cost = 1e6")

@@ -9,6 +9,7 @@ from uuid import uuid4
 import pytest
 
 from esx import times
+from esx.store import ordering
 from esx.store.bulk import ImportedEvent
 from tests.tui.helpers import browse, explorer, text_of, until
 
@@ -159,5 +160,33 @@ async def test_go_to_a_number_a_global_number_and_a_time(dsn18: str, store18: Ev
             await until(pilot, lambda: "'soon' is neither a position nor a time" in " ".join(text_of(app).split()))
             await pilot.press("escape")
             await until(pilot, lambda: events.has_focus and at(2999))
+    finally:
+        times.show_times_in(None)
+
+
+async def test_going_to_a_time_says_what_is_not_certain(
+    dsn18: str, store18: EventStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Older events that were imported last: the first of a time is found, or doubted where nobody looks for it."""
+    await fill(store18, 1500)
+    await fill(store18, 6000, stream="old", at=START - timedelta(days=30))
+    times.show_times_in(UTC)
+    try:
+        async with explorer(dsn18) as (app, pilot):
+            events = browse(app).events
+            await pilot.press("a")
+            await until(pilot, lambda: events.rows and not events.busy)
+            for cheap, said in ((ordering.CHEAP, False), (0.0, True)):
+                monkeypatch.setattr(ordering, "CHEAP", cheap)
+                await pilot.press("colon")
+                await until(pilot, lambda: browse(app).event_list.line.line.has_focus)
+                browse(app).event_list.line.line.value = "2026-08-07 12:30"
+                await pilot.press("enter")
+                await until(pilot, lambda: events.has_focus and events.row is not None)
+                if said:
+                    await until(pilot, lambda: "times do not rise" in text_of(app), "for the doubt")
+                else:
+                    await until(pilot, lambda: events.row is not None and events.row.global_seq == 31, "for the event")
+                    assert "times do not rise" not in text_of(app)
     finally:
         times.show_times_in(None)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING
 
 import asyncpg
@@ -289,3 +290,21 @@ async def test_a_list_says_what_is_newer_and_claims_no_events_that_are_none(dsn1
         await connection.close()
         await store18.append("s-1", [NewEvent("T")])
         await until(pilot, lambda: "up to 2 newer, r reads them" in text_of(app), "for one event and one dead number")
+
+
+@pytest.mark.parametrize(("events", "title"), [(1, "~5,000"), (60, "more than 2,000")])
+async def test_a_number_of_streams_is_told_only_where_it_is_not_far_off(dsn18: str, events: int, title: str) -> None:
+    connection = await asyncpg.connect(dsn18)
+    await connection.execute(
+        "INSERT INTO events (stream_id, stream_seq, event_type, data) SELECT 's-' || n, m, 'T', '{}' "
+        "FROM generate_series(1, $1::int) n, generate_series(1, $2::int) m ORDER BY m, n",
+        5000 if events == 1 else 2200,
+        events,
+    )
+    await connection.execute("ANALYZE events")
+    await connection.close()
+    async with explorer(dsn18) as (app, pilot):
+        await until(pilot, lambda: f" {title} " in text_of(app), title)
+        await pilot.press("c")
+        short = "~5,000" if events == 1 else "2,001+"
+        await until(pilot, lambda: re.search(rf"▸ s +{re.escape(short)}", text_of(app)), short)
