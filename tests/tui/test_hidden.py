@@ -22,8 +22,11 @@ from esx.store.barrier import Filter
 from esx.store.errors import StoreUnavailable
 from esx.tui.keymap import actions
 from esx.tui.link import LinkState
+from esx.tui.parts.loadwatch import LoadWatch
+from esx.tui.screens.feed import FeedPane
 from esx.tui.screens.health import HealthPane
 from esx.tui.screens.load import LoadPane
+from esx.tui.screens.streams import StreamsPane
 from esx.tui.screens.trail import TrailPane
 from esx.tui.stage import scene_of
 from esx.tui.widgets.copyas import CopyAs
@@ -546,21 +549,47 @@ async def test_a_screen_that_is_not_shown_asks_the_store_nothing(
             return _real(*arguments, **options)
 
         monkeypatch.setattr(EventStore, name, counted)
-    async with opened(dsn18, Runs()) as (app, pilot):
+    drawn: list[str] = []
+    for part, name in ((FeedPane, "_write"), (StreamsPane, "_age"), (LoadWatch, "_draw_now")):
+        real = getattr(part, name)
+
+        def noted(*arguments: Any, _name: str = part.__name__, _real: Any = real) -> None:
+            drawn.append(_name)
+            _real(*arguments)
+
+        monkeypatch.setattr(part, name, noted)
+    told: list[Told] = []
+
+    def tell(*_: object) -> Told:
+        told.append(Told())
+        return told[0]
+
+    runs = Runs(tell)
+    async with opened(dsn18, runs) as (app, pilot):
 
         async def come(number: int) -> None:
             await store18.append("s-000", [NewEvent("More")])
             await until(pilot, lambda: app.follower.position == number)
 
+        await go(app, "2")
+        await start_load(app, pilot)
+        await until(pilot, lambda: "24/s" in text_of(app))
         await go(app, "4")
         health = app.query(HealthPane).first()
         asked.clear()
+        drawn.clear()
         await until(pilot, lambda: asked.count("health") > 3, "for figures that are read again and again")
         assert set(asked) <= {"health", "doctor", "projections"}
         # Found again, hidden lists are to be read anew, but not before they are seen.
         browse(app).connected()
         for number in range(10, 20):
             await come(number)
+        told[0].end.set_result("")
+        await until(pilot, lambda: not pane(app).running)
+        # Nothing is drawn either, whatever the clocks say meanwhile.
+        asked.clear()
+        await until(pilot, lambda: asked.count("health") > 40, "for time to go by")
+        assert not drawn
         assert set(asked) <= {"health", "doctor", "projections"}
         await go(app, "2")
         await until(pilot, lambda: not [worker for worker in app.workers if worker.node is health])

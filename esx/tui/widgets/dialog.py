@@ -12,7 +12,7 @@ Result = TypeVar("Result")
 
 
 class Dialog(Keyed, ModalScreen[Result]):
-    """Ends once, and only itself: what ends under another dialog waits until that is closed.
+    """Ends only itself: what ends under another dialog waits until that is closed.
 
     Textual's `dismiss` takes away whatever is on top.
     """
@@ -22,8 +22,6 @@ class Dialog(Keyed, ModalScreen[Result]):
 
     def end(self, result: Result | None) -> None:
         """End with a result, now or as soon as nothing is above."""
-        if self._ended:
-            return
         self._ended, self._result = True, result
         if self.is_active:
             self.dismiss(result)
