@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import asyncpg
 import pytest
 
-from esx import EventStore, NewEvent, StoreFailed
+from esx import EventStore, NewEvent, QueryCancelled, StoreFailed
 from esx.embedded import EmbeddedServer
 from esx.embedded.account import account_for
 from esx.embedded.programs import run
@@ -99,6 +99,32 @@ async def test_a_feed_on_a_standby_waits_for_gaps_and_polls(
         assert "recovery" in feed.problem
         with pytest.raises(StoreFailed):
             await replica.append("s", [NewEvent("T")])
+
+
+async def test_a_query_that_recovery_cancels_is_told_as_such(
+    dsn: str, store: EventStore, sql: asyncpg.Connection, standby: EmbeddedServer
+) -> None:
+    name = await sql.fetchval("SELECT current_database()")
+    admin = await asyncpg.connect(standby.dsn_for("postgres"))
+    await admin.execute("ALTER SYSTEM SET max_standby_streaming_delay = 0")
+    await admin.execute("SELECT pg_reload_conf()")
+    await store.append("s", [NewEvent("T")])
+
+    async def read_at_length(replica: EventStore) -> None:
+        async with replica._connection() as connection:
+            await connection.execute("SELECT pg_sleep(60) FROM events")
+
+    async with asyncio.timeout(_DEADLINE), EventStore.connect(standby.dsn_for(name)) as replica:
+        while not await replica.head():
+            await asyncio.sleep(0.01)
+        reading = asyncio.create_task(read_at_length(replica))
+        while not await admin.fetchval("SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event = 'PgSleep')"):
+            await asyncio.sleep(0.01)
+        async with sql.transaction():
+            await sql.execute("LOCK TABLE events")
+        with pytest.raises(QueryCancelled, match="conflict with recovery"):
+            await reading
+    await admin.close()
 
 
 @contextlib.asynccontextmanager
