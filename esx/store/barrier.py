@@ -202,6 +202,7 @@ class Barrier:
         self._run: tuple[object, bool] | None = None
         self._met: weakref.WeakSet[asyncpg.Connection] = weakref.WeakSet()
         self._start_checked = False
+        self._untold: tuple[Missed, ...] = ()
         self._look_back = settled and position > 0
         self._next_look = time.monotonic() + LOOK_EVERY
         self._watch: LockWatch | SnapshotWatch
@@ -233,6 +234,9 @@ class Barrier:
         self._notice_another_server(connection)
         if connection not in self._met:
             await self._meet(connection)
+        # Before anything is read: what fails after the position has moved would cost the events just read.
+        if time.monotonic() >= self._next_look:
+            self._untold += await self._look_again(connection)
         rows = await self._read(connection, limit, until)
         taken = self._contiguous(rows)
         gap: Gap | None = None
@@ -257,11 +261,9 @@ class Barrier:
         late = self._missing.passed(self.position) if self._missing else _NOBODY_LATE
         self.late += len(late)
         self.looked += taken
-        missed: tuple[Missed, ...] = ()
         if not rows and not self._start_checked:
             await self._check_start(connection)
-        if time.monotonic() >= self._next_look:
-            missed = await self._look_again(connection)
+        missed, self._untold = self._untold, ()
         return Batch(events, self.position, more, gap, late, missed)
 
     async def _read(self, connection: asyncpg.Connection, limit: int, until: int | None) -> Rows:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from esx.store.layout import Layout
 
+_LAST = 2**63 - 1
 COUNTED = 10_000
 """Up to so many events are counted."""
 COUNTED_STREAMS = 2_000
@@ -119,9 +120,10 @@ class Sample:
 
 
 async def count_events(
-    connection: asyncpg.Connection, layout: Layout, scope: Scope, first: int = 0, end: int = 2**63 - 1
+    connection: asyncpg.Connection, layout: Layout, scope: Scope, first: int = 0, end: int = _LAST
 ) -> Estimate:
     """Return how many events the list has from the number `first` on and before `end`."""
+    end = min(end, _LAST)
     counted: int = await fetchval(
         connection,
         f"SELECT count(*) FROM (SELECT FROM {layout.table} e WHERE {scope.condition(3)} AND e.{scope.key} >= $1 "
@@ -142,13 +144,14 @@ async def draw(
     scope: Scope,
     *,
     first: int = 0,
-    end: int = 2**63 - 1,
+    end: int = _LAST,
     streams: bool = False,
 ) -> Sample:
     """Draw events of the list from the number `first` on and before `end`; with `streams`, look at theirs too.
 
     Always the same ones while the ends are the same, so that a figure that is shown again does not tremble.
     """
+    end = min(end, _LAST)
     key, table = scope.key, layout.table
     within = f"FROM {table} e WHERE {scope.condition(3)} AND e.{key} >= $1 AND e.{key} < $2"
     ends = await fetchrow(

@@ -39,7 +39,8 @@ KEEPS_PLACES = """
 _FACTS = f"""
     SELECT current_database()::text AS database, getdatabaseencoding()::text AS encoding,
            pg_is_in_recovery() AS standby, c.oid, c.relkind::text AS kind,
-           n.nspname::text AS schema, c.relname::text AS name, format('%I.%I', n.nspname, c.relname) AS quoted,
+           n.nspname::text AS schema, c.relname::text AS name,
+           quote_ident(n.nspname) || '.' || quote_ident(c.relname) AS quoted,
            pg_get_userbyid(c.relowner)::text AS owner, to_regclass('events')::oid AS plain,
            ARRAY(SELECT a.attname::text FROM pg_attribute a
                  WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum) AS columns,

@@ -38,6 +38,11 @@ class Hooked:
         """Let everything else through: what a barrier asks of a server that is new to it."""
         return getattr(self._connection, name)
 
+    async def fetchrow(self, sql: str, *arguments: Any) -> asyncpg.Record | None:
+        if "count(*)" in sql:
+            await self._happen("before count")
+        return await self._connection.fetchrow(sql, *arguments)
+
     async def _happen(self, moment: str) -> None:
         """Do once what is to be done at a moment."""
         hook = self.hooks.pop(moment, None)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import pytest
 
 from esx import EventStore, HistoryChanged, NewEvent
+from esx.store.barrier import Barrier
+from esx.store.layout import Layout
 from esx.store.recent import Missed
+from tests.store.test_barrier import Hooked
 from tests.store.test_feed import _DEADLINE, _INSERT
 
 if TYPE_CHECKING:
@@ -158,3 +161,20 @@ async def test_events_that_are_deleted_while_the_server_runs_end_no_feed(
             await until(batches, done.global_seq)
         assert feed.erased == 2
         assert feed.missed == 0
+
+
+async def test_a_connection_that_is_lost_while_counting_costs_no_event(dsn: str, store: EventStore) -> None:
+    """What was read must not be gone with the look that comes in the same step."""
+    await store.append("a", [NewEvent("T") for _ in range(3)])
+    connection = await asyncpg.connect(dsn)
+    hooked: Any = Hooked(connection)
+    barrier = Barrier(Layout())
+
+    async def lose() -> None:
+        raise ConnectionResetError("lost")
+
+    hooked.hooks["before count"] = lose
+    with pytest.raises(ConnectionResetError):
+        await barrier.step(hooked, 100)
+    assert [event.global_seq for event in (await barrier.step(hooked, 100)).events] == [1, 2, 3]
+    await connection.close()
