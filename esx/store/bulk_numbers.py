@@ -22,28 +22,29 @@ _FREE = 16
 class Numbers:
     """The sequence of one table; `highest` is the highest number that may be kept."""
 
-    def __init__(self, layout: Layout, name: str, oid: int, *, owned: bool, highest: int) -> None:
+    def __init__(self, layout: Layout, name: str, oid: int, *, cache: int | None, highest: int) -> None:
         self.highest = highest
         self._layout = layout
         self._name = name
         self._oid = oid
-        self._owned = owned
+        # None where the sequence is somebody else's, who alone may alter it.
+        self._cache = cache
 
     @classmethod
     async def find(cls, connection: asyncpg.Connection, layout: Layout) -> Numbers:
-        """Return the sequence that the column owns, or draws from; raises EsxError if there is none."""
+        """Return the sequence that the column draws from; raises EsxError if there is none."""
         row = await connection.fetchrow(
             f"""
-            SELECT c.oid::regclass::text, c.oid, pg_has_role(c.relowner, 'USAGE'), q.seqmax
+            SELECT c.oid::regclass::text, c.oid, pg_has_role(c.relowner, 'USAGE'), q.seqmax, q.seqcache
             FROM pg_class c JOIN pg_sequence q ON q.seqrelid = c.oid
             WHERE c.oid = coalesce(
-                {layout.sequence},
                 (SELECT p.refobjid FROM pg_attribute a
                  JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
                  JOIN pg_depend p ON p.classid = 'pg_attrdef'::regclass AND p.objid = d.oid
                       AND p.refclassid = 'pg_class'::regclass
                  JOIN pg_sequence s ON s.seqrelid = p.refobjid
-                 WHERE a.attrelid = {layout.oid} AND a.attname = 'global_seq' LIMIT 1))
+                 WHERE a.attrelid = {layout.oid} AND a.attname = 'global_seq' LIMIT 1),
+                {layout.sequence})
             """
         )
         if row is None:
@@ -51,8 +52,8 @@ class Numbers:
                 f"global_seq of table {layout.table} comes from no sequence that could go on behind the numbers to be "
                 "kept: import without keeping them"
             )
-        name, oid, owned, most = row
-        return cls(layout, name, oid, owned=owned, highest=most - most // _FREE)
+        name, oid, owned, most, cache = row
+        return cls(layout, name, oid, cache=cache if owned else None, highest=most - most // _FREE)
 
     async def lock(self, connection: asyncpg.Connection) -> int:
         """Let nobody draw a number until the transaction ends; return the highest one handed out, 0 before the first.
@@ -60,6 +61,9 @@ class Numbers:
         That is as far as readers may be, also where nothing is stored at that number.
         """
         await connection.execute(f"LOCK TABLE {self._layout.table} IN SHARE ROW EXCLUSIVE MODE")
+        if self._cache is not None:
+            # To alter it, if only to what it is, keeps out those too who draw numbers without writing to the table.
+            await connection.execute(f"ALTER SEQUENCE {self._name} CACHE {self._cache}")
         return int(
             await connection.fetchval(
                 f"SELECT coalesce(greatest(max(global_seq), CASE WHEN has_sequence_privilege($1::oid, 'SELECT, USAGE') "
@@ -70,7 +74,7 @@ class Numbers:
 
     async def move(self, connection: asyncpg.Connection, number: int) -> None:
         """Let the sequence go on after `number`, as a part of the transaction."""
-        if self._owned:
+        if self._cache is not None:
             # What setval does is not undone with the transaction, unless the sequence was made anew in it: numbers of
             # an import whose commit was lost would count as handed out, and the import could not be run again.
             await connection.execute(f"ALTER SEQUENCE {self._name} RESTART")

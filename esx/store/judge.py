@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
     from esx.store.layout import Layout
 
-# "Key (stream_id, stream_seq)=(account-42, 7) already exists.", in the language of the server.
-_KEY = re.compile(r"\((\w+), (\w+)\)=\(")
+# "Key (stream_id, stream_seq)=(account-42, 7) already exists.", in the language of the server. The columns come first:
+# what follows are values, which may look like anything.
+_KEY = re.compile(r"[^(]*\((\w+), (\w+)\)=\(")
 _PLACE = {"stream_id", "stream_seq"}
 # DROP INDEX CONCURRENTLY marks an index as invalid long before it is gone, and one that is being built is not valid
 # yet. One that is a partition's, or can be deferred, judges as well.
@@ -101,5 +102,5 @@ def same_place(error: asyncpg.UniqueViolationError) -> bool:
 
     While an index is built anew there are two of them, and either may be the first to see it.
     """
-    key = _KEY.search(error.detail or "")
+    key = _KEY.match(error.detail or "")
     return key is not None and set(key.groups()) == _PLACE

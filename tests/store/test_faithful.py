@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import tempfile
 from pathlib import Path
@@ -22,6 +23,7 @@ from esx import (
     WrongVersion,
 )
 from esx.store import Imported, ImportFailed, StoreNotEmpty
+from esx.store.bulk_numbers import Numbers
 from esx.store.doctor import Severity
 from tests.store.proxy import proxied
 from tests.store.test_bulk import EMPTY, ID, exported, line
@@ -237,6 +239,39 @@ async def test_a_sequence_of_smaller_numbers_leaves_less_room(empty_dsn: str) ->
         with pytest.raises(Exception, match="comes from no sequence"):
             await store.import_ndjson([line("t", 0, global_seq=5)], keep_global_seq=True)
     await sql.close()
+
+
+async def test_it_is_the_sequence_that_numbers_are_drawn_from_that_goes_on(
+    store: EventStore, sql: asyncpg.Connection
+) -> None:
+    """The column may own another one."""
+    await sql.execute("CREATE SEQUENCE other; ALTER TABLE events ALTER COLUMN global_seq SET DEFAULT nextval('other')")
+    await store.import_ndjson([line("s", 0, global_seq=5)], keep_global_seq=True)
+    assert (await store.append("s", [NewEvent("T")])).global_seq == 6
+
+
+async def test_numbers_that_are_drawn_by_hand_wait_for_those_that_are_kept(
+    dsn: str, store: EventStore, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the sequence would be set back behind them, and hand them out a second time."""
+    other = await asyncpg.connect(dsn)
+    drawing: list[asyncio.Task[int]] = []
+    lock = Numbers.lock
+
+    async def locking(self: Numbers, connection: asyncpg.Connection) -> int:
+        head = await lock(self, connection)
+        drawing.append(asyncio.create_task(other.fetchval("SELECT nextval('events_global_seq_seq')")))
+        async with asyncio.timeout(20):
+            while not await sql.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+                assert not drawing[0].done()
+                await asyncio.sleep(0.01)
+        return head
+
+    monkeypatch.setattr(Numbers, "lock", locking)
+    await store.import_ndjson([line("s", 0, global_seq=1)], keep_global_seq=True)
+    assert await drawing[0] == 2
+    assert (await store.append("s", [NewEvent("T")])).global_seq == 3
+    await other.close()
 
 
 async def test_a_stream_is_left_numbers_to_go_on_with(store: EventStore, sql: asyncpg.Connection) -> None:

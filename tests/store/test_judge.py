@@ -15,6 +15,7 @@ from esx import (
     ANY,
     NO_STREAM,
     STREAM_EXISTS,
+    EsxError,
     EventIdsReused,
     EventStore,
     InvalidEvent,
@@ -26,6 +27,7 @@ from esx import (
     StreamAppend,
     WrongVersion,
 )
+from esx.store.writing import Trouble
 from tests.roles import Role
 from tests.store.proxy import Proxy, proxied
 from tests.store.test_writing import MOMENTS
@@ -296,6 +298,46 @@ async def test_an_index_that_is_about_to_go_decides_nothing(dsn: str, sql: async
         await reading.rollback()
         await dropping
         await other.close()
+
+
+async def test_the_index_of_the_table_that_was_there_before_decides_nothing(dsn: str, sql: asyncpg.Connection) -> None:
+    """It is still there by its name, and unique, but of another table."""
+    async with opened(dsn, sql) as (_, store):
+        await sql.execute(
+            "ALTER TABLE events RENAME TO old; CREATE TABLE events (LIKE old INCLUDING DEFAULTS);"
+            "INSERT INTO events SELECT * FROM old"
+        )
+        with pytest.raises(StoreFailed, match="no unique index"):
+            await store.append("warm", [NewEvent("T")], expected=2)
+        assert await stored(sql) == 3
+
+
+async def test_what_cannot_be_recognised_any_more_when_it_is_repeated_is_unknown(
+    dsn: str, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first attempt was stored with an id, by which the second one cannot look: it is no conflict."""
+    outlast = Trouble.outlast
+
+    async def outlasting(self: Trouble, error: EsxError, relied_on: Any, *, began: bool) -> None:
+        await outlast(self, error, relied_on, began=began)
+        await sql.execute("ALTER TABLE events DROP COLUMN IF EXISTS event_id")
+
+    async with opened(dsn, sql) as (proxy, store):
+        monkeypatch.setattr(Trouble, "outlast", outlasting)
+        proxy.cut = "before the reply"
+        with pytest.raises(OutcomeUnknown):
+            await store.append("new", [NewEvent("T")], expected=NO_STREAM)
+        assert await stored(sql, "new") == 1
+
+
+async def test_a_value_that_looks_like_a_place_is_none(store18: EventStore) -> None:
+    looks = "(stream_id, stream_seq)=(s, 0)"
+    async with store18._connection() as connection:
+        await connection.execute("CREATE UNIQUE INDEX orders ON events ((data ->> 'order'))")
+    await store18.append("s", [NewEvent("T", {"order": looks})])
+    async with asyncio.timeout(10):
+        with pytest.raises(StoreFailed, match='"orders"'):
+            await store18.append("other", [NewEvent("T", {"order": looks})])
 
 
 async def test_event_ids_come_and_go(store: EventStore, sql: asyncpg.Connection) -> None:
