@@ -10,6 +10,7 @@ import asyncpg
 from esx.store.driver import is_connection_loss
 from esx.store.errors import EsxError, OutcomeUnknown, QueryGivenUp, StoreFailed, StoreUnavailable, WrongVersion
 from esx.store.model import NO_STREAM
+from esx.store.pool import holding
 from esx.store.refusals import REFUSALS
 
 if TYPE_CHECKING:
@@ -81,6 +82,8 @@ async def lock_stream(
                 async with connection.transaction():
                     at = await appender.lock_one(connection, stream_id)
                     locked = LockedStream(connection, appender, stream_id, at)
+                    # What the user's code reads meanwhile must not wait for those who wait for the lock.
+                    holding(True)
                     try:
                         yield locked
                     except Exception as error:
@@ -88,6 +91,8 @@ async def lock_stream(
                             raise
                         raised = error
                         raise _Abandoned from error
+                    finally:
+                        holding(False)
                     if locked.undone:
                         raise StoreFailed(
                             "an append under the lock failed, so nothing was stored: let its error out, or lock anew"

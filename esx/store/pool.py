@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -27,6 +28,12 @@ if TYPE_CHECKING:
 _REST_LIMIT = 10.0
 _REST_PAUSE = 0.005
 _CLOSE_PATIENCE = 1.0
+_HOLDING: ContextVar[int] = ContextVar("holding", default=0)
+
+
+def holding(held: bool) -> None:
+    """Note that the task holds something now that others may wait for, with a connection of theirs; or no longer."""
+    _HOLDING.set(_HOLDING.get() + (1 if held else -1))
 
 
 class Pool:
@@ -35,11 +42,16 @@ class Pool:
     Whoever finds none idle lines up. A connection that is opened or comes back goes to whoever has waited longest, at
     once: none is idle while somebody waits, so who asks again cannot overtake who waits already. Connections are opened
     for the line, not for one caller. So callers who give up sooner than one can be opened get one in the end, too.
+
+    Whoever holds a connection and needs another to go on must not wait for those who wait for what he holds: between
+    `holding(True)` and `holding(False)` he gets one of up to `size` others, of which one is kept.
     """
 
     def __init__(self, connect: Callable[[], Coroutine[Any, Any, Session]], size: int, where: str) -> None:
         self._connect = connect
         self._where = where
+        self._size = self._kept = size
+        self._reserve: Pool | None = None
         self._room = size
         self._idle: list[Session] = []
         self._lent: set[Session] = set()
@@ -94,6 +106,18 @@ class Pool:
         for task in (*self._settling, *self._opening):
             task.cancel()
         self._fail(self._store_closed(), len(self._waiting))
+        if self._reserve is not None:
+            self._reserve.terminate()
+
+    def _serving(self) -> Pool:
+        """Return who is to lend to whoever asks now."""
+        if self._idle or self._room or _HOLDING.get() <= 0:
+            return self
+        if self._reserve is None:
+            self._reserve = reserve = Pool(self._connect, self._size, self._where)
+            reserve._kept = 1
+            reserve._lent, reserve._settling, reserve._closed = self._lent, self._settling, self._closed
+        return self._reserve
 
     async def _take(self) -> Session:
         while self._idle:
@@ -199,11 +223,15 @@ class Pool:
             connection.terminate()
             self._room += 1
             self._open()
-        elif not self._waiting or (waiter := self._next()) is None:
-            self._lent.discard(connection)
-            self._idle.append(connection)
-        else:
+        elif self._waiting and (waiter := self._next()) is not None:
             waiter.set_result(connection)
+        else:
+            self._lent.discard(connection)
+            if len(self._idle) < self._kept:
+                self._idle.append(connection)
+            else:
+                connection.terminate()
+                self._room += 1
 
     def _next(self) -> asyncio.Future[Session | Exception] | None:
         """Return who has waited longest, and no longer waits from now on; None if nobody waits."""
@@ -241,8 +269,9 @@ class Loan:
         self._connection: Session | None = None
 
     async def __aenter__(self) -> Session:
+        self._pool = pool = self._pool._serving()
         try:
-            self._connection = await self._pool._take()
+            self._connection = await pool._take()
         except Exception as error:
             translated = self._translated(error)
             if translated is None:

@@ -48,7 +48,9 @@ class EventStore(Appends, Searches, Feeds, Projections, Bulk):
 
         Use it as ``async with EventStore.connect(dsn) as store`` or ``store = await EventStore.connect(dsn)``
         with ``await store.close()`` later. At most `max_connections` connections are opened, as needed, and one
-        more to listen on once something subscribes. Raises StoreUnavailable within `timeout` seconds.
+        more to listen on once something subscribes. What is done inside of `lock_stream` while all are in use may open
+        as many again, since it would wait for those who wait for the lock. Raises StoreUnavailable within `timeout`
+        seconds.
 
         Without `store` it is the table events that search_path finds. Else it is the table or view of that name, as SQL
         writes it: ``tenant2.events``. Only a view that is named so is read, as what its owner has put into it runs

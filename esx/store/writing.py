@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from esx.store.layout import Layout
     from esx.store.model import AppendResult, Event, ExpectedVersion, NewEvent, StreamAppend
     from esx.store.reading import Reader
+    from esx.store.turns import Turns
 
     Parts = tuple[Layout, Appender, Reader]
     Acquire = Callable[[], AbstractAsyncContextManager[Session]]
@@ -180,22 +181,27 @@ async def decide(
     decision: Callable[[list[Event]], Sequence[NewEvent] | Awaitable[Sequence[NewEvent]]],
     *,
     attempts: int,
+    turns: Turns,
+    stream_id: str,
 ) -> AppendResult | None:
     """Read, decide, append; after a conflict read what is new, wait a little, and decide again.
 
-    Returns None if there is nothing to append. Raises WrongVersion after `attempts` conflicts.
+    Who meets a conflict lines up for the stream, and so does who finds a line there: else whoever came last would be as
+    likely to be the next as whoever has tried longest. Returns None if there is nothing to append. Raises WrongVersion
+    after `attempts` conflicts.
     """
     history: list[Event] = []
     for attempt in range(attempts):
-        history += [event async for event in read(history[-1].stream_seq + 1 if history else 0)]
-        decided = decision(history)
-        events = await decided if inspect.isawaitable(decided) else decided
-        if not events:
-            return None
-        try:
-            return await append(events, history[-1].stream_seq if history else NO_STREAM)
-        except WrongVersion:
-            if attempt == attempts - 1:
-                raise
+        async with turns.turn(stream_id) if attempt or stream_id in turns else contextlib.nullcontext():
+            history += [event async for event in read(history[-1].stream_seq + 1 if history else 0)]
+            decided = decision(history)
+            events = await decided if inspect.isawaitable(decided) else decided
+            if not events:
+                return None
+            try:
+                return await append(events, history[-1].stream_seq if history else NO_STREAM)
+            except WrongVersion:
+                if attempt == attempts - 1:
+                    raise
         await asyncio.sleep(backoff(attempt, _CONFLICT_FIRST, _CONFLICT_LAST))
     raise ValueError("attempts must be at least 1")

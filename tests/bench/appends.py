@@ -1,8 +1,9 @@
-"""Appends: against pgbench with the same SQL, strategies and notification modes against each other.
+"""Appends: against pgbench with the same SQL, strategies and notification modes against each other, and fairness.
 
-    python -m tests.bench.appends [--seconds 4] [--rounds 5] [--only against|modes|strategies]
+    python -m tests.bench.appends [--seconds 4] [--rounds 5] [--only against|modes|strategies|users]
 
-32 writers on 10,000 streams, the embedded PostgreSQL 18, fsync on.
+32 writers on 10,000 streams with a connection each, then as many as there are users on a store with its ten; the
+embedded PostgreSQL 18, fsync on.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import uvloop
 
 from esx import ANY, EventStore, NewEvent, Notification, Strategy
 from tests.bench.common import WRITERS, compare, database, pgbench, server, throughput
+from tests.bench.shares import as_users_do
 from tests.bench.subscribers import subscribers
 
 if TYPE_CHECKING:
@@ -52,6 +54,8 @@ async def main(seconds: float, rounds: int, only: str | None) -> None:
                 await _modes(running, dsn, stores, seconds, rounds)
             if only in (None, "strategies"):
                 await _strategies(stores[Notification.DOORBELL], seconds, rounds)
+            if only in (None, "users"):
+                await as_users_do(dsn, [10, 64, 1000], seconds, rounds)
 
 
 async def _against_pgbench(running: EmbeddedServer, store: EventStore, seconds: float, rounds: int) -> None:
@@ -117,6 +121,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=4)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--only", choices=["against", "modes", "strategies"])
+    parser.add_argument("--only", choices=["against", "modes", "strategies", "users"])
     options = parser.parse_args()
     uvloop.run(main(options.seconds, options.rounds, options.only))

@@ -66,6 +66,8 @@ async def main(message_db: str | None, seconds: float, rounds: int) -> None:
                 measures["eventsourcing application recorder"] = lambda: asyncio.to_thread(record, seconds)
             dsn = await database(running, "esx_appends")
             store = await stack.enter_async_context(EventStore.connect(dsn, max_connections=WRITERS))
+            few = await stack.enter_async_context(EventStore.connect(dsn))
+            measures["esx with its ten connections"] = lambda: appends(few, seconds)
             measures["esx"] = lambda: appends(store, seconds)
             await compare("appends, 32 writers on 10,000 streams", measures, rounds=rounds, unit="appends/s")
         if message_db:

@@ -96,16 +96,21 @@ class Appends(Reads):
     ) -> AppendResult | None:
         """Read a stream, let `decision` say from its events what to append, and append that at the version read.
 
-        After a conflict it reads what is new, waits a little (jittered, growing), and asks again, up to `attempts`
-        times; then WrongVersion is raised. `decision` may be a coroutine function; with nothing to append the
-        result is None.
+        After a conflict it waits a little (jittered, growing), lines up with those of this store who decide about the
+        same stream, reads what is new, and asks again, up to `attempts` times; then WrongVersion is raised. `decision`
+        may be a coroutine function; with nothing to append the result is None.
         """
 
         async def append(events: Sequence[NewEvent], expected: ExpectedVersion) -> AppendResult:
             return await self.append(stream_id, events, expected=expected, strategy=strategy)
 
         return await writing.decide(
-            lambda start: self.read(stream_id, start=start), append, decision, attempts=attempts
+            lambda start: self.read(stream_id, start=start),
+            append,
+            decision,
+            attempts=attempts,
+            turns=self._turns,
+            stream_id=stream_id,
         )
 
     def lock_stream(self, stream_id: str) -> AbstractAsyncContextManager[LockedStream]:

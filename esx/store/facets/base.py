@@ -13,6 +13,7 @@ from esx.store.reading import Reader
 from esx.store.relation import detect_layout
 from esx.store.silence import Watch
 from esx.store.tail import Tails
+from esx.store.turns import Turns
 
 if TYPE_CHECKING:
     from esx.store.connection import Connector, Session
@@ -39,6 +40,7 @@ class Base:
         self._closed = False
         self._doorbell = Doorbell(connector, "new_events")
         self._tails = Tails()
+        self._turns = Turns()
         self._watch = Watch(connector, pool.lent, connector.timeout)
         self._watch.start()
 
