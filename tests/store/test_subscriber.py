@@ -72,7 +72,7 @@ class Pair:
         await _execute(
             self.subscriber,
             f"CREATE SUBSCRIPTION copies CONNECTION '{where}' PUBLICATION p "
-            f"WITH (create_slot = false, slot_name = '{self._name}'{options})",
+            f"WITH (create_slot = false, slot_name = '{self._name}', copy_data = false{options})",
         )
 
     async def end(self) -> None:
