@@ -22,7 +22,7 @@ _DEADLINE = 20.0
 _VALUES = "(stream_id, stream_seq, event_type, data) VALUES ('order-slow', 0, 'T', '{}')"
 _PLAIN = "SELECT 1"
 _CHILD = "CREATE TABLE events_child (UNIQUE (stream_id, stream_seq)) INHERITS (events)"
-_LIKE = "CREATE TABLE events_late (LIKE events INCLUDING DEFAULTS)"
+_LIKE = "CREATE TABLE events_late (LIKE events INCLUDING DEFAULTS, UNIQUE (stream_id, stream_seq))"
 _ATTACH = "ALTER TABLE events ATTACH PARTITION events_late FOR VALUES IN ('order')"
 # With a default partition, attaching another one would keep everybody from reading until it is committed.
 _WITHOUT_ORDERS = (
