@@ -310,14 +310,7 @@ class Barrier:
     async def _check_start(self, connection: asyncpg.Connection) -> None:
         """Raise HistoryChanged where the position is beyond all that the server has ever handed out."""
         self._start_checked = True
-        if not self.position or on_standby(connection, self._layout):
-            return
-        head, exact = await connection.fetchrow(  # type: ignore[misc]
-            f"SELECT greatest({self._layout.head()}, (SELECT max(global_seq) FROM {self._layout.table})), "
-            f"{self._layout.head_exact()}"
-        )
-        if exact and head < self.position:
-            raise HistoryChanged(self.position, head, "no event has had so high a number")
+        await check_start(connection, self._layout, self.position)
 
     async def _look_again(self, connection: asyncpg.Connection) -> tuple[Missed, ...]:
         """Count again what lies below the position, and return what has appeared there."""
@@ -493,6 +486,20 @@ def oldest_commit(writers: tuple[Writer, ...]) -> datetime | None:
     """Return the time from which on a commit above a gap leaves somebody who can hold it; None: any time does."""
     begun = [writer.since for writer in writers if writer.since is not None]
     return min(begun) - _CLOCK_STEP if begun and len(begun) == len(writers) else None
+
+
+async def check_start(connection: asyncpg.Connection, layout: Layout, position: int) -> None:
+    """Raise HistoryChanged where a position is beyond all that the server has ever handed out.
+
+    A standby may be behind, and a user who may not read the sequence cannot know.
+    """
+    if not position or on_standby(connection, layout):
+        return
+    head, exact = await connection.fetchrow(  # type: ignore[misc]
+        f"SELECT greatest({layout.head()}, (SELECT max(global_seq) FROM {layout.table})), {layout.head_exact()}"
+    )
+    if exact and head < position:
+        raise HistoryChanged(position, head, "no event has had so high a number")
 
 
 class LockWatch:

@@ -17,6 +17,7 @@ from esx.store.barrier import (
     LockWatch,
     SnapshotWatch,
     Writer,
+    check_start,
     keeps_timestamps,
     oldest_commit,
     on_standby,
@@ -150,6 +151,7 @@ async def settle(connection: asyncpg.Connection, layout: Layout, after: int, pat
     """
     head: int = await connection.fetchval(f"SELECT coalesce(max(global_seq), 0) FROM {layout.table}")
     if head <= after:
+        await check_start(connection, layout, after)
         return after, None
     if on_standby(connection, layout):
         left = await outwait(connection, SnapshotWatch(), patience + STANDBY_MOMENT)

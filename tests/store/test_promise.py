@@ -146,6 +146,9 @@ async def test_a_start_beyond_the_head_is_no_silence(store: EventStore) -> None:
     with pytest.raises(HistoryChanged):
         async for _ in (await store.feed(after=100)).to_safe_position():
             pass
+    with pytest.raises(HistoryChanged):
+        await store.export(after=100)
+    assert (await store.export(after=6)).until == 6
 
 
 async def test_events_that_are_deleted_while_the_server_runs_end_no_feed(

@@ -92,7 +92,9 @@ class Projections(Base):
             connector=self._connector,
             layout=layout,
             watch=self._watch,
-            make_feed=lambda lend, after: Feed(lend, self._doorbell, layout, after=after, where=chosen, page=batch),
+            make_feed=lambda lend, after: Feed(
+                lend, self._doorbell, layout, after=after, where=chosen, page=batch, keeps_fence=True
+            ),
             lend=self._connection,
             closed=lambda: self._closed,
         ).run()
