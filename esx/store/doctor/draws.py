@@ -23,14 +23,14 @@ _MANY = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Draws:
-    """The facts. `shared` are columns of other tables that draw from the same sequence, as ``table.column``.
+    """The facts. `shared` are columns of other tables that draw from the same sequence, as (table, column).
 
     `setting` are triggers that run before an INSERT and may set global_seq, each with its table, and `calling` the
     functions that mention the sequence and nextval.
     """
 
     sequence: str | None = None
-    shared: Sequence[str] = ()
+    shared: Sequence[tuple[str, str]] = ()
     setting: Sequence[tuple[str, str]] = ()
     calling: Sequence[str] = ()
 
@@ -51,7 +51,7 @@ async def read_draws(connection: asyncpg.Connection, target: Target) -> Draws:
             FROM pg_attribute a WHERE a.attrelid = {target.oid} AND a.attname = 'global_seq'
         )
         SELECT (SELECT min(oid::regclass::text) FROM drawn) AS sequence,
-               ARRAY(SELECT DISTINCT d.adrelid::regclass::text || '.' || quote_ident(a.attname)
+               ARRAY(SELECT DISTINCT ARRAY[d.adrelid::regclass::text, quote_ident(a.attname)]
                      FROM drawn JOIN pg_depend dep ON dep.refobjid = drawn.oid AND dep.classid = 'pg_attrdef'::regclass
                           AND dep.refclassid = 'pg_class'::regclass
                      JOIN pg_attrdef d ON d.oid = dep.objid
@@ -74,7 +74,12 @@ async def read_draws(connection: asyncpg.Connection, target: Target) -> Draws:
         """
     )
     assert row is not None
-    return Draws(row["sequence"], row["shared"], [(name, table) for name, table in row["setting"]], row["calling"])
+    return Draws(
+        row["sequence"],
+        [(table, column) for table, column in row["shared"]],
+        [(name, table) for name, table in row["setting"]],
+        row["calling"],
+    )
 
 
 def shared(facts: Draws) -> Iterator[Finding]:
@@ -83,13 +88,11 @@ def shared(facts: Draws) -> Iterator[Finding]:
         return
     found = About("sequence-shared")
     if facts.shared:
+        columns = [f"{table}.{column}" for table, column in facts.shared[:_NAMED]]
         yield found.error(
-            f"sequence {shown(facts.sequence)} also fills {quoted(facts.shared[:_NAMED])}: a number drawn there "
-            "and stored here later is one that the feed has passed",
-            *(
-                f"ALTER TABLE {column.rpartition('.')[0]} ALTER COLUMN {column.rpartition('.')[2]} DROP DEFAULT;"
-                for column in facts.shared
-            ),
+            f"sequence {shown(facts.sequence)} also fills {quoted(columns)}: a number drawn there and stored here "
+            "later is one that the feed has passed",
+            *(f"ALTER TABLE {table} ALTER COLUMN {column} DROP DEFAULT;" for table, column in facts.shared),
         )
     else:
         yield found.ok(f"no other column draws from sequence {shown(facts.sequence)}")

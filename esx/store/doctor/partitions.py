@@ -20,9 +20,10 @@ _NAMED = 3
 
 
 class Part(NamedTuple):
-    """A table below the one that is examined. `draws` says whether its own default draws a number.
+    """A table below the one that is examined.
 
-    `expression` is that default; `foreign` and `detaching` say that it is a foreign table, or half detached.
+    `expression` is its own default of global_seq, `same` says that this draws from the sequence of the whole; `foreign`
+    and `detaching` say that it is a foreign table, or half detached.
     """
 
     name: str
@@ -119,13 +120,12 @@ def numbers(facts: Partitions) -> Iterator[Finding]:
 
 def children(facts: Partitions) -> Iterator[Finding]:
     """Tell of tables that inherit: a page of all events sorts, or merges, what is in each."""
-    inherited = [part for part in facts.parts if part.parent == facts.table]
-    if facts.by is not None or not inherited:
+    if facts.by is not None or not facts.parts:
         return
     found = About("children")
     yield found.info(
-        f"{quoted(part.name for part in inherited[:_NAMED])} inherit from {shown(facts.table)}: their events belong to "
-        "the feed, but esx appends to the parent only"
+        f"{quoted(part.name for part in facts.parts[:_NAMED])} inherit from {shown(facts.table)}: their events belong "
+        "to the feed, but esx appends to the parent only"
     )
 
 

@@ -225,7 +225,9 @@ class HealthPane(Pane):
                 if health.head_exact
                 else ("head", f"{health.head:,} or above: this user may not read the sequence", _WARNING),
                 ("last visible", f"{health.last:,}", ""),
-                ("safe position", f"{follower.position:,}" if follower.started else "not known yet", ""),
+                ("no order", health.order_unknown, _BAD)
+                if health.order_unknown
+                else ("safe position", f"{follower.position:,}" if follower.started else "not known yet", ""),
                 ("lag", f"{behind:,} numbers behind the head" if follower.started else "not known yet", ""),
                 ("", *state_line(follower)),
                 *([("", missed_line(follower), _BAD)] if follower.missed else []),
