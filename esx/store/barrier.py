@@ -298,7 +298,9 @@ class Barrier:
 
         In the `same_run` of a server an event can only have gone because somebody deleted it.
         """
-        difference = None if history is None else await compare(connection, self._layout, history)
+        if history is None:
+            return
+        difference = await compare(connection, self._layout, history, same_run=same_run)
         if difference is None:
             return
         if difference.kind is Kind.BEHIND:
@@ -321,16 +323,26 @@ class Barrier:
             # Promoted: from now on its locks tell who is writing.
             connection.standby = False  # type: ignore[attr-defined]
         if self._look_back:
-            self._look_back = False
             await self.recent.look_back(connection, self._layout)
+            self._look_back = False
         history = self.history
         look = await self.recent.look_again(connection, self._layout)
         if look.gone or (look.head < self.position and not on_standby(connection, self._layout)):
             # Whoever asks through a pooler cannot know that it was the same server all the time.
             await self._check_history(connection, history, same_run=self.recent.run is not None)
+        # Not before: what is known only of a look that failed would be told twice, or never.
+        self.recent.keep(look)
         self.missed += look.appeared
         self.erased += look.gone
         return look.missed
+
+    def nobody_writes(self) -> None:
+        """Take note that nobody was writing after the position was read: nothing can appear below it any more.
+
+        That is no proof on a standby, or where a pooler may lead to one: who writes is not seen there.
+        """
+        if self._run is not None and self._run[0] is not None and not self._run[1]:
+            self.proven = True
 
     async def _passes_fence(self, connection: asyncpg.Connection) -> bool:
         """Return whether somebody has proven for numbers above the position that nothing can appear any more."""
@@ -372,7 +384,7 @@ class Barrier:
         if not left:
             self._settled = self._fence
             self._fence = None
-            self.proven = True
+            self.nobody_writes()
             return None
         for number in (highest, visible):
             holders = that_can_hold(left, await self._committed_at(connection, number))
@@ -506,7 +518,11 @@ class LockWatch:
     """Waits for those who were writing, told by their locks on the table."""
 
     def __init__(self, layout: Layout) -> None:
-        self._sql = writers_sql(layout)
+        # On a standby nobody would be in the list. Where a pooler stands between, the address may lead to one by now.
+        self._sql = (
+            f"{writers_sql(layout)} UNION ALL SELECT '{_PRIMARY}', NULL::int, NULL::timestamptz, "
+            "'open on the primary', NULL WHERE pg_is_in_recovery()"
+        )
         self._suspects: frozenset[str] = frozenset()
 
     async def begin(self, connection: asyncpg.Connection) -> tuple[Writer, ...]:

@@ -115,7 +115,7 @@ class Eraser:
     async def _may_note(self) -> bool:
         """Return whether there is the table to note it in, which a store of an older esx lacks, and this user may."""
         asked = "SELECT coalesce(has_table_privilege(to_regclass('erased_events')::oid, 'INSERT'), false)"
-        return bool(await self._connection.fetchval(asked))
+        return self._layout.own and bool(await self._connection.fetchval(asked))
 
     async def _delete_locks(self) -> None:
         """Delete the rows on which the writers of these streams queued."""

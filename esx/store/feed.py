@@ -243,7 +243,7 @@ class Feed:
             elif deadline is None:
                 deadline = loop.time() + patience
             held = deadline is not None and loop.time() >= deadline
-            if batch.events or held:
+            if batch.events or batch.missed or held:
                 yield batch
             if held or not (batch.full or batch.gap):
                 return
@@ -309,6 +309,7 @@ class Feed:
                     busy = batch.gap is not None or batch.position - before >= _BUSY
                     writing = busy or await self._anyone_writing()
                 except _PASSING:
+                    await asyncio.sleep(_POLL_DEAF)
                     continue
                 if writing:
                     # Not cut short by a notification: under load there is always one, and reading in batches costs
@@ -318,7 +319,7 @@ class Feed:
                 else:
                     # Nobody was writing a moment ago, so one more read sees all there is.
                     quiet = True
-                    self._barrier.proven = True
+                    self._barrier.nobody_writes()
 
     async def _keep_fence(self, now: float) -> None:
         """Write down, now and then, up to where nothing can appear any more, if there are dead numbers below."""

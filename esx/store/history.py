@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import asyncpg
 
+from esx.store.careful import fetch
 from esx.store.errors import HistoryChanged
 
 if TYPE_CHECKING:
@@ -281,7 +282,8 @@ async def history_at(connection: asyncpg.Connection, layout: Layout, position: i
     """Return what is visible up to a position now, for a reader that begins there: all of it is taken on trust."""
     here = await look(connection)
     low = max(position - WINDOW, 0)
-    rows = await connection.fetch(
+    rows = await fetch(
+        connection,
         f"""
         SELECT counted.n, m.* FROM (SELECT count(*) AS n FROM {layout.table}
                                     WHERE global_seq > $1 AND global_seq <= $2) counted
@@ -297,23 +299,35 @@ async def history_at(connection: asyncpg.Connection, layout: Layout, position: i
 
 
 async def compare(
-    connection: asyncpg.Connection, layout: Layout, history: History, position: int | None = None
+    connection: asyncpg.Connection,
+    layout: Layout,
+    history: History,
+    position: int | None = None,
+    *,
+    same_run: bool = False,
 ) -> Difference | None:
     """Return how what is there differs from a history; None if it is the same one.
 
     `position` is where the reader stands, if not where its history ends. What its history tells of beyond it, the
-    reader is to be given again, so it does not matter.
+    reader is to be given again, so it does not matter. `same_run` says that all of it was read from the server as it
+    has run since: then what is gone can only have been deleted.
     """
-    return await compare_here(connection, layout, await look(connection), history, position)
+    return await compare_here(connection, layout, await look(connection), history, position, same_run=same_run)
 
 
 async def compare_here(
-    connection: asyncpg.Connection, layout: Layout, here: Here, history: History, position: int | None = None
+    connection: asyncpg.Connection,
+    layout: Layout,
+    here: Here,
+    history: History,
+    position: int | None = None,
+    *,
+    same_run: bool = False,
 ) -> Difference | None:
     """Do as `compare` does, where what the connection leads to is known."""
     at = history.position if position is None else position
     known = _up_to(history, at)
-    return _judge(known, at, here, await _read_facts(connection, layout, here, known))
+    return _judge(known, at, here, await _read_facts(connection, layout, here, known), same_run=same_run)
 
 
 async def compare_kept(
@@ -346,8 +360,10 @@ _EXCUSED = "EXISTS (SELECT FROM erased_events x WHERE n.number BETWEEN x.first A
 
 async def _read_facts(connection: asyncpg.Connection, layout: Layout, here: Here, history: History) -> _Facts:
     table = layout.table
-    erased, excused = (_ERASED, _EXCUSED) if here.ledger else ("0::bigint", "false")
-    rows = await connection.fetch(
+    # The ledger belongs to the table events beside it, not to any other that was named.
+    erased, excused = (_ERASED, _EXCUSED) if here.ledger and layout.own else ("0::bigint", "false")
+    rows = await fetch(
+        connection,
         f"""
         SELECT f.*, m.* FROM (
             SELECT {layout.head()}, {layout.head_exact()}, coalesce((SELECT max(global_seq) FROM {table}), 0),
@@ -380,22 +396,22 @@ async def _read_facts(connection: asyncpg.Connection, layout: Layout, here: Here
     )
 
 
-def _judge(history: History, position: int, here: Here, facts: _Facts) -> Difference | None:
+def _judge(history: History, position: int, here: Here, facts: _Facts, *, same_run: bool = False) -> Difference | None:
     head, known, server = facts.head, history.server, here.server
     others = [m.global_seq for m in history.marks if m.identity not in facts.found.get(m.global_seq, {m.identity})]
     gone = [m.global_seq for m in history.marks if m.global_seq not in facts.found.keys() | facts.excused]
     fewer = history.count - facts.count - facts.erased
     lacks = bool(others or gone) or fewer > 0
     same_system = known.system is not None and known.system == server.system
-    same_line = same_system and known.timeline is not None and known.timeline == server.timeline
+    same_line = same_run or (same_system and known.timeline is not None and known.timeline == server.timeline)
     below = head < position
-    if below and not facts.exact and history.marks:
+    if below and not facts.exact and (history.marks or history.count):
         # This user is only told what is visible, and the position may well be beyond that.
-        below = lacks and not (same_line and facts.found)
+        below = lacks and not (same_line and (facts.found or facts.count))
     if not (lacks or below):
         return None
     missing = tuple(sorted(others + gone))
-    if here.recovering and same_system and not others and not _later(server, known):
+    if here.recovering and same_system and not (others or same_run or _later(server, known)):
         return Difference(Kind.BEHIND, head, missing, "this standby has not replayed so far yet")
     if below:
         return Difference(

@@ -305,9 +305,10 @@ class Projection:
                 raise ProjectionFailed(self._name, events[0].global_seq, reason) from cause
             await self._wait_to_retry(reason)
         for event in events[:-1]:
-            # What the filter passed over in between is counted with the last one.
             await self._handle(connection, _Part([event], event.global_seq, self._looked + 1))
-        await self._handle(connection, part._replace(events=events[-1:]))
+        await self._handle(connection, _Part(events[-1:], part.position, self._looked + 1))
+        # What the filter passed over in between does not count: nobody knows on which side of the window it lies.
+        self._looked = part.looked
 
     async def _transact(self, connection: asyncpg.Connection, part: _Part) -> None:
         """Let the handler write, and move the checkpoint, in one transaction."""

@@ -43,12 +43,14 @@ class Look(NamedTuple):
 
     `missed` are the events that have appeared, the first hundred by name; `appeared` is how many. `gone` is how many
     numbers of the window have no event any more, `head` the highest number handed out by the sequence or visible.
+    `numbers` are those of the window that are visible now, None if nothing has changed.
     """
 
     missed: tuple[Missed, ...]
     appeared: int
     gone: int
     head: int
+    numbers: array[int] | None = None
 
 
 class Recent:
@@ -96,7 +98,7 @@ class Recent:
         return History(self.server, self.position, self.low, len(self._numbers), tuple(self._marks))
 
     async def look_again(self, connection: asyncpg.Connection, layout: Layout) -> Look:
-        """Count the events of the window again; what has appeared or gone is known from then on."""
+        """Count the events of the window again. What has appeared or gone is known once it is kept."""
         counted, head = await connection.fetchrow(  # type: ignore[misc]
             f"SELECT (SELECT count(*) FROM {layout.table} WHERE global_seq > $1 AND global_seq <= $2), "
             f"greatest({layout.head()}, (SELECT max(global_seq) FROM {layout.table}))",
@@ -115,8 +117,12 @@ class Recent:
             "ORDER BY global_seq",
             new[:_NAMED],
         )
-        self._numbers = array("q", now)
-        return Look(tuple(map(Missed._make, named)), len(new), gone, head)
+        return Look(tuple(map(Missed._make, named)), len(new), gone, head, array("q", now))
+
+    def keep(self, look: Look) -> None:
+        """Take what a look has shown for known from now on."""
+        if look.numbers is not None:
+            self._numbers = look.numbers
 
     async def look_back(self, connection: asyncpg.Connection, layout: Layout) -> None:
         """Take what is visible below the window for known, and let the window begin there."""

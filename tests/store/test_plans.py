@@ -112,9 +112,9 @@ async def reads(reader: Reader, categories: CategoryReader, c: Any) -> AsyncIter
     await categories.one(c, "s-")
     yield "categories.one", SHARED + 4 + DRAWS * 12
     assert not (await count_events(c, Layout(), Scope())).exact
-    yield "count_events", COUNTED + 2 * DRAWS + 4
+    yield "estimating.count_events", COUNTED + 2 * DRAWS + 4
     assert not (await count_streams(c, Layout())).exact
-    yield "count_streams", COUNTED_STREAMS + DRAWS * 12 + 2
+    yield "estimating.count_streams", COUNTED_STREAMS + DRAWS * 12 + 2
     await reader.previous(c, "hot", 20_000, "none such", SCAN)
     yield "previous", SCAN
     await reader.event(c, 70_000)
