@@ -181,3 +181,16 @@ async def test_a_connection_that_is_lost_while_counting_costs_no_event(dsn: str,
         await barrier.step(hooked, 100)
     assert [event.global_seq for event in (await barrier.step(hooked, 100)).events] == [1, 2, 3]
     await connection.close()
+
+
+async def test_what_was_missed_is_told_also_where_nothing_else_comes(
+    store: EventStore, sql: asyncpg.Connection
+) -> None:
+    await store.append("a", [NewEvent("T")])
+    number = await drawn(sql)
+    await store.append("b", [NewEvent("T")])
+    feed = await store.feed()
+    assert [event.global_seq async for batch in feed.to_safe_position() for event in batch.events] == [1, 3]
+    await sql.execute(_BY_HAND, number, "by hand")
+    told = [batch.missed async for batch in feed.to_safe_position()]
+    assert told == [(Missed(number, "by hand", "Late"),)]

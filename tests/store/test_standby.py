@@ -346,3 +346,32 @@ async def test_a_gap_is_not_passed_where_an_address_comes_to_lead_to_a_standby(
                 seen += [event.stream_id for event in (await anext(batches)).events]
     await slow.close()
     assert seen == ["slow", "quick"]
+
+
+async def test_an_event_that_was_deleted_ends_no_feed_on_a_standby(
+    dsn: str, store: EventStore, sql: asyncpg.Connection, standby: EmbeddedServer
+) -> None:
+    """What was read from this server as it runs can only have been deleted, and nothing is left to wait for."""
+    address = standby.dsn_for(await sql.fetchval("SELECT current_database()"))
+    await store.append("a", [NewEvent("T") for _ in range(3)])
+    async with asyncio.timeout(_DEADLINE), EventStore.connect(address) as replica:
+        while await replica.head() < 3:
+            await asyncio.sleep(0)
+        feed = await replica.feed()
+        batches = feed.follow()
+        assert [event.global_seq for event in (await anext(batches)).events] == [1, 2, 3]
+        await sql.execute("DELETE FROM events WHERE global_seq = 2")
+        while await replica.event(2) is not None:
+            await asyncio.sleep(0)
+        # On a connection that is new to it, the feed looks first.
+        connection = await asyncpg.connect(address)
+        await connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'esx' "
+            "AND datname = current_database()"
+        )
+        await connection.close()
+        last = await store.append("b", [NewEvent("T")])
+        seen: list[int] = []
+        while last.global_seq not in seen:
+            seen += [event.global_seq for event in (await anext(batches)).events]
+        assert seen == [last.global_seq]
