@@ -365,12 +365,12 @@ async def _count_types(
         SELECT count(*) FROM (
             SELECT FROM unnest($1::text[]) type (name) CROSS JOIN LATERAL (
                 SELECT FROM {layout.table} e WHERE {scope.condition(4)} AND e.event_type = type.name
-                AND e.{key} >= $2 AND e.{key} < $3 ORDER BY e.{key} LIMIT {COUNTED + 1}) of_type
+                AND e.{key} >= $2 AND e.{key} <= $3 ORDER BY e.{key} LIMIT {COUNTED + 1}) of_type
             LIMIT {COUNTED + 1}) counted
         """,
         list(types),
         plan.first,
-        plan.end,
+        plan.end - 1,
         *scope.arguments,
     )
     return Estimate.counted(counted) if counted <= COUNTED else Estimate.at_least(counted)
