@@ -298,7 +298,7 @@ async def test_a_number_of_streams_is_told_only_where_it_is_not_far_off(dsn18: s
     await connection.execute(
         "INSERT INTO events (stream_id, stream_seq, event_type, data) SELECT 's-' || n, m, 'T', '{}' "
         "FROM generate_series(1, $1::int) n, generate_series(1, $2::int) m ORDER BY m, n",
-        5000 if events == 1 else 2200,
+        5000 if events == 1 else 6000,
         events,
     )
     await connection.execute("ANALYZE events")
