@@ -47,7 +47,7 @@ from esx.store.errors import HistoryChanged, StoreUnavailable
 from esx.store.family import above, behind, below
 from esx.store.fence import read_fence
 from esx.store.glob import glob_literal, glob_to_regex
-from esx.store.history import Kind, compare, read_server
+from esx.store.history import BEYOND, Kind, compare, read_server
 from esx.store.model import Event
 from esx.store.recent import Recent
 from esx.store.relation import check_order
@@ -511,7 +511,7 @@ async def check_start(connection: asyncpg.Connection, layout: Layout, position: 
         f"SELECT greatest({layout.head()}, (SELECT max(global_seq) FROM {layout.table})), {layout.head_exact()}"
     )
     if exact and head < position:
-        raise HistoryChanged(position, head, "no event has had so high a number")
+        raise HistoryChanged(position, head, BEYOND)
 
 
 class LockWatch:

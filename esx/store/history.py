@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 MARKS = 16
 """How many of the last events are kept."""
+BEYOND = "that is beyond the head, so the numbers in between will be used again"
+"""Why a position is none of this history."""
 WINDOW = 10_000
 """How many numbers before a position are counted at most."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -414,9 +416,7 @@ def _judge(history: History, position: int, here: Here, facts: _Facts, *, same_r
     if here.recovering and same_system and not (others or same_run or _later(server, known)):
         return Difference(Kind.BEHIND, head, missing, "this standby has not replayed so far yet")
     if below:
-        return Difference(
-            Kind.CHANGED, head, missing, "that is beyond the head, so the numbers in between will be used again"
-        )
+        return Difference(Kind.CHANGED, head, missing, BEYOND)
     if others:
         reason = f"{_events(others)} there {_are(others)} not what was handed out before"
         return Difference(Kind.CHANGED, head, missing, reason)
