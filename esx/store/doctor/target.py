@@ -36,7 +36,8 @@ class Target:
     @property
     def oid(self) -> str:
         """The expression for its oid, NULL if it is gone."""
-        return f"to_regclass({literal(self.table)})"
+        # What is no name at all would be an error to ask for.
+        return "NULL::oid" if self.kind is None else f"to_regclass({literal(self.table)})"
 
     @property
     def is_table(self) -> bool:
