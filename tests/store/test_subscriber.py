@@ -74,6 +74,16 @@ class Pair:
             f"CREATE SUBSCRIPTION copies CONNECTION '{where}' PUBLICATION p "
             f"WITH (create_slot = false, slot_name = '{self._name}', copy_data = false{options})",
         )
+        if "enabled = false" not in options:
+            await self._ready()
+
+    async def _ready(self) -> None:
+        """Wait until no table is being prepared: that would wait for every transaction that is open by then."""
+        connection = await asyncpg.connect(self.subscriber)
+        async with asyncio.timeout(_DEADLINE):
+            while await connection.fetchval("SELECT EXISTS (SELECT FROM pg_subscription_rel WHERE srsubstate <> 'r')"):
+                await asyncio.sleep(0.02)
+        await connection.close()
 
     async def end(self) -> None:
         await _execute(
@@ -135,8 +145,8 @@ async def test_nothing_is_safe_on_a_subscriber(case: tuple[str, str, str, str], 
 async def test_the_events_of_a_subscriber_can_be_read_and_the_doctor_is_not_appeased(logical: EmbeddedServer) -> None:
     pair = Pair(logical)
     await pair.make(_PLAIN, _PLAIN)
+    writer = await asyncpg.connect(pair.publisher)
     try:
-        writer = await asyncpg.connect(pair.publisher)
         await writer.execute(
             "BEGIN; INSERT INTO events (stream_id, stream_seq, event_type, data) VALUES ('slow', 0, 'T', '{}')"
         )
@@ -168,6 +178,8 @@ async def test_the_events_of_a_subscriber_can_be_read_and_the_doctor_is_not_appe
         doctor = esx("doctor", "-d", pair.subscriber)
         assert (doctor.returncode, "follow the publisher" in doctor.stdout) == (1, True)
     finally:
+        # Before the end, which would wait for a transaction that is still open.
+        await writer.close()
         await pair.end()
 
 
