@@ -112,4 +112,4 @@ if __name__ == "__main__":
         "--tasks", type=lambda text: [int(number) for number in text.split(",")], default=[10, 64, 1000]
     )
     options = parser.parse_args()
-    uvloop.run(main([int(number) for number in options.tasks.split(",")], options.seconds, options.rounds))
+    uvloop.run(main(options.tasks, options.seconds, options.rounds))
