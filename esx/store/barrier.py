@@ -262,7 +262,8 @@ class Barrier:
         self.late += len(late)
         self.looked += taken
         if not rows and not self._start_checked:
-            await self._check_start(connection)
+            self._start_checked = True
+            await check_start(connection, self._layout, self.position)
         missed, self._untold = self._untold, ()
         return Batch(events, self.position, more, gap, late, missed)
 
@@ -308,11 +309,6 @@ class Barrier:
         if difference.kind is Kind.CHANGED or not same_run:
             raise difference.error(self.position)
         self.recent.forget(difference.missing)
-
-    async def _check_start(self, connection: asyncpg.Connection) -> None:
-        """Raise HistoryChanged where the position is beyond all that the server has ever handed out."""
-        self._start_checked = True
-        await check_start(connection, self._layout, self.position)
 
     async def _look_again(self, connection: asyncpg.Connection) -> tuple[Missed, ...]:
         """Count again what lies below the position, and return what has appeared there."""

@@ -47,15 +47,6 @@ async def rows(sql: asyncpg.Connection) -> list[tuple[Any, ...]]:
     return [tuple(row) for row in await sql.fetch(ROWS)]
 
 
-@pytest.fixture
-async def sql18(dsn18: str) -> AsyncIterator[asyncpg.Connection]:
-    connection = await asyncpg.connect(dsn18)
-    try:
-        yield connection
-    finally:
-        await connection.close()
-
-
 NUMBERS = st.one_of(
     st.integers().map(str),
     st.integers(0, 10**40).map(lambda n: f"{n}.{n:040}"),

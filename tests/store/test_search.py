@@ -21,8 +21,6 @@ from esx.store.layout import Layout
 from esx.store.search import slice_sql
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from esx.store.search import SearchPlan
 
 START = datetime(2026, 8, 7, tzinfo=UTC)
@@ -53,15 +51,6 @@ PATHS = [
     "true",
     "$",
 ]
-
-
-@pytest.fixture
-async def sql18(dsn18: str) -> AsyncIterator[asyncpg.Connection]:
-    connection = await asyncpg.connect(dsn18)
-    try:
-        yield connection
-    finally:
-        await connection.close()
 
 
 async def fill(store: EventStore, sql: asyncpg.Connection) -> None:
