@@ -40,7 +40,7 @@ class Connection:
     `read_only` True forbids every session to write, False lets the explorer's sessions write too; None: the
     explorer only reads, commands may write. `statement_timeout` is in seconds, 0 for none, None for the default.
     `password_env` names the environment variable that holds the password. `store` is the table or view that is read,
-    as SQL writes it, None for events.
+    as SQL writes it, None for events. `trust_owner` says that code of its owner may run when it is read.
     """
 
     name: str
@@ -49,6 +49,7 @@ class Connection:
     read_only: bool | None = None
     statement_timeout: float | None = None
     store: str | None = None
+    trust_owner: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +219,7 @@ class _Reader:
                     "read_only": self._bool,
                     "statement_timeout": self._seconds,
                     "store": self._text,
+                    "trust_owner": self._bool,
                 },
             )
             if "dsn" not in settings:

@@ -116,6 +116,8 @@ class Database:
     """Seconds that a query may take; None for the default, 0 for no limit."""
     store: str | None = None
     """The table or view that was named as the store, as SQL writes it; None for the table events."""
+    trust_owner: bool = False
+    """Whether code of the table's owner may run when it is read, whatever rights the user has."""
 
 
 def choose(dsn_option: str | None, environ: Mapping[str, str], config: Config | None = None) -> Database:
@@ -169,6 +171,7 @@ def configured(connection: Connection, environ: Mapping[str, str]) -> Database:
         read_only=connection.read_only,
         statement_timeout=connection.statement_timeout,
         store=connection.store,
+        trust_owner=connection.trust_owner,
     )
 
 

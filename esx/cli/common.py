@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from esx.cli.storename import named_store, store_option
+from esx.cli.storename import named_store, store_option, trusts_owner
 from esx.text import encodable, visible
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def database(dsn: str | None, *, writing: bool = False) -> Iterator[Database]:
     from esx.database import open_database
 
     with open_database(dsn, os.environ, config(), on_progress=progress()) as chosen:
-        opened = replace(chosen, store=named_store() or chosen.store)
+        opened = replace(chosen, store=named_store() or chosen.store, trust_owner=trusts_owner() or chosen.trust_owner)
         if writing and opened.read_only:
             raise click.ClickException(
                 f"connection {opened.name} is read_only: name another, or change that in {visible(str(config().path))}"
@@ -138,7 +138,11 @@ async def store_on(opened: Database, **options: Any) -> AsyncIterator[EventStore
     if opened.read_only:
         options["read_only"] = True
     async with EventStore.connect(
-        opened.dsn, statement_timeout=opened.statement_timeout, store=opened.store, **options
+        opened.dsn,
+        statement_timeout=opened.statement_timeout,
+        store=opened.store,
+        trust_owner=opened.trust_owner,
+        **options,
     ) as store:
         warning = None if opened.store is None else await store.warning()
         if warning is not None:

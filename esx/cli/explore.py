@@ -61,6 +61,7 @@ def open_explorer(opened: Database, reducer: Reducer, background: Callable[[], A
         name=opened.name,
         read_only=opened.read_only,
         store=opened.store,
+        trust_owner=opened.trust_owner,
         statement_timeout=opened.statement_timeout,
         config=config(),
         background=background,

@@ -58,7 +58,7 @@ _TAIL = """
     RETURNING global_seq
 )
 SELECT stream.version, appended.global_seq, CASE WHEN appended.global_seq IS NULL THEN {id_at} END
-FROM stream LEFT JOIN (SELECT max(global_seq) AS global_seq FROM appended) appended ON true
+FROM stream LEFT JOIN (SELECT pg_catalog.max(global_seq) AS global_seq FROM appended) appended ON true
 """
 _ONE = (
     _HEAD
@@ -73,7 +73,8 @@ _MANY = (
     _HEAD
     + """
     SELECT $1, stream.version + new.ord, new.event_type, new.data, new.metadata{event_id_many}
-    FROM stream, unnest($4::text[], $5::jsonb[], $6::jsonb[], $7::uuid[])
+    FROM stream, ROWS FROM (pg_catalog.unnest($4::text[]), pg_catalog.unnest($5::jsonb[]),
+                            pg_catalog.unnest($6::jsonb[]), pg_catalog.unnest($7::uuid[]))
          WITH ORDINALITY AS new (event_type, data, metadata, event_id, ord)
     WHERE stream.version BETWEEN $2::bigint AND $3::bigint AND {holds}
     ORDER BY new.ord
@@ -97,6 +98,7 @@ class Appender:
         self._places = layout.places
         self.judge = judge
         self.refusals = Refusals(layout)
+        self._lock = f"SELECT {layout.ours('esx_lock_stream')}($1)"
         has_id = layout.event_id is not None
         id_at = (
             f"(SELECT e.{layout.event_id} FROM {layout.table} e "
@@ -107,14 +109,15 @@ class Appender:
         self._has_id = has_id
         # A stream whose events all have numbers below 0 is none that esx writes, and none without events either.
         state = (
-            "SELECT coalesce(max(e.stream_seq), -1) AS version, coalesce(max(e.stream_seq) < 0, false) AS below "
+            "SELECT coalesce(pg_catalog.max(e.stream_seq), -1) AS version, "
+            "coalesce(pg_catalog.max(e.stream_seq) < 0, false) AS below "
             f"FROM {layout.table} e WHERE e.stream_id = $1"
         )
         # A function sees what was committed while it waited for the lock; a subquery would not.
         locked_state = (
             "SELECT l.version, l.version = -1 AND EXISTS "
             f"(SELECT FROM {layout.table} e WHERE e.stream_id = $1) AS below "
-            "FROM (SELECT esx_lock_stream($1) AS version) l"
+            f"FROM (SELECT {layout.ours('esx_lock_stream')}($1) AS version) l"
         )
         holds = "false" if judge is None else f"NOT stream.below AND {still_judges(layout, judge)}"
         # What is sent once more, and suits any version, is recognised by its event ids alone.
@@ -223,7 +226,7 @@ class Appender:
             surprises += 1
             if surprises > _SURPRISES:
                 raise StoreFailed(
-                    f"{self._layout.table} took no event though the stream's version fits: a trigger or a rule on the "
+                    f"{self._layout.called} took no event though the stream's version fits: a trigger or a rule on the "
                     "table may refuse it, or its indexes have changed"
                 )
             await asyncio.sleep(random.uniform(0, _PAUSE))  # noqa: S311 - jitter, not a secret
@@ -232,12 +235,12 @@ class Appender:
         """Lock streams until the end of the transaction, in an order that cannot deadlock with others."""
         self._check_strategy(Strategy.ROW_LOCK)
         for stream_id in sorted(set(stream_ids)):
-            await connection.execute("SELECT esx_lock_stream($1)", stream_id)
+            await connection.execute(self._lock, stream_id)
 
     async def lock_one(self, connection: Session, stream_id: str) -> int:
         """Lock a stream until the end of the transaction and return its version, -1 if it has no events."""
         self._check_strategy(Strategy.ROW_LOCK)
-        return int(await connection.fetchval("SELECT esx_lock_stream($1)", stream_id))
+        return int(await connection.fetchval(self._lock, stream_id))
 
     async def version(self, connection: Session, stream_id: str) -> int:
         """Return the stream's version, -1 if it has no events."""

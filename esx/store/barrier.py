@@ -289,7 +289,7 @@ class Barrier:
         await check_order(connection, self._layout)
         run = getattr(connection, "server_started", None)
         await self._check_history(connection, self.history, same_run=run is not None and run == self.recent.run)
-        self.recent.server, self.recent.run = await read_server(connection), run
+        self.recent.server, self.recent.run = await read_server(connection, self._layout), run
         self._met.add(connection)
 
     async def _check_history(

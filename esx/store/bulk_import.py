@@ -107,13 +107,14 @@ class Importer:
         self._on_progress = on_progress
         self._columns = [*(["global_seq"] if self._keep else []), *_COLUMNS, layout.event_id]
         self._versions = (
-            f"SELECT (SELECT max(e.stream_seq) FROM {layout.table} e WHERE e.stream_id = s.id) "
-            "FROM unnest($1::text[]) WITH ORDINALITY s (id, n) ORDER BY s.n"
+            f"SELECT (SELECT pg_catalog.max(e.stream_seq) FROM {layout.table} e WHERE e.stream_id = s.id) "
+            "FROM pg_catalog.unnest($1::text[]) WITH ORDINALITY s (id, n) ORDER BY s.n"
         )
         # The LIMIT keeps it a probe of the index per row, whatever the planner believes of a table that just grew.
         self._places = (
             "SELECT e.event_id::text, e.global_seq "
-            "FROM unnest($1::text[], $2::bigint[]) WITH ORDINALITY p (stream_id, stream_seq, n) "
+            "FROM ROWS FROM (pg_catalog.unnest($1::text[]), pg_catalog.unnest($2::bigint[])) "
+            "WITH ORDINALITY p (stream_id, stream_seq, n) "
             f"LEFT JOIN LATERAL (SELECT f.{layout.event_id} AS event_id, f.global_seq FROM {layout.table} f "
             "WHERE f.stream_id = p.stream_id AND f.stream_seq = p.stream_seq LIMIT 1) e ON true ORDER BY p.n"
         )

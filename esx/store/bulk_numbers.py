@@ -35,7 +35,7 @@ class Numbers:
         """Return the sequence that the column draws from; raises EsxError if there is none."""
         row = await connection.fetchrow(
             f"""
-            SELECT c.oid::regclass::text, c.oid, pg_has_role(c.relowner, 'USAGE'), q.seqmax, q.seqcache
+            SELECT c.oid::regclass::text, c.oid, pg_catalog.pg_has_role(c.relowner, 'USAGE'), q.seqmax, q.seqcache
             FROM pg_class c JOIN pg_sequence q ON q.seqrelid = c.oid
             WHERE c.oid = coalesce(
                 (SELECT p.refobjid FROM pg_attribute a
@@ -49,7 +49,7 @@ class Numbers:
         )
         if row is None:
             raise EsxError(
-                f"global_seq of table {layout.table} comes from no sequence that could go on behind the numbers to be "
+                f"global_seq of table {layout.called} comes from no sequence that could go on behind the numbers to be "
                 "kept: import without keeping them"
             )
         name, oid, owned, most, cache = row
@@ -66,8 +66,9 @@ class Numbers:
             await connection.execute(f"ALTER SEQUENCE {self._name} CACHE {self._cache}")
         return int(
             await connection.fetchval(
-                f"SELECT coalesce(greatest(max(global_seq), CASE WHEN has_sequence_privilege($1::oid, 'SELECT, USAGE') "
-                f"THEN pg_sequence_last_value($1::oid::regclass) END), 0) FROM {self._layout.table}",
+                "SELECT coalesce(greatest(pg_catalog.max(global_seq), "
+                "CASE WHEN pg_catalog.has_sequence_privilege($1::oid, 'SELECT, USAGE') "
+                f"THEN pg_catalog.pg_sequence_last_value($1::oid::regclass) END), 0) FROM {self._layout.table}",
                 self._oid,
             )
         )
@@ -78,4 +79,4 @@ class Numbers:
             # What setval does is not undone with the transaction, unless the sequence was made anew in it: numbers of
             # an import whose commit was lost would count as handed out, and the import could not be run again.
             await connection.execute(f"ALTER SEQUENCE {self._name} RESTART")
-        await connection.execute("SELECT setval($1::oid::regclass, $2)", self._oid, number)
+        await connection.execute("SELECT pg_catalog.setval($1::oid::regclass, $2)", self._oid, number)

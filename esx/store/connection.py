@@ -8,7 +8,7 @@ import inspect
 import os
 import socket
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import asyncpg
@@ -20,7 +20,7 @@ from esx.store.model import Notification
 from esx.store.pool import Pool
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Mapping
+    from collections.abc import Awaitable, Callable, Coroutine, Mapping
     from datetime import datetime
 
     from asyncpg.prepared_stmt import PreparedStatement
@@ -28,12 +28,27 @@ if TYPE_CHECKING:
 _EXAMINATION = 1.0
 _GLANCES = 5
 _ONE_ROW = "SELECT 1"
+_RESTRICTED = "restrict_nonsystem_relation_kind"
+# Under these PostgreSQL spells names and values as esx reads them, whatever the role or the database say.
+_GUARDED = {
+    "search_path": "",
+    "quote_all_identifiers": "off",
+    "standard_conforming_strings": "on",
+    "transform_null_equals": "off",
+    "bytea_output": "hex",
+    "DateStyle": "ISO, MDY",
+    "IntervalStyle": "postgres",
+    "extra_float_digits": "1",
+}
 _CLOSE_PATIENCE = 1.0
 # Of what a small append costs the client, asyncpg's layers above its protocol are an eighth. What they do besides, such
 # as reading the schema anew for composite types, no statement here needs. The protocol is no public interface: an
 # asyncpg whose method is another is used from above.
 _BELOW = ("self", "state", "args", "portal_name", "limit", "return_extra", "timeout")
 _DIRECT = tuple(inspect.signature(BaseProtocol.bind_execute).parameters) == _BELOW
+
+
+T = TypeVar("T")
 
 
 def describe(dsn: str | None) -> str:
@@ -56,17 +71,44 @@ def describe(dsn: str | None) -> str:
 class Session(asyncpg.Connection):
     """A connection.
 
+    It resolves names in one of two ways, between which `resolve` switches. As found, it is the user's: search_path is
+    what the server, the role or the address say, as triggers and the code of applications may need. Else it is
+    guarded: only what is in pg_catalog is found without its schema, and spelling is what esx expects, so that nobody
+    can put a function or an operator of his own in the place of one that a query means (CVE-2018-1058; pg_dump does
+    the same). `path` is the user's search_path.
+
     `server_started` tells which run of which server it belongs to, `standby` whether that was a hot standby then; both
     are None behind a pooler. A `limited` one turns away
     from statements that take too long by itself. It keeps what it runs again and again prepared: asyncpg does so too,
     but spends a tenth of a small append on finding the statement. `kept` is None where nothing may stay in a session.
     """
 
-    __slots__ = ("kept", "limited", "server_started", "standby")
+    __slots__ = (
+        "_group",
+        "_own_transaction",
+        "_relaxed",
+        "checked_at",
+        "guarded",
+        "kept",
+        "limited",
+        "path",
+        "restricted",
+        "server_started",
+        "standby",
+    )
+    path: str
+    guarded: bool
+    restricted: str
+    checked_at: float
+    """When it was last looked at who owns what runs when the store is read, by the monotonic clock."""
     kept: dict[str, tuple[PreparedStatement[asyncpg.Record], Any]] | None
     limited: bool
     server_started: datetime | None
     standby: bool | None
+    _group: bool | None
+    """Whether a group of queries is READ ONLY, None while there is none."""
+    _own_transaction: bool
+    _relaxed: Mapping[str, str]
     _protocol: Any
     _server_caps: Any
     _top_xact: Any
@@ -90,9 +132,96 @@ class Session(asyncpg.Connection):
         except asyncpg.InvalidCachedStatementError:
             # The table was altered meanwhile: nothing was run.
             kept.clear()
-            if self.is_in_transaction():
+            if not self.is_in_transaction():
+                return await self.fetchrow(query, *arguments)
+            if not self.in_group or self._own_transaction:
                 raise
+            await self._begin_anew()
             return await self.fetchrow(query, *arguments)
+
+    async def resolve(self, *, guarded: bool, restricted: str = "") -> None:
+        """Find names in pg_catalog alone, or as the user does.
+
+        Behind a pooler, where a session is not ours, the first needs a transaction, and ends with it. `restricted` are
+        the kinds of relations that may not be read in a guarded one, as restrict_nonsystem_relation_kind has them.
+        """
+        if guarded and (not self.guarded or self.restricted != restricted):
+            self.guarded, self.restricted = True, restricted
+            await self.execute(f"SELECT {', '.join(_guard(restricted, local=self.kept is None))}")
+        elif self.guarded and not guarded:
+            self.guarded = False
+            relaxed = {**self._relaxed, **({_RESTRICTED: ""} if self.restricted else {})}
+            self.restricted = ""
+            await self.execute(_settings(relaxed))
+
+    async def read_views(self) -> None:
+        """Let views of the database be read until the transaction ends."""
+        if "view" in self.restricted:
+            kinds = self.restricted.replace("view, ", "").replace("view", "")
+            await self.execute(f"SELECT {_setting(_RESTRICTED, kinds, local=True)}")
+
+    def as_user(self) -> list[str]:
+        """Return the expressions that let names be found as the user does until the transaction ends."""
+        if not self.guarded:
+            return []
+        return [_setting(name, value, local=True) for name, value in self._relaxed.items() if value != _GUARDED[name]]
+
+    async def begin(self, *, read_only: bool) -> None:
+        """Begin a transaction for a group of queries, each of which sees what is committed when it begins."""
+        self._own_transaction = False
+        self._group = read_only
+        await super().transaction(isolation="read_committed", readonly=read_only).start()
+
+    async def end(self, *, commit: bool = False) -> None:
+        """End the group of queries that `begin` began, whatever has become of it, and be usable again."""
+        self._group = None
+        await self.execute("COMMIT" if commit else "ROLLBACK")
+        self._top_xact = None
+        self.transaction_ends()
+
+    def transaction_ends(self) -> None:
+        """Take note that a transaction ends, and with it what was set for it."""
+        if self.kept is None:
+            self.guarded, self.restricted = False, ""
+
+    @property
+    def in_group(self) -> bool:
+        """Whether a group of queries has begun and not ended."""
+        return self._group is not None
+
+    def transaction(self, **how: Any) -> asyncpg.transaction.Transaction:
+        """Do as asyncpg does: within a group that is a savepoint."""
+        self._own_transaction = True
+        return super().transaction(**how)
+
+    async def fetch(self, *what: Any, **how: Any) -> Any:
+        """Do as asyncpg does."""
+        return await self._anew(super().fetch, *what, **how)
+
+    async def fetchrow(self, *what: Any, **how: Any) -> asyncpg.Record | None:  # type: ignore[override]
+        """Do as asyncpg does."""
+        return await self._anew(super().fetchrow, *what, **how)
+
+    async def fetchval(self, *what: Any, **how: Any) -> Any:
+        """Do as asyncpg does."""
+        return await self._anew(super().fetchval, *what, **how)
+
+    async def _anew(self, query: Callable[..., Awaitable[T]], *what: Any, **how: Any) -> T:
+        """Run a query, in a group once more if the table was altered meanwhile. Outside of one asyncpg does that."""
+        try:
+            return await query(*what, **how)
+        except (asyncpg.InvalidCachedStatementError, asyncpg.OutdatedSchemaCacheError):
+            if not self.in_group or self._own_transaction:
+                raise
+            await self._begin_anew()
+            return await query(*what, **how)
+
+    async def _begin_anew(self) -> None:
+        assert self._group is not None
+        read_only, guarded, restricted = self._group, self.guarded, self.restricted
+        await self.end()
+        await self.begin(read_only=read_only)
+        await self.resolve(guarded=guarded, restricted=restricted)
 
     async def copy_from_query(self, *what: Any, **how: Any) -> str:
         """Do as asyncpg does."""
@@ -170,16 +299,20 @@ class Connector:
                 connection = await self._connect(role, keep_statements=True)
                 try:
                     if await _own_session(connection, settings):
-                        row = await connection.fetchrow("SELECT pg_postmaster_start_time(), pg_is_in_recovery()")
-                        assert row is not None
-                        connection.server_started, connection.standby = row
+                        await _learn(connection)
                         return connection
                     self.pooler = await self._examine(connection)
                 except BaseException:
                     connection.terminate()
                     raise
                 connection.terminate()
-            return await self._connect(role, keep_statements=False, limit=limit or None)
+            connection = await self._connect(role, keep_statements=False, limit=limit or None)
+            try:
+                connection.path = await connection.fetchval("SELECT pg_catalog.current_setting('search_path')")
+            except BaseException:
+                connection.terminate()
+                raise
+            return connection
 
     async def _connect(self, role: str, *, keep_statements: bool, limit: float | None = None) -> Session:
         # Of what may be set at the start, PgBouncer takes only this name.
@@ -193,6 +326,8 @@ class Connector:
             connection_class=Session,
         )
         connection.server_started = connection.standby = None
+        connection.guarded, connection.checked_at, connection.path, connection.restricted = False, 0.0, "", ""
+        connection._relaxed, connection._group, connection._own_transaction = {}, None, False
         connection.limited = limit is not None
         connection.kept = {} if keep_statements else None
         if not keep_statements:
@@ -232,13 +367,60 @@ async def _own_session(connection: Session, settings: Mapping[str, str]) -> bool
     """Apply settings to the session and return True, or leave it alone if it is not the connection's own."""
     # Under the stricter levels a lost race would be a serialization failure, and a lock would wait for nothing.
     wanted = {"default_transaction_isolation": "read committed", **settings}
-    made = ", ".join(f"set_config('{name}', '{value}', false)" for name, value in wanted.items())
     # The simple protocol: a prepared statement would stay behind in the session.
-    return await connection.execute(f"SELECT {made} WHERE pg_backend_pid() = {connection.get_server_pid()}") == _ONE_ROW
+    return await connection.execute(f"{_settings(wanted)} WHERE {_is_pid(connection.get_server_pid())}") == _ONE_ROW
 
 
 async def _has_pid(connection: Session, pid: int) -> bool:
-    return await connection.execute(f"SELECT 1 WHERE pg_backend_pid() = {pid}") == _ONE_ROW
+    return await connection.execute(f"SELECT 1 WHERE {_is_pid(pid)}") == _ONE_ROW
+
+
+def _is_pid(pid: int) -> str:
+    return f"pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.=) {pid}"
+
+
+def _settings(values: Mapping[str, str]) -> str:
+    """Return the query that makes settings of the session, in whatever way names and strings are read before."""
+    return f"SELECT {', '.join(_setting(name, value, local=False) for name, value in values.items())}"
+
+
+def _setting(name: str, value: str, *, local: bool) -> str:
+    return f"pg_catalog.set_config({quoted(name)}, {quoted(value)}, {str(local).lower()})"
+
+
+def quoted(text: str) -> str:
+    """Return a text as a literal that means the same whatever standard_conforming_strings is."""
+    return "E'" + text.replace("\\", "\\\\").replace("'", "''") + "'"
+
+
+async def _learn(connection: Session) -> None:
+    """Take note of what the session is like, and guard it."""
+    was = ", ".join(f"pg_catalog.current_setting({quoted(name)})" for name in _GUARDED)
+    guard = ", ".join(_guard("", local=False))
+    row = await connection.fetchrow(
+        f"SELECT pg_catalog.pg_postmaster_start_time(), pg_catalog.pg_is_in_recovery(), {was}, {guard}"
+    )
+    assert row is not None
+    connection.server_started, connection.standby, *before = row[: 2 + len(_GUARDED)]
+    connection._relaxed = dict(zip(_GUARDED, before, strict=True))
+    connection.path = before[0]
+    connection.guarded = True
+
+
+def _guard(restricted: str, *, local: bool) -> list[str]:
+    """Return the expressions that guard a session, or a transaction of it. `restricted` are kinds of relations."""
+    made = [_setting(name, value, local=local) for name, value in _GUARDED.items()]
+    # Whoever may bypass row-level security lets no policy run.
+    bypasses = (
+        "SELECT rolsuper OR rolbypassrls FROM pg_catalog.pg_roles "
+        "WHERE rolname OPERATOR(pg_catalog.=) CURRENT_USER::pg_catalog.name"
+    )
+    made.append(f"CASE WHEN ({bypasses}) THEN {_setting('row_security', 'off', local=local)} END")
+    if restricted:
+        # Not every version knows it.
+        known = f"pg_catalog.current_setting({quoted(_RESTRICTED)}, true) IS NOT NULL"
+        made.append(f"CASE WHEN {known} THEN {_setting(_RESTRICTED, restricted, local=local)} END")
+    return made
 
 
 def _notice_a_dead_peer(connection: asyncpg.Connection) -> None:
@@ -279,7 +461,7 @@ async def open_pool(
     async def another() -> Session:
         return await connector.open(settings=settings, limit=statement_timeout)
 
-    pool = Pool(another, size, connector.where)
+    pool = Pool(another, size, connector.where, read_only=read_only)
     try:
         async with pool.lend() as connection:
             if connector.pooler is not None:

@@ -54,7 +54,7 @@ class Eraser:
         within = (
             f"stream_id >= $1 AND stream_id < $2 || {layout.last()}" if layout.byte_order else "$2::text IS NOT NULL"
         )
-        self._within = f"{within} AND starts_with(stream_id, $1)"
+        self._within = f"{within} AND pg_catalog.starts_with(stream_id, $1)"
         self._page = (
             f"SELECT stream_id, stream_seq, global_seq, (metadata ->> $5) IS NOT DISTINCT FROM $6 AS own "
             f"FROM {layout.table} WHERE {self._within} AND (stream_id, stream_seq) > ($3, $4) "
@@ -88,14 +88,17 @@ class Eraser:
         # From where the last batch ended: what is deleted stays in the index until vacuum, and to step over it
         # again each time would take ever longer.
         noted = (
-            ", noted AS (INSERT INTO erased_events (first, last, numbers) SELECT min(global_seq), max(global_seq), "
-            "range_agg(int8range(global_seq, global_seq, '[]')) FROM gone HAVING count(*) > 0)"
+            f", noted AS (INSERT INTO {self._layout.ours('erased_events')} (first, last, numbers) "
+            "SELECT pg_catalog.min(global_seq), pg_catalog.max(global_seq), "
+            "pg_catalog.range_agg(pg_catalog.int8range(global_seq, global_seq, '[]')) FROM gone "
+            "HAVING pg_catalog.count(*) > 0)"
         )
         statement = (
             f"WITH page AS ({self._page}), gone AS (DELETE FROM {self._layout.table} e USING page p "
             "WHERE e.stream_id = p.stream_id AND e.stream_seq = p.stream_seq AND p.own RETURNING e.global_seq)"
             f"{noted if await self._may_note() else ''} "
-            "SELECT (SELECT count(*) FROM gone), (SELECT count(*) FROM page), last.stream_id, last.stream_seq "
+            "SELECT (SELECT pg_catalog.count(*) FROM gone), (SELECT pg_catalog.count(*) FROM page), "
+            "last.stream_id, last.stream_seq "
             "FROM (SELECT stream_id, stream_seq FROM page ORDER BY stream_id DESC, stream_seq DESC LIMIT 1) last"
         )
         deleted = 0
@@ -114,14 +117,16 @@ class Eraser:
 
     async def _may_note(self) -> bool:
         """Return whether there is the table to note it in, which a store of an older esx lacks, and this user may."""
-        asked = "SELECT coalesce(has_table_privilege(to_regclass('erased_events')::oid, 'INSERT'), false)"
-        return self._layout.own and bool(await self._connection.fetchval(asked))
+        asked = "SELECT coalesce(pg_catalog.has_table_privilege(pg_catalog.to_regclass($1)::oid, 'INSERT'), false)"
+        ledger = self._layout.ours("erased_events")
+        return self._layout.own and bool(await self._connection.fetchval(asked, ledger))
 
     async def _delete_locks(self) -> None:
         """Delete the rows on which the writers of these streams queued."""
+        locks = self._layout.ours("stream_locks")
         statement = (
-            "WITH gone AS (DELETE FROM stream_locks WHERE stream_id IN (SELECT stream_id FROM stream_locks "
-            f"WHERE {self._within} LIMIT {_BATCH}) RETURNING 1) SELECT count(*) FROM gone"
+            f"WITH gone AS (DELETE FROM {locks} WHERE stream_id IN (SELECT stream_id FROM {locks} "
+            f"WHERE {self._within} LIMIT {_BATCH}) RETURNING 1) SELECT pg_catalog.count(*) FROM gone"
         )
         while await self._connection.fetchval(statement, self._prefix, self._prefix) == _BATCH:
             pass

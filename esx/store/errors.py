@@ -222,5 +222,19 @@ class QueryCancelled(StoreFailed):
     """
 
 
+class OwnerNotTrusted(StoreFailed):
+    """Reading would run code of somebody else, with rights that he lacks: nothing was read.
+
+    `owner` is whose code it is. `EventStore.connect(trust_owner=True)` reads all the same.
+    """
+
+    def __init__(self, message: str, owner: str) -> None:
+        self.owner = owner
+        super().__init__(message)
+
+    def __reduce__(self) -> tuple[type[OwnerNotTrusted], tuple[str, str]]:
+        return OwnerNotTrusted, (str(self), self.owner)
+
+
 class NotAllowed(StoreFailed):
     """The user lacks a right, or the session may only read."""

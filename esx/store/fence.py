@@ -30,9 +30,9 @@ class _Row(NamedTuple):
 async def read_fence(connection: asyncpg.Connection, layout: Layout) -> int:
     """Return the highest number that is known to be settled; 0 where nothing is known, or not of this history."""
     # The table feed_fence belongs to the table events beside it, not to any other that was named.
-    if not layout.own or not (await _rights(connection)).read:
+    if not layout.own or not (await _rights(connection, layout)).read:
         return 0
-    row = await _row(connection)
+    row = await _row(connection, layout)
     return row.position if row is not None and await _holds(connection, layout, row) else 0
 
 
@@ -42,21 +42,22 @@ async def advance_fence(connection: asyncpg.Connection, layout: Layout, history:
     It only moves forwards within one history. Not written, and no error, where this user or session may not write, or
     where it cannot be told which server this is. Waits for nobody.
     """
-    if not layout.own or not (await _rights(connection)).write or not _names_its_server(history):
+    if not layout.own or not (await _rights(connection, layout)).write or not _names_its_server(history):
         return False
-    if history.server != await read_server(connection):
+    if history.server != await read_server(connection, layout):
         return False
-    row = await _row(connection)
+    row = await _row(connection, layout)
+    table = layout.ours("feed_fence")
     if row is None:
-        added = "INSERT INTO feed_fence (position, history) VALUES ($1, $2::text::jsonb) ON CONFLICT DO NOTHING"
+        added = f"INSERT INTO {table} (position, history) VALUES ($1, $2::text::jsonb) ON CONFLICT DO NOTHING"
         return bool(await connection.fetchval(f"{added} RETURNING true", history.position, history.to_json()))
     if row.position >= history.position and await _holds(connection, layout, row):
         return False
     try:
         moved = await connection.fetchval(
-            """
-            UPDATE feed_fence SET position = $1, history = $2::text::jsonb, advanced_at = now()
-            WHERE one IN (SELECT one FROM feed_fence WHERE position = $3 AND history = $4::text::jsonb
+            f"""
+            UPDATE {table} SET position = $1, history = $2::text::jsonb, advanced_at = now()
+            WHERE one IN (SELECT one FROM {table} WHERE position = $3 AND history = $4::text::jsonb
                           FOR UPDATE SKIP LOCKED)
             RETURNING true
             """,
@@ -70,22 +71,23 @@ async def advance_fence(connection: asyncpg.Connection, layout: Layout, history:
     return bool(moved)
 
 
-async def _rights(connection: asyncpg.Connection) -> _Rights:
+async def _rights(connection: asyncpg.Connection, layout: Layout) -> _Rights:
     row = await connection.fetchrow(
         """
         SELECT coalesce(has_table_privilege(fence, 'SELECT'), false),
                coalesce(has_table_privilege(fence, 'SELECT') AND has_table_privilege(fence, 'INSERT')
                         AND has_table_privilege(fence, 'UPDATE'), false)
                AND NOT pg_is_in_recovery() AND current_setting('transaction_read_only') = 'off'
-        FROM (SELECT to_regclass('feed_fence')::oid AS fence) found
-        """
+        FROM (SELECT to_regclass($1)::oid AS fence) found
+        """,
+        layout.ours("feed_fence"),
     )
     assert row is not None
     return _Rights._make(row)
 
 
-async def _row(connection: asyncpg.Connection) -> _Row | None:
-    row = await connection.fetchrow("SELECT position, history::text FROM feed_fence")
+async def _row(connection: asyncpg.Connection, layout: Layout) -> _Row | None:
+    row = await connection.fetchrow(f"SELECT position, history::text FROM {layout.ours('feed_fence')}")
     return None if row is None else _Row._make(row)
 
 
@@ -98,7 +100,7 @@ async def _holds(connection: asyncpg.Connection, layout: Layout, row: _Row) -> b
     return (
         history.position == row.position
         and _names_its_server(history)
-        and history.server == await read_server(connection)
+        and history.server == await read_server(connection, layout)
         and await compare(connection, layout, history) is None
     )
 

@@ -212,17 +212,17 @@ class _Facts:
     excused: frozenset[int]
 
 
-async def read_server(connection: asyncpg.Connection) -> Server:
+async def read_server(connection: asyncpg.Connection, layout: Layout) -> Server:
     """Return which server a connection leads to."""
-    return (await look(connection)).server
+    return (await look(connection, layout)).server
 
 
-async def look(connection: asyncpg.Connection) -> Here:
+async def look(connection: asyncpg.Connection, layout: Layout) -> Here:
     """Return what a connection leads to.
 
     What may be asked is asked first: a statement that is refused would end the transaction around it.
     """
-    rights = await connection.fetchrow(_RIGHTS)
+    rights = await connection.fetchrow(_RIGHTS, layout.ours("erased_events"))
     assert rights is not None
     recovering, ledger, may_system, may_checkpoint, may_recovery, may_wal = rights
     system = "(SELECT system_identifier FROM pg_control_system())" if may_system else None
@@ -248,7 +248,7 @@ _RIGHTS = f"""
            {_may("pg_control_system()")}, {_may("pg_control_checkpoint()")}, {_may("pg_control_recovery()")},
            {_may("pg_current_wal_lsn()")} AND {_may("pg_walfile_name(pg_lsn)")}
     FROM (SELECT 1) one
-    LEFT JOIN pg_attribute ledger ON ledger.attrelid = to_regclass('erased_events') AND ledger.attname = 'numbers'
+    LEFT JOIN pg_attribute ledger ON ledger.attrelid = to_regclass($1) AND ledger.attname = 'numbers'
                                  AND ledger.atttypid = to_regtype('pg_catalog.int8multirange')
 """
 
@@ -282,7 +282,7 @@ _REFUSALS = (
 
 async def history_at(connection: asyncpg.Connection, layout: Layout, position: int) -> History:
     """Return what is visible up to a position now, for a reader that begins there: all of it is taken on trust."""
-    here = await look(connection)
+    here = await look(connection, layout)
     low = max(position - WINDOW, 0)
     rows = await fetch(
         connection,
@@ -314,7 +314,7 @@ async def compare(
     reader is to be given again, so it does not matter. `same_run` says that all of it was read from the server as it
     has run since: then what is gone can only have been deleted.
     """
-    return await compare_here(connection, layout, await look(connection), history, position, same_run=same_run)
+    return await compare_here(connection, layout, await look(connection, layout), history, position, same_run=same_run)
 
 
 async def compare_here(
@@ -354,16 +354,18 @@ def _up_to(history: History, position: int) -> History:
 
 _ERASED = """(
     SELECT coalesce(sum(upper(r) - lower(r)), 0)::bigint
-    FROM erased_events x, unnest(x.numbers * int8multirange(int8range($2, $3, '(]'))) r
+    FROM {ledger} x, unnest(x.numbers * int8multirange(int8range($2, $3, '(]'))) r
     WHERE x.last > $2 AND x.first <= $3
 )"""
-_EXCUSED = "EXISTS (SELECT FROM erased_events x WHERE n.number BETWEEN x.first AND x.last AND x.numbers @> n.number)"
+_EXCUSED = "EXISTS (SELECT FROM {ledger} x WHERE n.number BETWEEN x.first AND x.last AND x.numbers @> n.number)"
 
 
 async def _read_facts(connection: asyncpg.Connection, layout: Layout, here: Here, history: History) -> _Facts:
     table = layout.table
     # The ledger belongs to the table events beside it, not to any other that was named.
-    erased, excused = (_ERASED, _EXCUSED) if here.ledger and layout.own else ("0::bigint", "false")
+    erased, excused = "0::bigint", "false"
+    if here.ledger and layout.own:
+        erased, excused = (part.format(ledger=layout.ours("erased_events")) for part in (_ERASED, _EXCUSED))
     rows = await fetch(
         connection,
         f"""

@@ -51,7 +51,7 @@ async def find_judge(connection: asyncpg.Connection, layout: Layout) -> Judge | 
         f"""
         SELECT c.oid, j.indexrelid, j.indexrelid::regclass::text, coalesce(j.own, false),
                j.indexrelid IS NOT NULL OR c.relkind = 'p' AND NOT EXISTS (
-                   SELECT FROM pg_partition_tree(c.oid) leaf WHERE leaf.isleaf AND NOT EXISTS (
+                   SELECT FROM pg_catalog.pg_partition_tree(c.oid) leaf WHERE leaf.isleaf AND NOT EXISTS (
                        SELECT FROM pg_index i WHERE i.indrelid = leaf.relid AND {_OF_PLACES}))
         FROM pg_class c LEFT JOIN LATERAL (
             SELECT i.indexrelid, EXISTS (SELECT FROM pg_constraint o

@@ -19,10 +19,12 @@ _MOST_UNPACKED = 8192
 class Layout:
     """Names and capabilities of one events table. Names are SQL as the catalogs have it, never text of the user's.
 
-    `table` is what is read, `schema` and `name` are the same without quotes, None where the search path finds it.
+    `table` is what is read, with its schema, as sessions that read find nothing without; `schema` and `name` are the
+    same without quotes. `called` is what its user calls it.
     `kind` is that of pg_class. Where it is a view over one table for certain, `base` is the oid of that table, whose
     sizes and indexes count, `base_name` its name, and `base_sequence` the oid of the sequence of its numbers.
-    `own` says that the other objects of schema.sql, which are found by their plain names, belong to it.
+    `own` says that the other objects of schema.sql belong to it; `home` is their schema, which is that of the table
+    events that the user's search_path finds.
 
     `byte_order` says that stream ids sort by bytes (COLLATE "C"), so that a prefix is a range of the unique index;
     without it a prefix is still found, but by a scan. `places` are the unique indexes of the table itself that keep
@@ -36,8 +38,10 @@ class Layout:
     """
 
     table: str = "events"
+    called: str = "events"
     schema: str | None = None
     name: str = "events"
+    home: str | None = None
     kind: str = "r"
     base: int | None = None
     base_sequence: int | None = None
@@ -58,7 +62,7 @@ class Layout:
     @property
     def oid(self) -> str:
         """The expression for the oid of `table`."""
-        return f"{_literal(self.table)}::regclass"
+        return f"{literal(self.table)}::regclass"
 
     @property
     def base_oid(self) -> str:
@@ -69,12 +73,16 @@ class Layout:
     def index_on(self) -> str:
         """What the statement that makes an index for this table says after ``CREATE INDEX``."""
         # No index can be made so for all partitions at once.
-        return f"{'' if self.kind == 'p' else 'CONCURRENTLY '}ON {self.base_name or self.table}"
+        return f"{'' if self.kind == 'p' else 'CONCURRENTLY '}ON {self.base_name or self.called}"
 
     @property
     def is_view(self) -> bool:
         """Whether others decide, in `table`, which rows of which tables there are."""
         return self.kind in ("v", "m")
+
+    def ours(self, name: str) -> str:
+        """Return the name, as SQL writes it, of another object of schema.sql."""
+        return name if self.home is None else f"{self.home}.{name}"
 
     def check_appends(self) -> None:
         """Raise StoreFailed if nothing can be appended."""
@@ -110,16 +118,16 @@ class Layout:
         Appended to a prefix, it ends the range of the ids that have it, unless one is made to defeat it.
         """
         if self.encoding == "UTF8":
-            highest = "chr(1114111)"
+            highest = "pg_catalog.chr(1114111)"
         elif self.encoding.startswith("EUC_"):
-            highest = f"convert_from('\\xfefe', '{self.encoding}')"
+            highest = f"pg_catalog.convert_from('\\xfefe', '{self.encoding}')"
         else:  # A character is a byte.
-            highest = "chr(255)"
-        return f"repeat({highest}, 16)"
+            highest = "pg_catalog.chr(255)"
+        return f"pg_catalog.repeat({highest}, 16)"
 
     def version(self) -> str:
         """Return the query for the version of stream $1, -1 if it has no events."""
-        return f"SELECT coalesce(max(stream_seq), -1) AS version FROM {self.table} WHERE stream_id = $1"
+        return f"SELECT coalesce(pg_catalog.max(stream_seq), -1) AS version FROM {self.table} WHERE stream_id = $1"
 
     def head(self) -> str:
         """Return the expression for the highest global_seq handed out, 0 before the first.
@@ -128,7 +136,7 @@ class Layout:
         """
         return (
             f"coalesce(CASE WHEN {self.head_exact()} THEN pg_sequence_last_value({self.sequence}) "
-            f"ELSE (SELECT max(global_seq) FROM {self.table}) END, 0)"
+            f"ELSE (SELECT pg_catalog.max(global_seq) FROM {self.table}) END, 0)"
         )
 
     def head_exact(self) -> str:
@@ -139,9 +147,10 @@ class Layout:
     def sequence(self) -> str:
         """The expression for the oid of the sequence that belongs to the numbers, NULL if there is none."""
         if self.base is None:
-            return f"pg_get_serial_sequence({_literal(self.table)}, 'global_seq')::regclass"
+            return f"pg_get_serial_sequence({literal(self.table)}, 'global_seq')::regclass"
         return "NULL::regclass" if self.base_sequence is None else f"'{self.base_sequence}'::regclass"
 
 
-def _literal(text: str) -> str:
+def literal(text: str) -> str:
+    """Return a text as SQL writes it."""
     return "'" + text.replace("'", "''") + "'"

@@ -2,13 +2,16 @@
 
 asyncpg's own pool costs some 40 us each time a connection is lent and returned, as much as a small append costs
 altogether. This one does less: it keeps no idle timers and resets nothing, because every statement of the store
-keeps its settings and locks inside its transaction.
+keeps its settings and locks inside its transaction. What it does keep apart are the two ways of finding names
+(`Session.resolve`): connections are lent guarded, to read and to keep the store's own tables, or as the user's, to
+append and for code that is the user's.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections import deque
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
@@ -20,7 +23,7 @@ from esx.store.driver import DRIVER_ERRORS, as_store_error, given_up, is_connect
 from esx.store.errors import EsxError, StoreClosed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Coroutine
+    from collections.abc import Awaitable, Callable, Collection, Coroutine
     from types import TracebackType
 
     from esx.store.connection import Session
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
 _REST_LIMIT = 10.0
 _REST_PAUSE = 0.005
 _CLOSE_PATIENCE = 1.0
+_CHECK_EVERY = 5.0
 _HOLDING: ContextVar[int] = ContextVar("holding", default=0)
 
 
@@ -47,9 +51,16 @@ class Pool:
     `holding(True)` and `holding(False)` he gets one of up to `size` others, of which one is kept.
     """
 
-    def __init__(self, connect: Callable[[], Coroutine[Any, Any, Session]], size: int, where: str) -> None:
+    def __init__(
+        self, connect: Callable[[], Coroutine[Any, Any, Session]], size: int, where: str, *, read_only: bool = False
+    ) -> None:
         self._connect = connect
         self._where = where
+        self._read_only = read_only
+        self.check: Callable[[Session], Awaitable[None]] | None = None
+        """Called with a guarded connection that is lent, now and then: it may find that nothing should be read."""
+        self.restricted = ""
+        """The kinds of relations that guarded connections may not read."""
         self._size = self._kept = size
         self._reserve: Pool | None = None
         self._room = size
@@ -58,31 +69,46 @@ class Pool:
         self._waiting: deque[asyncio.Future[Session | Exception]] = deque()
         self._opening: set[asyncio.Task[Session]] = set()
         self._settling: set[asyncio.Task[bool]] = set()
+        self._spares = True
         self._closed = False
 
-    def lend(self) -> Loan:
-        """Return a context manager for one connection. Errors of the driver become the store's own."""
-        return Loan(self)
+    def lend(self, *, guarded: bool = True, grouped: bool = True) -> Loan:
+        """Return a context manager for one connection. Errors of the driver become the store's own.
 
-    def idle(self) -> Loan | None:
+        A guarded one of a read-only pool is in one READ ONLY transaction for as long as it is lent: where something of
+        somebody else's runs after all, it can switch off what a session may not do, but not what a transaction may not.
+        So it is behind a pooler, where nothing can be set for longer. `grouped` False is for who does so himself.
+        """
+        return Loan(self, guarded=guarded, grouped=grouped)
+
+    def idle(self, *, guarded: bool) -> Loan | None:
         """Return the loan of a connection that is idle now, for a plain ``with``; None if there is none.
 
-        For what is called most: ``with pool.idle() or await pool.taken() as connection`` does without the coroutines of
-        ``async with pool.lend()``.
+        For what is called most: ``with pool.idle(guarded=False) or await pool.taken() as connection`` does without the
+        coroutines of ``async with pool.lend(guarded=False)``.
         """
         idle = self._idle
-        if not idle or idle[-1].is_closed():
+        if (
+            not idle
+            or idle[-1].is_closed()
+            or idle[-1].guarded is not guarded
+            or (guarded and self._in_group(idle[-1]))
+        ):
             return None
-        loan = Loan(self)
+        loan = Loan(self, guarded=guarded)
         loan._connection = connection = idle.pop()
         self._lent.add(connection)
         return loan
 
     async def taken(self) -> Loan:
-        """Return the loan of a connection, for a plain ``with``, once there is one to be had."""
-        loan = Loan(self)
+        """Return the loan of a connection that is the user's, for a plain ``with``, once there is one to be had."""
+        loan = Loan(self, guarded=False)
         await loan.__aenter__()
         return loan
+
+    def _in_group(self, connection: Session) -> bool:
+        """Return whether what is read there is read in a transaction, for each loan one."""
+        return self._read_only or connection.kept is None
 
     @property
     def lent(self) -> Collection[asyncpg.Connection]:
@@ -114,14 +140,14 @@ class Pool:
         if self._idle or self._room or _HOLDING.get() <= 0:
             return self
         if self._reserve is None:
-            self._reserve = reserve = Pool(self._connect, self._size, self._where)
-            reserve._kept = 1
+            self._reserve = reserve = Pool(self._connect, self._size, self._where, read_only=self._read_only)
+            reserve._kept, reserve.check, reserve.restricted = 1, self.check, self.restricted
             reserve._lent, reserve._settling, reserve._closed = self._lent, self._settling, self._closed
         return self._reserve
 
-    async def _take(self) -> Session:
+    async def _take(self, *, guarded: bool) -> Session:
         while self._idle:
-            connection = self._idle.pop()
+            connection = self._idle.pop(self._choose(guarded=guarded))
             if not connection.is_closed():
                 self._lent.add(connection)
                 return connection
@@ -132,6 +158,29 @@ class Pool:
             self._give_back(given)
             given = await self._wait(first=True)
         return given
+
+    def _choose(self, *, guarded: bool) -> int:
+        """Return the place of the idle connection to lend: the last one that need not switch."""
+        for at in range(len(self._idle) - 1, -1, -1):
+            if self._idle[at].guarded is guarded or self._idle[at].kept is None:
+                return at
+        # Whoever reads and appends in turn would switch each time: from the next time on there is one for each.
+        if self._room and self._spares and not self._closed:
+            self._room -= 1
+            self._spares = False
+            opening = asyncio.create_task(self._connect(), name="esx-open")
+            self._opening.add(opening)
+            opening.add_done_callback(self._opened_spare)
+        return -1
+
+    def _opened_spare(self, opening: asyncio.Task[Session]) -> None:
+        if not opening.cancelled() and opening.exception() is None:
+            self._spares = True
+            self._opened(opening)
+        else:  # the server has none left, or is gone: those who need one find out
+            self._opening.discard(opening)
+            self._room += 1
+            self._open()
 
     async def _wait(self, *, first: bool = False) -> Session:
         """Line up, before all others if `first`, and return the connection that we are given."""
@@ -248,7 +297,7 @@ async def _at_rest(connection: Session) -> bool:
         async with asyncio.timeout(_REST_LIMIT):
             while not connection.is_closed():
                 try:
-                    await connection.execute("SELECT 1")
+                    await (connection.end() if connection.in_group else connection.execute("SELECT 1"))
                 except asyncpg.InternalClientError:
                     # The answer to what was cancelled is still being read.
                     await asyncio.sleep(_REST_PAUSE)
@@ -262,26 +311,58 @@ async def _at_rest(connection: Session) -> bool:
 class Loan:
     """One connection for the length of an ``async with``; of a plain ``with`` where it has been taken already."""
 
-    __slots__ = ("_connection", "_pool")
+    __slots__ = ("_connection", "_grouped", "_guarded", "_pool")
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: Pool, *, guarded: bool, grouped: bool = True) -> None:
         self._pool = pool
+        self._grouped = grouped
+        self._guarded = guarded
         self._connection: Session | None = None
 
     async def __aenter__(self) -> Session:
         self._pool = pool = self._pool._serving()
         try:
-            self._connection = await pool._take()
+            connection = await pool._take(guarded=self._guarded)
         except Exception as error:
             translated = self._translated(error)
             if translated is None:
                 raise
             raise translated from error
-        return self._connection
+        self._connection = connection
+        try:
+            await self._prepare(connection)
+        except BaseException as error:
+            await self.__aexit__(type(error), error, error.__traceback__)
+            raise
+        return connection
+
+    async def _prepare(self, connection: Session) -> None:
+        pool, guarded = self._pool, self._guarded
+        if guarded and self._grouped and pool._in_group(connection):
+            await connection.begin(read_only=pool._read_only)
+        switches = connection.guarded is not guarded or (guarded and connection.restricted != pool.restricted)
+        if switches and (connection.kept is not None or connection.in_group):
+            await connection.resolve(guarded=guarded, restricted=pool.restricted)
+        if guarded and pool.check is not None and time.monotonic() >= connection.checked_at + _CHECK_EVERY:
+            await pool.check(connection)
+            connection.checked_at = time.monotonic()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        connection = self._connection
+        assert connection is not None
+        if connection.in_group and (error is None or isinstance(error, Exception)) and not connection.is_closed():
+            try:
+                await connection.end(commit=error is None)
+            except asyncio.CancelledError:
+                self._pool._settle(connection)
+                raise
+            except (*DRIVER_ERRORS, OSError) as failed:
+                connection.terminate()
+                if error is None and not self._pool._read_only:
+                    self.__exit__(type(failed), failed, failed.__traceback__)
+                # Else what was read holds all the same.
         self.__exit__(kind, error, trace)
 
     def __enter__(self) -> Session:

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
     from contextlib import AbstractAsyncContextManager
 
-    from esx.store.connection import Connector
+    from esx.store.connection import Connector, Session
     from esx.store.feed import Feed
     from esx.store.layout import Layout
     from esx.store.model import Event
@@ -162,7 +162,7 @@ class Projection:
         """Keep what ended the projection beside its checkpoint, as far as that can be done."""
         with contextlib.suppress(EsxError, *DRIVER_ERRORS, OSError):
             async with self._lend() as connection:
-                await table.note_error(connection, self._name, self._position, _told(error))
+                await table.note_error(connection, self._layout, self._name, self._position, _told(error))
 
     async def _wait_to_retry(self, reason: object) -> None:
         """Wait, twice as long each time until the projection moves on."""
@@ -178,8 +178,8 @@ class Projection:
         try:
             # One that falls silent would keep the lock, and this waiting, for as long as its peer is there.
             with self._watch.including(connection):
-                self._id = (await table.register(connection, self._name)).id
-                self._kept = await table.keeps_history(connection)
+                self._id = (await table.register(connection, self._layout, self._name)).id
+                self._kept = await table.keeps_history(connection, self._layout)
                 if not self._kept:
                     _log.warning("projection %r keeps no history of what it reads: run `esx init`", self._name)
                 await self._wait_for_turn(connection)
@@ -192,24 +192,26 @@ class Projection:
             with contextlib.suppress(*DRIVER_ERRORS, OSError):
                 await connection.close(timeout=_CLOSE_PATIENCE)
 
-    async def _wait_for_turn(self, connection: asyncpg.Connection) -> None:
+    async def _wait_for_turn(self, connection: Session) -> None:
         """Return as the active instance."""
         if self._connector.pooler is not None:
             return
         await connection.execute(_KEEPALIVE)
-        while not await connection.fetchval(f"SELECT pg_try_advisory_lock({table.LOCK_CLASS}, $1)", self._id):
+        while not await connection.fetchval(
+            f"SELECT pg_try_advisory_lock({table.lock_class(self._layout)}, $1)", self._id
+        ):
             if self._closed():
                 raise _StoreClosed
             await asyncio.sleep(_LOOK)
 
-    async def _work(self, connection: asyncpg.Connection) -> None:
+    async def _work(self, connection: Session) -> None:
         """Follow the feed from the checkpoint. Raises _Moved when that is not where it was left."""
-        checkpoint = await table.load(connection, self._name, kept=self._kept)
+        checkpoint = await table.load(connection, self._layout, self._name, kept=self._kept)
         if checkpoint is None or checkpoint.id != self._id:
             raise ProjectionFailed(self._name, None, "somebody deleted it")
         self._position = checkpoint.position
         if self._trouble is not None:
-            await table.note_error(connection, self._name, self._position, self._trouble)
+            await table.note_error(connection, self._layout, self._name, self._position, self._trouble)
             self._trouble = None
         if checkpoint.paused:
             if self._closed():
@@ -232,7 +234,7 @@ class Projection:
                 if batch.events:
                     await self._handle(connection, _Part(batch.events, batch.position, feed.looked))
 
-    async def _recognise(self, connection: asyncpg.Connection, kept: str | None) -> None:
+    async def _recognise(self, connection: Session, kept: str | None) -> None:
         """Raise HistoryChanged unless what was read up to the position is what is there."""
         server = await self._compare(connection, kept)
         known = None if kept is None else History.from_json(kept)
@@ -242,17 +244,17 @@ class Projection:
         # Nothing is known, or an older esx has moved on from there: what is there now is taken on trust.
         self._history = await history_at(connection, self._layout, self._position)
         if self._kept:
-            await table.keep_history(connection, self._name, self._position, self._history.to_json())
+            await table.keep_history(connection, self._layout, self._name, self._position, self._history.to_json())
 
-    async def _compare(self, connection: asyncpg.Connection, kept: str | None) -> Server:
+    async def _compare(self, connection: Session, kept: str | None) -> Server:
         """Return which server it is; raises HistoryChanged."""
-        here = await look(connection)
+        here = await look(connection, self._layout)
         difference = await compare_kept(connection, self._layout, here, kept, self._position)
         if difference is not None:
             raise difference.error(self._position, projection=self._name)
         return here.server
 
-    async def _look(self, connection: asyncpg.Connection, feed: Feed) -> None:
+    async def _look(self, connection: Session, feed: Feed) -> None:
         """Keep what the filter passed over, and notice a pause, a reset, or the loss of the session."""
         if self._closed():
             raise _StoreClosed
@@ -265,7 +267,12 @@ class Projection:
                 passed = _Part((), feed.position, feed.looked)
                 history = self._history_after(passed)
                 if not await table.advance(
-                    connection, self._name, self._position, passed.position, history=self._as_kept(history)
+                    connection,
+                    self._layout,
+                    self._name,
+                    self._position,
+                    passed.position,
+                    history=self._as_kept(history),
                 ):
                     raise _Moved
                 self._moved(passed, history)
@@ -286,7 +293,7 @@ class Projection:
         self._position, self._looked, self._history = part.position, part.looked, history
         self._retry = _RETRY_FIRST
 
-    async def _handle(self, connection: asyncpg.Connection, part: _Part) -> None:
+    async def _handle(self, connection: Session, part: _Part) -> None:
         """Handle events in one transaction; if that fails, one by one, so that only the culprit is left out."""
         events = part.events
         while True:
@@ -300,7 +307,7 @@ class Projection:
             if len(events) > 1 and not transient:
                 break
             reason = _told(cause)
-            await table.note_error(connection, self._name, self._position, reason)
+            await table.note_error(connection, self._layout, self._name, self._position, reason)
             if not transient:
                 raise ProjectionFailed(self._name, events[0].global_seq, reason) from cause
             await self._wait_to_retry(reason)
@@ -310,20 +317,20 @@ class Projection:
         # What the filter passed over in between does not count: nobody knows on which side of the window it lies.
         self._looked = part.looked
 
-    async def _transact(self, connection: asyncpg.Connection, part: _Part) -> None:
+    async def _transact(self, connection: Session, part: _Part) -> None:
         """Let the handler write, and move the checkpoint, in one transaction."""
         history = self._history_after(part)
         transaction = connection.transaction()
         await transaction.start()
         try:
-            locked = await table.lock_at(connection, self._name, self._position)
+            locked = await table.lock_at(connection, self._layout, self._name, self._position)
             if locked is None:
                 raise _Moved
             await self._handler(connection, part.events)
             if not connection.is_in_transaction():
                 raise StoreFailed(_ENDED)
             if not await table.advance(
-                *(connection, self._name, self._position, part.position),
+                *(connection, self._layout, self._name, self._position, part.position),
                 history=self._as_kept(history),
                 transaction=locked,
             ):
@@ -343,7 +350,7 @@ class Projection:
         self._moved(part, history)
 
     async def _roll_back(
-        self, connection: asyncpg.Connection, transaction: asyncpg.transaction.Transaction, error: Exception
+        self, connection: Session, transaction: asyncpg.transaction.Transaction, error: Exception
     ) -> None:
         """Roll back; raises StoreUnavailable if the connection is gone, which then was the reason for `error`.
 

@@ -157,7 +157,7 @@ class Refusals:
         await transaction.start()
         try:
             # Nobody is to be woken for what will not be there.
-            await connection.execute("SELECT set_config('esx.notification', 'off', true)")
+            await connection.execute("SELECT pg_catalog.set_config('esx.notification', 'off', true)")
             version = await connection.fetchval(self._version, stream_id)
             for index, event in enumerate(events):
                 data = encode_json(event.data, index=index, name="data")
@@ -182,8 +182,8 @@ class Refusals:
 def no_judge(layout: Layout) -> str:
     """Return what to say of a table in which two writers could store an event at one place."""
     return (
-        f"table {layout.table} has no unique index on (stream_id, stream_seq) that is valid, so two writers could both "
-        "win: `esx doctor` names the remedy"
+        f"table {layout.called} has no unique index on (stream_id, stream_seq) that is valid, so two writers could "
+        "both win: `esx doctor` names the remedy"
     )
 
 
@@ -192,7 +192,7 @@ def no_number_left(error: Exception, layout: Layout) -> StoreFailed | None:
     if not isinstance(error, asyncpg.SequenceGeneratorLimitExceededError):
         return None
     return StoreFailed(
-        f"table {layout.table} takes no more events, as its sequence has handed out its last number "
+        f"table {layout.called} takes no more events, as its sequence has handed out its last number "
         f"({reason_of(error)}): `esx export` it, and `esx import` that into another database, where numbers begin anew"
     )
 

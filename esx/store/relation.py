@@ -18,7 +18,7 @@ from esx.store.viewrule import Base, table_behind
 from esx.text import visible
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 _NEEDED = ("global_seq", "stream_id", "stream_seq", "event_type", "data", "metadata", "created_at")
 _BYTE_ORDERED = ("C", "POSIX", "ucs_basic", "C.UTF-8")
@@ -41,7 +41,7 @@ _FACTS = f"""
            pg_is_in_recovery() AS standby, c.oid, c.relkind::text AS kind,
            n.nspname::text AS schema, c.relname::text AS name,
            quote_ident(n.nspname) || '.' || quote_ident(c.relname) AS quoted,
-           pg_get_userbyid(c.relowner)::text AS owner, to_regclass('events')::oid AS plain,
+           pg_get_userbyid(c.relowner)::text AS owner, found.plain, found.home,
            ARRAY(SELECT a.attname::text FROM pg_attribute a
                  WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum) AS columns,
            (SELECT co.collname::text FROM pg_attribute a JOIN pg_collation co ON co.oid = a.attcollation
@@ -54,14 +54,54 @@ _FACTS = f"""
                      AND i.indnatts = 1 AND i.indkey[0] = a.attnum)
            AND NOT (c.relkind = 'r' AND EXISTS (SELECT FROM pg_inherits h WHERE h.inhparent = c.oid))
            AS unique_event_id,
-           to_regprocedure('esx_lock_stream(text)') IS NOT NULL
+           to_regprocedure(found.home || '.esx_lock_stream(text)') IS NOT NULL
            AND coalesce(has_table_privilege(locks, 'SELECT') AND has_table_privilege(locks, 'INSERT')
                         AND has_table_privilege(locks, 'UPDATE'), false) AS lockable
-    FROM (SELECT to_regclass($1)::oid AS oid, to_regclass('stream_locks')::oid AS locks) found
+    FROM (SELECT $1::oid AS oid, $2::oid AS plain, home, to_regclass(home || '.stream_locks')::oid AS locks
+          FROM (SELECT (SELECT quote_ident(n.nspname) FROM pg_class p JOIN pg_namespace n ON n.oid = p.relnamespace
+                        WHERE p.oid = $2) AS home) h) found
     LEFT JOIN pg_class c ON c.oid = found.oid LEFT JOIN pg_namespace n ON n.oid = c.relnamespace
 """
 BAD_NAMES = (asyncpg.InvalidNameError, asyncpg.PostgresSyntaxError, asyncpg.FeatureNotSupportedError)
 """What PostgreSQL says to a text that cannot be the name of a table of this database."""
+
+
+async def find_tables(connection: asyncpg.Connection, *names: str) -> list[int | None]:
+    """Return the oids of what has these names, as SQL writes them, for the user, None where there is nothing.
+
+    Raises one of `BAD_NAMES` for what is no name. Nothing but these is looked up in the user's search_path.
+    """
+    found = ["pg_catalog.to_regclass(${}::text)::pg_catalog.oid" for _ in names]
+    return await _as_the_user(connection, found, *names)
+
+
+async def find_home(connection: asyncpg.Connection) -> tuple[str, int | None]:
+    """Return the schema where the user finds the objects of schema.sql, or would make them; and the oid of events."""
+    [events] = await find_tables(connection, "events")
+    schema: str | None = await connection.fetchval(
+        "SELECT n.nspname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = $1", events
+    )
+    if schema is None:
+        [schema] = await _as_the_user(connection, ["pg_catalog.current_schema()::pg_catalog.text"])
+    return schema or "public", events
+
+
+async def _as_the_user(connection: asyncpg.Connection, expressions: Sequence[str], *arguments: str) -> list[Any]:
+    """Return what the expressions come to, each with a ``{}`` for the number of its argument, in the user's path."""
+    first = 1
+    path = "true"
+    back = ""
+    if getattr(connection, "guarded", False):
+        first, path = 2, "pg_catalog.set_config('search_path', $1::text, true) IS NOT NULL"
+        # The setting lasts for the transaction, and there may be one.
+        back = ", pg_catalog.set_config('search_path', '', true)"
+        arguments = (connection.path, *arguments)  # type: ignore[attr-defined]
+    columns = ", ".join(
+        f"CASE WHEN {path} THEN {expression.format(place)} END" for place, expression in enumerate(expressions, first)
+    )
+    row = await connection.fetchrow(f"SELECT {columns}{back}", *arguments)
+    assert row is not None
+    return list(row)[: len(expressions)]
 
 
 async def detect_layout(connection: asyncpg.Connection, store: str | None = None) -> Layout:
@@ -71,11 +111,13 @@ async def detect_layout(connection: asyncpg.Connection, store: str | None = None
     are missing that no event can be read without, and StoreNotNamed for a view that the user has not named.
     """
     try:
-        row = await connection.fetchrow(_FACTS, "events" if store is None else store)
+        found, plain = await find_tables(connection, "events" if store is None else store, "events")
     except BAD_NAMES:
-        row = None
-    if row is None:
-        raise SchemaMissing(f"{_shown(store)} is no name of a table: write it as SQL does, such as schema.table")
+        raise SchemaMissing(
+            f"{_shown(store)} is no name of a table: write it as SQL does, such as schema.table"
+        ) from None
+    row = await connection.fetchrow(_FACTS, found, plain)
+    assert row is not None
     facts: dict[str, Any] = dict(row)
     called = "events" if store is None else _shown(facts["quoted"] or store)
     if facts["kind"] not in _KINDS:
@@ -101,9 +143,11 @@ async def detect_layout(connection: asyncpg.Connection, store: str | None = None
         disordered = f"{called} is {kind}: who writes what it shows"
     own = facts["plain"] is not None and facts["plain"] in (facts["oid"], base and base.oid)
     return Layout(
-        table="events" if store is None else facts["quoted"],
-        schema=None if store is None else facts["schema"],
+        table=facts["quoted"],
+        called="events" if store is None else facts["quoted"],
+        schema=facts["schema"],
         name=facts["name"],
+        home=facts["home"],
         kind=facts["kind"],
         base=None if base is None else base.oid,
         base_sequence=None if base is None else base.sequence,
@@ -150,7 +194,7 @@ async def order_unknown(connection: asyncpg.Connection, layout: Layout) -> str |
     """
     if layout.disordered is not None:
         return layout.disordered
-    called = _shown(layout.table)
+    called = _shown(layout.called)
     if layout.kind == "v":
         behind = await table_behind(connection, await connection.fetchval(f"SELECT {layout.oid}::oid"))
         if not isinstance(behind, Base) or behind.oid != layout.base:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from esx.store import health, pressure, schema
 from esx.store.connection import Connector, open_pool
-from esx.store.errors import SchemaMissing, StoreFailed
+from esx.store.errors import EsxError, OwnerNotTrusted, SchemaMissing, StoreFailed
 from esx.store.facets.appends import Appends
 from esx.store.facets.bulk import Bulk
 from esx.store.facets.feeds import Feeds
@@ -39,6 +39,7 @@ class EventStore(Appends, Searches, Feeds, Projections, Bulk):
         application_name: str = "esx",
         read_only: bool = False,
         store: str | None = None,
+        trust_owner: bool = False,
         statement_timeout: float | None = None,
         timeout: float = 10.0,
         retry_for: float = 10.0,
@@ -55,6 +56,11 @@ class EventStore(Appends, Searches, Feeds, Projections, Bulk):
         Without `store` it is the table events that search_path finds. Else it is the table or view of that name, as SQL
         writes it: ``tenant2.events``. Only a view that is named so is read, as what its owner has put into it runs
         then; StoreNotNamed is raised for one that is merely found.
+
+        To read a table runs what its owner has put into it: functions in its indexes, policies, types. Where such code
+        is that of a user who has fewer rights than this one, OwnerNotTrusted is raised before anything is read, unless
+        `trust_owner` is given. Names are found in pg_catalog alone, so that nobody can put functions or operators of
+        his own in the place of PostgreSQL's; appends and handlers of projections find names as search_path says.
 
         A `read_only` session may not write. A statement that takes longer than `statement_timeout` seconds (0: no
         limit, None: the server's own) ends with QueryTimeout; exports have no such limit.
@@ -76,7 +82,7 @@ class EventStore(Appends, Searches, Feeds, Projections, Bulk):
                 statement_timeout=statement_timeout,
                 notification=notification,
             )
-            return cls(pool, connector, retry_for=retry_for, read_only=read_only, store=store)
+            return cls(pool, connector, retry_for=retry_for, read_only=read_only, store=store, trust_owner=trust_owner)
 
         return Connecting(connect())
 
@@ -145,7 +151,13 @@ class EventStore(Appends, Searches, Feeds, Projections, Bulk):
         """
         from esx.store.doctor.diagnosis import diagnose
 
-        async with self._connection() as connection:
+        try:
+            await self._load()
+        except OwnerNotTrusted:
+            raise
+        except EsxError:
+            pass  # what is wrong with the table is what the doctor tells
+        async with self._pool.lend(grouped=False) as connection:
             return await diagnose(
                 connection, store=self._store, pooler=self._connector.pooler, full=full, on_progress=on_progress
             )

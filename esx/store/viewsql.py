@@ -68,7 +68,7 @@ def _escaped(char: str) -> str:
 
 def _select(layout: Layout, conditions: Sequence[str], order: str) -> str:
     where = "\n  AND ".join(conditions)
-    return f"SELECT {layout.columns()}\nFROM {layout.table} e\nWHERE {where}\nORDER BY {order}"
+    return f"SELECT {layout.columns()}\nFROM {layout.called} e\nWHERE {where}\nORDER BY {order}"
 
 
 def _chosen(where: Filter) -> list[str]:
@@ -104,11 +104,11 @@ def _recent(view: StreamsView, layout: Layout) -> str:
     return (
         dedent(f"""\
         SELECT e.stream_id, e.stream_seq AS version,
-               e.stream_seq - (SELECT min(f.stream_seq) FROM {layout.table} f WHERE f.stream_id = e.stream_id) + 1
+               e.stream_seq - (SELECT min(f.stream_seq) FROM {layout.called} f WHERE f.stream_id = e.stream_id) + 1
                    AS events,
                e.event_type AS last_event_type, e.created_at AS last_created_at, e.global_seq AS last_global_seq
-        FROM {layout.table} e
-        WHERE NOT EXISTS (SELECT 1 FROM {layout.table} n
+        FROM {layout.called} e
+        WHERE NOT EXISTS (SELECT 1 FROM {layout.called} n
                           WHERE n.stream_id = e.stream_id AND n.stream_seq > e.stream_seq)
           AND """)
         + f"{conditions}\nORDER BY e.global_seq DESC"
@@ -122,7 +122,7 @@ def _by_name(view: StreamsView, layout: Layout) -> str:
     first = f"e.stream_id >= {literal(prefix)}" if prefix and layout.byte_order else "true"
     within = f"starts_with(ids.stream_id, {literal(prefix)})" if prefix and layout.byte_order else "true"
     conditions = "\n  AND ".join(_stream_conditions(view, "ids.stream_id"))
-    table = layout.table
+    table = layout.called
     text = f"""\
         WITH RECURSIVE ids (stream_id) AS (
             (SELECT e.stream_id FROM {table} e WHERE @first ORDER BY e.stream_id LIMIT 1)

@@ -33,6 +33,7 @@ from esx.tui.palette import Actions
 from esx.tui.screens.pane import Pane
 from esx.tui.screens.streams import StreamsPane
 from esx.tui.stage import Stage, from_behind
+from esx.tui.trusted import Trusted
 from esx.tui.widgets.help import Help, groups_of, is_moving
 from esx.tui.widgets.keyfooter import KeyFooter
 from esx.tui.widgets.notice import Notice
@@ -75,6 +76,10 @@ _NOT_ALLOWED = (
     "GRANT SELECT ON events TO this user, or connect as another.  esx doctor  (with the same --dsn) tells what else "
     "is missing. This screen goes on by itself then.\n\nr  looks again now   ctrl+o  other connections   q  quits"
 )
+_NOT_TRUSTED = (
+    "Connect as a user with fewer rights; or trust the owner, if you would run programs of hers.\n\n"
+    "T  trusts the owner of this store, from now on   ctrl+o  other connections   q  quits"
+)
 _NO_SCHEMA = (
     "Run  esx init  on this database to create it (with the same --dsn); this screen goes on by itself then.\n\n"
     "r  looks again now   ctrl+o  other connections   q  quits"
@@ -85,8 +90,9 @@ class Explorer(Keyed, App[None]):
     """Browse an event store, follow it live, load it, and see how it is.
 
     `label` names the database for people, `name` is the one it has in `config`, `embedded` says that it is esx's own;
-    `read_only`, `statement_timeout` and `store` are as in `esx.database.Database`. `background` runs while it is open.
-    `run_load` runs a load test on the database that is shown; without it that screen says so. `reducer` folds streams.
+    `read_only`, `statement_timeout`, `store` and `trust_owner` are as in `esx.database.Database`. `background` runs
+    while it is open. `run_load` runs a load test on the database that is shown; without it that screen says so.
+    `reducer` folds streams.
 
     Raises BadConfig if the keymap of `config` names an action that is none, or its theme is unknown.
     """
@@ -102,6 +108,9 @@ class Explorer(Keyed, App[None]):
         Binding("3", "screen('load-screen')", "Load", show=False, tooltip="Screen Load"),
         Binding("4", "screen('health-screen')", "Health", show=False, tooltip="Screen Health"),
         Binding("r", "retry", "Retry", show=False, tooltip="Try to reach the database now"),
+        Binding(
+            "T", "trust", "Trust the owner", show=False, tooltip="Read a store although its owner's code runs then"
+        ),
         Binding("ctrl+o", "connections", "Connections", show=False, tooltip="Show another database"),
         Binding("x", "copy_as", "Copy as", show=False, tooltip="Copy what is shown as an esx command or as SQL"),
         Binding("e", "export", "Export", show=False, tooltip="Export what is shown to a file, as NDJSON"),
@@ -129,6 +138,7 @@ class Explorer(Keyed, App[None]):
         read_only: bool | None = None,
         statement_timeout: float | None = None,
         store: str | None = None,
+        trust_owner: bool = False,
         config: Config | None = None,
         background: Callable[[], Awaitable[None]] | None = None,
         run_load: RunLoad | None = None,
@@ -140,7 +150,7 @@ class Explorer(Keyed, App[None]):
         self.config = config or Config()
         """The settings in effect."""
         self._configure()
-        given = Database(dsn, "", label, embedded, name, read_only, statement_timeout, store)
+        given = Database(dsn, "", label, embedded, name, read_only, statement_timeout, store, trust_owner)
         self._connections = Connections(given, self.config)
         self._connect(self._connections.current)
         self._background = background
@@ -234,6 +244,7 @@ class Explorer(Keyed, App[None]):
             changed=self._link_changed,
             told=self._told,
             statement_timeout=self.config.statement_timeout,
+            trusted=Trusted(os.environ),
         )
         self.follower = Follower(self.link, self._watch)
         self._followed = False
@@ -302,6 +313,9 @@ class Explorer(Keyed, App[None]):
             notice.say("No connection", link.reason, _UNREACHABLE, error=True)
         elif link.state is LinkState.NOT_ALLOWED:
             notice.say("This user may not read the events", link.reason, _NOT_ALLOWED, error=True)
+        elif link.state is LinkState.NOT_TRUSTED:
+            remedy = _NOT_TRUSTED if not self.is_web else ""
+            notice.say("Reading this store runs code of its owner", link.reason, remedy, error=True)
         elif link.state is LinkState.NO_SCHEMA:
             notice.say("No event store in this database yet", self._where, _NO_SCHEMA, error=False)
         if link.state is LinkState.CONNECTED:
@@ -343,7 +357,7 @@ class Explorer(Keyed, App[None]):
                 state, colour = "connected, live", "$text-success"
             else:
                 state, colour = "connected, polling", "$text-warning"
-        elif link.state in (LinkState.UNREACHABLE, LinkState.LOST, LinkState.NOT_ALLOWED):
+        elif link.state in (LinkState.UNREACHABLE, LinkState.LOST, LinkState.NOT_ALLOWED, LinkState.NOT_TRUSTED):
             colour = "$text-error"
         return state, colour
 
@@ -512,6 +526,11 @@ class Explorer(Keyed, App[None]):
     def action_retry(self) -> None:
         """Try to reach the database now."""
         self.link.retry()
+
+    def action_trust(self) -> None:
+        """Trust the owner of the store, where esx has asked."""
+        if self.link.state is LinkState.NOT_TRUSTED and not self.is_web and not self.link.trust():
+            self._told("that could not be written down, so esx will ask again")
 
     def action_help(self) -> None:
         """Show the keys that work here."""

@@ -7,13 +7,14 @@ import contextlib
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from esx.store.errors import EsxError, NotAllowed, SchemaMissing, StoreUnavailable
+from esx.store.errors import EsxError, NotAllowed, OwnerNotTrusted, SchemaMissing, StoreUnavailable
 from esx.store.store import EventStore
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from esx.database import Database
+    from esx.tui.trusted import Trusted
 
 RETRY = 3.0
 """Seconds between attempts to reach a database that is away."""
@@ -26,6 +27,7 @@ class LinkState(Enum):
     UNREACHABLE = "offline"
     NO_SCHEMA = "no event store"
     NOT_ALLOWED = "no rights"
+    NOT_TRUSTED = "owner not trusted"
     CONNECTED = "connected"
     LOST = "reconnecting"
 
@@ -46,10 +48,13 @@ class Link:
         changed: Callable[[], None],
         told: Callable[[str], None],
         statement_timeout: float,
+        trusted: Trusted | None = None,
     ) -> None:
         self.database: Database | None = None
         """The database, once it is known."""
         self._resolve = resolve
+        self._trusted = trusted
+        self._owner: str | None = None
         self._statement_timeout = statement_timeout
         self._told = told
         self.state = LinkState.CONNECTING
@@ -76,11 +81,24 @@ class Link:
 
     def report(self, error: EsxError, *, of: str = "") -> None:
         """Take note that the store did not answer a query; `of` names who asked, where that is not seen."""
-        if not isinstance(error, StoreUnavailable | SchemaMissing):
+        if not isinstance(error, StoreUnavailable | SchemaMissing | OwnerNotTrusted):
             self._told(f"{of}: {error}" if of else str(error))
         elif self.state is LinkState.CONNECTED:
             self._set(LinkState.LOST, str(error))
             self._trouble.set()
+
+    def trust(self) -> bool:
+        """Read although the owner's code runs then, now and from now on; return whether that could be written down."""
+        store, owner = self._store, self._owner
+        if store is None or owner is None:
+            return True
+        store.trust_owner()
+        self._hurry.set()
+        return self._trusted is not None and self._trusted.add(self._place(store), owner)
+
+    def _place(self, store: EventStore) -> str:
+        named = None if self.database is None else self.database.store
+        return store.address if named is None else f"{store.address} {named}"
 
     def leave(self) -> None:
         """Tell nobody anything any more: what still runs on this database is not what is shown."""
@@ -114,6 +132,7 @@ class Link:
                     statement_timeout=self._statement_timeout if timeout is None else timeout,
                     application_name="esx explorer",
                     store=database.store,
+                    trust_owner=database.trust_owner,
                 )
             except EsxError as error:
                 self._set(LinkState.UNREACHABLE, str(error))
@@ -130,6 +149,12 @@ class Link:
                     self._set(LinkState.CONNECTED, "")
                     return
                 self._set(LinkState.NO_SCHEMA, "")
+            except OwnerNotTrusted as error:
+                self._owner = error.owner
+                if self._trusted is not None and self._trusted.knows(self._place(store), error.owner):
+                    store.trust_owner()
+                    continue
+                self._set(LinkState.NOT_TRUSTED, str(error))
             except NotAllowed as error:
                 self._set(LinkState.NOT_ALLOWED, str(error))
             except EsxError as error:

@@ -120,7 +120,7 @@ async def test_a_batch_is_in_order_whichever_way_its_events_come(
     """A set has no order, though the plans of today happen to keep that of an array."""
     appender = (await store._load())[1]
     statement = (appender._conditional if strategy is Strategy.CONDITIONAL else appender._locking)[True]
-    arrays = statement[statement.index("unnest(") : statement.index(" AS new (")]
+    arrays = statement[statement.index("ROWS FROM (") : statement.index(" AS new (")]
     backwards = statement.replace(arrays, f"(SELECT * FROM {arrays} AS u (a, b, c, d, ord) ORDER BY ord DESC OFFSET 0)")
     ids = [uuid4() for _ in range(5)]
     await sql.fetch(backwards, "s", -1, 100, ["T"] * 5, ["{}"] * 5, [None] * 5, ids)
@@ -257,7 +257,7 @@ async def test_a_retry_that_waits_for_its_own_first_attempt_is_recognised(
 async def test_a_unique_index_of_the_users_own_is_not_taken_for_that_of_the_event_ids(
     store18: EventStore, dsn18: str
 ) -> None:
-    async with store18._connection() as connection:
+    async with store18._writing() as connection:
         await connection.execute(
             "CREATE UNIQUE INDEX ids ON events (event_id); CREATE UNIQUE INDEX orders ON events ((data ->> 'order'))"
         )
@@ -320,7 +320,7 @@ async def test_a_unique_index_judges_as_well_as_a_constraint(empty_dsn18: str, c
 
 
 async def test_a_column_called_id_does_not_confuse_the_lock(store18: EventStore, dsn18: str) -> None:
-    async with store18._connection() as connection:
+    async with store18._writing() as connection:
         await connection.execute("ALTER TABLE events ADD COLUMN id INT; ALTER TABLE stream_locks ADD COLUMN id INT")
     for version in range(2):
         done = await store18.append("s", [NewEvent("T")], strategy=Strategy.ROW_LOCK)
@@ -344,7 +344,7 @@ async def test_who_may_not_lock_still_appends_at_any_version(store18: EventStore
 
 
 async def test_any_suits_up_to_the_highest_version(store18: EventStore) -> None:
-    async with store18._connection() as connection:
+    async with store18._writing() as connection:
         await connection.execute(
             "INSERT INTO events (stream_id, stream_seq, event_type, data) VALUES ('s', $1, 'T', '{}')", 2**63 - 2
         )

@@ -63,7 +63,7 @@ async def cancel(dsn: str) -> None:
 async def test_a_read_says_that_it_was_cancelled_and_keeps_its_connection(
     dsn: str, store: EventStore, sql: asyncpg.Connection
 ) -> None:
-    async with store._connection() as connection:
+    async with store._writing() as connection:
         before = connection.get_server_pid()
     async with locking(sql):
         reading = asyncio.create_task(store.read_page("s"))
@@ -72,7 +72,7 @@ async def test_a_read_says_that_it_was_cancelled_and_keeps_its_connection(
             await reading
     assert "\n" not in str(told.value)
     assert isinstance(told.value, StoreFailed)
-    async with store._connection() as connection:
+    async with store._writing() as connection:
         assert connection.get_server_pid() == before
 
 
@@ -97,7 +97,7 @@ async def test_nor_is_another_limit_of_postgresql(
         pytest.skip("PostgreSQL has it from 17 on")
     async with locking(sql):
         with pytest.raises(meaning) as told:
-            async with store._connection() as connection, connection.transaction():
+            async with store._writing() as connection, connection.transaction():
                 await connection.execute(f"SET LOCAL {limit} = '50ms'")
                 async with asyncio.timeout(_DEADLINE):
                     while limit.startswith("idle") and not connection.is_closed():

@@ -17,6 +17,7 @@ from esx.store import projection_table as table
 from esx.store.doctor.finding import Severity
 from esx.store.erase import Mark
 from esx.store.history import Kind
+from esx.store.layout import Layout
 from tests.cli.support import esx
 from tests.roles import new_role
 from tests.store.test_projection import at, fill, handled, note, read, running, status, until
@@ -248,10 +249,10 @@ async def test_who_may_not_note_what_is_erased_may_still_erase(
 
 async def test_it_moves_only_from_where_it_was_left(store18: EventStore, dsn18: str) -> None:
     connection = await asyncpg.connect(dsn18)
-    await table.register(connection, "p")
-    assert await table.advance(connection, "p", 0, 3)
+    await table.register(connection, Layout(), "p")
+    assert await table.advance(connection, Layout(), "p", 0, 3)
     for old in (0, 2, 4):
-        assert not await table.advance(connection, "p", old, 9)
+        assert not await table.advance(connection, Layout(), "p", old, 9)
     assert (await status(store18)).position == 3
     await connection.close()
 

@@ -98,7 +98,7 @@ async def test_a_store_comes_back_as_it_was(
         async with EventStore.connect(server.dsn_for(f"copy_of_{name}")) as copy:
             assert await copy.import_ndjson([text], faithful=True) == Imported(len(before), 0, len(text))
             assert await exported(copy) == text
-            async with copy._connection() as there:
+            async with copy._writing() as there:
                 assert await there.fetch(ROWS) == before
             assert await faults(copy) <= found
             # Run again, all of it is there.

@@ -244,7 +244,7 @@ async def test_the_end_of_an_empty_store(store: EventStore) -> None:
 
 
 async def test_columns_of_the_users_own_do_not_get_into_the_way(dsn18: str, store18: EventStore) -> None:
-    async with store18._connection() as connection:
+    async with store18._writing() as connection:
         await connection.execute("ALTER TABLE events ADD COLUMN hit int, ADD COLUMN version int, ADD COLUMN number int")
     await store18.append("s", [NewEvent("T"), NewEvent("U")])
     async with EventStore.connect(dsn18) as store:
@@ -279,7 +279,7 @@ async def test_the_end_waits_for_writers_that_are_about_to_finish(store: EventSt
     open_writer = sql.transaction()
     await open_writer.start()
     await sql.fetchval(_INSERT, "late", 0)
-    async with store._connection() as connection:
+    async with store._writing() as connection:
         finding = asyncio.create_task(find_end(connection, Layout(), patience=_DEADLINE))
         while not await _asked_for_writers(store):
             await asyncio.sleep(0)
@@ -290,7 +290,7 @@ async def test_the_end_waits_for_writers_that_are_about_to_finish(store: EventSt
 
 
 async def _asked_for_writers(store: EventStore) -> bool:
-    async with store._connection() as connection:
+    async with store._writing() as connection:
         return bool(
             await connection.fetchval(
                 "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND query LIKE '%pg_locks%' "
@@ -394,7 +394,7 @@ async def test_a_connection_lost_while_given_back_loses_no_batch(store: EventSto
     @contextlib.asynccontextmanager
     async def acquire() -> AsyncIterator[asyncpg.Connection]:
         nonlocal used
-        async with store._connection() as connection:
+        async with store._writing() as connection:
             used += 1
             yield connection
         if used == uses:

@@ -31,7 +31,7 @@ async def fill(store: EventStore, count: int, stream: str = "s") -> list[Event]:
 async def known_of(sql: asyncpg.Connection, events: Sequence[Event]) -> History:
     """Return what a reader knows that was handed these events, the first ones of the store."""
     last = events[-1].global_seq
-    return History(await read_server(sql), 0, 0, 0).moved(events, last, len(events))
+    return History(await read_server(sql, LAYOUT), 0, 0, 0).moved(events, last, len(events))
 
 
 async def differs(sql: asyncpg.Connection, known: History, layout: Layout = LAYOUT) -> Difference:
@@ -120,7 +120,7 @@ async def test_a_lost_event_far_back_shows_in_the_count(store: EventStore, sql: 
 
 async def test_on_another_server_all_must_be_there(store: EventStore, sql: asyncpg.Connection) -> None:
     events = await fill(store, 20)
-    here = await read_server(sql)
+    here = await read_server(sql, LAYOUT)
     assert here.system is not None
     for server in (Server(here.system ^ 1, 1), Server(None, None), Server(here.system, None), Server(here.system, 7)):
         known = (await known_of(sql, events)).on(server)
@@ -177,7 +177,7 @@ async def test_who_may_not_ask_does_not_harm_the_transaction_and_is_told_so(dsn:
         try:
             guest = await asyncpg.connect(role.dsn(dsn))
             async with guest.transaction():
-                assert await read_server(guest) == Server(None, None)
+                assert await read_server(guest, LAYOUT) == Server(None, None)
                 assert await compare(guest, LAYOUT, known) is None
             # What follows the last visible number is not known to one who may not ask the sequence.
             await admin.execute("DELETE FROM events WHERE global_seq = 20")
@@ -251,6 +251,6 @@ def test_the_error_says_where_and_what_to_do() -> None:
 
 
 async def test_the_timeline_is_told_on_a_primary(sql: asyncpg.Connection) -> None:
-    here = await look(sql)
+    here = await look(sql, LAYOUT)
     assert (here.server.timeline, here.recovering) == (1, False)
     assert here.server.system == await sql.fetchval("SELECT system_identifier FROM pg_control_system()")

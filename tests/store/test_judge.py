@@ -332,7 +332,7 @@ async def test_what_cannot_be_recognised_any_more_when_it_is_repeated_is_unknown
 
 async def test_a_value_that_looks_like_a_place_is_none(store18: EventStore) -> None:
     looks = "(stream_id, stream_seq)=(s, 0)"
-    async with store18._connection() as connection:
+    async with store18._writing() as connection:
         await connection.execute("CREATE UNIQUE INDEX orders ON events ((data ->> 'order'))")
     await store18.append("s", [NewEvent("T", {"order": looks})])
     async with asyncio.timeout(10):
@@ -365,7 +365,7 @@ async def test_a_table_that_is_gone_is_said_and_one_that_comes_back_is_used(
 
 async def test_the_right_to_lock_comes_and_goes(store18: EventStore, dsn18: str, role: Role) -> None:
     await role.grant("SELECT, INSERT ON events", "USAGE ON SEQUENCE events_global_seq_seq")
-    async with EventStore.connect(role.dsn(dsn18), max_connections=20) as guest, store18._connection() as owner:
+    async with EventStore.connect(role.dsn(dsn18), max_connections=20) as guest, store18._writing() as owner:
         await guest.append("hot", [NewEvent("T")])
         await role.grant("SELECT, INSERT, UPDATE ON stream_locks")
         assert (await guest.append("hot", [NewEvent("T")], strategy=Strategy.ROW_LOCK)).version == 1

@@ -75,7 +75,7 @@ async def test_who_takes_no_lock_may_be_faster(store18: EventStore) -> None:
 
 
 async def test_a_violation_that_is_no_lost_race_is_not_told_as_one(store18: EventStore, dsn18: str) -> None:
-    async with store18._connection() as connection:
+    async with store18._writing() as connection:
         await connection.execute(
             "CREATE UNIQUE INDEX ids ON events (event_id); CREATE UNIQUE INDEX orders ON events ((data ->> 'order'))"
         )

@@ -164,7 +164,7 @@ async def test_a_connection_goes_to_whoever_has_waited_longest(dsn18: str) -> No
     served = []
 
     async def once(name: str) -> None:
-        with pool.idle() or await pool.taken():
+        with pool.idle(guarded=False) or await pool.taken():
             served.append(name)
 
     async with asyncio.timeout(_DEADLINE):
@@ -172,7 +172,7 @@ async def test_a_connection_goes_to_whoever_has_waited_longest(dsn18: str) -> No
             waiting = [asyncio.create_task(once(name)) for name in "abc"]
             await asyncio.sleep(0)
         # Who asks now asks later than they did, though the connection has just come back.
-        assert pool.idle() is None
+        assert pool.idle(guarded=False) is None
         await once("d")
         await asyncio.gather(*waiting)
     assert served == ["a", "b", "c", "d"]
@@ -183,7 +183,7 @@ async def test_a_waiter_that_is_gone_costs_no_connection(dsn18: str) -> None:
     pool = Pool(Connector(dsn18, "test").open, 1, "here")
     async with asyncio.timeout(_DEADLINE):
         async with pool.lend():
-            dropped = pool._take()
+            dropped = pool._take(guarded=True)
             dropped.send(None)
             dropped.close()
             cancelled = [asyncio.create_task(pid(pool)) for _ in range(3)]
@@ -291,7 +291,7 @@ async def test_a_connection_that_is_in_a_transaction_still_is_not_used_again(poo
     async with pool.lend() as connection:
         left = connection.get_server_pid()
         await connection.execute("BEGIN")
-        await connection.execute("LOCK TABLE held")
+        await connection.execute("LOCK TABLE public.held")
     async with asyncio.timeout(_DEADLINE):
         assert await pid(pool) != left
         # With the session its lock goes, too.

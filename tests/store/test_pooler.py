@@ -192,7 +192,7 @@ async def test_a_lost_session_loses_and_doubles_no_append(dsn18: str, shared: Ev
 
 async def test_cancelling_stops_the_query_in_whatever_session_it_runs(dsn18: str, shared: EventStore) -> None:
     async def sleep() -> None:
-        async with shared._connection() as connection:
+        async with shared._writing() as connection:
             await connection.fetch("SELECT pg_sleep(60)")
 
     sql = await asyncpg.connect(dsn18)
@@ -210,7 +210,7 @@ async def test_cancelling_stops_the_query_in_whatever_session_it_runs(dsn18: str
 async def test_a_statement_may_take_as_long_as_was_said(address: str) -> None:
     async with EventStore.connect(address, statement_timeout=0.2) as store:
         with pytest.raises(QueryTimeout, match="statement_timeout"):
-            async with store._connection() as connection:
+            async with store._writing() as connection:
                 await connection.execute("SELECT pg_sleep(60)")
         assert await store.version("s") == -1
 

@@ -39,7 +39,7 @@ async def take_no_writes(sql: asyncpg.Connection) -> None:
 async def test_a_refusal_of_the_repeat_does_not_hide_that_the_first_attempt_may_be_stored(
     dsn: str, sql: asyncpg.Connection, tmp_path: Path, append: Append, about: bytes
 ) -> None:
-    async with proxied(dsn, tmp_path) as (proxy, address), EventStore.connect(address) as store:
+    async with proxied(dsn, tmp_path) as (proxy, address), EventStore.connect(address, max_connections=1) as store:
         await store.append("warm", [NewEvent("T")])
         await take_no_writes(sql)
         proxy.about, proxy.cut = about, "before the reply"

@@ -266,7 +266,7 @@ async def test_cancelling_a_slice_ends_its_query(dsn18: str, store18: EventStore
     running += "AND state = 'active' AND pid <> pg_backend_pid()"
     async with EventStore.connect(dsn18, max_connections=1) as store:
         plan = await store.plan_search(Filter(event_type="R*"))
-        async with EventStore.connect(dsn18) as other, other._connection() as busy, busy.transaction():
+        async with EventStore.connect(dsn18) as other, other._writing() as busy, busy.transaction():
             # A query that takes long: it waits for us.
             await busy.execute("LOCK TABLE events")
             slice_ = asyncio.create_task(store.search_slice(plan))

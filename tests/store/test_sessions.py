@@ -24,13 +24,13 @@ async def test_a_read_only_session_cannot_write(dsn18: str, store18: EventStore)
 async def test_a_query_that_takes_too_long_ends_and_the_connection_stays(dsn18: str, store18: EventStore) -> None:
     await store18.append("s-1", [NewEvent("T")])
     async with EventStore.connect(dsn18, statement_timeout=0.2, max_connections=1) as store:
-        async with store._connection() as connection:
+        async with store._writing() as connection:
             pid = await connection.fetchval("SELECT pg_backend_pid()")
         with pytest.raises(QueryTimeout, match="statement_timeout"):
-            async with store._connection() as connection:
+            async with store._writing() as connection:
                 await connection.execute("SELECT pg_sleep(60)")
         assert await store.version("s-1") == 0
-        async with store._connection() as connection:
+        async with store._writing() as connection:
             assert await connection.fetchval("SELECT pg_backend_pid()") == pid
 
 
@@ -40,7 +40,7 @@ async def test_an_export_has_all_the_time_that_its_reader_takes(dsn18: str, stor
         export = await store.export()
         pieces = aiter(export)
         await anext(pieces)
-        async with store18._connection() as connection:
+        async with store18._writing() as connection:
             await connection.execute("SELECT pg_sleep(0.6)")
         async for _ in pieces:
             pass
@@ -60,7 +60,7 @@ async def test_what_is_kept_prepared_outlives_a_change_of_the_table(
         await store.append("s-1", [NewEvent("T")])
         assert await store.version("s-1") == 0
         # The version is of another type from now on, which a statement that is prepared already must not return.
-        async with store18._connection() as other:
+        async with store18._writing() as other:
             await other.execute("ALTER TABLE events ALTER stream_seq TYPE integer")
         assert await store.version("s-1") == 0
         done = await store.append("s-1", [NewEvent("T")], expected=0)

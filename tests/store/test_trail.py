@@ -163,7 +163,7 @@ async def test_a_page_of_a_trail_touches_its_own_rows(sql: asyncpg.Connection, s
 
 
 async def test_a_long_chain_without_an_index_is_followed_within_one_reading(store18: EventStore) -> None:
-    async with store18._connection() as connection:
+    async with store18._writing() as connection:
         await connection.execute(
             "INSERT INTO events (stream_id, stream_seq, event_type, data, metadata, event_id) "
             "SELECT 'chain', n, 'T', '{}', jsonb_build_object('causation_id', lpad((n - 1)::text, 32, '0')::uuid), "

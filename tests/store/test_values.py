@@ -329,11 +329,11 @@ async def test_the_doctor_looks_at_events_whose_names_are_no_text(bad: Bad) -> N
     findings = await store.doctor(full=True)
     assert {finding.check for finding in findings if finding.severity.wrong} == {"fsync"}
     sql = f"UPDATE events SET stream_seq = 5 WHERE stream_id <> {encoding.sql('s-', encoding.good)}"
-    async with store._connection() as connection:
+    async with store._writing() as connection:
         await connection.execute(sql)
         await connection.execute("ALTER TABLE events DROP CONSTRAINT events_stream_id_stream_seq_key")
     by_sorting = [finding for finding in await store.doctor(full=True) if finding.check == "stream-seq"]
-    async with store._connection() as connection:
+    async with store._writing() as connection:
         await connection.execute("ALTER TABLE events ADD CONSTRAINT events_stream_id_stream_seq_key "
                                  "UNIQUE (stream_id, stream_seq)")  # fmt: skip
     by_index = [finding for finding in await store.doctor(full=True) if finding.check == "stream-seq"]
@@ -344,7 +344,7 @@ async def test_the_doctor_looks_at_events_whose_names_are_no_text(bad: Bad) -> N
 async def test_what_a_load_test_left_is_deleted_beside_names_that_are_no_text(bad: Bad) -> None:
     store, encoding, _ = bad
     await store.append("load-1", [NewEvent("T", {}, {"run": "1"})])
-    async with store._connection() as connection:
+    async with store._writing() as connection:
         layout = Layout(encoding=encoding.name)
         eraser = Eraser(connection, layout, "load-", Mark("run", "1"))
         assert (await eraser.look()).events == 1
@@ -419,7 +419,7 @@ async def test_a_prefix_is_a_range_in_every_encoding(server: EmbeddedServer, enc
 
 async def _counted(store: EventStore, prefix: str) -> tuple[int, list[str], bool]:
     """Return how many events have the prefix, their streams, and whether others do not."""
-    async with store._connection() as connection:
+    async with store._writing() as connection:
         _, _, reader = await store._tools(connection)
         ids = await reader.ids_page(connection, prefix, None, 100)
         outside = await reader.stream_outside(connection, prefix)

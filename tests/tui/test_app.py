@@ -46,7 +46,7 @@ async def test_quitting_from_each_screen(dsn18: str, store18: EventStore, quit_k
             await until(pilot, lambda: not app.is_running or app._exit)
         assert app.return_code == 0
     # The connections have gone with it: one is left, of the store that this test uses.
-    async with store18._connection() as connection:
+    async with store18._writing() as connection:
         for _ in range(100):
             names = await connection.fetch(
                 "SELECT application_name FROM pg_stat_activity "
@@ -123,7 +123,7 @@ async def test_an_empty_store(dsn18: str) -> None:
 async def test_a_lost_connection_is_shown_and_found_again(dsn: str, store: EventStore) -> None:
     await fill(store, 2, 2)
     admin = await asyncpg.connect(dsn, database="postgres")
-    async with store._connection() as connection:
+    async with store._writing() as connection:
         database = await connection.fetchval("SELECT current_database()")
     async with explorer(dsn) as (app, pilot):
         await until(pilot, lambda: app.follower.listening)

@@ -131,7 +131,7 @@ async def go(app: Explorer, key: str) -> None:
 
 
 async def count(store: EventStore) -> int:
-    async with store._connection() as connection:
+    async with store._writing() as connection:
         number: int = await connection.fetchval("SELECT count(*) FROM events")
         return number
 

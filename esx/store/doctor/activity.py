@@ -47,8 +47,8 @@ class Session(NamedTuple):
     def end(self) -> str:
         """Return the statement that ends it and undoes what it did."""
         if self.pid is None:
-            return f"ROLLBACK PREPARED {literal(self.gid or '')};"
-        return f"SELECT pg_terminate_backend({self.pid});"
+            return f"/* UNDOES what it has written */ ROLLBACK PREPARED {literal(self.gid or '')};"
+        return f"/* UNDOES what it has not committed */ SELECT pg_terminate_backend({self.pid});"
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,9 +25,7 @@ from esx.store.layout import Layout
 from esx.store.scope import Scope
 
 if TYPE_CHECKING:
-    import asyncpg
-
-    from esx.store.connection import Pooler
+    from esx.store.connection import Pooler, Session
     from esx.store.doctor.finding import Finding
     from esx.store.doctor.indexes import Indexes
     from esx.store.doctor.scan import OnProgress
@@ -41,14 +39,12 @@ _SEQUENCE = Topic("sequence", sequence.read_sequence, sequence.CHECKS)
 _DRAWS = Topic("draws", draws.read_draws, draws.CHECKS)
 _OBJECTS = Topic("objects", trigger.read_objects, trigger.CHECKS)
 _ACTIVITY = Topic("activity", activity.read_activity, activity.CHECKS)
-_PROJECTIONS = Topic(
-    "projections", lambda connection, _: projections.read_projections(connection), projections.CHECKS, "projections"
-)
+_PROJECTIONS = Topic("projections", projections.read_projections, projections.CHECKS, "projections")
 _SERVER = Topic("server", server.read_server, server.CHECKS)
 
 
 async def diagnose(
-    connection: asyncpg.Connection,
+    connection: Session,
     *,
     store: str | None = None,
     pooler: Pooler | None = None,
@@ -93,7 +89,7 @@ async def diagnose(
 
 
 async def _look_at_events(
-    connection: asyncpg.Connection, facts: Table, found: Indexes, on_progress: OnProgress | None
+    connection: Session, facts: Table, found: Indexes, on_progress: OnProgress | None
 ) -> list[Finding]:
     tell = on_progress or (lambda _text: None)
     target = facts.target
@@ -114,16 +110,16 @@ async def _look_at_events(
     return findings
 
 
-async def _total(connection: asyncpg.Connection, target: Target, found: Indexes) -> str:
+async def _total(connection: Session, target: Target, found: Indexes) -> str:
     """Return of how many events, as far as that can be told soon and not far off."""
     if not indexes.keeps_numbers_unique(found):
         return ""
-    events = await count_events(connection, Layout(table=target.table), Scope())
+    events = await count_events(connection, Layout(table=target.quoted), Scope())
     return f" of {events.text}" if events.known else ""
 
 
 async def _look_at_numbers(
-    connection: asyncpg.Connection,
+    connection: Session,
     target: Target,
     numbers: sequence.Sequence | None,
     on_progress: OnProgress | None,

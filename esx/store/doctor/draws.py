@@ -11,8 +11,7 @@ from esx.store.family import below
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    import asyncpg
-
+    from esx.store.connection import Session
     from esx.store.doctor.finding import Finding
     from esx.store.doctor.target import Target
 
@@ -35,7 +34,7 @@ class Draws:
     calling: Sequence[str] = ()
 
 
-async def read_draws(connection: asyncpg.Connection, target: Target) -> Draws:
+async def read_draws(connection: Session, target: Target) -> Draws:
     """Read who else can draw from the sequence of the table."""
     row = await connection.fetchrow(
         rf"""
@@ -50,15 +49,15 @@ async def read_draws(connection: asyncpg.Connection, target: Target) -> Draws:
             SELECT pg_get_serial_sequence(a.attrelid::regclass::text, a.attname)::regclass::oid
             FROM pg_attribute a WHERE a.attrelid = {target.oid} AND a.attname = 'global_seq'
         )
-        SELECT (SELECT min(oid::regclass::text) FROM drawn) AS sequence,
-               ARRAY(SELECT DISTINCT ARRAY[d.adrelid::regclass::text, quote_ident(a.attname)]
+        SELECT (SELECT min({target.spelled("drawn.oid")}) FROM drawn) AS sequence,
+               ARRAY(SELECT DISTINCT ARRAY[{target.spelled("d.adrelid")}, quote_ident(a.attname)]
                      FROM drawn JOIN pg_depend dep ON dep.refobjid = drawn.oid AND dep.classid = 'pg_attrdef'::regclass
                           AND dep.refclassid = 'pg_class'::regclass
                      JOIN pg_attrdef d ON d.oid = dep.objid
                      JOIN pg_attribute a ON a.attrelid = d.adrelid AND a.attnum = d.adnum
                      WHERE NOT (d.adrelid IN (SELECT oid FROM below) AND a.attname = 'global_seq')
                      ORDER BY 1) AS shared,
-               ARRAY(SELECT ARRAY[t.tgname::text, t.tgrelid::regclass::text]
+               ARRAY(SELECT ARRAY[t.tgname::text, {target.spelled("t.tgrelid")}]
                      FROM below JOIN pg_trigger t ON t.tgrelid = below.oid JOIN pg_proc p ON p.oid = t.tgfoid
                      WHERE NOT t.tgisinternal AND t.tgparentid = 0 AND t.tgenabled <> 'D'
                        AND t.tgtype & 7 = 7  -- for each row, before, on INSERT
@@ -78,7 +77,7 @@ async def read_draws(connection: asyncpg.Connection, target: Target) -> Draws:
         row["sequence"],
         [(table, column) for table, column in row["shared"]],
         [(name, table) for name, table in row["setting"]],
-        row["calling"],
+        [target.plain(function) for function in row["calling"]],
     )
 
 

@@ -135,7 +135,7 @@ async def read_indexes(connection: asyncpg.Connection, target: Target) -> Indexe
     """Read the indexes of the table from the catalog, and what its partitions and children have."""
     rows = await connection.fetch(
         f"""
-        SELECT i.indexrelid AS oid, i.indexrelid::regclass::text AS name, c.relname::text AS bare_name,
+        SELECT i.indexrelid AS oid, {target.spelled("i.indexrelid")} AS name, c.relname::text AS bare_name,
                am.amname::text AS method, i.indisunique AS unique, i.indisprimary AS primary,
                i.indisvalid AND i.indisready AS valid,
                pg_get_expr(i.indpred, i.indrelid) AS predicate,
@@ -171,15 +171,15 @@ async def read_indexes(connection: asyncpg.Connection, target: Target) -> Indexe
     row = await connection.fetchrow(
         f"""
         WITH RECURSIVE {below(f"SELECT {target.oid}::oid")}
-        SELECT ARRAY(SELECT leaf.oid::regclass::text FROM below JOIN pg_class leaf ON leaf.oid = below.oid
+        SELECT ARRAY(SELECT {target.spelled("leaf.oid")} FROM below JOIN pg_class leaf ON leaf.oid = below.oid
                      WHERE leaf.relkind = 'r' AND NOT EXISTS (
                          SELECT FROM pg_index i WHERE i.indrelid = leaf.oid AND i.indisvalid AND {KEEPS_PLACES}
                            AND i.indnkeyatts = 2) ORDER BY 1) AS unguarded,
-               ARRAY(SELECT i.indexrelid::regclass::text FROM below JOIN pg_index i ON i.indrelid = below.oid
+               ARRAY(SELECT {target.spelled("i.indexrelid")} FROM below JOIN pg_index i ON i.indrelid = below.oid
                      WHERE NOT i.indisvalid AND i.indrelid <> {target.oid}
                        AND NOT EXISTS (SELECT FROM pg_stat_progress_create_index p WHERE p.index_relid = i.indexrelid)
                      ORDER BY 1) AS broken,
-               ARRAY(SELECT child.oid::regclass::text FROM below JOIN pg_class child ON child.oid = below.oid
+               ARRAY(SELECT {target.spelled("child.oid")} FROM below JOIN pg_class child ON child.oid = below.oid
                      WHERE child.oid <> {target.oid} AND NOT child.relispartition ORDER BY 1) AS children,
                (SELECT bool_or(p.partexprs IS NOT NULL)
                 FROM below JOIN pg_partitioned_table p ON p.partrelid = below.oid) IS TRUE AS by_expression,
@@ -425,4 +425,21 @@ def keeps_numbers_unique(indexes: Indexes) -> bool:
     )
 
 
-CHECKS = (unique_key, primary_key, redundant, invalid, correlation)
+def others(indexes: Indexes) -> Iterator[Finding]:
+    """Tell of unique indexes that are not schema.sql's: they decide too what is stored."""
+    found = About("other-unique-indexes")
+    ours = (_GLOBAL_KEY, _STREAM_KEY, ["event_id"])
+    theirs = [
+        index
+        for index in indexes.found
+        if index.unique and index.valid and not index.primary and index.keys not in ours
+    ]
+    for index in theirs:
+        yield found.info(
+            f"index {shown(index.name)} keeps {quoted(index.columns)} unique: it refuses appends that esx would take"
+        )
+    if not theirs:
+        yield found.ok("no other unique index refuses appends")
+
+
+CHECKS = (unique_key, primary_key, redundant, invalid, correlation, others)

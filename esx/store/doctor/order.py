@@ -12,8 +12,7 @@ from esx.store.relation import detect_layout, order_unknown
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    import asyncpg
-
+    from esx.store.connection import Session
     from esx.store.doctor.finding import Finding
     from esx.store.doctor.target import Target
 
@@ -26,7 +25,7 @@ class Order:
     unknown: str | None
 
 
-async def read_order(connection: asyncpg.Connection, target: Target) -> Order:
+async def read_order(connection: Session, target: Target) -> Order:
     """Ask as a feed does before it begins."""
     try:
         layout = await detect_layout(connection, target.quoted if target.named else None)

@@ -11,8 +11,7 @@ from esx.store.family import below
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    import asyncpg
-
+    from esx.store.connection import Session
     from esx.store.doctor.finding import Finding
     from esx.store.doctor.target import Target
 
@@ -47,7 +46,7 @@ class Partitions:
     parts: Sequence[Part] = ()
 
 
-async def read_partitions(connection: asyncpg.Connection, target: Target) -> Partitions:
+async def read_partitions(connection: Session, target: Target) -> Partitions:
     """Read all levels of what is below the table."""
     row = await connection.fetchrow(
         f"""
@@ -64,7 +63,7 @@ async def read_partitions(connection: asyncpg.Connection, target: Target) -> Par
             FROM below JOIN pg_attribute a ON a.attrelid = below.oid AND a.attname = 'global_seq'
             JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
         )
-        SELECT c.oid::regclass::text, i.inhparent::regclass::text, own.expression,
+        SELECT {target.spelled("c.oid")}, {target.spelled("i.inhparent")}, own.expression,
                own.sequences IS NOT DISTINCT FROM (SELECT sequences FROM drawn WHERE adrelid = {target.oid}),
                c.relkind = 'f', i.inhdetachpending
         FROM below JOIN pg_class c ON c.oid = below.oid JOIN pg_inherits i ON i.inhrelid = c.oid
@@ -74,7 +73,12 @@ async def read_partitions(connection: asyncpg.Connection, target: Target) -> Par
         """
     )
     by, catch_all = (None, True) if row is None else row
-    return Partitions(target.table, by, catch_all, [Part._make(part) for part in parts])
+    return Partitions(
+        target.table,
+        by,
+        catch_all,
+        [Part._make(part)._replace(expression=part[2] and target.plain(part[2])) for part in parts],
+    )
 
 
 def partitions(facts: Partitions) -> Iterator[Finding]:

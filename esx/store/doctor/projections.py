@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from datetime import datetime
 
+    from esx.store.connection import Session
     from esx.store.doctor.finding import Finding
+    from esx.store.doctor.target import Target
     from esx.store.history import Difference
     from esx.store.projection_table import ProjectionStatus
 
@@ -53,18 +55,19 @@ def expected() -> Mapping[str, str]:
     return {name: " ".join(definition.split()) for name, definition in _COLUMN.findall(table[1])}
 
 
-async def read_projections(connection: asyncpg.Connection) -> Projections:
+async def read_projections(connection: Session, target: Target) -> Projections:
     """Read the checkpoints, if there are any; a missing table is said by the check of tables."""
     from esx.store.projection_table import read_status
 
     columns = await connection.fetch(
-        """
-        SELECT attname, attrelid::regclass::text,
-               (SELECT relkind::text FROM pg_class WHERE oid = to_regclass('projections'))
+        f"""
+        SELECT attname, {target.spelled("attrelid")},
+               (SELECT relkind::text FROM pg_class WHERE oid = to_regclass($2))
         FROM pg_attribute
-        WHERE attrelid = coalesce(to_regclass('consumers'), to_regclass('projections'))
-          AND attnum > 0 AND NOT attisdropped
-        """
+        WHERE attrelid = coalesce(to_regclass($1), to_regclass($2)) AND attnum > 0 AND NOT attisdropped
+        """,
+        target.ours("consumers"),
+        target.ours("projections"),
     )
     if not columns:
         return Projections()
@@ -75,11 +78,13 @@ async def read_projections(connection: asyncpg.Connection) -> Projections:
     if missing:
         problem = f"table {shown(table)} has no column {', '.join(missing)}"
         if any(name in _NEVER_ADDED for name in missing):
-            return Projections(problem=f"{problem}: {_NOT_OURS}", remedy=await _make_another(connection, table, kind))
+            return Projections(
+                problem=f"{problem}: {_NOT_OURS}", remedy=await _make_another(connection, target, table, kind)
+            )
         added = ", ".join(f"ADD COLUMN {name} {expected()[name]}" for name in missing)
         return Projections(problem=problem, remedy=(f"ALTER TABLE {table} {added};", *(("esx init",) if newer else ())))
     # Asked for first: once a query has failed, the transaction answers no more.
-    away = await _make_another(connection, table, kind)
+    away = await _make_another(connection, target, table, kind)
     if kind is None:
         return Projections(problem="there is no view projections, by which esx reads its table", remedy=("esx init",))
     try:
@@ -90,15 +95,16 @@ async def read_projections(connection: asyncpg.Connection) -> Projections:
     return Projections(tuple(statuses), now, keeps_history=newer)
 
 
-async def _make_another(connection: asyncpg.Connection, table: str, kind: str | None) -> tuple[str, ...]:
+async def _make_another(connection: Session, target: Target, table: str, kind: str | None) -> tuple[str, ...]:
     """Return what renames the table to a name that is free, and makes a new one; `kind` is that of projections."""
     free = await connection.fetchval(
         """
         SELECT name FROM (SELECT n, $1 || '_old' || coalesce(n::text, '') AS name
                           FROM unnest(NULL::int || ARRAY(SELECT generate_series(2, 99))) n) names
-        WHERE to_regclass(name) IS NULL ORDER BY n NULLS FIRST LIMIT 1
+        WHERE to_regclass($2 || name) IS NULL ORDER BY n NULLS FIRST LIMIT 1
         """,
         table,
+        target.ours(""),
     )
     view = ("DROP VIEW projections;",) if kind == "v" else ()
     return (*view, f"ALTER TABLE {table} RENAME TO {free};", "esx init")

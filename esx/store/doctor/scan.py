@@ -17,9 +17,8 @@ from esx.store.doctor.topic import THOROUGH, limited_names
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    import asyncpg
-
     from esx.store.careful import Fetch
+    from esx.store.connection import Session
     from esx.store.doctor.finding import Finding
     from esx.store.doctor.target import Target
 
@@ -85,9 +84,9 @@ _LIST_NEIGHBOURS = (
     "WINDOW stream AS (PARTITION BY stream_id ORDER BY stream_seq, global_seq)) e WHERE {condition};"
 )
 _MEND_TIME = (
-    "UPDATE {table} e SET created_at = coalesce((SELECT b.created_at FROM {table} b WHERE b.global_seq < e.global_seq "
-    "AND b.created_at BETWEEN '0001-01-02' AND clock_timestamp() ORDER BY b.global_seq DESC LIMIT 1), now()) "
-    "WHERE {condition};"
+    "/* CHANGES events */ UPDATE {table} e SET created_at = coalesce((SELECT b.created_at FROM {table} b "
+    "WHERE b.global_seq < e.global_seq AND b.created_at BETWEEN '0001-01-02' AND clock_timestamp() "
+    "ORDER BY b.global_seq DESC LIMIT 1), now()) WHERE {condition};"
 )
 
 
@@ -130,9 +129,7 @@ class Scan:
             tally.add(faulty, examples)
 
 
-async def scan_streams(
-    connection: asyncpg.Connection, target: Target, total: str, on_progress: OnProgress | None
-) -> Scan:
+async def scan_streams(connection: Session, target: Target, total: str, on_progress: OnProgress | None) -> Scan:
     """Look at every event once, in the order of streams. Needs the unique index. `total` is said of how many."""
     scan = Scan(target.table)
     start = _FIRST
@@ -140,7 +137,7 @@ async def scan_streams(
 
     async def page(fetch: Fetch) -> Any:
         await connection.execute(_BY_INDEX)
-        return (await fetch(page_sql(target.table), *start, PAGE + resumed, resumed))[0]
+        return (await fetch(page_sql(target.quoted), *start, PAGE + resumed, resumed))[0]
 
     while True:
         count, streams, stream_id, stream_seq, *tallies = await limited_names(connection, page, THOROUGH)
@@ -152,11 +149,11 @@ async def scan_streams(
         start, resumed = (stream_id, stream_seq), True
 
 
-async def scan_by_sorting(connection: asyncpg.Connection, fetch: Fetch, target: Target) -> Scan:
+async def scan_by_sorting(connection: Session, fetch: Fetch, target: Target) -> Scan:
     """Look at every event once, where no index gives their order or a place may be taken twice."""
     scan = Scan(target.table)
     await connection.execute(_BY_SORTING)
-    for count, streams, *tallies in await fetch(_SORTED_SQL.format(table=target.table), PAGE):
+    for count, streams, *tallies in await fetch(_SORTED_SQL.format(table=target.quoted), PAGE):
         scan.add(count, streams, tallies)
     return scan
 
@@ -165,7 +162,7 @@ async def scan_keys(fetch: Fetch, target: Target) -> list[Finding]:
     """Look for places in a stream that are taken twice, where no constraint rules that out."""
     found = About("stream-seq-twice")
     rows = await fetch(
-        f"SELECT left(stream_id, 60) || '@' || stream_seq FROM {target.table} GROUP BY stream_id, stream_seq "
+        f"SELECT left(stream_id, 60) || '@' || stream_seq FROM {target.quoted} GROUP BY stream_id, stream_seq "
         f"HAVING count(*) > 1 LIMIT {_EXAMPLES}"
     )
     if not rows:
@@ -179,11 +176,11 @@ async def scan_keys(fetch: Fetch, target: Target) -> list[Finding]:
     ]
 
 
-async def scan_numbers(connection: asyncpg.Connection, target: Target) -> list[Finding]:
+async def scan_numbers(connection: Session, target: Target) -> list[Finding]:
     """Look for numbers that several events have, where no index rules that out."""
     found = About("global-seq-twice")
     rows = await connection.fetch(
-        f"SELECT global_seq::text FROM {target.table} GROUP BY global_seq HAVING count(*) > 1 LIMIT {_EXAMPLES}"
+        f"SELECT global_seq::text FROM {target.quoted} GROUP BY global_seq HAVING count(*) > 1 LIMIT {_EXAMPLES}"
     )
     if not rows:
         return [found.ok("no global_seq is taken twice")]
@@ -197,13 +194,13 @@ async def scan_numbers(connection: asyncpg.Connection, target: Target) -> list[F
     ]
 
 
-async def scan_event_ids(connection: asyncpg.Connection, target: Target) -> list[Finding]:
+async def scan_event_ids(connection: Session, target: Target) -> list[Finding]:
     """Look for event ids that are stored twice. What does not fit into work_mem is kept on disk."""
     found = About("event-id-twice")
     row = await connection.fetchrow(
         f"""
         WITH twice AS MATERIALIZED (
-            SELECT event_id, count(*) AS events FROM {target.table} GROUP BY event_id HAVING count(*) > 1
+            SELECT event_id, count(*) AS events FROM {target.quoted} GROUP BY event_id HAVING count(*) > 1
         )
         SELECT count(*), coalesce(sum(events), 0), ARRAY(SELECT event_id::text FROM twice LIMIT {_EXAMPLES}) FROM twice
         """

@@ -10,8 +10,7 @@ from esx.store.doctor.finding import About, identifier, literal, shown
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    import asyncpg
-
+    from esx.store.connection import Session
     from esx.store.doctor.finding import Finding
     from esx.store.doctor.target import Target
 
@@ -42,12 +41,13 @@ class Sequence:
     table: str = "events"
 
 
-async def read_sequence(connection: asyncpg.Connection, target: Target) -> Sequence:
+async def read_sequence(connection: Session, target: Target) -> Sequence:
     """Read the sequence, and the ends of the table by its index."""
     row = await connection.fetchrow(
         rf"""
         SELECT current_user::text AS user, used.oid IS NOT NULL AS drawn, col.expression,
-               s.seqrelid::regclass::text AS name, s.seqcache, s.seqcycle, s.seqincrement, s.seqmax,
+               {target.spelled("s.seqrelid")} AS name, s.seqrelid::regclass::text AS quoted,
+               s.seqcache, s.seqcycle, s.seqincrement, s.seqmax,
                has_sequence_privilege(s.seqrelid, 'SELECT') AS may_look,
                has_table_privilege(col.attrelid, 'SELECT') AND EXISTS (
                    SELECT 1 FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am am ON am.oid = c.relam
@@ -71,12 +71,12 @@ async def read_sequence(connection: asyncpg.Connection, target: Target) -> Seque
     assert row is not None
     probed = row["may_probe"]
     lowest = await read_lowest(connection, target) if probed else None
-    highest = await connection.fetchval(f"SELECT max(global_seq) FROM {target.table}") if probed else None
+    highest = await connection.fetchval(f"SELECT max(global_seq) FROM {target.quoted}") if probed else None
     if row["name"] is None:
         return Sequence(
             None,
             drawn=False,
-            expression=row["expression"],
+            expression=row["expression"] and target.plain(row["expression"]),
             probed=probed,
             lowest=lowest,
             highest=highest,
@@ -86,13 +86,13 @@ async def read_sequence(connection: asyncpg.Connection, target: Target) -> Seque
     if row["may_look"]:
         # Read after the table: what was drawn meanwhile then only shows as room.
         upcoming = await connection.fetchval(
-            f"SELECT last_value + CASE WHEN is_called THEN $1::numeric ELSE 0 END FROM {row['name']}",
+            f"SELECT last_value + CASE WHEN is_called THEN $1::numeric ELSE 0 END FROM {row['quoted']}",
             row["seqincrement"],
         )
     return Sequence(
         name=row["name"],
         drawn=row["drawn"],
-        expression=row["expression"],
+        expression=row["expression"] and target.plain(row["expression"]),
         cache=row["seqcache"],
         cycle=row["seqcycle"],
         increment=row["seqincrement"],
@@ -106,9 +106,9 @@ async def read_sequence(connection: asyncpg.Connection, target: Target) -> Seque
     )
 
 
-async def read_lowest(connection: asyncpg.Connection, target: Target) -> int | None:
+async def read_lowest(connection: Session, target: Target) -> int | None:
     """Return the lowest global_seq, None if there are no events; without an index this looks at all of them."""
-    lowest: int | None = await connection.fetchval(f"SELECT min(global_seq) FROM {target.table}")
+    lowest: int | None = await connection.fetchval(f"SELECT min(global_seq) FROM {target.quoted}")
     return lowest
 
 
@@ -231,7 +231,7 @@ def numbers(sequence: Sequence) -> Iterator[Finding]:
         yield found.error(
             f"{shown(sequence.table)} has numbers from {sequence.lowest}: no feed delivers those below 1 "
             "(the remedy moves them to the end of the feed)",
-            f"UPDATE {sequence.table} e SET global_seq = moved.number FROM (SELECT global_seq, "
+            f"/* MOVES events */ UPDATE {sequence.table} e SET global_seq = moved.number FROM (SELECT global_seq, "
             f"nextval({literal(sequence.name)}) AS number FROM (SELECT global_seq FROM {sequence.table} "
             "WHERE global_seq < 1 ORDER BY global_seq) early) moved WHERE e.global_seq = moved.global_seq;",
         )

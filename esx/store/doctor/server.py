@@ -7,15 +7,13 @@ from dataclasses import dataclass, field
 from datetime import date
 from typing import TYPE_CHECKING, NamedTuple
 
-from esx.store.doctor.finding import About, identifier, shown
+from esx.store.doctor.finding import About, identifier, literal, shown
 from esx.store.doctor.target import EVENTS, Target
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    import asyncpg
-
-    from esx.store.connection import Pooler
+    from esx.store.connection import Pooler, Session
     from esx.store.doctor.finding import Finding
 
 _OLDEST = 14
@@ -62,6 +60,7 @@ class Server:
     today: date
     database: str
     user: str
+    encoding: str = "UTF8"
     recovering: bool = False
     connections: int = 0
     may_select: bool | None = None
@@ -86,19 +85,22 @@ class Server:
         return (f"ALTER SYSTEM SET {name} = {value};", "SELECT pg_reload_conf();")
 
 
-async def read_server(connection: asyncpg.Connection, target: Target) -> Server:
+async def read_server(connection: Session, target: Target) -> Server:
     """Read the facts about the server and the session."""
     row = await connection.fetchrow(
         f"""
         SELECT current_setting('server_version_num')::int / 10000 AS version, current_date AS today,
                current_database()::text AS database, current_user::text AS user,
+               getdatabaseencoding()::text AS encoding,
                pg_is_in_recovery() AS recovering,
                (SELECT count(*) FROM pg_stat_activity
                 WHERE datid IS NOT NULL AND coalesce(backend_type, 'client backend') = 'client backend') AS connections,
                has_table_privilege(t.oid, 'SELECT') AS may_select, has_table_privilege(t.oid, 'INSERT') AS may_insert,
-               has_sequence_privilege(s.oid, 'USAGE') AS may_draw, s.oid::regclass::text AS sequence,
+               has_sequence_privilege(s.oid, 'USAGE') AS may_draw,
+               {target.spelled("s.oid")} AS sequence,
                ARRAY(SELECT name FROM unnest(ARRAY['SELECT', 'INSERT', 'UPDATE']) WITH ORDINALITY p (name, n)
-                     WHERE NOT has_table_privilege(to_regclass('stream_locks'), name) ORDER BY n) AS may_not_lock,
+                     WHERE NOT has_table_privilege(to_regclass({literal(target.ours("stream_locks"))}), name)
+                     ORDER BY n) AS may_not_lock,
                pg_has_role('pg_read_all_stats', 'USAGE') AS may_see_all
         FROM (SELECT {target.oid}::oid AS oid) t
         LEFT JOIN pg_attribute a ON a.attrelid = t.oid AND a.attname = 'global_seq' AND NOT a.attisdropped
@@ -126,6 +128,23 @@ def version(server: Server) -> Iterator[Finding]:
         yield found.info(f"PostgreSQL {server.version} gets no more fixes since {end}", _UPGRADING)
     else:
         yield found.ok(f"PostgreSQL {server.version}" + (f" gets fixes until {end}" if end else ""))
+
+
+def encoding(server: Server) -> Iterator[Finding]:
+    """Check that the database can hold every character."""
+    found = About("encoding")
+    if server.encoding == "UTF8":
+        yield found.ok("the encoding of the database is UTF8")
+    elif server.encoding == "SQL_ASCII":
+        yield found.warning(
+            "the encoding of the database is SQL_ASCII: PostgreSQL stores bytes as they come, also those that are no "
+            "text (a new database needs ENCODING 'UTF8' TEMPLATE template0)"
+        )
+    else:
+        yield found.info(
+            f"the encoding of the database is {shown(server.encoding)}: events with other characters than it has are "
+            "refused (a new database needs ENCODING 'UTF8' TEMPLATE template0)"
+        )
 
 
 def standby(server: Server) -> Iterator[Finding]:
@@ -304,6 +323,7 @@ def _data_directory(server: Server) -> str:
 
 CHECKS = (
     version,
+    encoding,
     standby,
     fsync,
     full_page_writes,

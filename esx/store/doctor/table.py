@@ -14,8 +14,7 @@ from esx.store.health import ESTIMATED_ROWS
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    import asyncpg
-
+    from esx.store.connection import Session
     from esx.store.doctor.finding import Finding
 
 _LARGE_BYTES = 64_000_000
@@ -64,7 +63,8 @@ class Column(NamedTuple):
 class Table:
     """The facts; `oid` is None if there is no table. `estimated` is -1 if it was never analysed.
 
-    `analysed` is None where this user may not read the events.
+    `analysed` is None where this user may not read the events. `row_security` says that policies apply to this user,
+    `policies` that there may be some.
     """
 
     database: str
@@ -75,6 +75,7 @@ class Table:
     bytes: int = 0
     analysed: bool | None = None
     row_security: bool = False
+    policies: bool = False
     columns: Mapping[str, Column] | None = None
     target: Target = EVENTS
 
@@ -93,7 +94,7 @@ class Table:
         )
 
 
-async def read_table(connection: asyncpg.Connection, target: Target) -> Table:
+async def read_table(connection: Session, target: Target) -> Table:
     """Read the facts about the table from the catalog; a partitioned one is the sum of its partitions."""
     row = await connection.fetchrow(
         f"""
@@ -102,7 +103,7 @@ async def read_table(connection: asyncpg.Connection, target: Target) -> Table:
             FROM below JOIN pg_class p ON p.oid = below.oid AND p.relkind = 'r'
         )
         SELECT current_database()::text AS database, c.oid,
-               ARRAY(SELECT oid::regclass::text FROM rows WHERE persistence = 'u' ORDER BY 1) AS unlogged,
+               ARRAY(SELECT {target.spelled("rows.oid")} FROM rows WHERE persistence = 'u' ORDER BY 1) AS unlogged,
                c.relpersistence = 't' AS temporary,
                coalesce({ESTIMATED_ROWS}, (SELECT CASE WHEN bool_and(reltuples >= 0) THEN sum(reltuples) END FROM rows),
                         -1)::bigint AS estimated,
@@ -110,7 +111,7 @@ async def read_table(connection: asyncpg.Connection, target: Target) -> Table:
                CASE WHEN has_table_privilege(c.oid, 'SELECT')
                     THEN EXISTS (SELECT 1 FROM pg_stats s WHERE s.schemaname = n.nspname AND s.tablename = c.relname)
                END AS analysed,
-               row_security_active(c.oid) AS row_security
+               row_security_active(c.oid) AS row_security, c.relrowsecurity AS policies
         FROM (SELECT 1) one
         LEFT JOIN pg_class c ON c.oid = {target.oid}
         LEFT JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -277,6 +278,8 @@ def row_security(table: Table) -> Iterator[Finding]:
             "row-level security applies to this user: events that a policy hides are passed as gaps for good",
             f"ALTER TABLE {table.name} DISABLE ROW LEVEL SECURITY;",
         )
+    elif table.policies:
+        yield found.info("row-level security is on: this user bypasses it, others may see fewer events")
     else:
         yield found.ok("no policy hides events from this user")
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
     from esx.store.careful import Fetch
+    from esx.store.connection import Session
     from esx.store.doctor.finding import Finding
     from esx.store.doctor.target import Target
 
@@ -33,11 +34,11 @@ class Topic(Generic[F]):
     """
 
     name: str
-    read: Callable[[asyncpg.Connection, Target], Awaitable[F]]
+    read: Callable[[Session, Target], Awaitable[F]]
     checks: tuple[Callable[[F], Iterator[Finding]], ...]
     table: str | None = None
 
-    async def examine(self, connection: asyncpg.Connection, target: Target) -> tuple[F | None, list[Finding]]:
+    async def examine(self, connection: Session, target: Target) -> tuple[F | None, list[Finding]]:
         """Return the facts, None if they cannot be read, and what the checks find in them."""
         table = self.table or target.table
         try:
@@ -73,18 +74,20 @@ QUICK = Limits(statement=3.0, lock=0.5)
 THOROUGH = Limits(statement=0.0, lock=0.5)
 
 
-async def limited(
-    connection: asyncpg.Connection, read: Callable[[asyncpg.Connection], Awaitable[F]], limits: Limits
-) -> F:
+async def limited(connection: Session, read: Callable[[Session], Awaitable[F]], limits: Limits) -> F:
     """Run `read` in a read-only transaction of its own, within the limits."""
     async with connection.transaction(isolation="read_committed", readonly=True):
+        await connection.resolve(guarded=True, restricted=connection.restricted)
         await connection.execute(
             f"SET LOCAL statement_timeout = {limits.statement * 1000:.0f}; "
             f"SET LOCAL lock_timeout = {limits.lock * 1000:.0f}"
         )
-        return await read(connection)
+        try:
+            return await read(connection)
+        finally:
+            connection.transaction_ends()
 
 
-async def limited_names(connection: asyncpg.Connection, read: Callable[[Fetch], Awaitable[F]], limits: Limits) -> F:
+async def limited_names(connection: Session, read: Callable[[Fetch], Awaitable[F]], limits: Limits) -> F:
     """Do as `limited` what reads names, which may be no text: `read` runs its queries by the function it is given."""
     return await readable(connection, lambda fetch: limited(connection, lambda _: read(fetch), limits))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
-from esx.store.doctor.finding import About, identifier, quoted, shown
+from esx.store.doctor.finding import About, identifier, literal, quoted, shown
 from esx.store.doctor.target import EVENTS, Target
 from esx.store.family import below
 from esx.store.schema import schema_sql
@@ -15,8 +15,7 @@ from esx.store.schema import schema_sql
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    import asyncpg
-
+    from esx.store.connection import Session
     from esx.store.doctor.finding import Finding
 
 _TABLE = re.compile(r"^CREATE TABLE IF NOT EXISTS (\w+)", re.MULTILINE)
@@ -78,13 +77,14 @@ def expected() -> Expected:
     )
 
 
-async def read_objects(connection: asyncpg.Connection, target: Target) -> Objects:
+async def read_objects(connection: Session, target: Target) -> Objects:
     """Read the triggers of the table, and the functions and tables of the names in schema.sql."""
+    rings = f"t.tgfoid = to_regprocedure({literal(target.ours('esx_ring_doorbell()'))})"
     triggers = await connection.fetch(
         f"""
         SELECT t.tgname::text AS name, pg_get_triggerdef(t.oid, true) AS definition, t.tgenabled::text AS enabled,
                t.tgtype & $1::int <> 0 AS per_row, p.prosrc AS body,
-               coalesce(t.tgfoid = to_regprocedure('esx_ring_doorbell()'), false) AS rings
+               coalesce({rings}, false) AS rings
         FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid
         WHERE t.tgrelid = {target.oid} AND NOT t.tgisinternal
         ORDER BY t.tgname
@@ -93,25 +93,29 @@ async def read_objects(connection: asyncpg.Connection, target: Target) -> Object
     )
     bodies: dict[str, list[str]] = {}
     for name, body in await connection.fetch(
-        "SELECT proname::text, prosrc FROM pg_proc WHERE proname = ANY($1::text[]) AND pg_function_is_visible(oid)",
+        "SELECT p.proname::text, p.prosrc FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace "
+        "WHERE p.proname = ANY($1::text[]) AND n.nspname = $2",
         list(expected().functions),
+        target.home,
     ):
         bodies.setdefault(name, []).append(body)
     tables = await connection.fetch(
-        "SELECT name FROM unnest($1::text[]) name WHERE to_regclass(name) IS NOT NULL", list(expected().tables)
+        "SELECT name FROM unnest($1::text[], $2::text[]) t (name, there) WHERE to_regclass(there) IS NOT NULL",
+        list(expected().tables),
+        [target.ours(name) for name in expected().tables],
     )
     silent = await connection.fetch(
         f"""
         WITH RECURSIVE {below(f"SELECT {target.oid}::oid")}
-        SELECT part.oid::regclass::text FROM below JOIN pg_class part ON part.oid = below.oid
+        SELECT {target.spelled("part.oid")} FROM below JOIN pg_class part ON part.oid = below.oid
         WHERE part.oid <> {target.oid} AND part.relkind = 'r' AND NOT EXISTS (
-            SELECT FROM pg_trigger t WHERE t.tgrelid = part.oid AND t.tgfoid = to_regprocedure('esx_ring_doorbell()')
+            SELECT FROM pg_trigger t WHERE t.tgrelid = part.oid AND {rings}
               AND t.tgenabled IN ('O', 'A'))
         ORDER BY 1
         """
     )
     return Objects(
-        [Trigger(**row) for row in triggers],
+        [Trigger(**{**row, "definition": target.plain(row["definition"])}) for row in triggers],
         bodies,
         frozenset(row[0] for row in tables),
         target,

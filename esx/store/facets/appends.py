@@ -50,7 +50,7 @@ class Appends(Reads):
             try:
                 parts = parts or await self._load()
                 self._check_writable()
-                with self._pool.idle() or await self._pool.taken() as connection:
+                with self._pool.idle(guarded=False) or await self._pool.taken() as connection:
                     began = True
                     again = trouble is not None and trouble.lost
                     return await parts[1].append(connection, stream_id, events, expected, strategy, again=again)

@@ -30,9 +30,9 @@ class Bulk(Base):
         They get new global sequence numbers in the order given. For filling a store; raises StreamTaken if
         a (stream_id, stream_seq) is taken.
         """
+        layout, _, _ = await self._load()
+        layout.check_appends()
         async with self._writing() as connection:
-            layout, _, _ = await self._tools(connection)
-            layout.check_appends()
             return await bulk.copy_in(connection, layout, rows)
 
     async def import_ndjson(
@@ -61,11 +61,11 @@ class Bulk(Base):
         """
         if faithful and renumber:
             raise ValueError("a faithful import keeps stream_seq, so it cannot renumber")
-        async with self._writing() as connection:
-            layout, _, _ = await self._tools(connection)
+        self._check_writable()
+        layout, _, _ = await self._load()
         layout.check_appends()
         importer = Importer(
-            self._connection,
+            self._writing,
             layout,
             keep_global_seq=keep_global_seq,
             renumber=renumber,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from esx.store.connection import Session
-    from esx.store.feed import Seen
+    from esx.store.feed import End, Seen
     from esx.store.layout import Layout
     from esx.store.model import Event
 
@@ -46,7 +46,7 @@ class Feeds(Base):
         write do this by themselves now and then; call it where much was appended and nothing follows. None if somebody
         has been writing for longer than a moment.
         """
-        async with self._writing() as connection:
+        async with self._keeping() as connection:
             layout, _, _ = await self._tools(connection)
             end = await find_end(connection, layout)
             if not end.settled:
@@ -59,8 +59,7 @@ class Feeds(Base):
 
         Raises OrderUnknown where no position can be called safe.
         """
-        async with self._connection() as connection:
-            layout = await self._ordered(connection)
+        layout = await self._insisting(self._ordered)
         return self._feed(layout, after=after, where=where, page=page)
 
     async def feed_from_end(self, *, where: Filter | None = None, page: int = _PAGE) -> Feed:
@@ -69,9 +68,12 @@ class Feeds(Base):
         That includes events whose number is below the current head because their transaction was still open. Raises
         OrderUnknown.
         """
-        async with self._connection() as connection:
+
+        async def begin(connection: Session) -> tuple[Layout, End]:
             layout = await self._ordered(connection)
-            end = await find_end(connection, layout)
+            return layout, await find_end(connection, layout)
+
+        layout, end = await self._insisting(begin)
         return self._feed(layout, after=end.position, where=where, page=page, skip=end.seen, settled=end.settled)
 
     async def feed_from_time(self, moment: datetime, *, where: Filter | None = None, page: int = _PAGE) -> Feed:
@@ -79,11 +81,14 @@ class Feeds(Base):
 
         That includes every event that becomes visible from now on, also one whose number is lower. Raises OrderUnknown.
         """
-        async with self._connection() as connection:
+
+        async def begin(connection: Session) -> tuple[Layout, End, int | None]:
             layout = await self._ordered(connection)
             # First: what becomes visible after this is given, wherever it is.
             end = await find_end(connection, layout)
-            first = (await locating.place_of_moment(connection, layout, Scope(None), moment)).first
+            return layout, end, (await locating.place_of_moment(connection, layout, Scope(None), moment)).first
+
+        layout, end, first = await self._insisting(begin)
         after, skip = end.position, end.seen
         if first is not None:
             after, skip = min(first - 1, after), skip.below(first)

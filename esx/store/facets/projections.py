@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     import asyncpg
 
+    from esx.store.connection import Session
+    from esx.store.layout import Layout
     from esx.store.model import Event
     from esx.store.projection import BatchHandler, EventHandler
     from esx.store.projection_table import ProjectionStatus
@@ -77,15 +79,20 @@ class Projections(Base):
         if batch < 1:
             raise InvalidQuery(f"a batch of {batch} events makes no sense: use a number from 1")
         chosen = Filter(stream, event_type, where)
-        async with self._writing() as connection:
+        self._check_writable()
+
+        async def begin(connection: Session) -> Layout:
             layout, _, _ = await self._tools(connection)
             if not layout.own:
                 raise StoreFailed(
-                    f"a projection keeps its position beside the table events of search_path, not {layout.table}: "
+                    f"a projection keeps its position beside the table events of search_path, not {layout.called}: "
                     "name its schema in the address instead: ?search_path=..."
                 )
             await check_order(connection, layout)
-            await projection_table.register(connection, name)
+            await projection_table.register(connection, layout, name)
+            return layout
+
+        layout = await self._insisting(begin)
         await Projection(
             name,
             handler,
@@ -111,13 +118,15 @@ class Projections(Base):
 
         Waits for the batch that is being handled. Raises UnknownProjection.
         """
-        async with self._writing() as connection:
-            await projection_table.set_paused(connection, name, True)
+        layout, _, _ = await self._load()
+        async with self._keeping() as connection:
+            await projection_table.set_paused(connection, layout, name, True)
 
     async def resume_projection(self, name: str) -> None:
         """Let a paused projection go on. Raises UnknownProjection."""
-        async with self._writing() as connection:
-            await projection_table.set_paused(connection, name, False)
+        layout, _, _ = await self._load()
+        async with self._keeping() as connection:
+            await projection_table.set_paused(connection, layout, name, False)
 
     async def reset_projection(
         self,
@@ -132,8 +141,10 @@ class Projections(Base):
         being handled. A position above 0 should be a safe one, e.g. that of a feed: events that become visible below
         it later are not handled. Raises UnknownProjection, and ProjectionFailed if `clear` raises.
         """
-        async with self._writing() as connection:
-            await projection_table.reset(connection, name, to, clear)
+        layout, _, _ = await self._load()
+        # What clears the read model is the user's code.
+        async with self._keeping() if clear is None else self._writing() as connection:
+            await projection_table.reset(connection, layout, name, to, clear)
 
     async def accept_history(self, name: str) -> None:
         """Let a projection that ended with HistoryChanged go on at its position, with what the store holds now.
@@ -144,7 +155,7 @@ class Projections(Base):
         `reset_projection`. Raises UnknownProjection, and HistoryChanged while the position is beyond the head, since
         then the next events would be skipped as well.
         """
-        async with self._writing() as connection:
+        async with self._keeping() as connection:
             layout, _, _ = await self._tools(connection)
             await projection_table.accept(connection, layout, name)
 
@@ -153,5 +164,6 @@ class Projections(Base):
 
         Raises UnknownProjection.
         """
-        async with self._writing() as connection:
-            await projection_table.delete(connection, name)
+        layout, _, _ = await self._load()
+        async with self._keeping() as connection:
+            await projection_table.delete(connection, layout, name)

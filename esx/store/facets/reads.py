@@ -35,7 +35,11 @@ class Reads(Base):
     async def version(self, stream_id: str) -> int:
         """Return the version of a stream: its highest stream_seq, -1 if it has no events."""
         _, _, reader = self._parts or await self._load()
-        with self._pool.idle() or await self._pool.taken() as connection:
+        loan = self._pool.idle(guarded=True)
+        if loan is not None:
+            with loan as connection:
+                return await reader.version(connection, stream_id)
+        async with self._connection() as connection:
             return await reader.version(connection, stream_id)
 
     async def event(self, global_seq: int) -> Event | None:

@@ -1,0 +1,197 @@
+"""Whose code runs when a store is read.
+
+A plain SELECT evaluates what the owner of a table has put into it: the expressions of its indexes while it is planned,
+CHECKs and partition keys too, policies and the columns of views while it runs. All of that runs with the rights of
+whoever reads, and a READ ONLY transaction stops neither COPY TO PROGRAM nor a setting of the session. So before
+anything is read the catalogs are asked, and nothing else, whose functions there are. Those of the user himself and of
+superusers are no danger: a superuser can do everything anyway. An owner who could become the user gains nothing either.
+
+What the owner puts in later is looked for again every few seconds, but not prevented: nothing locks it out.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from esx.store.errors import OwnerNotTrusted
+from esx.store.family import above, below
+from esx.store.layout import literal
+from esx.text import visible
+
+if TYPE_CHECKING:
+    import asyncpg
+
+    from esx.store.layout import Layout
+
+_OURS = (
+    "consumers",
+    "projections",
+    "parked_events",
+    "feed_fence",
+    "erased_events",
+    "stream_locks",
+    "esx_schema",
+)
+_NAME_LIMIT = 100
+
+# What is evaluated, as (classid, objid, what it is, the table). Of columns, the types; of rules, those of views too.
+_PARTS = """
+    SELECT 'pg_class'::regclass::oid AS classid, r.oid AS objid, 'the definition' AS kind, NULL::text AS name,
+           r.oid AS rel
+    FROM relations r
+    UNION ALL
+    SELECT 'pg_class'::regclass, i.indexrelid, 'index', x.relname::text, i.indrelid
+    FROM relations r JOIN pg_index i ON i.indrelid = r.oid JOIN pg_class x ON x.oid = i.indexrelid
+    UNION ALL
+    SELECT 'pg_constraint'::regclass, k.oid, 'constraint', k.conname::text, k.conrelid
+    FROM relations r JOIN pg_constraint k ON k.conrelid = r.oid AND k.contype = 'c'
+    UNION ALL
+    SELECT 'pg_policy'::regclass, p.oid, 'policy', p.polname::text, p.polrelid
+    FROM relations r JOIN pg_policy p ON p.polrelid = r.oid
+    UNION ALL
+    SELECT 'pg_rewrite'::regclass, w.oid, 'rule', w.rulename::text, w.ev_class
+    FROM relations r JOIN pg_rewrite w ON w.ev_class = r.oid
+    UNION ALL
+    SELECT 'pg_statistic_ext'::regclass, s.oid, 'statistics', s.stxname::text, s.stxrelid
+    FROM relations r JOIN pg_statistic_ext s ON s.stxrelid = r.oid
+    UNION ALL
+    SELECT 'pg_attrdef'::regclass, d.oid, 'generated column', a.attname::text, d.adrelid
+    FROM relations r JOIN pg_attribute a ON a.attrelid = r.oid AND a.attgenerated <> ''
+    JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+"""
+# Functions, and those behind operators and types, with all that a type is made of.
+_CODE = """
+    WITH RECURSIVE {above}, {below}, relations (oid) AS (
+        SELECT oid FROM above UNION SELECT oid FROM below UNION SELECT unnest($1::oid[])
+        UNION
+        SELECT CASE n.n WHEN 1 THEN d.refobjid ELSE h.inhrelid END
+        FROM relations JOIN (VALUES (1), (2)) n (n) ON true
+        LEFT JOIN (pg_rewrite w JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = w.oid
+                        AND d.refclassid = 'pg_class'::regclass)
+               ON n.n = 1 AND w.ev_class = relations.oid
+        LEFT JOIN pg_inherits h ON n.n = 2 AND h.inhparent = relations.oid
+        WHERE d.refobjid IS NOT NULL OR h.inhrelid IS NOT NULL
+    ), parts AS ({parts}), types (oid, kind, name, rel) AS (
+        SELECT a.atttypid, 'column', a.attname::text, a.attrelid
+        FROM relations r JOIN pg_attribute a ON a.attrelid = r.oid AND a.attnum > 0 AND NOT a.attisdropped
+        UNION
+        SELECT d.refobjid, p.kind, p.name, p.rel FROM parts p
+        JOIN pg_depend d ON d.classid = p.classid AND d.objid = p.objid AND d.refclassid = 'pg_type'::regclass
+        UNION
+        SELECT inner_type.oid, t.kind, t.name, t.rel
+        FROM types t JOIN pg_type y ON y.oid = t.oid
+        CROSS JOIN LATERAL (
+            SELECT y.typbasetype WHERE y.typbasetype <> 0 UNION ALL SELECT y.typelem WHERE y.typelem <> 0
+            UNION ALL SELECT g.rngsubtype FROM pg_range g WHERE g.rngtypid = y.oid
+            UNION ALL SELECT a.atttypid FROM pg_attribute a
+                      WHERE a.attrelid = y.typrelid AND a.attnum > 0 AND NOT a.attisdropped) inner_type (oid)
+    ), functions AS (
+        SELECT d.refobjid AS oid, p.kind, p.name, p.rel FROM parts p
+        JOIN pg_depend d ON d.classid = p.classid AND d.objid = p.objid AND d.refclassid = 'pg_proc'::regclass
+        UNION ALL
+        SELECT o.oprcode, p.kind, p.name, p.rel FROM parts p
+        JOIN pg_depend d ON d.classid = p.classid AND d.objid = p.objid AND d.refclassid = 'pg_operator'::regclass
+        JOIN pg_operator o ON o.oid = d.refobjid
+        UNION ALL
+        SELECT f.oid, t.kind, t.name, t.rel FROM types t JOIN pg_type y ON y.oid = t.oid
+        CROSS JOIN LATERAL (VALUES (y.typinput::oid), (y.typoutput::oid), (y.typreceive::oid), (y.typsend::oid),
+                                   (y.typmodin::oid), (y.typmodout::oid)) f (oid)
+        UNION ALL
+        SELECT f.oid, t.kind, t.name, t.rel FROM types t JOIN pg_range g ON g.rngtypid = t.oid
+        CROSS JOIN LATERAL (VALUES (g.rngcanonical::oid), (g.rngsubdiff::oid)) f (oid)
+        UNION ALL
+        SELECT d.refobjid, t.kind, t.name, t.rel FROM types t
+        JOIN pg_constraint k ON k.contypid = t.oid
+        JOIN pg_depend d ON d.classid = 'pg_constraint'::regclass AND d.objid = k.oid
+             AND d.refclassid = 'pg_proc'::regclass
+    ), code AS (
+        SELECT f.kind, f.name, f.rel, 'function ' || quote_ident(n.nspname) || '.' || quote_ident(p.proname) AS uses,
+               p.proowner AS owner
+        FROM functions f JOIN pg_proc p ON p.oid = f.oid JOIN pg_namespace n ON n.oid = p.pronamespace
+    )
+    SELECT DISTINCT ON (o.oid) code.kind, code.name, c.relname::text AS rel, cn.nspname::text AS schema,
+           code.uses, o.oid AS owner, o.rolname::text AS owner_name
+    FROM code JOIN pg_roles o ON o.oid = code.owner
+    JOIN pg_class c ON c.oid = code.rel JOIN pg_namespace cn ON cn.oid = c.relnamespace
+    WHERE NOT o.rolsuper AND o.rolname NOT IN (current_user, session_user)
+      AND NOT pg_has_role(o.oid, (SELECT oid FROM pg_roles WHERE rolname = session_user), 'MEMBER')
+    ORDER BY o.oid, code.kind, code.name
+"""
+# Whether one of the users of this session may do something that the owner $1 may not.
+_MORE = """
+    SELECT current_user::text, EXISTS (
+        SELECT FROM pg_roles u, pg_roles o
+        WHERE u.rolname IN (current_user, session_user) AND o.oid = $1 AND (
+            u.rolsuper OR u.rolcreaterole AND NOT o.rolcreaterole OR u.rolcreatedb AND NOT o.rolcreatedb
+            OR u.rolreplication AND NOT o.rolreplication OR u.rolbypassrls AND NOT o.rolbypassrls
+            OR EXISTS (SELECT FROM pg_roles g WHERE g.oid <> u.oid AND pg_has_role(u.oid, g.oid, 'MEMBER')
+                         AND g.oid <> o.oid AND NOT pg_has_role(o.oid, g.oid, 'MEMBER'))
+            OR EXISTS (
+                SELECT FROM pg_shdepend s
+                WHERE s.refclassid = 'pg_authid'::regclass AND s.refobjid = u.oid AND (
+                    s.deptype = 'o'
+                    OR s.deptype = 'a' AND (
+                        s.dbid NOT IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))
+                        OR s.classid = 'pg_class'::regclass AND EXISTS (
+                            SELECT FROM unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE', 'TRUNCATE']) p
+                            WHERE has_table_privilege(u.oid, s.objid, p) AND NOT has_table_privilege(o.oid, s.objid, p))
+                        OR s.classid = 'pg_namespace'::regclass AND EXISTS (
+                            SELECT FROM unnest(ARRAY['USAGE', 'CREATE']) p
+                            WHERE has_schema_privilege(u.oid, s.objid, p)
+                              AND NOT has_schema_privilege(o.oid, s.objid, p))
+                        OR s.classid = 'pg_database'::regclass AND EXISTS (
+                            SELECT FROM unnest(ARRAY['CONNECT', 'CREATE']) p
+                            WHERE has_database_privilege(u.oid, s.objid, p)
+                              AND NOT has_database_privilege(o.oid, s.objid, p)))))))
+"""
+
+
+class _Found(NamedTuple):
+    kind: str
+    name: str | None
+    rel: str
+    schema: str
+    uses: str
+    owner: int
+    owner_name: str
+
+
+async def check_owners(connection: asyncpg.Connection, layout: Layout) -> None:
+    """Raise OwnerNotTrusted if reading the store would run code of somebody who has fewer rights than the user.
+
+    Only catalogs are read, whose functions are PostgreSQL's own.
+    """
+    ours = ", ".join(f"to_regclass({literal(layout.ours(name))})::oid" for name in _OURS) if layout.own else ""
+    start = f"SELECT {layout.oid}::oid"
+    others = await connection.fetchval(f"SELECT array_remove(ARRAY[{ours}]::oid[], NULL)")
+    query = _CODE.format(above=above(start), below=below(start), parts=_PARTS)
+    for row in await connection.fetch(query, others):
+        found = _Found._make(row)
+        user, more = await connection.fetchrow(_MORE, found.owner)  # type: ignore[misc]
+        if more:
+            raise OwnerNotTrusted(_told(found, user), found.owner_name)
+
+
+async def restrictions(connection: asyncpg.Connection, layout: Layout) -> str:
+    """Return the kinds of relations that are never read there, as restrict_nonsystem_relation_kind has them."""
+    if layout.kind not in ("r", "p"):
+        return ""
+    foreign = await connection.fetchval(
+        f"WITH RECURSIVE {below(f'SELECT {layout.oid}::oid')} "
+        "SELECT EXISTS (SELECT FROM below JOIN pg_class c ON c.oid = below.oid WHERE c.relkind = 'f')"
+    )
+    return "view" if foreign else "view, foreign-table"
+
+
+def _told(found: _Found, user: str) -> str:
+    table = _shown(f"{found.schema}.{found.rel}")
+    where = f"{found.kind} of {table}" if found.name is None else f"{found.kind} {_shown(found.name)} of {table}"
+    owner = _shown(found.owner_name)
+    return (
+        f"{where} uses {_shown(found.uses)} of user {owner}, so reading would run code of {owner} with the rights of "
+        f"{_shown(user)}: connect as a user with no more rights than {owner}, or trust the owner with --trust-owner"
+    )
+
+
+def _shown(name: str) -> str:
+    return visible(name, limit=_NAME_LIMIT)

@@ -1,0 +1,82 @@
+"""Every command, run by a superuser on the store of somebody hostile."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import TYPE_CHECKING
+
+import click
+import pytest_asyncio
+
+from esx.cli.main import cli
+from tests.cli.support import esx
+from tests.conftest import Servers
+from tests.hostile import hostile_database
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from tests.hostile import Hostile
+
+READING = {
+    "streams": ["streams", "--match", "ord*", "--json"],
+    "categories": ["streams", "--categories", "--json"],
+    "read": ["read", "order-1", "--json"],
+    "read all": ["read", "$all", "--backwards"],
+    "state": ["state", "order-1"],
+    "tail": ["tail", "--from", "start", "--no-follow", "--where", "$.n > 1", "--type", "Pl*", "--json"],
+    "trail": ["trail", "3", "--json"],
+    "export": ["export"],
+    "health": ["health", "--json"],
+    "doctor": ["doctor", "--full"],
+}
+WRITING = {
+    "append": ["append", "order-1", "Paid", "{}"],
+    "import": ["import", "-"],
+    "init": ["init"],
+    "load": ["load", "--users", "1", "--duration", "1s"],
+}
+OTHER = {"demo", "serve", "config"}
+"""Those that start the explorer, or open no other database than that which comes with esx."""
+
+
+@pytest_asyncio.fixture
+async def hostile(servers: Servers) -> AsyncIterator[Hostile]:
+    async with hostile_database(await servers.get(18)) as database:
+        yield database
+
+
+def test_each_command_is_tried() -> None:
+    tried = {arguments[0] for arguments in (*READING.values(), *WRITING.values())}
+    assert set(cli.list_commands(click.Context(cli))) == tried | OTHER
+
+
+async def test_no_command_that_reads_runs_what_is_planted(hostile: Hostile) -> None:
+    before = {name: await run(hostile, arguments) for name, arguments in READING.items()}
+    assert {code for code, _ in before.values()} <= {0, 1}
+    assert before["read"][0] == before["tail"][0] == before["export"][0] == 0
+    await hostile.plant_everywhere()
+    for name, arguments in READING.items():
+        assert (await run(hostile, arguments))[0] == before[name][0]
+    assert not hostile.sprung
+    for name in ("streams", "categories", "read", "read all", "state", "tail", "trail", "export"):
+        assert await run(hostile, READING[name]) == before[name]
+
+
+async def test_each_command_names_the_owner_whose_code_would_run(hostile: Hostile) -> None:
+    await hostile.plant_in_an_index()
+    for arguments in (*READING.values(), WRITING["append"], WRITING["import"]):
+        done = await asyncio.to_thread(partial(esx, "-d", hostile.dsn, *arguments, stdin='{"stream_id": "s"}\n'))
+        assert done.returncode == 1, arguments
+        [line] = done.stderr.splitlines()
+        assert line.startswith("esx: index "), arguments
+        assert hostile.owner.bare in line
+        assert "--trust-owner" in line
+    assert not hostile.sprung
+    assert (await run(hostile, ["--trust-owner", *READING["streams"]]))[0] == 0
+
+
+async def run(hostile: Hostile, arguments: list[str]) -> tuple[int, str]:
+    done = await asyncio.to_thread(partial(esx, "-d", hostile.dsn, *arguments))
+    return done.returncode, done.stdout

@@ -1,0 +1,147 @@
+"""A superuser opens the store of somebody hostile: nothing of hers runs, or esx asks first."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+import pytest_asyncio
+
+from esx import EventStore, OwnerNotTrusted
+from esx.positions import parse_position
+from esx.store.barrier import Filter
+from tests.hostile import hostile_database
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from esx.embedded import EmbeddedServer
+    from tests.hostile import Hostile
+
+
+@pytest_asyncio.fixture
+async def hostile(server: EmbeddedServer) -> AsyncIterator[Hostile]:
+    async with hostile_database(server) as database:
+        yield database
+
+
+async def read_all_there_is(store: EventStore) -> list[object]:
+    """Read in every way that a store offers, and return what was read."""
+    seen: list[object] = [event async for event in store.read("order-1")]
+    seen += [event async for event in store.read_all()]
+    seen += [event async for event in store.read_all(backwards=True)]
+    seen += await store.preview_page("order-1")
+    seen += await store.preview_all_page(backwards=True)
+    seen += [await store.event(1), await store.events([1, 2]), await store.version("order-1")]
+    seen += [await store.summary("order-0"), await store.previous_event("order-1", 3, event_type="Placed")]
+    seen += [stream async for stream in store.streams(contains="der")]
+    seen += [stream async for stream in store.streams(recent=True)]
+    seen += [each async for each in store.categories()]
+    where = Filter(stream="order-*", event_type="Pl*", where='$.n > 1 && $metadata.correlation_id == "c"')
+    feed = await store.feed(where=where)
+    async for batch in feed.to_safe_position():
+        seen += [event.global_seq for event in batch.events]
+    plan = await store.plan_search(where)
+    seen += [len(part.events) async for part in store.search(plan)]
+    trail = await store.trail(3)
+    seen.append(len(trail.nodes))
+    async for piece in await store.export(where=where):
+        seen.append(piece)
+    seen += [await store.count_events("order-"), await store.common_types()]
+    seen.append(await store.locate(parse_position("-1h")))
+    health = await store.health()
+    seen.append(health.head)
+    seen += [finding.check for finding in await store.doctor(full=True)]
+    seen += await store.projections()
+    await store.pressure("esx")
+    return seen
+
+
+async def test_what_is_planted_in_the_search_path_is_not_found(hostile: Hostile) -> None:
+    async with EventStore.connect(hostile.dsn, read_only=True) as store:
+        before = await read_all_there_is(store)
+    await hostile.plant_everywhere()
+    assert not hostile.sprung
+    for read_only in (True, False):
+        async with EventStore.connect(hostile.dsn, read_only=read_only) as store:
+            assert await read_all_there_is(store) == before
+    assert not hostile.sprung
+
+
+async def test_the_trap_works(hostile: Hostile) -> None:
+    """Where names are found as the user does, what is planted runs: else the test above could not fail."""
+    await hostile.plant("jsonb", "public.pg_column_size", "integer")
+    async with EventStore.connect(hostile.dsn) as store, store._writing() as connection:
+        await connection.execute("SELECT pg_column_size(data) FROM events")
+    assert hostile.sprung
+
+
+_WHERE_CODE_RUNS = {
+    "an index": "CREATE INDEX ON events ((public.hers(event_type)))",
+    "the predicate of an index": "CREATE INDEX ON events (stream_id) WHERE public.hers(event_type) IS NULL",
+    "statistics": "CREATE STATISTICS s ON (public.hers(event_type)), stream_id FROM events",
+    "a CHECK": "ALTER TABLE events ADD CONSTRAINT c CHECK (public.hers(event_type) IS NULL) NOT VALID",
+    "a policy": "CREATE POLICY p ON events USING (public.hers(event_type) IS NULL)",
+    "the operator of an index": (
+        "CREATE FUNCTION public.same(text, text) RETURNS boolean LANGUAGE sql IMMUTABLE AS "
+        "'SELECT public.hers($1) IS NULL';"
+        "CREATE OPERATOR public.=== (FUNCTION = public.same, LEFTARG = text, RIGHTARG = text);"
+        "CREATE INDEX ON events ((event_type OPERATOR(public.===) 'x'))"
+    ),
+    "the index of a table of schema.sql": "CREATE INDEX ON consumers ((public.hers(name)))",
+    "the domain of a column": (
+        "CREATE DOMAIN kind AS text CHECK (public.hers(VALUE) IS NULL);ALTER TABLE events ADD COLUMN kind kind"
+    ),
+}
+
+
+@pytest.mark.parametrize("place", _WHERE_CODE_RUNS)
+async def test_whoever_has_put_code_into_a_table_is_named_before_it_runs(hostile: Hostile, place: str) -> None:
+    await hostile.hers.execute(
+        "CREATE FUNCTION public.hers(text) RETURNS text LANGUAGE sql IMMUTABLE AS 'SELECT $1';"
+        f"{_WHERE_CODE_RUNS[place]};"
+        "CREATE OR REPLACE FUNCTION public.hers(text) RETURNS text LANGUAGE plpgsql IMMUTABLE AS "
+        "$$ BEGIN PERFORM public.spring(); RETURN NULL; END $$"
+    )
+    async with EventStore.connect(hostile.dsn, read_only=True) as store:
+        for read in (store.head, store.health, store.doctor, lambda: store.version("order-1")):
+            with pytest.raises(OwnerNotTrusted) as told:
+                await read()
+            assert told.value.owner == hostile.owner.bare
+            assert "--trust-owner" in str(told.value)
+            assert "\n" not in str(told.value)
+    assert not hostile.sprung
+    # She may read her own store, and so may whoever trusts her.
+    async with EventStore.connect(hostile.owner.dsn(hostile.dsn), read_only=True) as store:
+        assert await store.head() == 5
+    assert not hostile.sprung
+    async with EventStore.connect(hostile.dsn, read_only=True, trust_owner=True) as store:
+        assert await store.head() == 5
+
+
+async def test_code_that_is_put_in_later_is_found_too(hostile: Hostile, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("esx.store.pool._CHECK_EVERY", 0)
+    async with EventStore.connect(hostile.dsn, read_only=True) as store:
+        assert await store.head() == 5
+        await hostile.hers.execute(
+            "CREATE FUNCTION public.hers(text) RETURNS text LANGUAGE sql IMMUTABLE AS 'SELECT $1';"
+            "CREATE INDEX ON events ((public.hers(event_type)))"
+        )
+        with pytest.raises(OwnerNotTrusted):
+            await store.head()
+
+
+async def test_an_ordinary_store_opens_without_a_question(hostile: Hostile) -> None:
+    """It has functions of its owner's, but none that reading runs."""
+    async with EventStore.connect(hostile.dsn, read_only=True) as store:
+        assert len(await read_all_there_is(store)) > 20
+
+
+async def test_functions_of_a_superuser_are_no_question(hostile: Hostile) -> None:
+    async with EventStore.connect(hostile.dsn) as store, store._writing() as connection:
+        await connection.execute(
+            "CREATE FUNCTION public.his(text) RETURNS text LANGUAGE sql IMMUTABLE AS 'SELECT $1';"
+            "CREATE INDEX ON events ((public.his(event_type)))"
+        )
+    async with EventStore.connect(hostile.dsn, read_only=True) as store:
+        assert await store.head() == 5
