@@ -7,6 +7,9 @@ value comes as a `FarTime`, or as a text in which the bytes that are none stand 
 everything else comes as ever.
 
 Names that hold such bytes can be given back as arguments: they go to PostgreSQL as bytes.
+
+A column of type json holds escapes that are no text, ``\\u0000`` or half a character of UTF-16. PostgreSQL then refuses
+to look for anything in the whole value. Where that happens a query is run once more, and they count as U+FFFD.
 """
 
 from __future__ import annotations
@@ -45,6 +48,12 @@ _AS_IT_IS = {"int2", "int4", "int8", "bool", "float4", "float8", "numeric", "uui
 _TIMES = {"timestamptz": "{0}", "timestamp": "{0} AT TIME ZONE 'UTC'"}
 _NOT_ASCII = re.compile(rb"([\x80-\xff]+)")
 _NO_TEXT = re.compile("([\udc80-\udcff]+)")
+_NO_JSON = (
+    asyncpg.UntranslatableCharacterError,
+    asyncpg.InvalidTextRepresentationError,
+    asyncpg.FeatureNotSupportedError,  # of an escape that the encoding of the database has no character for
+)
+_LOOKED_INTO = re.compile(r"'(?:[^']|'')*'|(?P<column>\b(?:e\.)?(?:data|metadata))(?P<how> ->> |::jsonb\b)")
 _PARAMETER = re.compile(r"'(?:[^']|'')*'|\$([0-9]+)")
 
 
@@ -87,11 +96,34 @@ async def readable(
         return await work(plainly)
     except UNREADABLE:
         pass
+    except _NO_JSON:
+        if connection.is_in_transaction():  # which has failed
+            raise
     except asyncpg.DataError as error:
         # So asyncpg refuses an argument that cannot be sent as UTF-8.
         if not isinstance(error.__cause__ or error.__context__, UnicodeEncodeError):
             raise
-    return await work(carefully)
+    try:
+        return await work(carefully)
+    except _NO_JSON:
+        return await work(lambda query, *arguments: carefully(_LOOKED_INTO.sub(_mended, query), *arguments))
+
+
+def _mended(found: re.Match[str]) -> str:
+    column, how = found["column"], found["how"]
+    return found[0] if column is None else f"({json_text(column)}){'::json' if how == ' ->> ' else ''}{how}"
+
+
+def json_text(column: str) -> str:
+    """Return the SQL for a column of type json as text that PostgreSQL can look into, whatever escapes it has."""
+    # First the backslashes that are escaped themselves, so that each one left begins an escape.
+    text = rf"replace({column}::text, '\\', '\u005c')"
+    half = r"\\u(?:0000|d[89ab]..(?!\\ud[c-f]))|(?<!\\ud[89ab]..)\\ud[c-f].."
+    foreign = r"\\u(?:0000|00[89a-f].|0[1-9a-f]..|[1-9a-f]...)"
+    return (
+        f"CASE WHEN getdatabaseencoding() = 'UTF8' THEN regexp_replace({text}, '{half}', '\\\\ufffd', 'gi') "
+        f"ELSE regexp_replace({text}, '{foreign}', '?', 'gi') END"
+    )
 
 
 def _with_moments(rows: Rows, at: int) -> Rows:
