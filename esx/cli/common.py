@@ -133,7 +133,7 @@ def progress() -> Callable[[str], None] | None:
 @contextlib.asynccontextmanager
 async def store_on(opened: Database, **options: Any) -> AsyncIterator[EventStore]:
     """Connect to the store. The embedded one, which is esx's own, gets its tables by itself."""
-    from esx.store import EventStore
+    from esx.store import EventStore, SchemaMissing
 
     if opened.read_only:
         options["read_only"] = True
@@ -144,9 +144,11 @@ async def store_on(opened: Database, **options: Any) -> AsyncIterator[EventStore
         trust_owner=opened.trust_owner,
         **options,
     ) as store:
-        warning = None if opened.store is None else await store.warning()
-        if warning is not None:
-            narrate(warning)
+        if opened.store is not None:
+            # What is not there the command itself will meet, and the doctor has more to say of it.
+            with contextlib.suppress(SchemaMissing):
+                if warning := await store.warning():
+                    narrate(warning)
         if opened.embedded and opened.store is None and not await store.has_schema():
             # The session at hand may be one that only reads.
             async with EventStore.connect(opened.dsn) as writable:

@@ -45,6 +45,9 @@ def command(
 ) -> None:
     """List streams with their version, number of events, and last event.
 
+    The number of events is that of the places from the first event to the last one (in JSON: "events"). Where events in
+    between were deleted there are fewer: `esx doctor --full` finds such holes.
+
     The streams of a category with many of them are estimated, marked with ~ (in JSON: "exact": false). Where that may
     be off by more than a factor of two, only how many were counted is told (in JSON: "at_least"), and it exits with 4.
     """
@@ -56,7 +59,7 @@ def command(
     async def list_streams(store: EventStore) -> None:
         found = False
         lines = Lines()
-        table = _Table(lines, ("STREAM", "VERSION", "EVENTS", "LAST TYPE", "LAST EVENT AT", "GLOBAL SEQ"), {1, 2, 5})
+        table = _Table(lines, ("STREAM", "VERSION", "≤ EVENTS", "LAST TYPE", "LAST EVENT AT", "GLOBAL SEQ"), {1, 2, 5})
         with Meter(noun="events looked at" if sort == "recent" else "streams looked at") as meter:
 
             def progress(looked: int) -> None:

@@ -42,7 +42,7 @@ from operator import itemgetter
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
-from esx.store.careful import CREATED_AT, fetch
+from esx.store.careful import CREATED_AT, fetch, json_text
 from esx.store.errors import HistoryChanged, StoreUnavailable
 from esx.store.family import above, behind, below
 from esx.store.fence import read_fence
@@ -130,11 +130,16 @@ class Filter:
                 arguments.append(glob_to_regex(pattern) if literal is None else literal)
         if self.where is not None:
             conditions.append(
-                f"coalesce(jsonb_path_query_first(e.data, ${first + len(arguments)}::jsonpath, jsonb_build_object("
-                "'metadata', e.metadata), true) NOT IN ('false', 'null'), false)"
+                f"coalesce(jsonb_path_query_first({_jsonb('e.data')}, ${first + len(arguments)}::jsonpath, "
+                f"jsonb_build_object('metadata', {_jsonb('e.metadata')}), true) NOT IN ('false', 'null'), false)"
             )
             arguments.append(self.where)
         return conditions, arguments
+
+
+def _jsonb(column: str) -> str:
+    # An export cannot ask again as `careful` does.
+    return f"CASE WHEN pg_typeof({column}) = 'json'::regtype THEN ({json_text(column)})::jsonb ELSE {column}::jsonb END"
 
 
 @dataclass(frozen=True, slots=True)

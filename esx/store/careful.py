@@ -7,6 +7,9 @@ value comes as a `FarTime`, or as a text in which the bytes that are none stand 
 everything else comes as ever.
 
 Names that hold such bytes can be given back as arguments: they go to PostgreSQL as bytes.
+
+A column of type json holds escapes that are no text, ``\\u0000`` or half a character of UTF-16. PostgreSQL then refuses
+to look for anything in the whole value. Where that happens a query is run once more, and they count as U+FFFD.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import asyncpg
 
 from esx.moment import from_driver, from_text
+from esx.store.connection import Session
 from esx.store.model import Event
 from esx.text import is_text
 
@@ -45,6 +49,12 @@ _AS_IT_IS = {"int2", "int4", "int8", "bool", "float4", "float8", "numeric", "uui
 _TIMES = {"timestamptz": "{0}", "timestamp": "{0} AT TIME ZONE 'UTC'"}
 _NOT_ASCII = re.compile(rb"([\x80-\xff]+)")
 _NO_TEXT = re.compile("([\udc80-\udcff]+)")
+_NO_JSON = (
+    asyncpg.UntranslatableCharacterError,
+    asyncpg.InvalidTextRepresentationError,
+    asyncpg.FeatureNotSupportedError,  # of an escape that the encoding of the database has no character for
+)
+_LOOKED_INTO = re.compile(r"'(?:[^']|'')*'|(?P<column>\b(?:e\.)?(?:data|metadata))(?P<how> ->> |::jsonb\b)")
 _PARAMETER = re.compile(r"'(?:[^']|'')*'|\$([0-9]+)")
 
 
@@ -86,12 +96,44 @@ async def readable(
     try:
         return await work(plainly)
     except UNREADABLE:
-        pass
+        await _recover(connection)
+    except _NO_JSON:
+        if not await _recover(connection):
+            raise
     except asyncpg.DataError as error:
         # So asyncpg refuses an argument that cannot be sent as UTF-8.
         if not isinstance(error.__cause__ or error.__context__, UnicodeEncodeError):
             raise
-    return await work(carefully)
+    try:
+        return await work(carefully)
+    except _NO_JSON:
+        if not await _recover(connection):
+            raise
+        return await work(lambda query, *arguments: carefully(_LOOKED_INTO.sub(_mended, query), *arguments))
+
+
+async def _recover(connection: asyncpg.Connection) -> bool:
+    """Return whether a query can be run after one that has failed, with which the transaction has failed."""
+    if not connection.is_in_transaction():
+        return True
+    return isinstance(connection, Session) and await connection.recover()
+
+
+def _mended(found: re.Match[str]) -> str:
+    column, how = found["column"], found["how"]
+    return found[0] if column is None else f"({json_text(column)}){'::json' if how == ' ->> ' else ''}{how}"
+
+
+def json_text(column: str) -> str:
+    """Return the SQL for a column of type json as text that PostgreSQL can look into, whatever escapes it has."""
+    # First the backslashes that are escaped themselves, so that each one left begins an escape.
+    text = rf"replace({column}::text, '\\', '\u005c')"
+    half = r"\\u(?:0000|d[89ab]..(?!\\ud[c-f]))|(?<!\\ud[89ab]..)\\ud[c-f].."
+    foreign = r"\\u(?:0000|00[89a-f].|0[1-9a-f]..|[1-9a-f]...)"
+    return (
+        f"CASE WHEN getdatabaseencoding() = 'UTF8' THEN regexp_replace({text}, '{half}', '\\\\ufffd', 'gi') "
+        f"ELSE regexp_replace({text}, '{foreign}', '?', 'gi') END"
+    )
 
 
 def _with_moments(rows: Rows, at: int) -> Rows:

@@ -13,6 +13,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import asyncpg
 from asyncpg.protocol.protocol import BaseProtocol
+from asyncpg.transaction import Transaction
 
 from esx.store.driver import DRIVER_ERRORS
 from esx.store.errors import StoreFailed, StoreUnavailable
@@ -85,9 +86,9 @@ class Session(asyncpg.Connection):
 
     __slots__ = (
         "_group",
-        "_own_transaction",
         "_relaxed",
         "checked_at",
+        "depth",
         "guarded",
         "kept",
         "limited",
@@ -107,7 +108,8 @@ class Session(asyncpg.Connection):
     standby: bool | None
     _group: bool | None
     """Whether a group of queries is READ ONLY, None while there is none."""
-    _own_transaction: bool
+    depth: int
+    """How many transactions of others are open within the group."""
     _relaxed: Mapping[str, str]
     _protocol: Any
     _server_caps: Any
@@ -134,9 +136,8 @@ class Session(asyncpg.Connection):
             kept.clear()
             if not self.is_in_transaction():
                 return await self.fetchrow(query, *arguments)
-            if not self.in_group or self._own_transaction:
+            if not await self.recover():
                 raise
-            await self._begin_anew()
             return await self.fetchrow(query, *arguments)
 
     async def resolve(self, *, guarded: bool, restricted: str = "") -> None:
@@ -168,8 +169,7 @@ class Session(asyncpg.Connection):
 
     async def begin(self, *, read_only: bool) -> None:
         """Begin a transaction for a group of queries, each of which sees what is committed when it begins."""
-        self._own_transaction = False
-        self._group = read_only
+        self._group, self.depth = read_only, 0
         await super().transaction(isolation="read_committed", readonly=read_only).start()
 
     async def end(self, *, commit: bool = False) -> None:
@@ -189,10 +189,16 @@ class Session(asyncpg.Connection):
         """Whether a group of queries has begun and not ended."""
         return self._group is not None
 
-    def transaction(self, **how: Any) -> asyncpg.transaction.Transaction:
+    def transaction(self, **how: Any) -> Transaction:
         """Do as asyncpg does: within a group that is a savepoint."""
-        self._own_transaction = True
-        return super().transaction(**how)
+        return _Within(self, how.get("isolation"), how.get("readonly", False), how.get("deferrable", False))
+
+    async def recover(self) -> bool:
+        """Begin a group of queries anew after one has failed, and return whether that can be done."""
+        if self._group is None or self.depth:
+            return False
+        await self._begin_anew()
+        return True
 
     async def fetch(self, *what: Any, **how: Any) -> Any:
         """Do as asyncpg does."""
@@ -211,9 +217,8 @@ class Session(asyncpg.Connection):
         try:
             return await query(*what, **how)
         except (asyncpg.InvalidCachedStatementError, asyncpg.OutdatedSchemaCacheError):
-            if not self.in_group or self._own_transaction:
+            if not await self.recover():
                 raise
-            await self._begin_anew()
             return await query(*what, **how)
 
     async def _begin_anew(self) -> None:
@@ -244,6 +249,34 @@ class Session(asyncpg.Connection):
             with contextlib.suppress(*DRIVER_ERRORS, OSError):
                 await self.close(timeout=_CLOSE_PATIENCE)
             raise
+
+
+class _Within(Transaction):
+    """A transaction of asyncpg's that its session knows of while it is open."""
+
+    _connection: Session
+
+    async def start(self) -> None:
+        await super().start()
+        self._connection.depth += 1
+
+    async def __aexit__(self, *what: Any) -> None:
+        try:
+            await super().__aexit__(*what)
+        finally:
+            self._connection.depth -= 1
+
+    async def commit(self) -> None:
+        try:
+            await super().commit()
+        finally:
+            self._connection.depth -= 1
+
+    async def rollback(self) -> None:
+        try:
+            await super().rollback()
+        finally:
+            self._connection.depth -= 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,7 +360,7 @@ class Connector:
         )
         connection.server_started = connection.standby = None
         connection.guarded, connection.checked_at, connection.path, connection.restricted = False, 0.0, "", ""
-        connection._relaxed, connection._group, connection._own_transaction = {}, None, False
+        connection._relaxed, connection._group, connection.depth = {}, None, 0
         connection.limited = limit is not None
         connection.kept = {} if keep_statements else None
         if not keep_statements:

@@ -470,6 +470,8 @@ def _are(numbers: Sequence[int]) -> str:
 def _identity_columns(layout: Layout) -> str:
     """Return the select list of `_identity`: what is not needed is left out, so that no odd value has to be decoded."""
     event_id = "NULL::text" if layout.event_id is None else f"e.{layout.event_id}::text"
+    if not layout.timed and layout.event_id is not None:
+        return f"{event_id}, CASE WHEN {event_id} IS NULL THEN e.stream_id END, e.stream_seq, NULL::bigint"
     return (
         f"{event_id}, CASE WHEN {event_id} IS NULL THEN e.stream_id END, e.stream_seq, "
         f"CASE WHEN {event_id} IS NULL AND e.created_at >= '0002-01-01 00:00+00' "

@@ -46,18 +46,18 @@ class JsonPath:
     def condition(self, parameter: int) -> str:
         """Return the exact condition on an event ``e``; `text` is the argument of its parameter."""
         if self.column is None:
-            variables = "jsonb_build_object('metadata', e.metadata)"
-            found = f"jsonb_path_query_first(e.data, ${parameter}::jsonpath, {variables}, true)"
+            variables = "jsonb_build_object('metadata', e.metadata::jsonb)"
+            found = f"jsonb_path_query_first(e.data::jsonb, ${parameter}::jsonpath, {variables}, true)"
         elif self.predicate:
-            return f"e.{self.column} @@ ${parameter}::jsonpath"
+            return f"e.{self.column}::jsonb @@ ${parameter}::jsonpath"
         else:
-            found = f"jsonb_path_query_first(e.{self.column}, ${parameter}::jsonpath, '{{}}', true)"
+            found = f"jsonb_path_query_first(e.{self.column}::jsonb, ${parameter}::jsonpath, '{{}}', true)"
         return f"{found} NOT IN ('false', 'null')"
 
     def indexable(self, parameter: int) -> str | None:
         """Return a condition that holds wherever `condition` does and that an index may serve, if there is one."""
         operator = self._operator
-        return None if operator is None else f"e.{self.column} {operator} ${parameter}::jsonpath"
+        return None if operator is None else f"e.{self.column}::jsonb {operator} ${parameter}::jsonpath"
 
     def index(self, on: str, keys: str) -> str | None:
         """Return the statement for an index that serves this path in the order of `keys`, if there is one.

@@ -31,7 +31,7 @@ class Layout:
     two events from one place of a stream, as (schema, name). `lockable` says that this user can lock streams by
     ``esx_lock_stream``, `unique_event_id` that an index keeps event ids unique. `standby` says that the server is a
     hot standby: it can only be read, and the primary's locks are not visible. `encoding` is the encoding of the
-    database, by PostgreSQL's name.
+    database, by PostgreSQL's name. `timed` says that created_at holds times, and no texts or numbers.
 
     `refuses_appends` says why nothing can be appended, `disordered` why its kind alone makes an order impossible,
     `warning` what the user should know before it is read. Each is one line, or None.
@@ -53,6 +53,7 @@ class Layout:
     byte_order: bool = True
     lockable: bool = True
     unique_event_id: bool = False
+    timed: bool = True
     standby: bool = False
     encoding: str = "UTF8"
     refuses_appends: str | None = None

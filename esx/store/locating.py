@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from esx.store.errors import InvalidQuery
 from esx.store.ordering import look_above, look_below
 
 if TYPE_CHECKING:
@@ -54,7 +55,14 @@ async def place_of_moment(connection: asyncpg.Connection, layout: Layout, scope:
 
 
 async def place_near(connection: asyncpg.Connection, layout: Layout, scope: Scope, moment: datetime) -> Place:
-    """Return the place that bisection finds, as far as the events close to it tell."""
+    """Return the place that bisection finds, as far as the events close to it tell.
+
+    Raises InvalidQuery where created_at holds no times.
+    """
+    if not layout.timed:
+        raise InvalidQuery(
+            f"column created_at of {layout.table} holds no times to find an event by: `esx doctor` names the remedy"
+        )
     start = await _bisect(connection, layout, scope, _REACHED.format("$1"), moment)
     if start is None:
         return Place(None, 0)

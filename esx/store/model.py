@@ -192,7 +192,11 @@ class AppendResult(NamedTuple):
 
 
 class StreamSummary(NamedTuple):
-    """A stream at a glance. `events` counts from its first to its last stream_seq."""
+    """A stream at a glance.
+
+    `events` counts from its first to its last stream_seq: it has no more events, and fewer where some in between were
+    deleted.
+    """
 
     stream_id: str
     version: int

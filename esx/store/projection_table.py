@@ -328,11 +328,17 @@ async def read_status(connection: Session, layout: Layout) -> list[ProjectionSta
 
 def _status_sql(layout: Layout, *, kept: bool) -> str:
     table = layout.table
+    # What is no time has no age.
+    age = "0"
+    if layout.timed:
+        age = (
+            "CASE WHEN isfinite(next.created_at) THEN extract(epoch FROM clock_timestamp() - next.created_at) "
+            "ELSE 0 END"
+        )
     return f"""
         SELECT p.name, p.position, p.paused, p.last_error, p.updated_at,
                {"p.history::text" if kept else "NULL"} AS history, head.head, head.last, lag.counted,
-               CASE WHEN isfinite(next.created_at) THEN extract(epoch FROM clock_timestamp() - next.created_at)
-                    ELSE 0 END::float8 AS seconds,
+               {age}::float8 AS seconds,
                coalesce(next.global_seq > p.position + 1, false) AS gap,
                owner.pid, owner.application_name, owner.client, owner.backend_start
         FROM {layout.ours("projections")} p

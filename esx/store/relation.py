@@ -46,6 +46,8 @@ _FACTS = f"""
                  WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum) AS columns,
            (SELECT co.collname::text FROM pg_attribute a JOIN pg_collation co ON co.oid = a.attcollation
             WHERE a.attrelid = c.oid AND a.attname = 'stream_id') AS collation,
+           (SELECT a.atttypid IN ('timestamptz'::regtype, 'timestamp'::regtype, 'date'::regtype) FROM pg_attribute a
+            WHERE a.attrelid = c.oid AND a.attname = 'created_at') AS timed,
            ARRAY(SELECT ARRAY[xn.nspname::text, x.relname::text]
                  FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid JOIN pg_namespace xn ON xn.oid = x.relnamespace
                  WHERE i.indrelid = c.oid AND {KEEPS_PLACES}) AS places,
@@ -158,6 +160,7 @@ async def detect_layout(connection: asyncpg.Connection, store: str | None = None
         byte_order=facts["collation"] in _BYTE_ORDERED,
         lockable=facts["lockable"] and own and facts["kind"] in _TABLES,
         unique_event_id=facts["unique_event_id"],
+        timed=facts["timed"],
         standby=facts["standby"],
         encoding=facts["encoding"],
         refuses_appends=None if facts["kind"] in _TABLES else f"{called} is {kind}: esx appends to tables only",

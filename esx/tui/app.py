@@ -364,7 +364,10 @@ class Explorer(Keyed, App[None]):
     def _write_status(self) -> None:
         choice = self._choice
         shorter = ["embedded PostgreSQL 18", "embedded PG 18"] if choice.embedded else [choice.name]
-        self._main.query_one(StatusBar).say([self._where, *shorter], *self._state())
+        names = [self._where, *shorter]
+        if choice.store is not None:
+            names = [*(f"{choice.store} in {name}" for name in names), choice.store]
+        self._main.query_one(StatusBar).say(names, *self._state())
 
     @property
     def _where(self) -> str:

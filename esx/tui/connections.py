@@ -30,6 +30,12 @@ class Choice:
         return self.connection is not None or (self.database is not None and self.database.name is not None)
 
     @property
+    def store(self) -> str | None:
+        """The table or view to use instead of events, None for events."""
+        given = self.database or self.connection
+        return None if given is None else given.store
+
+    @property
     def embedded(self) -> bool:
         """Whether it is the PostgreSQL that comes with esx."""
         return self.database is not None and self.database.embedded

@@ -177,7 +177,8 @@ async def test_streams_as_a_table_and_as_ndjson(dsn: str, store: EventStore) -> 
     recent = ndjson(esx("streams", "--sort", "recent", "--limit", "2", "--json", "-d", dsn).stdout)
     assert [stream["stream_id"] for stream in recent] == ["a-2", "a-1"]
     table = esx("streams", "--prefix", "a-", "-d", dsn).stdout.splitlines()
-    assert table[0].split() == ["STREAM", "VERSION", "EVENTS", "LAST", "TYPE", "LAST", "EVENT", "AT", "GLOBAL", "SEQ"]
+    # Of those inside a stream that were deleted nothing is known without counting.
+    assert table[0].startswith("STREAM  VERSION  ≤ EVENTS  LAST TYPE  LAST EVENT AT")
     assert [line.split()[0] for line in table[1:]] == ["a-1", "a-2"]
     assert len(ndjson(esx("streams", "--match", "*-1", "--json", "-d", dsn).stdout)) == 2
     contained = esx("streams", "--contains", "-1", "-d", dsn).stdout.splitlines()

@@ -14,7 +14,7 @@ import asyncpg
 import pytest
 
 from esx import EventStore, NewEvent
-from esx.store.background import keep_running
+from esx.store.background import keep_running, tell_failure
 from esx.store.connection import Connector
 from esx.store.pool import Pool
 from esx.store.silence import is_waiting
@@ -68,6 +68,66 @@ async def test_what_returns_has_ended() -> None:
 
     async with asyncio.timeout(_DEADLINE):
         await keep_running(work, "esx-work")
+
+
+async def test_the_pauses_grow_to_half_a_minute_and_begin_anew_after_a_long_run(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    loop = asyncio.get_running_loop()
+    now, ahead, pauses = loop.time, [0.0], []
+    # How long each attempt takes, in seconds; one that fails within half a minute is one more in a row.
+    attempts = iter([0.0] * 9 + [29.0, 0.0, 31.0, 0.0])
+
+    async def work() -> None:
+        took = next(attempts, None)
+        if took is None:
+            return
+        ahead[0] += took
+        raise RuntimeError("nobody expected this")
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "time", lambda: now() + ahead[0])
+        patch.setattr("esx.store.background.asyncio.sleep", sleep)
+        task = keep_running(work, "esx-work")
+        await task
+    assert task.get_name() == "esx-work"
+    assert pauses == pytest.approx([0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 30, 30, 0.1, 0.2])
+    assert [record.message[-5:] for record in caplog.records][:2] == ["0.1 s", "0.2 s"]
+
+
+async def test_who_is_cancelled_begins_no_more(caplog: pytest.LogCaptureFixture) -> None:
+    work = Failing(0)
+    task = keep_running(work, "esx-work")
+    await work.well.wait()
+    task.cancel()
+    await asyncio.wait([task])
+    assert task.cancelled()
+    assert caplog.records == []
+
+
+async def test_a_task_that_nobody_waits_for_tells_its_failure_only(caplog: pytest.LogCaptureFixture) -> None:
+    async def fail() -> None:
+        raise RuntimeError("nobody expected this")
+
+    async def hang() -> None:
+        await asyncio.Event().wait()
+
+    async def end() -> None:
+        return
+
+    tasks = [asyncio.create_task(work(), name=work.__name__) for work in (fail, hang, end)]
+    for task in tasks:
+        task.add_done_callback(tell_failure)
+    await asyncio.wait(tasks[::2])
+    tasks[1].cancel()
+    await asyncio.wait(tasks)
+    [record] = caplog.records
+    assert (record.name, record.levelno, record.message) == ("esx.background", logging.ERROR, "fail failed")
+    assert record.exc_info is not None
+    assert isinstance(record.exc_info[1], RuntimeError)
 
 
 async def test_a_listener_that_fails_in_an_unexpected_way_says_so_and_listens_again(

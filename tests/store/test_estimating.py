@@ -157,3 +157,33 @@ def test_what_a_sample_can_and_cannot_tell() -> None:
     assert not Sample(10**6, 1000, (("a", 1.0),) * 1000).events(10_001).exact
     assert Estimate.counted(5).text == "5"
     assert Estimate.at_least(101).text == "more than 100"
+
+
+def test_the_bounds_of_an_estimate() -> None:
+    full = Sample(10**6, 1000, (("a", 1.0),) * 1000)
+    # What was not looked at may lack a few, and there cannot be more events than numbers.
+    assert full.events(1) == Estimate(10**6, 995_005, 10**6 + 1)
+    assert full.events(999_000) == Estimate(10**6, 999_000, 10**6 + 1)
+    half = Sample(10**6, 1000, tuple((f"s-{n}", 0.5) for n in range(400))).streams(2001)
+    assert [half.low, half.high] == pytest.approx([178_972, 225_124], abs=2)
+    # What was counted is never contradicted by what chance has hit.
+    assert Sample(1000, 100, (("a", 1.0),) * 10).events(5000) == Estimate(5000, 5000, 5001)
+    assert Sample(0, 0, ()).events(3) == Estimate.at_least(3)
+    one_hit = Sample(10**6, 1000, (("a", 1.0),)).streams(2001)
+    assert one_hit.count == one_hit.low == 2001
+    assert one_hit.high is not None
+    assert one_hit.high > 2001
+
+
+@pytest.mark.parametrize(
+    ("estimate", "known"),
+    [
+        (Estimate(10, 5, 20), True),
+        (Estimate(10, 4, 20), False),
+        (Estimate(10, 5, 21), False),
+        (Estimate(10, 10, None), False),
+        (Estimate(10, 10, 10), True),
+    ],
+)
+def test_what_is_off_by_no_more_than_a_factor_of_two_is_known(estimate: Estimate, known: bool) -> None:
+    assert estimate.known is known

@@ -7,17 +7,25 @@ import inspect
 import json
 from functools import partial
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import asyncpg
 import pytest
 
+from esx.store import NewEvent
+from esx.store.append import Appender
+from esx.store.barrier import Barrier, check_start
 from esx.store.categories import SHARED, CategoryReader
 from esx.store.erase import Eraser, Mark, NotMarked
 from esx.store.estimating import COUNTED, COUNTED_STREAMS, DRAWS, count_events, count_streams
+from esx.store.judge import find_judge
 from esx.store.layout import Layout
+from esx.store.model import ANY
 from esx.store.reading import Reader, StoredId
+from esx.store.relation import detect_layout
 from esx.store.scope import Scope
 from tests.oddities import database
+from tests.store.partitions import HASH, make
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -38,12 +46,15 @@ class Explained:
         self._connection = connection
         self.touched = 0.0
         self.scans: set[str] = set()
+        self.nodes: set[str] = set()
+        self.parts: set[str] = set()
+        """The tables of events that were looked at."""
 
     async def fetch(self, query: str, *arguments: Any) -> list[asyncpg.Record]:
-        given = ", ".join(map(literal, arguments))
+        given = f"({', '.join(map(literal, arguments))})" if arguments else ""
         for mode in ("force_custom_plan", "force_generic_plan"):
             await self._connection.execute(f"SET plan_cache_mode = {mode}; PREPARE asked AS {query}")
-            explained = await self._connection.fetchval(f"EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE asked({given})")
+            explained = await self._connection.fetchval(f"EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE asked{given}")
             await self._connection.execute("DEALLOCATE asked")
             self._count(json.loads(explained)[0]["Plan"])
         return await self._connection.fetch(query, *arguments)
@@ -58,7 +69,20 @@ class Explained:
         row = await self.fetchrow(query, *arguments)
         return None if row is None else row[0]
 
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+    def anew(self) -> None:
+        self.touched = 0.0
+        for seen in (self.scans, self.nodes, self.parts):
+            seen.clear()
+
     def _count(self, node: dict[str, Any]) -> None:
+        # What a plan has left out as it ran is in its text.
+        if node["Actual Loops"]:
+            self.nodes.add(node["Node Type"])
+            if node.get("Relation Name", "").startswith("events"):
+                self.parts.add(node["Relation Name"])
         if "Relation Name" in node or "Index Name" in node:
             removed = node.get("Rows Removed by Filter", 0) + node.get("Rows Removed by Index Recheck", 0)
             self.touched += max(node["Actual Rows"] + removed, 1) * node["Actual Loops"]
@@ -70,9 +94,14 @@ class Explained:
 def literal(value: Any) -> str:
     if value is None:
         return "NULL"
+    if isinstance(value, UUID):
+        return f"'{value}'"
     if isinstance(value, str):
         return "'" + value.replace("'", "''") + "'"
-    return f"ARRAY{value}::bigint[]" if isinstance(value, list) else str(value)
+    if isinstance(value, list):
+        # Of whichever type the statement takes there.
+        return literal("{" + ",".join("null" if each is None else json.dumps(str(each)) for each in value) + "}")
+    return str(value)
 
 
 async def reads(reader: Reader, categories: CategoryReader, c: Any) -> AsyncIterator[tuple[str, int]]:
@@ -197,3 +226,68 @@ async def test_a_prefix_is_a_range_of_the_index_in_every_encoding(server: Embedd
             assert 0 < explained.touched <= most, (name, explained.touched)
             explained.touched = 0
         await connection.close()
+
+
+@pytest.mark.parametrize("statement", ["SELECT 1", "ANALYZE events"], ids=["no statistics", "statistics"])
+async def test_partitions_by_stream_are_read_as_one_table(statement: str, empty_dsn: str) -> None:
+    """Of 3 partitions with 30,000 events: one holds a stream, and a page of all events merges what their indexes give.
+
+    Sorting would read all that there is.
+    """
+    await make(empty_dsn, HASH)
+    connection = await asyncpg.connect(empty_dsn)
+    await connection.execute(
+        "ALTER TABLE events DISABLE TRIGGER USER; INSERT INTO events (stream_id, stream_seq, event_type, data) "
+        "SELECT CASE WHEN n % 3 = 0 THEN 'hot' ELSE 's-' || n % 3000 END, "
+        "n / CASE WHEN n % 3 = 0 THEN 3 ELSE 3000 END, "
+        "'T', '{}' FROM generate_series(0, 29999) n"
+    )
+    await connection.execute(statement)
+    layout = await detect_layout(connection)
+    judge = await find_judge(connection, layout)
+    home = await connection.fetchval("SELECT tableoid::regclass::text FROM events WHERE stream_id = 'hot' LIMIT 1")
+    reader = Reader(layout)
+    explained: Any = Explained(connection)
+
+    def check(most: int, parts: set[str]) -> None:
+        # By two plans; of each partition a row more, to see whether it comes next.
+        assert 0 < explained.touched <= 2 * (most + 3 + 3), (explained.touched, most)
+        assert explained.parts == parts
+        assert not {scan for scan in explained.scans if "Index" not in scan and "Bitmap" not in scan}
+        explained.anew()
+
+    everywhere = {"events_0", "events_1", "events_2"}
+    for back in (False, True):
+        for start in (None, 5_000):
+            await reader.stream_page(explained, "hot", start, PAGE, backwards=back)
+            check(PAGE, {home})
+            await reader.all_page(explained, start, PAGE, backwards=back)
+            assert "Merge Append" in explained.nodes
+            assert "Sort" not in explained.nodes
+            check(PAGE, everywhere)
+    await reader.version(explained, "hot")
+    check(1, {home})
+    await reader.summary(explained, "hot")
+    check(2, {home})
+    assert await reader.event(explained, 20_000) is not None
+    check(1, everywhere)
+    # The head of a user who may not ask the sequence, and of a reader who looks whether its position is beyond.
+    await check_start(explained, layout, 1)
+    check(3, everywhere)
+    barrier = Barrier(layout, position=20_000)
+    await barrier.step(connection, 1)  # which knows the history now, and whether there is an order
+    assert len((await barrier.step(explained, PAGE)).events) == PAGE
+    assert "Merge Append" in explained.nodes
+    explained.anew()
+    assert len((await barrier.step(explained, PAGE)).events) == PAGE
+    check(PAGE, everywhere)
+    appender = Appender(layout, judge)
+    for events in ([NewEvent("T", {})], [NewEvent("T", {}), NewEvent("T", {})]):
+        before = await connection.fetchval("SELECT max(stream_seq) FROM events WHERE stream_id = 'hot'")
+        # By two plans, and then for good.
+        assert (await appender.append(explained, "hot", events, ANY)).version == before + 3 * len(events)
+        assert "Seq Scan" not in explained.scans
+        assert explained.parts <= {home, "events"}
+        assert explained.touched <= 2 * 40
+        explained.anew()
+    await connection.close()

@@ -93,15 +93,17 @@ async def _look_at_events(
 ) -> list[Finding]:
     tell = on_progress or (lambda _text: None)
     target = facts.target
+    timed = facts.timed
     findings: list[Finding] = []
     if indexes.in_stream_order(found):
-        scanned = await scan.scan_streams(connection, target, await _total(connection, target, found), on_progress)
+        total = await _total(connection, target, found)
+        scanned = await scan.scan_streams(connection, target, total, on_progress, timed=timed)
     else:
         tell("looking for places in a stream that are taken twice")
         findings += await limited_names(connection, lambda fetch: scan.scan_keys(fetch, target), THOROUGH)
         tell("sorting the events: no unique index gives the order of streams")
         scanned = await limited_names(
-            connection, lambda fetch: scan.scan_by_sorting(connection, fetch, target), THOROUGH
+            connection, lambda fetch: scan.scan_by_sorting(connection, fetch, target, timed=timed), THOROUGH
         )
     findings += [finding for check in scan.CHECKS for finding in check(scanned)]
     if "event_id" in (facts.columns or {}) and not indexes.keeps_event_ids_unique(found):

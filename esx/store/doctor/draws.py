@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from esx.store.doctor.finding import About, quoted, shown
-from esx.store.family import below
+from esx.store.family import above, below
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -36,9 +36,10 @@ class Draws:
 
 async def read_draws(connection: Session, target: Target) -> Draws:
     """Read who else can draw from the sequence of the table."""
+    start = f"SELECT {target.oid}::oid"
     row = await connection.fetchrow(
         rf"""
-        WITH RECURSIVE {below(f"SELECT {target.oid}::oid")}, drawn AS (
+        WITH RECURSIVE {above(start)}, {below(start)}, drawn AS (
             SELECT dep.refobjid AS oid
             FROM pg_attribute a JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
             JOIN pg_depend dep ON dep.classid = 'pg_attrdef'::regclass AND dep.objid = d.oid
@@ -55,19 +56,23 @@ async def read_draws(connection: Session, target: Target) -> Draws:
                           AND dep.refclassid = 'pg_class'::regclass
                      JOIN pg_attrdef d ON d.oid = dep.objid
                      JOIN pg_attribute a ON a.attrelid = d.adrelid AND a.attnum = d.adnum
-                     WHERE NOT (d.adrelid IN (SELECT oid FROM below) AND a.attname = 'global_seq')
+                     -- What is written to a parent draws its number in the INSERT too, and the feed waits for that.
+                     WHERE NOT (d.adrelid IN (SELECT oid FROM below UNION ALL SELECT oid FROM above)
+                                AND a.attname = 'global_seq')
                      ORDER BY 1) AS shared,
                ARRAY(SELECT ARRAY[t.tgname::text, {target.spelled("t.tgrelid")}]
                      FROM below JOIN pg_trigger t ON t.tgrelid = below.oid JOIN pg_proc p ON p.oid = t.tgfoid
                      WHERE NOT t.tgisinternal AND t.tgparentid = 0 AND t.tgenabled <> 'D'
                        AND t.tgtype & 7 = 7  -- for each row, before, on INSERT
                        AND regexp_replace(p.prosrc, '--[^
-]*', '', 'g') ~* '\mnew\.global_seq\s*:?=[^=]'
+]*', '', 'g') ~* '\mnew\.global_seq\s*:?=[^=]|\minto\s+(strict\s+)?new\.global_seq\M'
                      ORDER BY 1) AS setting,
                ARRAY(SELECT p.oid::regprocedure::text FROM pg_proc p JOIN drawn ON true
                      JOIN pg_class s ON s.oid = drawn.oid
-                     WHERE p.pronamespace <> 'pg_catalog'::regnamespace AND p.prosrc ~* '\mnextval\M'
-                       AND strpos(p.prosrc, s.relname) > 0
+                     -- A body that is SQL, not text, has no source.
+                     CROSS JOIN LATERAL coalesce(pg_get_function_sqlbody(p.oid), p.prosrc) body
+                     WHERE p.pronamespace <> 'pg_catalog'::regnamespace AND body ~* '\mnextval\M'
+                       AND strpos(body, s.relname) > 0
                        AND (SELECT reltuples FROM pg_class WHERE oid = 'pg_proc'::regclass) < {_MANY}
                      ORDER BY 1) AS calling
         """

@@ -21,14 +21,16 @@ _NAMED = 3
 class Part(NamedTuple):
     """A table below the one that is examined.
 
-    `expression` is its own default of global_seq, `same` says that this draws from the sequence of the whole; `foreign`
-    and `detaching` say that it is a foreign table, or half detached.
+    `expression` is its own default of global_seq, `same` says that this draws from the sequence of the whole, and
+    `identity` that it is none that could be dropped but an identity; `foreign` and `detaching` say that it is a foreign
+    table, or half detached.
     """
 
     name: str
     parent: str
     expression: str | None
     same: bool
+    identity: bool
     foreign: bool
     detaching: bool
 
@@ -55,19 +57,27 @@ async def read_partitions(connection: Session, target: Target) -> Partitions:
         """
     )
     parts = await connection.fetch(
-        f"""
+        rf"""
         WITH RECURSIVE {below(f"SELECT {target.oid}::oid")}, drawn AS (
-            SELECT d.adrelid, pg_get_expr(d.adbin, d.adrelid) AS expression,
-                   ARRAY(SELECT dep.refobjid FROM pg_depend dep JOIN pg_sequence s ON s.seqrelid = dep.refobjid
-                         WHERE dep.classid = 'pg_attrdef'::regclass AND dep.objid = d.oid ORDER BY 1) AS sequences
+            SELECT a.attrelid, own.oid IS NOT NULL AS identity,
+                   CASE WHEN own.oid IS NULL THEN pg_get_expr(d.adbin, d.adrelid)
+                        ELSE 'the identity sequence ' || own.oid::regclass::text END AS expression,
+                   -- The number as it is drawn: what is made of it would be another.
+                   coalesce(own.oid, CASE WHEN pg_get_expr(d.adbin, d.adrelid) ~ '^nextval\(.*::regclass\)$' THEN
+                        (SELECT min(dep.refobjid) FROM pg_depend dep JOIN pg_sequence s ON s.seqrelid = dep.refobjid
+                         WHERE dep.classid = 'pg_attrdef'::regclass AND dep.objid = d.oid) END) AS sequence
             FROM below JOIN pg_attribute a ON a.attrelid = below.oid AND a.attname = 'global_seq'
-            JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+            LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+            CROSS JOIN LATERAL (
+                -- From PostgreSQL 17 on, partitions have the identity of the whole, and no sequence of their own.
+                SELECT CASE WHEN a.attidentity <> '' THEN
+                    pg_get_serial_sequence(a.attrelid::regclass::text, 'global_seq')::regclass::oid END AS oid) own
         )
         SELECT {target.spelled("c.oid")}, {target.spelled("i.inhparent")}, own.expression,
-               own.sequences IS NOT DISTINCT FROM (SELECT sequences FROM drawn WHERE adrelid = {target.oid}),
-               c.relkind = 'f', i.inhdetachpending
+               coalesce(own.sequence = whole.sequence OR own.expression = whole.expression, false),
+               own.identity, c.relkind = 'f', i.inhdetachpending
         FROM below JOIN pg_class c ON c.oid = below.oid JOIN pg_inherits i ON i.inhrelid = c.oid
-        LEFT JOIN drawn own ON own.adrelid = c.oid
+        LEFT JOIN drawn own ON own.attrelid = c.oid LEFT JOIN drawn whole ON whole.attrelid = {target.oid}
         WHERE c.oid <> {target.oid} AND i.inhparent IN (SELECT oid FROM below)
         ORDER BY 1
         """
@@ -116,7 +126,7 @@ def numbers(facts: Partitions) -> Iterator[Finding]:
         yield found.error(
             f"what is written to {shown(part.name)} itself gets its global_seq from {shown(part.expression)}: numbers "
             "that the feed has passed, or that are taken",
-            f"ALTER TABLE {part.name} ALTER COLUMN global_seq DROP DEFAULT;",
+            f"ALTER TABLE ONLY {part.name} ALTER COLUMN global_seq DROP {'IDENTITY' if part.identity else 'DEFAULT'};",
         )
     if not others:
         yield found.ok("no partition draws its numbers from another sequence")

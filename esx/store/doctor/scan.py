@@ -90,9 +90,18 @@ _MEND_TIME = (
 )
 
 
-def page_sql(table: str) -> str:
-    """Return the query for a page: $1 and $2 are the last event before, or where to begin, $3 how many to look at."""
-    return _PAGE_SQL.format(table=table)
+def page_sql(table: str, *, timed: bool = True) -> str:
+    """Return the query for a page: $1 and $2 are the last event before, or where to begin, $3 how many to look at.
+
+    `timed` says that created_at holds times; where it does not, which is said elsewhere, they are not judged.
+    """
+    return _for(table, _PAGE_SQL, timed=timed)
+
+
+def _for(table: str, query: str, *, timed: bool) -> str:
+    if not timed:
+        query = query.replace(f"{_FUTURE} AND NOT ({_UNREADABLE})", "false").replace(_UNREADABLE, "created_at IS NULL")
+    return query.format(table=table)
 
 
 @dataclass(slots=True)
@@ -117,6 +126,7 @@ class Scan:
     """What the events of the table are like, all of them."""
 
     table: str = "events"
+    timed: bool = True
     events: int = 0
     streams: int = 0
     faults: dict[str, Tally] = field(default_factory=lambda: {name: Tally() for name in _FAULTS})
@@ -129,15 +139,17 @@ class Scan:
             tally.add(faulty, examples)
 
 
-async def scan_streams(connection: Session, target: Target, total: str, on_progress: OnProgress | None) -> Scan:
+async def scan_streams(
+    connection: Session, target: Target, total: str, on_progress: OnProgress | None, *, timed: bool = True
+) -> Scan:
     """Look at every event once, in the order of streams. Needs the unique index. `total` is said of how many."""
-    scan = Scan(target.table)
+    scan = Scan(target.table, timed)
     start = _FIRST
     resumed = False
 
     async def page(fetch: Fetch) -> Any:
         await connection.execute(_BY_INDEX)
-        return (await fetch(page_sql(target.quoted), *start, PAGE + resumed, resumed))[0]
+        return (await fetch(page_sql(target.quoted, timed=timed), *start, PAGE + resumed, resumed))[0]
 
     while True:
         count, streams, stream_id, stream_seq, *tallies = await limited_names(connection, page, THOROUGH)
@@ -149,11 +161,11 @@ async def scan_streams(connection: Session, target: Target, total: str, on_progr
         start, resumed = (stream_id, stream_seq), True
 
 
-async def scan_by_sorting(connection: Session, fetch: Fetch, target: Target) -> Scan:
+async def scan_by_sorting(connection: Session, fetch: Fetch, target: Target, *, timed: bool = True) -> Scan:
     """Look at every event once, where no index gives their order or a place may be taken twice."""
-    scan = Scan(target.table)
+    scan = Scan(target.table, timed)
     await connection.execute(_BY_SORTING)
-    for count, streams, *tallies in await fetch(_SORTED_SQL.format(table=target.quoted), PAGE):
+    for count, streams, *tallies in await fetch(_for(target.quoted, _SORTED_SQL, timed=timed), PAGE):
         scan.add(count, streams, tallies)
     return scan
 
@@ -258,7 +270,9 @@ def times(scan: Scan) -> Iterator[Finding]:
     """Check that each event has a time that can be read, and has passed."""
     found = About("created-at")
     unreadable, future = scan.faults["unreadable"], scan.faults["future"]
-    if unreadable.count:
+    if unreadable.count and not scan.timed:
+        yield found.error(f"{unreadable.count:,} events have no created_at: {unreadable}")
+    elif unreadable.count:
         yield found.error(
             f"{unreadable.count:,} events have a created_at that is missing, infinite or out of range: {unreadable} "
             "(the remedy takes the time of the event before)",
@@ -271,7 +285,7 @@ def times(scan: Scan) -> Iterator[Finding]:
             _MEND_TIME.format(table=scan.table, condition=_FUTURE),
         )
     if not unreadable.count and not future.count:
-        yield found.ok("every event has a created_at that has passed")
+        yield found.ok(f"every event has a created_at{' that has passed' if scan.timed else ''}")
 
 
 def names(scan: Scan) -> Iterator[Finding]:

@@ -41,6 +41,7 @@ _WANTED = {
     "event_id": _Wanted(("uuid",), default="gen_random_uuid()"),
 }
 _ADDABLE = {"metadata": "metadata jsonb", "created_at": "created_at timestamptz NOT NULL DEFAULT now()"}
+_TIMES = ("timestamp with time zone", "timestamp without time zone", "date")
 _CONVERTED = {
     "timestamp without time zone": "created_at AT TIME ZONE 'UTC'",
     "json": "{column}::jsonb",
@@ -83,6 +84,12 @@ class Table:
     def name(self) -> str:
         """Its name as SQL writes it."""
         return self.target.table
+
+    @property
+    def timed(self) -> bool:
+        """Whether created_at holds times."""
+        column = (self.columns or {}).get("created_at")
+        return column is not None and column.type in _TIMES
 
     @property
     def usable(self) -> bool:
