@@ -70,6 +70,12 @@ _CLOCK_STEP = timedelta(minutes=1)
 # Seconds. A writer's transaction id may reach a standby late: a primary at rest need not send what an open
 # transaction has written. But every 15 s it logs who is running, and then the standby knows.
 STANDBY_MOMENT = 20.0
+BEHIND_FOR = 60.0
+"""Seconds for which a standby may lack events that were read elsewhere, before they count as deleted."""
+_ALL_REPLAYED = """
+    SELECT pg_is_in_recovery() AND NOT pg_is_wal_replay_paused()
+           AND pg_last_wal_replay_lsn() = pg_last_wal_receive_lsn() AND EXISTS (SELECT FROM pg_stat_wal_receiver)
+"""
 _PAUSE = 0.002
 
 
@@ -206,6 +212,7 @@ class Barrier:
         self._layout = layout
         self._run: tuple[object, bool] | None = None
         self._met: weakref.WeakSet[asyncpg.Connection] = weakref.WeakSet()
+        self._behind_since: float | None = None
         self._start_checked = False
         self._untold: tuple[Missed, ...] = ()
         self._look_back = settled and position > 0
@@ -280,10 +287,15 @@ class Barrier:
             self._missing.see(self.position, rows)
         return rows
 
+    def is_where_it_was(self, connection: asyncpg.Connection) -> bool:
+        """Return whether a connection leads to the server, and the run of it, that was read last."""
+        return self._run == (getattr(connection, "server_started", None), on_standby(connection, self._layout))
+
     def _notice_another_server(self, connection: asyncpg.Connection) -> None:
-        run = (getattr(connection, "server_started", None), on_standby(connection, self._layout))
-        if run != self._run:
-            self._run = run
+        if not self.is_where_it_was(connection):
+            self._run = run = (getattr(connection, "server_started", None), on_standby(connection, self._layout))
+            # Behind a pooler one connection may lead to one server now and to another later.
+            self._met.clear()
             self._watch = SnapshotWatch() if run[1] else LockWatch(self._layout)
             self._settled = self.position
             self._asked_for_fence = False
@@ -309,11 +321,28 @@ class Barrier:
         difference = await compare(connection, self._layout, history, same_run=same_run)
         if difference is None:
             return
+        if difference.kind is Kind.BEHIND and await self._stays_behind(connection, difference.head):
+            # What is missing will not come any more: the next look finds what has not been forgotten.
+            self.recent.forget(difference.missing)
+            return
         if difference.kind is Kind.BEHIND:
             raise StoreUnavailable(f"{difference.reason}: up to {self.position} was read elsewhere")
         if difference.kind is Kind.CHANGED or not same_run:
             raise difference.error(self.position)
         self.recent.forget(difference.missing)
+
+    async def _stays_behind(self, connection: asyncpg.Connection, head: int) -> bool:
+        """Return whether a standby has lacked what was handed out for long, though it has all that was sent to it.
+
+        Then somebody has deleted that on the primary. A standby that has read no further than the head may lack more.
+        """
+        now = time.monotonic()
+        if head < self.position or not await connection.fetchval(_ALL_REPLAYED):
+            self._behind_since = None
+            return False
+        if self._behind_since is None:
+            self._behind_since = now
+        return now - self._behind_since >= BEHIND_FOR
 
     async def _look_again(self, connection: asyncpg.Connection) -> tuple[Missed, ...]:
         """Count again what lies below the position, and return what has appeared there."""

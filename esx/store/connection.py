@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 _EXAMINATION = 1.0
 _GLANCES = 5
 _ONE_ROW = "SELECT 1"
+_RUN = "pg_catalog.pg_postmaster_start_time(), pg_catalog.pg_is_in_recovery()"
 _RESTRICTED = "restrict_nonsystem_relation_kind"
 # Under these PostgreSQL spells names and values as esx reads them, whatever the role or the database say.
 _GUARDED = {
@@ -78,8 +79,8 @@ class Session(asyncpg.Connection):
     can put a function or an operator of his own in the place of one that a query means (CVE-2018-1058; pg_dump does
     the same). `path` is the user's search_path.
 
-    `server_started` tells which run of which server it belongs to, `standby` whether that was a hot standby then; both
-    are None behind a pooler. A `limited` one turns away
+    `server_started` tells which run of which server it belongs to, `standby` whether that was a hot standby then;
+    behind a pooler both tell of the transaction under way, once that is guarded. A `limited` one turns away
     from statements that take too long by itself. It keeps what it runs again and again prepared: asyncpg does so too,
     but spends a tenth of a small append on finding the statement. `kept` is None where nothing may stay in a session.
     """
@@ -148,7 +149,13 @@ class Session(asyncpg.Connection):
         """
         if guarded and (not self.guarded or self.restricted != restricted):
             self.guarded, self.restricted = True, restricted
-            await self.execute(f"SELECT {', '.join(_guard(restricted, local=self.kept is None))}")
+            guard = ", ".join(_guard(restricted, local=self.kept is None))
+            if self.kept is not None:
+                await self.execute(f"SELECT {guard}")
+            else:  # where a pooler leads to may change from one transaction to the next
+                row = await super().fetchrow(f"SELECT {_RUN}, {guard}")
+                assert row is not None
+                self.server_started, self.standby = row[:2]
         elif self.guarded and not guarded:
             self.guarded = False
             relaxed = {**self._relaxed, **({_RESTRICTED: ""} if self.restricted else {})}
@@ -430,9 +437,7 @@ async def _learn(connection: Session) -> None:
     """Take note of what the session is like, and guard it."""
     was = ", ".join(f"pg_catalog.current_setting({quoted(name)})" for name in _GUARDED)
     guard = ", ".join(_guard("", local=False))
-    row = await connection.fetchrow(
-        f"SELECT pg_catalog.pg_postmaster_start_time(), pg_catalog.pg_is_in_recovery(), {was}, {guard}"
-    )
+    row = await connection.fetchrow(f"SELECT {_RUN}, {was}, {guard}")
     assert row is not None
     connection.server_started, connection.standby, *before = row[: 2 + len(_GUARDED)]
     connection._relaxed = dict(zip(_GUARDED, before, strict=True))

@@ -225,7 +225,8 @@ class Feed:
 
     async def _anyone_writing(self) -> bool:
         async with self._acquire() as connection:
-            return bool(await connection.fetch(self._writers_sql))
+            # Who writes on another server says nothing of this one.
+            return not self._barrier.is_where_it_was(connection) or bool(await connection.fetch(self._writers_sql))
 
     async def to_safe_position(self, *, patience: float = 0.5) -> AsyncGenerator[Batch, None]:
         """Yield batches up to the safe position and end there.

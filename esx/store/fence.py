@@ -12,9 +12,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import asyncpg
 
 from esx.store.history import History, compare, read_server
+from esx.store.layout import literal
 
 if TYPE_CHECKING:
     from esx.store.layout import Layout
+
+
+_LOCK = 0x65737866  # "esxf"
 
 
 class _Rights(NamedTuple):
@@ -49,8 +53,15 @@ async def advance_fence(connection: asyncpg.Connection, layout: Layout, history:
     row = await _row(connection, layout)
     table = layout.ours("feed_fence")
     if row is None:
-        added = f"INSERT INTO {table} (position, history) VALUES ($1, $2::text::jsonb) ON CONFLICT DO NOTHING"
-        return bool(await connection.fetchval(f"{added} RETURNING true", history.position, history.to_json()))
+        # Who else makes the row just now is not waited for.
+        added = await connection.fetchval(
+            f"INSERT INTO {table} (position, history) SELECT $1::bigint, $2::text::jsonb "
+            f"WHERE pg_try_advisory_xact_lock({_LOCK}, {literal(table)}::regclass::oid::int) "
+            "ON CONFLICT DO NOTHING RETURNING true",
+            history.position,
+            history.to_json(),
+        )
+        return bool(added)
     if row.position >= history.position and await _holds(connection, layout, row):
         return False
     try:

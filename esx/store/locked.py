@@ -10,7 +10,7 @@ import asyncpg
 from esx.store.driver import is_connection_loss
 from esx.store.errors import EsxError, OutcomeUnknown, QueryGivenUp, StoreFailed, StoreUnavailable, WrongVersion
 from esx.store.model import NO_STREAM
-from esx.store.pool import holding
+from esx.store.pool import Hold
 from esx.store.refusals import REFUSALS
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ async def lock_stream(
                     at = await appender.lock_one(connection, stream_id)
                     locked = LockedStream(connection, appender, stream_id, at)
                     # What the user's code reads meanwhile must not wait for those who wait for the lock.
-                    holding(True)
+                    hold = Hold()
                     try:
                         yield locked
                     except Exception as error:
@@ -92,7 +92,7 @@ async def lock_stream(
                         raised = error
                         raise _Abandoned from error
                     finally:
-                        holding(False)
+                        hold.end()
                     if locked.undone:
                         raise StoreFailed(
                             "an append under the lock failed, so nothing was stored: let its error out, or lock anew"

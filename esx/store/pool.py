@@ -32,12 +32,24 @@ _REST_LIMIT = 10.0
 _REST_PAUSE = 0.005
 _CLOSE_PATIENCE = 1.0
 _CHECK_EVERY = 5.0
-_HOLDING: ContextVar[int] = ContextVar("holding", default=0)
 
 
-def holding(held: bool) -> None:
-    """Note that the task holds something now that others may wait for, with a connection of theirs; or no longer."""
-    _HOLDING.set(_HOLDING.get() + (1 if held else -1))
+class Hold:
+    """What a task holds from now on until `end`, and others may wait for, with a connection of theirs.
+
+    The tasks that it starts meanwhile hold it too, and no longer than it does.
+    """
+
+    def __init__(self) -> None:
+        self.holds = True
+        _HOLDING.set((*(each for each in _HOLDING.get() if each.holds), self))
+
+    def end(self) -> None:
+        """Take note that it is held no longer."""
+        self.holds = False
+
+
+_HOLDING: ContextVar[tuple[Hold, ...]] = ContextVar("holding", default=())
 
 
 class Pool:
@@ -47,8 +59,8 @@ class Pool:
     once: none is idle while somebody waits, so who asks again cannot overtake who waits already. Connections are opened
     for the line, not for one caller. So callers who give up sooner than one can be opened get one in the end, too.
 
-    Whoever holds a connection and needs another to go on must not wait for those who wait for what he holds: between
-    `holding(True)` and `holding(False)` he gets one of up to `size` others, of which one is kept.
+    Whoever holds a connection and needs another to go on must not wait for those who wait for what he holds: within
+    a `Hold` he gets one of up to `size` others, of which one is kept.
     """
 
     def __init__(
@@ -137,7 +149,7 @@ class Pool:
 
     def _serving(self) -> Pool:
         """Return who is to lend to whoever asks now."""
-        if self._idle or self._room or _HOLDING.get() <= 0:
+        if self._idle or self._room or not any(each.holds for each in _HOLDING.get()):
             return self
         if self._reserve is None:
             self._reserve = reserve = Pool(self._connect, self._size, self._where, read_only=self._read_only)

@@ -117,3 +117,15 @@ async def test_who_may_not_write_does_not_and_who_may_not_read_knows_nothing(
     async with sql.transaction(readonly=True):
         assert not await advance_fence(sql, LAYOUT, await history_at(sql, LAYOUT, 11))
         assert await read_fence(sql, LAYOUT) == 10
+
+
+async def test_who_makes_the_row_just_now_is_not_waited_for(
+    dsn: str, store: EventStore, sql: asyncpg.Connection
+) -> None:
+    await fill(store, 1)
+    history = await history_at(sql, LAYOUT, 1)
+    other = await asyncpg.connect(dsn)
+    async with asyncio.timeout(10), sql.transaction():
+        assert await advance_fence(sql, LAYOUT, history)
+        assert not await advance_fence(other, LAYOUT, history)
+    await other.close()

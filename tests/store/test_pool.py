@@ -328,3 +328,26 @@ async def test_a_store_that_cannot_be_opened_leaves_no_connection_behind(dsn18: 
         while await other.fetchval("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'given-up'"):
             await asyncio.sleep(0.01)
     await other.close()
+
+
+async def test_a_task_begun_within_a_lock_keeps_no_right_to_spare_connections(dsn18: str) -> None:
+    async with asyncio.timeout(_DEADLINE), EventStore.connect(dsn18, max_connections=1) as store:
+        let_go = asyncio.Event()
+
+        async def read_later() -> None:
+            await store.head()
+            await let_go.wait()
+            async with store._writing():
+                # All are lent: who holds nothing waits in line.
+                waiting = asyncio.create_task(store.head())
+                await asyncio.sleep(0.05)
+                assert not waiting.done()
+            await waiting
+
+        async with store.lock_stream("s"):
+            # As long as the lock is held, what was begun within it must not wait for who waits for it.
+            later = asyncio.create_task(read_later())
+            while not store._pool._reserve:
+                await asyncio.sleep(0)
+        let_go.set()
+        await later

@@ -109,8 +109,8 @@ FUNCTIONS = """
     pg_last_wal_receive_lsn pg_last_wal_replay_lsn pg_last_xact_replay_timestamp pg_notification_queue_usage
     pg_partition_tree pg_postmaster_start_time pg_relation_is_updatable pg_relation_size pg_reload_conf
     pg_sequence_last_value pg_snapshot_xmin pg_stat_get_activity pg_table_size pg_terminate_backend
-    pg_try_advisory_lock pg_typeof pg_wal_lsn_diff pg_walfile_name pg_xact_commit_timestamp quote_ident
-    range_agg regexp_matches regexp_replace repeat replace round row_number row_security_active set_config
-    setval split_part starts_with string_agg string_to_array strpos sum to_char to_json to_jsonb to_regclass
-    to_regprocedure to_regtype translate unnest upper
+    pg_try_advisory_lock pg_try_advisory_xact_lock pg_typeof pg_wal_lsn_diff pg_walfile_name
+    pg_xact_commit_timestamp quote_ident range_agg regexp_matches regexp_replace repeat replace round
+    row_number row_security_active set_config setval split_part starts_with string_agg string_to_array strpos
+    sum to_char to_json to_jsonb to_regclass to_regprocedure to_regtype translate unnest upper
 """

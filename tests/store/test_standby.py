@@ -375,3 +375,34 @@ async def test_an_event_that_was_deleted_ends_no_feed_on_a_standby(
         while last.global_seq not in seen:
             seen += [event.global_seq for event in (await anext(batches)).events]
         assert seen == [last.global_seq]
+
+
+async def test_a_deleted_event_does_not_hold_a_reader_for_ever(
+    dsn: str, store: EventStore, sql: asyncpg.Connection, standby: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a restart of the standby what is missing might still come; when all is replayed, it was deleted."""
+    monkeypatch.setattr("esx.store.barrier.BEHIND_FOR", 0.2)
+    name = await sql.fetchval("SELECT current_database()")
+    await store.append("s", [NewEvent("T") for _ in range(3)])
+    seen: list[int] = []
+
+    async def follow(replica: EventStore) -> None:
+        async for event in replica.subscribe():
+            seen.append(event.global_seq)
+
+    async with asyncio.timeout(2 * _DEADLINE), EventStore.connect(standby.dsn_for(name)) as replica:
+        following = asyncio.create_task(follow(replica))
+        while seen != [1, 2, 3]:
+            assert not following.done()
+            await asyncio.sleep(0.01)
+        await sql.execute("DELETE FROM events WHERE global_seq = 2")
+        directory, version = standby.data_dir.parent.parent, standby.version
+        standby.stop()
+        with EmbeddedServer.start(directory, version=version):
+            await store.append("s", [NewEvent("T")])
+            while seen != [1, 2, 3, 4]:
+                assert not following.done()
+                await asyncio.sleep(0.01)
+            following.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await following
