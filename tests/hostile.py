@@ -37,7 +37,7 @@ class Hostile:
         self.dsn = dsn
         self.owner = owner
         self.hers = hers
-        self._admin = admin
+        self.admin = admin
         self._trap = trap
 
     @property
@@ -63,10 +63,10 @@ class Hostile:
 
     async def plant_everywhere(self) -> None:
         """Plant all functions and operators that could take the place of one that esx means."""
-        names = await self._admin.fetch(
+        names = await self.admin.fetch(
             "SELECT DISTINCT proname::text FROM pg_proc WHERE proname = ANY($1::text[])", sorted(called())
         )
-        theirs = await self._admin.fetch(
+        theirs = await self.admin.fetch(
             "SELECT oprname::text, oprleft::regtype::text, oprright::regtype::text FROM pg_operator "
             "WHERE oprnamespace = 'pg_catalog'::regnamespace"
         )

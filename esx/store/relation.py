@@ -44,6 +44,15 @@ _FACTS = f"""
            pg_get_userbyid(c.relowner)::text AS owner, found.plain, found.home,
            ARRAY(SELECT a.attname::text FROM pg_attribute a
                  WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum) AS columns,
+           -- A domain compares as what it is made of.
+           (WITH RECURSIVE types (name, oid) AS (
+                SELECT a.attname::text, a.atttypid FROM pg_attribute a
+                WHERE a.attrelid = c.oid AND a.attname = ANY ($3::text[]) AND NOT a.attisdropped
+                UNION ALL
+                SELECT t.name, y.typbasetype FROM types t JOIN pg_type y ON y.oid = t.oid WHERE y.typtype = 'd')
+            SELECT min(t.name || ' is of type ' || t.oid::regtype::text)
+            FROM types t JOIN pg_type y ON y.oid = t.oid
+            WHERE y.typtype <> 'd' AND y.typnamespace <> 'pg_catalog'::regnamespace) AS strange,
            (SELECT co.collname::text FROM pg_attribute a JOIN pg_collation co ON co.oid = a.attcollation
             WHERE a.attrelid = c.oid AND a.attname = 'stream_id') AS collation,
            (SELECT a.atttypid IN ('timestamptz'::regtype, 'timestamp'::regtype, 'date'::regtype) FROM pg_attribute a
@@ -118,7 +127,7 @@ async def detect_layout(connection: asyncpg.Connection, store: str | None = None
         raise SchemaMissing(
             f"{_shown(store)} is no name of a table: write it as SQL does, such as schema.table"
         ) from None
-    row = await connection.fetchrow(_FACTS, found, plain)
+    row = await connection.fetchrow(_FACTS, found, plain, [*_NEEDED, "event_id"])
     assert row is not None
     facts: dict[str, Any] = dict(row)
     called = "events" if store is None else _shown(facts["quoted"] or store)
@@ -134,6 +143,11 @@ async def detect_layout(connection: asyncpg.Connection, store: str | None = None
         raise SchemaMissing(
             f"{kind.split()[-1]} {called} of database {facts['database']} has no column {', '.join(missing)}: esx "
             "reads tables made by schema.sql; `esx init` in a database of its own creates one"
+        )
+    if facts["strange"] is not None:
+        raise SchemaMissing(
+            f"{kind.split()[-1]} {called} of database {facts['database']}: {_shown(facts['strange'])}, which is none "
+            "of PostgreSQL's own, and how its values compare is not known: read a view that casts it, named with --store"
         )
     base: Base | None = None
     disordered: str | None = None

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 import pytest_asyncio
 
-from esx import EventStore, OwnerNotTrusted
+from esx import EventStore, OwnerNotTrusted, SchemaMissing
 from esx.positions import parse_position
 from esx.store.barrier import Filter
 from tests.hostile import hostile_database
@@ -145,3 +145,22 @@ async def test_functions_of_a_superuser_are_no_question(hostile: Hostile) -> Non
         )
     async with EventStore.connect(hostile.dsn, read_only=True) as store:
         assert await store.head() == 5
+
+
+async def test_a_type_that_is_none_of_postgresqls_own_is_refused(hostile: Hostile) -> None:
+    """Compared as text, which is all that is found, an id would be another one."""
+    await hostile.admin.execute(
+        "CREATE TYPE public.kind AS ENUM ('Placed');"
+        "ALTER TABLE public.events ALTER event_type TYPE public.kind USING event_type::public.kind"
+    )
+    async with EventStore.connect(hostile.dsn, read_only=True) as store:
+        with pytest.raises(SchemaMissing, match=r"event_type is of type public\.kind"):
+            await store.head()
+
+
+async def test_a_domain_is_what_it_is_made_of(hostile: Hostile) -> None:
+    await hostile.hers.execute("CREATE DOMAIN name AS text; CREATE DOMAIN short AS name")
+    await hostile.hers.execute("ALTER TABLE public.events ALTER event_type TYPE public.short")
+    async with EventStore.connect(hostile.dsn, read_only=True) as store:
+        assert await store.head() == 5
+        assert [event.event_type async for event in store.read("order-1")] == ["Placed"] * 2
