@@ -147,7 +147,7 @@ async def detect_layout(connection: asyncpg.Connection, store: str | None = None
     if facts["strange"] is not None:
         raise SchemaMissing(
             f"{kind.split()[-1]} {called} of database {facts['database']}: {_shown(facts['strange'])}, which is none "
-            "of PostgreSQL's own, and how its values compare is not known: read a view that casts it, named with --store"
+            "of PostgreSQL's own, and how its values compare is not known: read a view that casts it, by --store"
         )
     base: Base | None = None
     disordered: str | None = None
