@@ -20,6 +20,7 @@ from textual.worker import Worker, WorkerState
 from esx.config import BadConfig, Config
 from esx.database import Database
 from esx.fold.reducer import MERGE
+from esx.permissions import Permissions
 from esx.store.errors import StoreUnavailable
 from esx.store.views import FeedView, TrailView
 from esx.text import visible
@@ -67,17 +68,19 @@ _GARBAGE = (5000, 20, 10)
 """When to look for garbage, in objects made and in rounds."""
 _FOLLOW_AFTER = 0.5
 """Seconds after which the feed is followed though nothing is on screen yet."""
+_OTHERS = "   ctrl+o  other connections"
 _UNREACHABLE = (
     "Is the server running, and is this the right address? Give another with --dsn, ESX_DSN, DATABASE_URL or PG*.\n"
-    "It is tried again every few seconds.\n\nr  tries now   ctrl+o  other connections   q  quits"
+    f"It is tried again every few seconds.\n\nr  tries now{_OTHERS}   q  quits"
 )
 _NOT_ALLOWED = (
     "GRANT SELECT ON events TO this user, or connect as another.  esx doctor  (with the same --dsn) tells what else "
-    "is missing. This screen goes on by itself then.\n\nr  looks again now   ctrl+o  other connections   q  quits"
+    f"is missing. This screen goes on by itself then.\n\nr  looks again now{_OTHERS}   q  quits"
 )
+_NO_LOAD = "no load test here: `esx serve --allow-load` would let this page run one"
 _NO_SCHEMA = (
     "Run  esx init  on this database to create it (with the same --dsn); this screen goes on by itself then.\n\n"
-    "r  looks again now   ctrl+o  other connections   q  quits"
+    f"r  looks again now{_OTHERS}   q  quits"
 )
 
 
@@ -87,6 +90,7 @@ class Explorer(Keyed, App[None]):
     `label` names the database for people, `name` is the one it has in `config`, `embedded` says that it is esx's own;
     `read_only`, `statement_timeout` and `store` are as in `esx.database.Database`. `background` runs while it is open.
     `run_load` runs a load test on the database that is shown; without it that screen says so. `reducer` folds streams.
+    `permissions` are those of an explorer in a browser; without them all may be done.
 
     Raises BadConfig if the keymap of `config` names an action that is none, or its theme is unknown.
     """
@@ -133,8 +137,11 @@ class Explorer(Keyed, App[None]):
         background: Callable[[], Awaitable[None]] | None = None,
         run_load: RunLoad | None = None,
         reducer: Reducer = MERGE,
+        permissions: Permissions | None = None,
     ) -> None:
         super().__init__()
+        self.permissions = permissions or Permissions()
+        """What may be done here beyond reading."""
         self.reducer = reducer
         """What folds a stream to its state."""
         self.config = config or Config()
@@ -148,7 +155,6 @@ class Explorer(Keyed, App[None]):
         self._wanted = "streams-screen"
         self._asked_for = ""
         self._under_trail = self._wanted
-        self._started_by = os.getppid()
         self._mounting = asyncio.Lock()
         self._thresholds: tuple[int, int, int] | None = None
 
@@ -186,8 +192,6 @@ class Explorer(Keyed, App[None]):
         self._thresholds = gc.get_threshold()
         gc.set_threshold(*_GARBAGE)
         gc.enable()
-        if self.is_web:
-            self.set_interval(0.5, self._leave_with_server)
         start(self, self._run_link, "link")
         # While it connects: its rows can then be asked for at once.
         self.call_after_refresh(self._mount, self._wanted)
@@ -234,6 +238,7 @@ class Explorer(Keyed, App[None]):
             changed=self._link_changed,
             told=self._told,
             statement_timeout=self.config.statement_timeout,
+            may_write=self.permissions.load,
         )
         self.follower = Follower(self.link, self._watch)
         self._followed = False
@@ -299,11 +304,11 @@ class Explorer(Keyed, App[None]):
         if link.state is LinkState.CONNECTING:
             notice.say("connecting …", self._where, "", error=False)
         elif link.state is LinkState.UNREACHABLE:
-            notice.say("No connection", link.reason, _UNREACHABLE, error=True)
+            notice.say("No connection", link.reason, self._offered(_UNREACHABLE), error=True)
         elif link.state is LinkState.NOT_ALLOWED:
-            notice.say("This user may not read the events", link.reason, _NOT_ALLOWED, error=True)
+            notice.say("This user may not read the events", link.reason, self._offered(_NOT_ALLOWED), error=True)
         elif link.state is LinkState.NO_SCHEMA:
-            notice.say("No event store in this database yet", self._where, _NO_SCHEMA, error=False)
+            notice.say("No event store in this database yet", self._where, self._offered(_NO_SCHEMA), error=False)
         if link.state is LinkState.CONNECTED:
             self.set_timer(_FOLLOW_AFTER, self._follow)
             for pane in self._main.query(Pane):
@@ -311,17 +316,15 @@ class Explorer(Keyed, App[None]):
                     pane.connected()
         self.call_later(self._show_wanted)
 
+    def _offered(self, remedy: str) -> str:
+        return remedy if self.permissions.connections else remedy.replace(_OTHERS, "")
+
     @on(PagedList.Moved)
     def _follow(self) -> None:
         """Begin to follow the feed: what is to be seen first comes first."""
         if self.link.state is LinkState.CONNECTED and not self._followed:
             self._followed = True
             start(self, self.follower.run, "follow")
-
-    def _leave_with_server(self) -> None:
-        """End when the server that showed it in a browser is gone, which cannot say so."""
-        if os.getppid() != self._started_by:
-            self.exit()
 
     def _watch(self) -> None:
         """Take note that the feed has lost its connection or found it again, or has begun or ceased to listen."""
@@ -435,6 +438,8 @@ class Explorer(Keyed, App[None]):
 
             database = self.link.database
             run_load = None if database is not None and database.read_only else self._run_load
+            if not self.permissions.load:
+                return LoadPane(self.link, None, database=self._where, why_not=_NO_LOAD, id=screen_id)
             return LoadPane(self.link, run_load, database=self._where, id=screen_id)
         if screen_id == "health-screen":
             from esx.tui.screens.health import HealthPane

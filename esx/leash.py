@@ -1,0 +1,69 @@
+"""No process of ours outlives the one that started it, however that ended, killed or not.
+
+The one that starts a process gives it `leashed` as its environment; the process calls `hold` first of all. On Linux
+the kernel then tells it of its parent's end, elsewhere it looks once a second. It is asked to end as by SIGTERM, so
+that it can leave in order, and is ended for good a few seconds later: also where it spins, or waits for a reader who
+has gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+PATIENCE = 5.0
+"""Seconds that a process has to end in order."""
+_PARENT = "ESX_PARENT"
+_LOOK_EVERY = 1.0
+_PR_SET_PDEATHSIG = 1
+
+
+def leashed(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return `environ` for a process that is to end with this one."""
+    return {**environ, _PARENT: str(os.getpid())}
+
+
+def parent() -> int:
+    """Return the process that this one ends with: the one that said so, else the one that started it."""
+    told = os.environ.pop(_PARENT, "")
+    return int(told) if told.isdecimal() else os.getppid()
+
+
+def is_held() -> bool:
+    """Return whether whoever started this process wants it to end with itself."""
+    return _PARENT in os.environ
+
+
+def hold(*, patience: float = PATIENCE) -> None:
+    """End this process soon after its parent, which must have started it from its main thread."""
+    watched = parent()
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    # The thread also sees a parent that had gone before the kernel was asked.
+    threading.Thread(target=watch, args=(watched,), kwargs={"patience": patience}, daemon=True).start()
+
+
+def watch(parent: int, *, patience: float = PATIENCE, sleep: Callable[[float], object] = time.sleep) -> None:
+    """Return never: ends this process once `parent` is no longer its parent. For a thread of its own."""
+    while os.getppid() == parent:
+        sleep(_LOOK_EVERY)
+    os.kill(os.getpid(), signal.SIGTERM)
+    end_within(patience, sleep=sleep)
+
+
+def end_within(patience: float = PATIENCE, *, sleep: Callable[[float], object] = time.sleep) -> None:
+    """End this process for good after `patience` seconds, and with it the group that it leads."""
+    sleep(patience)
+    if hasattr(os, "killpg") and os.getpgrp() == os.getpid():
+        os.killpg(0, signal.SIGKILL)
+    os._exit(1)
