@@ -13,8 +13,9 @@ import ctypes
 import os
 import signal
 import sys
-import threading
 import time
+from _thread import start_new_thread
+from functools import partial
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -43,22 +44,32 @@ def is_held() -> bool:
     return _PARENT in os.environ
 
 
-def hold(*, patience: float = PATIENCE) -> None:
-    """End this process soon after its parent, which must have started it from its main thread."""
-    watched = parent()
-    if sys.platform == "linux":
+def hold(
+    *,
+    by: int | None = None,
+    kernel: bool = True,
+    start: Callable[[Callable[[], None], tuple[()]], object] = start_new_thread,
+    sleep: Callable[[float], object] = time.sleep,
+) -> None:
+    """End this process soon after its parent, which is `by` if that is given.
+
+    The `kernel` can tell of that at once, where the parent starts processes from a thread that lasts as long as it
+    does itself. `start` starts a native thread and `sleep` lets it wait, where others have taken the place of
+    Python's own.
+    """
+    watched = parent() if by is None else by
+    if kernel and sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
     # The thread also sees a parent that had gone before the kernel was asked.
-    threading.Thread(target=watch, args=(watched,), kwargs={"patience": patience}, daemon=True).start()
+    start(partial(_watch, watched, sleep), ())
 
 
-def watch(parent: int, *, patience: float = PATIENCE, sleep: Callable[[float], object] = time.sleep) -> None:
-    """Return never: ends this process once `parent` is no longer its parent. For a thread of its own."""
+def _watch(parent: int, sleep: Callable[[float], object]) -> None:
     while os.getppid() == parent:
         sleep(_LOOK_EVERY)
     os.kill(os.getpid(), signal.SIGTERM)
-    end_within(patience, sleep=sleep)
+    end_within(sleep=sleep)
 
 
 def end_within(patience: float = PATIENCE, *, sleep: Callable[[float], object] = time.sleep) -> None:
