@@ -57,13 +57,14 @@ def close(environment: Environment) -> None:
     guard = Guard(ui.host, token_of(os.environ), cookie=f"esx_locust_{ui.port}", public=public)
     tls = bool(ui.tls_cert and ui.tls_key)
 
-    # Locust's cross-origin headers tell browsers that every site may read the answers.
-    @ui.app.after_request
     def add_headers(response: Response) -> Response:
         for name in [name for name in dict(response.headers) if name.lower().startswith("access-control-")]:
             del response.headers[name]
         response.headers.update(HEADERS)
         return response
+
+    # Flask takes the last of these first. Locust's own says that every site may read the answers.
+    ui.app.after_request_funcs.setdefault(None, []).insert(0, add_headers)
 
     @ui.app.before_request
     def let_in() -> Response | None:
@@ -115,9 +116,10 @@ def _check_form() -> Response | None:
         refused = sorted(set(request.form) - _FORM - ui_extra_args_dict().keys())
     elif request.endpoint == "locust.update_user":
         try:
-            refused = sorted(set(dict(json.loads(request.get_data()))) - _OF_A_CLASS)
-        except (ValueError, TypeError, RecursionError):
-            refused = ["what is not JSON"]
+            settings = json.loads(request.get_data())
+        except (ValueError, RecursionError):
+            settings = None
+        refused = sorted(settings.keys() - _OF_A_CLASS) if isinstance(settings, dict) else ["what is no JSON object"]
     else:
         return None
     if not refused:
