@@ -551,7 +551,9 @@ class Explorer(Keyed, App[None]):
             seen.add(title)
             run = partial(self.run_action, binding.action, node)
             yield SystemCommand(title, f"{part} · key {self.get_key_display(binding)}", run)
-        yield SystemCommand("Screenshot", "Save the screen as SVG", lambda: self.set_timer(0.1, self.action_screenshot))
+        if self.check_action("screenshot", ()):
+            shoot = partial(self.set_timer, 0.1, partial(self.run_action, "screenshot"))
+            yield SystemCommand("Screenshot", "Save the screen as SVG", shoot)
         for command in super().get_system_commands(screen):
             if command.title not in ("Quit", "Keys", "Screenshot"):
                 yield command
