@@ -19,11 +19,15 @@ _PATIENCE = 30.0
 
 
 class Page:
-    """A page, and the text that its explorer has sent: what is drawn, with the escape sequences taken out."""
+    """A page, and the text that its explorer has sent: what is drawn, with the escape sequences taken out.
+
+    `received` is what came since `shows` was waited for the last time.
+    """
 
     def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         self.socket = socket
         self.received = ""
+        self.everything = ""
 
     async def press(self, keys: str) -> None:
         """Type."""
@@ -43,7 +47,9 @@ class Page:
         message = await self.socket.receive()
         if message.type is aiohttp.WSMsgType.BINARY:
             text = message.data.decode("utf-8", "replace")
-            self.received += re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
+            drawn = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
+            self.received += drawn
+            self.everything += drawn
         return message.type in (aiohttp.WSMsgType.BINARY, aiohttp.WSMsgType.TEXT)
 
     async def draws(self, seconds: float = 1.0) -> str:

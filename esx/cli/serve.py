@@ -44,11 +44,11 @@ from esx.text import visible
 )
 @click.option(
     "--max-memory",
-    type=click.IntRange(200),
+    type=click.IntRange(50),
     default=1024,
     show_default=True,
     metavar="MB",
-    help="How much memory the explorer of one page may take; one that takes more is ended.",
+    help="How much memory the explorer of one page may take (one needs about 100); one that takes more is ended.",
 )
 @click.option(
     "--idle-timeout",
