@@ -65,11 +65,22 @@ def hold(
     start(partial(_watch, watched, sleep), ())
 
 
-def _watch(parent: int, sleep: Callable[[float], object]) -> None:
-    while os.getppid() == parent:
+def _watch(watched: int, sleep: Callable[[float], object]) -> None:
+    # Some pythons are started by a launcher, which then stands between.
+    above = os.getppid()
+    while os.getppid() == above and (above == watched or _runs(watched)):
         sleep(_LOOK_EVERY)
     os.kill(os.getpid(), signal.SIGTERM)
     end_within(sleep=sleep)
+
+
+def _runs(process: int) -> bool:
+    import psutil
+
+    try:
+        return bool(psutil.Process(process).status() != psutil.STATUS_ZOMBIE)
+    except psutil.Error:
+        return False
 
 
 def end_within(patience: float = PATIENCE, *, sleep: Callable[[float], object] = time.sleep) -> None:

@@ -202,3 +202,30 @@ async def test_a_process_that_waits_for_its_parent_does_not_spin() -> None:
             parent.kill()
             parent.wait()
             await all_end([child])
+
+
+async def test_a_launcher_may_stand_between_and_a_parent_may_have_gone_before(tmp_path: Path) -> None:
+    code = "import time\nfrom esx.leash import hold\nhold()\nprint('held', flush=True)\ntime.sleep(60)\n"
+    (tmp_path / "held.py").write_text(code)
+    middle = (
+        "import os, subprocess, sys\nfrom esx.leash import leashed\n"
+        "subprocess.Popen(['sh', '-c', '\"$0\" \"$1\"; true', sys.executable, sys.argv[1]], env=leashed(os.environ))\n"
+        "sys.stdin.read()\n"
+    )
+    parent = subprocess.Popen(
+        [sys.executable, "-c", middle, str(tmp_path / "held.py")], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert parent.stdout is not None
+    assert parent.stdin is not None
+    with parent.stdout, parent.stdin:
+        assert await asyncio.to_thread(parent.stdout.readline) == b"held\n"
+        [child] = [
+            each for each in psutil.Process(parent.pid).children(recursive=True) if "held.py" in each.cmdline()[1]
+        ]
+        await asyncio.sleep(2.5)
+        assert runs(child), "its parent is there"
+        parent.kill()
+        parent.wait()
+        await all_end([child])
+    orphan = subprocess.Popen([sys.executable, str(tmp_path / "held.py")], env=environment(ESX_PARENT=str(parent.pid)))
+    await until(lambda: orphan.poll() is not None, "the orphan to end")

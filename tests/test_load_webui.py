@@ -19,13 +19,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
+import pytest
 
 from esx.load.model import ON_CONFLICT, run_prefix
 from esx.store import EventStore
+from tests.browser import PROGRAM, browser
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
     from email.message import Message
+
+    from tests.browser import Page
 
 _ROOT = Path(__file__).parents[1]
 
@@ -206,7 +210,7 @@ async def test_only_who_has_the_token_may_use_it(dsn18: str, tmp_path: Path) -> 
             assert (await ui.ask(f"{ui.address}/esx/series.json", None, None, **{name: value}))[0] == 403, (name, value)
         status, text, headers = await ui.ask(f"{ui.address}/logs", Origin=ui.address)
         assert status == 200
-        assert headers["Referrer-Policy"] == "no-referrer"
+        assert headers["Referrer-Policy"] == "same-origin"
         assert not [name for name in headers if name.lower().startswith("access-control-")]
         assert (await ui.json("/stats/requests"))["state"] == "ready", "no test has been started"
         token = ui.first.partition("token=")[2]
@@ -262,6 +266,39 @@ async def test_a_form_sets_what_it_shows_and_nothing_else(dsn18: str, empty_dsn1
         assert await other.count_events("load-") == 0
     async with EventStore.connect(dsn18) as store:
         assert await store.count_events("load-") > 0
+
+
+@pytest.mark.skipif(PROGRAM is None, reason="there is no chromium: apt-get install chromium")
+async def test_the_page_works_in_a_browser(dsn18: str, tmp_path: Path) -> None:
+    file = tmp_path / "locustfile.py"
+    file.write_text(_WITH_LOGIN)
+    async with locust(dsn18, "--web-login", file=file) as running, browser() as chromium:
+        ui = running.ui
+        page = await chromium.open(ui.first)
+
+        async def shows(expression: str) -> Any:
+            return await until(lambda: page.evaluate(expression))
+
+        # A form of the page itself, as that for a login is; then what the page does by scripts.
+        await shows("location.pathname == '/login' && !location.search.includes('token')")
+        await page.evaluate(
+            "document.body.innerHTML = '<form id=f method=post action=/enter></form>'; document.forms.f.submit()"
+        )
+        await shows("location.pathname == '/' && window.templateArgs !== undefined")
+        await page.evaluate(
+            "fetch('swarm', {method: 'POST', body: new URLSearchParams("
+            "{user_count: 1, spawn_rate: 1, run_id: 'clicked'})})"
+            ".then(answer => answer.json()).then(said => window.said = said)"
+        )
+        assert await shows("window.said && window.said.success")
+        await until(partial(figures_in, page))
+        assert running.ui.first.partition("token=")[2] not in await page.evaluate("document.cookie + location.href")
+
+
+async def figures_in(page: Page) -> Any:
+    """Return whether the page has been given the figures of the run."""
+    await page.evaluate("fetch('esx/series.json').then(answer => answer.json()).then(said => window.figures = said)")
+    return await page.evaluate("window.figures && window.figures.run == 'clicked'")
 
 
 async def test_beyond_loopback_it_says_what_that_means() -> None:

@@ -61,6 +61,8 @@ def close(environment: Environment) -> None:
         for name in [name for name in dict(response.headers) if name.lower().startswith("access-control-")]:
             del response.headers[name]
         response.headers.update(HEADERS)
+        # With none at all, browsers would not say where the form of a login page comes from.
+        response.headers["Referrer-Policy"] = "same-origin"
         return response
 
     # Flask takes the last of these first. Locust's own says that every site may read the answers.

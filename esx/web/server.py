@@ -130,7 +130,7 @@ class _Server(Server):
         verdict = self.guard.judge(
             Asked(
                 request.method,
-                request.host,
+                request.headers.get("Host", ""),
                 request.path,
                 request.query,
                 request.cookies,
