@@ -112,6 +112,8 @@ def command(
 
     def started(url: str) -> None:
         narrate(f"the explorer is at {url}  (Ctrl-C ends it)")
+        for name in public:
+            narrate(f"through the proxy it is at https://{visible(name, limit=200)}/?token={token}")
         if open_page:
             click.launch(url)
 

@@ -19,7 +19,7 @@ from flask import Response, request
 from locust.argument_parser import ui_extra_args_dict
 
 from esx.text import visible
-from esx.web.guard import HEADERS, Asked, BadToken, Guard, Welcomed, bracketed, is_loopback, token_of
+from esx.web.guard import EVERYWHERE, HEADERS, Asked, Guard, Welcomed, address_of, is_loopback, token_of
 
 if TYPE_CHECKING:
     import argparse
@@ -34,7 +34,6 @@ _FORM = frozenset(
 """What Locust's own form sets. The scenario's options come on top, those that the form shows."""
 _OF_A_CLASS = frozenset({"user_class_name", "host", "weight", "fixed_count", "tasks"})
 """What Locust's page may set of a user class."""
-_EVERYWHERE = frozenset({"", "*", "0.0.0.0", "::"})  # noqa: S104 - compared with, not listened on
 
 
 def listen_here_only(parser: LocustArgumentParser) -> None:
@@ -43,7 +42,7 @@ def listen_here_only(parser: LocustArgumentParser) -> None:
 
 
 def close(environment: Environment) -> None:
-    """Let in only those that have the token, and print the address that has it. Raises BadToken.
+    """Let in only those that have the token, and print the address that has it. Raises EsxError.
 
     To be called before the web UI listens.
     """
@@ -90,14 +89,12 @@ def close(environment: Environment) -> None:
             return Response(verdict.text, verdict.status, mimetype="text/plain")
         return _check_form()
 
-    port = f":{ui.port}"
-    if ui.host in _EVERYWHERE or not is_loopback(ui.host):
+    if ui.host in EVERYWHERE or not is_loopback(ui.host):
         _say(
             f"warning: --web-host lets other machines in: whoever has the token can start tests, which write as you, "
             f"and without --tls-cert whoever listens on the way reads the token too (port {ui.port})"
         )
-    shown = public[0] if public else bracketed(_LOOPBACK if ui.host in _EVERYWHERE else ui.host) + port
-    base = f"http{'s' if tls else ''}://{shown}{options.web_base_path or '/'}"
+    base = f"http{'s' if tls else ''}://{address_of(ui.host, ui.port)}{options.web_base_path or '/'}"
     # Not to the log, which the page shows and which may be kept.
     _say(f"the web UI is at {base}?token={guard.token}")
     _open_with_token(f"{base}?token={guard.token}")
@@ -105,7 +102,7 @@ def close(environment: Environment) -> None:
 
 def warn_of_master(options: argparse.Namespace) -> None:
     """Say what it means where other machines reach the master's port."""
-    if options.master_bind_host in _EVERYWHERE or not is_loopback(options.master_bind_host):
+    if options.master_bind_host in EVERYWHERE or not is_loopback(options.master_bind_host):
         _say(
             f"warning: --master-bind-host lets other machines reach port {options.master_bind_port}: "
             "whoever does is a worker, which is told the database with its password"
@@ -141,6 +138,3 @@ def _open_with_token(address: str) -> None:
 
 def _say(text: str) -> None:
     print(f"esx: {text}", file=sys.stderr, flush=True)
-
-
-__all__ = ["BadToken", "close", "listen_here_only", "warn_of_master"]

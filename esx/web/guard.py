@@ -33,7 +33,8 @@ HEADERS = {
 }
 """For every answer: an address may have the token, and pages hold private data."""
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
-_EVERYWHERE = frozenset({"", "*", "0.0.0.0", "::"})  # noqa: S104 - compared with, not listened on
+EVERYWHERE = frozenset({"", "*", "0.0.0.0", "::"})  # noqa: S104 - compared with, not listened on
+"""What a server listens on that can be reached by every address of its machine."""
 _READING = frozenset({"GET", "HEAD"})
 _SHORTEST = 16
 
@@ -88,12 +89,19 @@ def bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host and not host.startswith("[") else host
 
 
+def address_of(host: str, port: int) -> str:
+    """Return where a browser on this machine finds a server that listens on `host`."""
+    return f"{'127.0.0.1' if host in EVERYWHERE else bracketed(host)}:{port}"
+
+
 def names_of(host: str, public: Iterable[str] = ()) -> frozenset[str]:
     """Return by which names browsers may call a server that listens on `host`; `public` are those of a proxy."""
-    names = {bracketed(host).lower(), *map(_name, public)} - {"", "*"}
-    if is_loopback(host) or host in _EVERYWHERE:
+    names = set(map(_name, public)) - {""}
+    if host not in EVERYWHERE:
+        names.add(bracketed(host).lower())
+    if is_loopback(host) or host in EVERYWHERE:
         names |= _LOOPBACK
-    if host in _EVERYWHERE:
+    if host in EVERYWHERE:
         names.add(socket.gethostname().lower())
         for addresses in psutil.net_if_addrs().values():
             names |= {

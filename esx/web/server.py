@@ -20,7 +20,7 @@ from textual_serve.server import Server
 
 from esx.store.errors import EsxError
 from esx.text import visible
-from esx.web.guard import HEADERS, Asked, Guard, Welcomed, bracketed
+from esx.web.guard import HEADERS, Asked, Guard, Welcomed, address_of
 from esx.web.session import Session
 
 if TYPE_CHECKING:
@@ -87,8 +87,7 @@ async def serve(
         port = runner.addresses[0][1]
         server.guard = Guard(host, token, cookie=f"esx_{port}", public=public)
         watching = asyncio.ensure_future(server.watch())
-        shown = public[0] if public else bracketed(host)
-        started(f"http://{shown}{'' if public else f':{port}'}/?token={token}")
+        started(f"http://{address_of(host, port)}/?token={token}")
         await watching
     finally:
         if watching is not None:

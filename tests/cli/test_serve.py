@@ -117,18 +117,22 @@ async def test_beyond_loopback_token_and_host_are_asked_for_too(dsn18: str) -> N
     own = "a-token-of-ones-own"
     remote = ("-d", dsn18, "--host", "0.0.0.0", "--allow-remote", "--public-name", "esx.example.com")
     async with serve(*remote, ESX_WEB_TOKEN=own) as (running, url):
-        [port] = {
-            each.laddr.port for each in psutil.Process(running.process.pid).net_connections() if each.status == "LISTEN"
-        }
-        assert url.first == f"http://esx.example.com/?token={own}"
-        here = f"http://127.0.0.1:{port}/"
+        assert f"https://esx.example.com/?token={own}" in await running.narration()
+        here = url.bare
+        port = here.rsplit(":", 1)[1].strip("/")
+        assert url.first == f"http://127.0.0.1:{port}/?token={own}"
         async with aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True)) as client:
             async with client.get(here) as page:
                 assert page.status == 403
             async with client.get(f"{here}?token={own}") as page:
                 assert page.status == 200
             proxied = {"Cookie": f"esx_{port}={own}", "X-Forwarded-Proto": "https", "Origin": "https://esx.example.com"}
-            for host, status in (("evil.example", 403), ("esx.example.com", 200), (f"localhost:{port}", 200)):
+            for host, status in (
+                ("evil.example", 403),
+                (f"0.0.0.0:{port}", 403),
+                ("esx.example.com", 200),
+                (f"localhost:{port}", 200),
+            ):
                 async with client.get(here, headers={"Host": host, **proxied}) as page:
                     assert page.status == status
                     assert ("wss://" in await page.text()) == (status == 200)
