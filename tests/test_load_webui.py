@@ -366,3 +366,46 @@ def tab_is_shown(known: dict[str, Any], rows: dict[str, dict[str, str]]) -> bool
     """Return whether the table that the page knows has a column for each field of our rows."""
     [table] = known["extended_tables"]
     return all(row.keys() == {column["key"] for column in table["structure"]} for row in rows.values())
+
+
+_INTRUDER = """
+import sys
+from locust import __version__
+from locust.rpc import Message, zmqrpc
+client = zmqrpc.Client("127.0.0.1", int(sys.argv[1]), "intruder")
+client.send(Message("client_ready", __version__, "intruder"))
+while True:
+    message = client.recv()
+    if message.type == "spawn":
+        print(message.data["parsed_options"])
+        break
+"""
+
+
+async def test_forked_workers_are_not_told_the_database(dsn18: str) -> None:
+    """They know it, and others on this machine can call themselves workers."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "locust", "-f", "loadtest/locustfile.py", "--headless", "-u", "2", "-t", "60s"),
+        *("--processes", "1", "--master-bind-port", port, "--master-port", port),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+        cwd=_ROOT,
+        env={**os.environ, "ESX_DSN": f"{dsn18}&password=hunter2"},
+    )
+    assert process.stderr is not None
+    try:
+        async with asyncio.timeout(60):
+            while b"All users spawned" not in (line := await process.stderr.readline()):
+                assert line
+        intruder = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", _INTRUDER, port), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
+        )
+        told, _ = await asyncio.wait_for(intruder.communicate(), 60)
+        assert b"streams" in told
+        assert b"hunter2" not in told
+    finally:
+        process.kill()
+        await process.communicate()

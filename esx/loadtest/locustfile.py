@@ -146,7 +146,9 @@ def _test_start(environment: Environment, **_: Any) -> None:
         settings = settings_of(options)
         if not isinstance(runner, WorkerRunner):
             options.esx_run = settings.load.run_id or new_run_id()
-            options.dsn = settings.dsn  # workers that know none get it with the other options
+            if not options.processes:
+                # Workers that know none get it with the other options; those that were forked know it.
+                options.dsn = settings.dsn
         run = Run(options.esx_run, settings, environment)
         if isinstance(runner, WorkerRunner):
             run.open_workshop(index=max(runner.worker_index, 0), workers=options.esx_workers)
