@@ -11,6 +11,7 @@ import click
 
 from esx.cli.common import config, database, run, store_on
 from esx.cli.reducer import reducer_of
+from esx.permissions import Permissions
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -22,11 +23,13 @@ if TYPE_CHECKING:
 
 def explore(dsn: str | None, reducer: str | None = None) -> None:
     """Open the explorer on the database that is meant; `reducer` is what folds streams in it, see `reducer_of`."""
-    fold = reducer_of(reducer)
+    from esx.fold.reducer import MERGE
+
+    fold = reducer_of(reducer) if Permissions.of(os.environ).reducer else MERGE
     need_terminal("use a command instead, such as `esx streams` or `esx tail`")
     with database(dsn) as opened:
-        if opened.embedded:
-            run(_prepare(opened))
+        if opened.embedded and not Permissions.of(os.environ).served:
+            run(prepare(opened))
         open_explorer(opened, fold)
 
 
@@ -45,12 +48,20 @@ def open_explorer(opened: Database, reducer: Reducer, background: Callable[[], A
     # What is imported stays: to look for garbage in it is a tenth of the start. The explorer turns this on again.
     gc.disable()
     from esx.load.archive import Archive, RecordedRun
+    from esx.load.errors import LoadFailed
     from esx.load.process import LoadRun
     from esx.store.connection import describe
     from esx.tui.app import Explorer
 
+    permissions = Permissions.of(os.environ)
+
     def run_load(dsn: str | None, options: LoadOptions) -> RecordedRun:
         """Return a load test that is saved as it goes; the explorer may have gone on to another database."""
+        if permissions.served and options.yes_write_to:
+            raise LoadFailed(
+                "a page in a browser cannot confirm what a test may write to: leave the field  yes, write to  empty, "
+                "or run it at a terminal with `esx load`"
+            )
         label = opened.label if dsn == opened.dsn else describe(dsn)
         return RecordedRun(LoadRun(dsn, options), Archive.of(os.environ), label)
 
@@ -67,9 +78,11 @@ def open_explorer(opened: Database, reducer: Reducer, background: Callable[[], A
         background=background,
         run_load=run_load,
         reducer=reducer,
+        permissions=permissions,
     ).run()
 
 
-async def _prepare(opened: Database) -> None:
+async def prepare(opened: Database) -> None:
+    """Make the tables of the embedded store, if there are none."""
     async with store_on(opened):
         pass

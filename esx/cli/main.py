@@ -116,6 +116,10 @@ def main() -> NoReturn:
     for each in _ENDING:
         if signal.getsignal(each) is signal.SIG_DFL:  # nohup has it ignored
             signal.signal(each, _end_orderly)
+    if "ESX_PARENT" in os.environ:
+        from esx.leash import hold
+
+        hold()
     _prepare_streams()
     code = _run()
     try:

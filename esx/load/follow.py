@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from hdrh.histogram import HdrHistogram
 
+from esx.leash import hold
 from esx.load.verdict import Delivery
 from esx.store import EsxError, EventStore
 from esx.store.barrier import Filter
@@ -159,6 +160,7 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 def main() -> None:
     """Run as a process; what goes wrong is one line on standard error."""
+    hold()
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(_main(sys.argv[1], int(sys.argv[2])))

@@ -20,6 +20,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from esx.leash import leashed
 from esx.load.errors import LoadFailed
 from esx.load.model import LoadOptions, LoadProgress, LoadSummary, from_dict
 from esx.load.options import validate
@@ -136,7 +137,7 @@ class LoadRun:
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
                 cwd=scenario.parent,
-                env=environment,
+                env=leashed(environment),
                 limit=_LONGEST_LINE,
                 start_new_session=True,  # Ctrl-C in the terminal is for us alone
             )

@@ -35,9 +35,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_native_thread: Callable[[Callable[..., Any], tuple[Any, ...]], int] = monkey.get_original(
-    "_thread", "start_new_thread"
-)
+native_thread: Callable[[Callable[..., Any], tuple[Any, ...]], int] = monkey.get_original("_thread", "start_new_thread")
+"""Starts a thread that gevent never saw."""
+native_sleep: Callable[[float], None] = monkey.get_original("time", "sleep")
+"""Lets such a thread wait."""
 _CANCEL_LIMIT = 5.0
 
 log = logging.getLogger(__name__)
@@ -81,7 +82,7 @@ class AsyncioBridge:
         self._watcher.start(self._deliver)
         self._loop = loop = _new_loop()
         loop.set_exception_handler(self._report)
-        _native_thread(self._main, (loop,))
+        native_thread(self._main, (loop,))
         self._ready.wait()
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
@@ -252,7 +253,7 @@ class _NativeExecutor(ThreadPoolExecutor):
             with contextlib.suppress(RuntimeError):  # the loop has been closed meanwhile
                 self._owner.call_soon_threadsafe(settle, value, error)
 
-        _native_thread(work, ())
+        native_thread(work, ())
         return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:

@@ -12,6 +12,7 @@ import gevent
 import gevent.event
 from gevent import subprocess
 
+from esx.leash import leashed
 from esx.load.errors import LoadFailed
 from esx.load.model import FeedFigures
 from esx.load.verdict import Delivery
@@ -32,7 +33,7 @@ class Followers:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env=environment,
+            env=leashed(environment),
         )
         self._count = count
         self._line: dict[str, Any] | None = None

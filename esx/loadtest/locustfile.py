@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +23,10 @@ from locust import constant, events, runners, task
 from locust.exception import StopTest
 from locust.runners import STATE_MISSING, MasterRunner, WorkerRunner
 
+from esx.leash import hold
 from esx.load.ledger import Ledger
-from esx.loadtest import webui
+from esx.loadtest import webguard, webui
+from esx.loadtest.bridge import native_sleep, native_thread
 from esx.loadtest.protocol import Protocol
 from esx.loadtest.run import Run, open_store
 from esx.loadtest.settings import LONGEST_UNASKED, add_options, new_run_id, own_dsn, settings_of
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
     from locust.env import Environment
     from locust.runners import Runner
 
+_STARTED = os.getpid()  # before Locust forks its workers
 _COLLECT_EVERY = 0.25
 _FINISH_WITHIN = 10.0  # seconds for the appends in flight at the end; cut off, their outcome would be unknown
 _RESULTS_WITHIN = 10.0  # seconds for workers to tell what they know, after that
@@ -84,13 +88,17 @@ state = State()
 @events.init_command_line_parser.add_listener
 def _options(parser: LocustArgumentParser) -> None:
     add_options(parser)
+    webguard.listen_here_only(parser)
 
 
 @events.init.add_listener
 def _init(environment: Environment, runner: Runner, **_: Any) -> None:
     options = environment.parsed_options
     assert options is not None
-    if options.progress_ndjson and not isinstance(runner, WorkerRunner):
+    if isinstance(runner, WorkerRunner) and options.processes:
+        hold(by=_STARTED, start=native_thread, sleep=native_sleep)
+    elif options.progress_ndjson:
+        hold(kernel=False, start=native_thread, sleep=native_sleep)
         state.protocol = Protocol()
     # Greenlets that collect figures must not hold the event loop up for the usual 5 ms: it would show in latencies.
     sys.setswitchinterval(0.0001)
@@ -112,6 +120,9 @@ def _init(environment: Environment, runner: Runner, **_: Any) -> None:
         settings = settings_of(options)
         if not isinstance(runner, MasterRunner | WorkerRunner) or options.processes or settings.dsn:
             AsyncUser.bridge.run(_check(settings.dsn, settings.load.yes_write_to))
+        webguard.close(environment)
+        if isinstance(runner, MasterRunner):
+            webguard.warn_of_master(options)
     except EsxError as error:
         if state.protocol is not None:
             state.protocol.error(str(error))
@@ -135,7 +146,9 @@ def _test_start(environment: Environment, **_: Any) -> None:
         settings = settings_of(options)
         if not isinstance(runner, WorkerRunner):
             options.esx_run = settings.load.run_id or new_run_id()
-            options.dsn = settings.dsn  # workers that know none get it with the other options
+            if not options.processes:
+                # Workers that know none get it with the other options; those that were forked know it.
+                options.dsn = settings.dsn
         run = Run(options.esx_run, settings, environment)
         if isinstance(runner, WorkerRunner):
             run.open_workshop(index=max(runner.worker_index, 0), workers=options.esx_workers)

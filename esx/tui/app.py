@@ -20,6 +20,7 @@ from textual.worker import Worker, WorkerState
 from esx.config import BadConfig, Config
 from esx.database import Database
 from esx.fold.reducer import MERGE
+from esx.permissions import Permissions
 from esx.store.errors import StoreUnavailable
 from esx.store.views import FeedView, TrailView
 from esx.text import visible
@@ -68,21 +69,23 @@ _GARBAGE = (5000, 20, 10)
 """When to look for garbage, in objects made and in rounds."""
 _FOLLOW_AFTER = 0.5
 """Seconds after which the feed is followed though nothing is on screen yet."""
+_OTHERS = "   ctrl+o  other connections"
 _UNREACHABLE = (
     "Is the server running, and is this the right address? Give another with --dsn, ESX_DSN, DATABASE_URL or PG*.\n"
-    "It is tried again every few seconds.\n\nr  tries now   ctrl+o  other connections   q  quits"
+    f"It is tried again every few seconds.\n\nr  tries now{_OTHERS}   q  quits"
 )
 _NOT_ALLOWED = (
     "GRANT SELECT ON events TO this user, or connect as another.  esx doctor  (with the same --dsn) tells what else "
-    "is missing. This screen goes on by itself then.\n\nr  looks again now   ctrl+o  other connections   q  quits"
+    f"is missing. This screen goes on by itself then.\n\nr  looks again now{_OTHERS}   q  quits"
 )
 _NOT_TRUSTED = (
     "Connect as a user with fewer rights; or trust the owner, if you would run programs of hers.\n\n"
-    "T  trusts the owner of this store, from now on   ctrl+o  other connections   q  quits"
+    f"T  trusts the owner of this store, from now on{_OTHERS}   q  quits"
 )
+_NO_LOAD = "no load test here: `esx serve --allow-load` would let this page run one"
 _NO_SCHEMA = (
     "Run  esx init  on this database to create it (with the same --dsn); this screen goes on by itself then.\n\n"
-    "r  looks again now   ctrl+o  other connections   q  quits"
+    f"r  looks again now{_OTHERS}   q  quits"
 )
 
 
@@ -93,6 +96,7 @@ class Explorer(Keyed, App[None]):
     `read_only`, `statement_timeout`, `store` and `trust_owner` are as in `esx.database.Database`. `background` runs
     while it is open. `run_load` runs a load test on the database that is shown; without it that screen says so.
     `reducer` folds streams.
+    `permissions` are those of an explorer in a browser; without them all may be done.
 
     Raises BadConfig if the keymap of `config` names an action that is none, or its theme is unknown.
     """
@@ -143,8 +147,11 @@ class Explorer(Keyed, App[None]):
         background: Callable[[], Awaitable[None]] | None = None,
         run_load: RunLoad | None = None,
         reducer: Reducer = MERGE,
+        permissions: Permissions | None = None,
     ) -> None:
         super().__init__()
+        self.permissions = permissions or Permissions()
+        """What may be done here beyond reading."""
         self.reducer = reducer
         """What folds a stream to its state."""
         self.config = config or Config()
@@ -158,7 +165,6 @@ class Explorer(Keyed, App[None]):
         self._wanted = "streams-screen"
         self._asked_for = ""
         self._under_trail = self._wanted
-        self._started_by = os.getppid()
         self._mounting = asyncio.Lock()
         self._thresholds: tuple[int, int, int] | None = None
 
@@ -196,8 +202,6 @@ class Explorer(Keyed, App[None]):
         self._thresholds = gc.get_threshold()
         gc.set_threshold(*_GARBAGE)
         gc.enable()
-        if self.is_web:
-            self.set_interval(0.5, self._leave_with_server)
         start(self, self._run_link, "link")
         # While it connects: its rows can then be asked for at once.
         self.call_after_refresh(self._mount, self._wanted)
@@ -245,6 +249,7 @@ class Explorer(Keyed, App[None]):
             told=self._told,
             statement_timeout=self.config.statement_timeout,
             trusted=Trusted(os.environ),
+            may_write=self.permissions.load,
         )
         self.follower = Follower(self.link, self._watch)
         self._followed = False
@@ -310,14 +315,14 @@ class Explorer(Keyed, App[None]):
         if link.state is LinkState.CONNECTING:
             notice.say("connecting …", self._where, "", error=False)
         elif link.state is LinkState.UNREACHABLE:
-            notice.say("No connection", link.reason, _UNREACHABLE, error=True)
+            notice.say("No connection", link.reason, self._offered(_UNREACHABLE), error=True)
         elif link.state is LinkState.NOT_ALLOWED:
-            notice.say("This user may not read the events", link.reason, _NOT_ALLOWED, error=True)
+            notice.say("This user may not read the events", link.reason, self._offered(_NOT_ALLOWED), error=True)
         elif link.state is LinkState.NOT_TRUSTED:
-            remedy = _NOT_TRUSTED if not self.is_web else ""
+            remedy = "" if self.permissions.served else self._offered(_NOT_TRUSTED)
             notice.say("Reading this store runs code of its owner", link.reason, remedy, error=True)
         elif link.state is LinkState.NO_SCHEMA:
-            notice.say("No event store in this database yet", self._where, _NO_SCHEMA, error=False)
+            notice.say("No event store in this database yet", self._where, self._offered(_NO_SCHEMA), error=False)
         if link.state is LinkState.CONNECTED:
             self.set_timer(_FOLLOW_AFTER, self._follow)
             for pane in self._main.query(Pane):
@@ -325,17 +330,15 @@ class Explorer(Keyed, App[None]):
                     pane.connected()
         self.call_later(self._show_wanted)
 
+    def _offered(self, remedy: str) -> str:
+        return remedy if self.permissions.connections else remedy.replace(_OTHERS, "")
+
     @on(PagedList.Moved)
     def _follow(self) -> None:
         """Begin to follow the feed: what is to be seen first comes first."""
         if self.link.state is LinkState.CONNECTED and not self._followed:
             self._followed = True
             start(self, self.follower.run, "follow")
-
-    def _leave_with_server(self) -> None:
-        """End when the server that showed it in a browser is gone, which cannot say so."""
-        if os.getppid() != self._started_by:
-            self.exit()
 
     def _watch(self) -> None:
         """Take note that the feed has lost its connection or found it again, or has begun or ceased to listen."""
@@ -452,6 +455,8 @@ class Explorer(Keyed, App[None]):
 
             database = self.link.database
             run_load = None if database is not None and database.read_only else self._run_load
+            if not self.permissions.load:
+                return LoadPane(self.link, None, database=self._where, why_not=_NO_LOAD, id=screen_id)
             return LoadPane(self.link, run_load, database=self._where, id=screen_id)
         if screen_id == "health-screen":
             from esx.tui.screens.health import HealthPane
@@ -532,7 +537,7 @@ class Explorer(Keyed, App[None]):
 
     def action_trust(self) -> None:
         """Trust the owner of the store, where esx has asked."""
-        if self.link.state is LinkState.NOT_TRUSTED and not self.is_web and not self.link.trust():
+        if self.link.state is LinkState.NOT_TRUSTED and not self.link.trust():
             self._told("that could not be written down, so esx will ask again")
 
     def action_help(self) -> None:
@@ -568,7 +573,9 @@ class Explorer(Keyed, App[None]):
             seen.add(title)
             run = partial(self.run_action, binding.action, node)
             yield SystemCommand(title, f"{part} · key {self.get_key_display(binding)}", run)
-        yield SystemCommand("Screenshot", "Save the screen as SVG", lambda: self.set_timer(0.1, self.action_screenshot))
+        if self.check_action("screenshot", ()):
+            shoot = partial(self.set_timer, 0.1, partial(self.run_action, "screenshot"))
+            yield SystemCommand("Screenshot", "Save the screen as SVG", shoot)
         for command in super().get_system_commands(screen):
             if command.title not in ("Quit", "Keys", "Screenshot"):
                 yield command

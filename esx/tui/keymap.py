@@ -7,6 +7,7 @@ import pkgutil
 import re
 from dataclasses import replace
 from difflib import get_close_matches
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual.binding import Binding
@@ -34,9 +35,27 @@ class Keyed:
     def __init_subclass__(cls, *arguments: Any, **options: Any) -> None:
         own: Sequence[BindingType] = cls.__dict__.get("BINDINGS", ())
         if own:
-            part = cls.__dict__.get("PART") or _kebab(cls.__name__)
+            part = part_of(cls)
             cls.BINDINGS = [_named(part, binding) for binding in own]  # type: ignore[attr-defined]
         super().__init_subclass__(*arguments, **options)
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Offer what the explorer's `permissions` allow. What overrides this asks it too."""
+        permissions = getattr(self.app, "permissions", None)  # type: ignore[attr-defined]
+        if permissions is not None and not all(map(permissions.allow, names_in(type(self), action))):  # type: ignore[arg-type]
+            return False
+        return bool(super().check_action(action, parameters))  # type: ignore[misc]
+
+
+@lru_cache(maxsize=1000)
+def names_in(kind: type, action: str) -> tuple[str, ...]:
+    """Return what an action of a class is called, as that class's own and as that of those it comes from."""
+    return tuple(f"{part_of(each)}.{action}" for each in kind.__mro__)
+
+
+def part_of(kind: type) -> str:
+    """Return what the names of a class's actions begin with."""
+    return str(kind.__dict__.get("PART") or _kebab(kind.__name__))
 
 
 def _named(part: str, binding: BindingType) -> Binding:

@@ -35,10 +35,10 @@ class LinkState(Enum):
 class Link:
     """Keeps one store open and knows whether it answers.
 
-    Its sessions only read, unless the database's `read_only` is False, and a statement may take `statement_timeout`
-    seconds, unless the database has its own. `resolve` says which database it is, which may take a while: the embedded
-    one has to be started. `run` goes on until it is cancelled; `changed` is called after each change of `state` or
-    `reason`, `told` with what went wrong with a query while the connection is fine.
+    Its sessions only read, unless the database's `read_only` is False and they `may_write`, and a statement may take
+    `statement_timeout` seconds, unless the database has its own. `resolve` says which database it is, which may take a
+    while: the embedded one has to be started. `run` goes on until it is cancelled; `changed` is called after each
+    change of `state` or `reason`, `told` with what went wrong with a query while the connection is fine.
     """
 
     def __init__(
@@ -49,6 +49,7 @@ class Link:
         told: Callable[[str], None],
         statement_timeout: float,
         trusted: Trusted | None = None,
+        may_write: bool = True,
     ) -> None:
         self.database: Database | None = None
         """The database, once it is known."""
@@ -56,6 +57,7 @@ class Link:
         self._trusted = trusted
         self._owner: str | None = None
         self._statement_timeout = statement_timeout
+        self._may_write = may_write
         self._told = told
         self.state = LinkState.CONNECTING
         self.reason = ""
@@ -128,7 +130,7 @@ class Link:
                 timeout = database.statement_timeout
                 store: EventStore = await EventStore.connect(
                     database.dsn,
-                    read_only=database.read_only is not False,
+                    read_only=database.read_only is not False or not self._may_write,
                     statement_timeout=self._statement_timeout if timeout is None else timeout,
                     application_name="esx explorer",
                     store=database.store,

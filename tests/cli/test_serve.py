@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-import re
+import os
 import signal
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import aiohttp
@@ -13,10 +16,11 @@ import pytest
 
 from esx.store import EventStore, NewEvent
 from tests.browser import PROGRAM, browser, until
-from tests.cli.support import Running, esx, one_line_error
+from tests.cli.support import esx, one_line_error
+from tests.pages import serve
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from pathlib import Path
 
 
 def explorers(process: psutil.Process) -> list[psutil.Process]:
@@ -37,27 +41,18 @@ def has_ended(process: psutil.Process) -> bool:
         return True
 
 
-@contextlib.asynccontextmanager
-async def serve(*arguments: str) -> AsyncIterator[tuple[Running, str]]:
-    running = await Running.start("serve", "--port", "0", *arguments)
-    try:
-        match = re.search(r"http://\S+/", await running.narration())
-        assert match is not None
-        yield running, match[0]
-    finally:
-        if running.process.returncode is None:
-            await running.end(signal.SIGKILL)
-
-
 @pytest.mark.skipif(PROGRAM is None, reason="there is no chromium: apt-get install chromium")
 async def test_the_explorer_in_a_browser(dsn18: str, store18: EventStore) -> None:
     await store18.append("stream-in-a-browser", [NewEvent("Shown")])
     async with serve("-d", f"{dsn18}&password=hunter2") as (running, url), browser() as chromium:
-        assert url.startswith("http://127.0.0.1:")
+        assert url.first.startswith("http://127.0.0.1:")
         server = psutil.Process(running.process.pid)
-        page = await chromium.open(url)
+        page = await chromium.open(url.first)
         await until(lambda: "stream-in-a-browser" in page.received, "the stream")
         assert await page.evaluate("document.body.classList.contains('-first-byte')")
+        # The token is neither in the address any more nor for scripts to read.
+        assert await page.evaluate("location.href") == url.bare
+        assert url.token not in await page.evaluate("document.cookie + document.documentElement.outerHTML")
         before = await page.picture()
         [child] = explorers(server)
         assert "hunter2" not in " ".join(child.cmdline())
@@ -68,25 +63,45 @@ async def test_the_explorer_in_a_browser(dsn18: str, store18: EventStore) -> Non
         # A page that is closed takes its explorer with it.
         await page.close()
         await until(lambda: not explorers(server), "the explorer to end")
-        second = await chromium.open(url)
+        second = await chromium.open(url.bare)
         await until(lambda: "stream-in-a-browser" in second.received, "the stream")
         [child] = explorers(server)
         assert await running.end(signal.SIGINT) == 130
         await until(lambda: has_ended(child), "the explorer to end with the server")
 
 
-async def test_only_pages_of_its_own_address_may_use_it(dsn18: str) -> None:
-    async with serve("-d", dsn18) as (running, url), aiohttp.ClientSession() as client:
-        async with client.get(url) as page:
-            assert page.status == 200
-            assert "default-src 'self'" in page.headers["Content-Security-Policy"]
-        for headers in ({"Origin": "http://evil.example"}, {"Host": "evil.example"}):
-            async with client.get(url, headers=headers) as page:
-                assert page.status == 403
-            with pytest.raises(aiohttp.WSServerHandshakeError, match="403"):
-                await client.ws_connect(f"{url}ws", headers=headers)
+async def test_only_who_has_its_address_may_use_it(dsn18: str) -> None:
+    async with serve("-d", dsn18) as (running, url), aiohttp.ClientSession() as stranger:
+        for path in ("", "ws", "download/x", "static/js/textual.js", "nothing", "?token=wrong"):
+            async with stranger.get(f"{url.bare}{path}") as page:
+                assert page.status == 403, path
+        with pytest.raises(aiohttp.WSServerHandshakeError, match="403"):
+            await stranger.ws_connect(f"{url.bare}ws")
+        with pytest.raises(aiohttp.WSServerHandshakeError):
+            await stranger.ws_connect(f"{url.bare}ws?token={url.token}")  # a page's websocket has the cookie
+        async with stranger.get(url.first, allow_redirects=False) as page:
+            assert (page.status, page.headers["Location"]) == (303, "/")
+            assert page.headers["Referrer-Policy"] == "no-referrer"
+            assert {"HttpOnly", "SameSite=Strict"} <= set(page.headers["Set-Cookie"].split("; "))
+        async with url.client() as client:
+            async with client.get(url.bare) as page:
+                assert page.status == 200
+                assert "default-src 'self'" in page.headers["Content-Security-Policy"]
+                assert page.headers["Cache-Control"] == "no-store"
+                assert url.token not in await page.text()
+            for headers in (
+                {"Origin": "http://evil.example"},
+                {"Origin": "http://127.0.0.1:1"},
+                {"Sec-Fetch-Site": "cross-site"},
+                {"Sec-Fetch-Site": "same-site"},
+                {"Host": "evil.example"},
+            ):
+                async with client.get(url.bare, headers=headers) as page:
+                    assert page.status == 403
+                with pytest.raises(aiohttp.WSServerHandshakeError, match="403"):
+                    await client.ws_connect(f"{url.bare}ws", headers=headers)
         assert not explorers(psutil.Process(running.process.pid))
-        port = url.rsplit(":", 1)[1].strip("/")
+        port = url.bare.rsplit(":", 1)[1].strip("/")
         assert "another --port" in one_line_error(esx("serve", "--port", port, "-d", dsn18), 1)
         assert await running.end(signal.SIGTERM) == 143
 
@@ -94,4 +109,251 @@ async def test_only_pages_of_its_own_address_may_use_it(dsn18: str) -> None:
 def test_other_machines_are_let_in_only_on_request() -> None:
     line = one_line_error(esx("serve", "--host", "0.0.0.0", "-d", "postgresql://127.0.0.1:1/x"), 2)
     assert "--allow-remote" in line
-    assert "without a password" in line
+    assert "token" in line
+    assert "ESX_WEB_TOKEN" in one_line_error(esx("serve", ESX_WEB_TOKEN="short"), 2)
+
+
+async def test_beyond_loopback_token_and_host_are_asked_for_too(dsn18: str) -> None:
+    own = "a-token-of-ones-own"
+    remote = ("-d", dsn18, "--host", "0.0.0.0", "--allow-remote", "--public-name", "esx.example.com")
+    async with serve(*remote, ESX_WEB_TOKEN=own) as (running, url):
+        assert f"https://esx.example.com/?token={own}" in await running.narration()
+        here = url.bare
+        port = here.rsplit(":", 1)[1].strip("/")
+        assert url.first == f"http://127.0.0.1:{port}/?token={own}"
+        async with aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True)) as client:
+            async with client.get(here) as page:
+                assert page.status == 403
+            async with client.get(f"{here}?token={own}") as page:
+                assert page.status == 200
+            proxied = {"Cookie": f"esx_{port}={own}", "X-Forwarded-Proto": "https", "Origin": "https://esx.example.com"}
+            for host, status in (
+                ("evil.example", 403),
+                (f"0.0.0.0:{port}", 403),
+                ("esx.example.com", 200),
+                (f"localhost:{port}", 200),
+            ):
+                async with client.get(here, headers={"Host": host, **proxied}) as page:
+                    assert page.status == status
+                    assert ("wss://" in await page.text()) == (status == 200)
+
+
+async def test_the_size_of_a_page_is_bounded(dsn18: str) -> None:
+    async with serve("-d", dsn18) as (running, url):
+        for query in ("width=100000&height=100000", "width=-1&height=-1", "width=x&height=1e9", f"width={'9' * 4000}"):
+            async with url.page(query) as page:
+                assert await page.receive()
+                for width, height in ((100_000, 100_000), (10**30, 10**30), (-1, 0), (500, 200)):
+                    await page.socket.send_json(["resize", {"width": width, "height": height}])
+                await page.draws()
+                [child] = explorers(psutil.Process(running.process.pid))
+                assert child.memory_info().rss < 400 * 2**20
+            await until(lambda: not explorers(psutil.Process(running.process.pid)), "the explorer to end")
+
+
+@pytest.mark.parametrize(
+    ("said", "code"),
+    [
+        ("not JSON", 1008),
+        ("[" * 100_000, 1008),
+        ('["resize", {"width": "wide"}]', 1008),
+        ('["stdin", 7]', 1008),
+        ('{"stdin": ""}', 1008),
+        ('["stdin", "' + "x" * 300_000 + '"]', 1009),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+async def test_a_page_that_sends_nonsense_is_closed(dsn18: str, said: str, code: int) -> None:
+    async with serve("-d", dsn18) as (running, url):
+        async with url.page() as page:
+            await page.socket.send_str('["stdin", "\\ud800"]')
+            await page.socket.send_str('["ping", "x"]')
+            await page.shows("esx")
+            await page.socket.send_str(said)
+            assert await page.until_closed() == code
+        await until(lambda: not explorers(psutil.Process(running.process.pid)), "the explorer to end")
+        async with url.page() as page:
+            await page.shows("esx")
+
+
+async def test_no_more_pages_than_allowed(dsn18: str) -> None:
+    async with serve("-d", dsn18, "--max-sessions", "2") as (running, url), url.client() as client:
+        async with url.page() as first, url.page() as second:
+            await first.shows("esx")
+            await second.shows("esx")
+            async with client.get(url.bare) as page:
+                assert (page.status, page.content_type) == (503, "text/plain")
+                assert "--max-sessions" in await page.text()
+            with pytest.raises(aiohttp.WSServerHandshakeError, match="503"):
+                await client.ws_connect(f"{url.bare}ws")
+            assert len(explorers(psutil.Process(running.process.pid))) == 2
+        await until(lambda: not explorers(psutil.Process(running.process.pid)), "the explorers to end")
+        async with url.page() as page:
+            await page.shows("esx")
+
+
+async def test_pages_cannot_be_opened_as_fast_as_one_likes(dsn18: str) -> None:
+    async with serve("-d", dsn18, "--max-sessions", "100") as (_running, url), url.client() as client:
+        opened = []
+        with pytest.raises(aiohttp.WSServerHandshakeError, match="503"):
+            for _ in range(40):
+                opened.append(await client.ws_connect(f"{url.bare}ws"))
+                await opened[-1].close()
+        assert len(opened) == 30
+        async with client.get(url.bare) as page:
+            assert "in a minute" in await page.text()
+
+
+async def test_a_page_nobody_uses_ends_and_one_that_is_used_does_not(dsn18: str) -> None:
+    async with serve("-d", dsn18, "--idle-timeout", "3") as (running, url), url.page() as page:
+        for _ in range(10):
+            await page.press("j")
+            await page.draws(0.5)
+        assert not page.socket.closed
+        assert await page.until_closed() == 1001
+        assert "--idle-timeout" in await running.narration()
+        await until(lambda: not explorers(psutil.Process(running.process.pid)), "the explorer to end")
+
+
+async def test_an_explorer_that_takes_too_much_memory_ends(dsn18: str) -> None:
+    async with serve("-d", dsn18, "--max-memory", "50") as (running, url), url.page("width=500&height=200") as page:
+        assert await page.until_closed() == 1001
+        assert "--max-memory" in await running.narration()
+        await until(lambda: not explorers(psutil.Process(running.process.pid)), "the explorer to end")
+        assert running.process.returncode is None
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.2, 0.4, 0.7, 1.0, 1.5])
+async def test_a_page_that_is_closed_early_leaves_nothing(dsn18: str, seconds: float) -> None:
+    async with serve("-d", dsn18) as (running, url):
+        server = psutil.Process(running.process.pid)
+        for abruptly in (False, True):
+            async with url.page("width=500&height=200") as page:
+                await asyncio.sleep(seconds)
+                if abruptly:
+                    assert page.socket._response.connection is not None
+                    assert page.socket._response.connection.transport is not None
+                    page.socket._response.connection.transport.abort()
+            await until(lambda: not server.children(), "the explorer to end")
+        before = server.cpu_times()
+        await asyncio.sleep(1)
+        after = server.cpu_times()
+        assert after.user + after.system - before.user - before.system < 0.3, "nothing spins"
+        async with url.page():
+            await asyncio.sleep(seconds)
+            children = server.children()
+            assert await running.end(signal.SIGTERM) == 143
+            await until(lambda: all(map(has_ended, children)), "the explorer to end with the server")
+
+
+async def test_a_stopped_explorer_is_ended_all_the_same(dsn18: str) -> None:
+    """One that cannot even take a signal."""
+    async with serve("-d", dsn18) as (running, url), url.page() as page:
+        await page.shows("esx")
+        [child] = explorers(psutil.Process(running.process.pid))
+        child.suspend()
+        await page.socket.close()
+        await until(lambda: has_ended(child), "the explorer to end")
+
+
+_CONFIG = """
+reducer = "written_by_visitors:fold"
+
+[connections.shown]
+dsn = "{dsn}"
+read_only = false
+
+[connections.other]
+dsn = "{dsn}"
+"""
+
+
+@pytest.fixture
+def config(dsn18: str, tmp_path: Path) -> dict[str, str]:
+    """A config file whose connection may write, with a reducer that leaves a trace when it is loaded."""
+    trace = tmp_path / "trace"
+    (tmp_path / "written_by_visitors.py").write_text(
+        f"open({str(trace)!r}, 'w').close()\ndef fold(state, event):\n    return event.event_type\n"
+    )
+    (tmp_path / "config.toml").write_text(_CONFIG.format(dsn=dsn18))
+    return {"ESX_CONFIG": str(tmp_path / "config.toml"), "PYTHONPATH": str(tmp_path), "ESX_DATA_DIR": str(tmp_path)}
+
+
+async def test_a_page_reads_and_nothing_else(config: dict[str, str], store18: EventStore, tmp_path: Path) -> None:
+    """Whatever is pressed, and in whatever order: nothing is written, no file is made, nothing else is shown."""
+    await store18.append("account-1", [NewEvent("Opened")])
+    async with serve("-d", "shown", **config) as (running, url), url.page("width=160&height=40") as page:
+        await page.shows("account-1", press="3")
+        await page.shows("esx serve --allow-load")
+        [explorer] = explorers(psutil.Process(running.process.pid))
+        files = set(tmp_path.rglob("*"))
+        for keys in (
+            "s",
+            "\x13",
+            "e",
+            "1",
+            "e",
+            "\r",
+            "\x0f",
+            "\r",
+            "\x1a",
+            "\x10export\r",
+            "\x1b",
+            "\x10screen\r",
+            "\x1b",
+        ):
+            await page.press(keys)
+            await page.draws(0.3)
+        await page.press("1")
+        await page.draws(0.3)
+        await page.press("ll")
+        await page.draws(0.3)
+        await page.press("v")
+        await page.shows("JSON merge")
+        assert not explorer.children(recursive=True)
+        assert set(tmp_path.rglob("*")) == files
+        assert not (tmp_path / "trace").exists()
+        assert "other connections" not in page.everything
+        assert "export what is shown" not in page.everything
+    assert await store18.count_events("load-") == 0
+
+
+async def test_each_thing_is_switched_on_by_itself(config: dict[str, str], store18: EventStore, tmp_path: Path) -> None:
+    await store18.append("account-1", [NewEvent("Opened")])
+    for option, keys, shows in (
+        ("--allow-export", "e", "handed to your browser"),
+        ("--allow-connections", "\x0f", "other"),
+        ("--allow-load", "3", "writes events to"),
+        ("--allow-reducer", "llv", "written_by_visitors"),
+    ):
+        async with serve("-d", "shown", option, **config) as (_running, url), url.page("width=160&height=40") as page:
+            await page.shows("account-1")
+            await page.shows("Opened", press=keys)
+            await page.shows(shows)
+            assert (tmp_path / "trace").exists() == (option == "--allow-reducer")
+
+
+async def test_a_page_cannot_confirm_what_a_load_test_may_write_to(dsn18: str, store18: EventStore) -> None:
+    await store18.append("account-1", [NewEvent("Opened")])
+    environ = {**os.environ, "ESX_DSN": dsn18, "ESX_SERVED": "load"}
+    code = (
+        "import os\nfrom esx.tui import app\nfrom esx.load.model import LoadOptions\n"
+        "class Explorer:\n    def __init__(self, *a, run_load, **k): self.run_load = run_load\n"
+        "    def run(self): self.run_load(None, LoadOptions(yes_write_to='x/y'))\n"
+        "app.Explorer = Explorer\nfrom esx.cli.main import main\nmain()\n"
+    )
+    environ["TEXTUAL_DRIVER"] = "esx.tui.webdriver:BrowserDriver"
+    done = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, check=False, timeout=60)
+    assert "cannot confirm" in one_line_error(
+        subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode()), 1
+    )
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a browser is not opened by xdg-open")
+async def test_open_opens_the_address_with_the_token(dsn18: str, tmp_path: Path) -> None:
+    opener = tmp_path / "xdg-open"
+    opener.write_text(f'#!/bin/sh\necho "$1" > {tmp_path}/opened\n')
+    opener.chmod(0o755)
+    async with serve("-d", dsn18, "--open", PATH=f"{tmp_path}:{os.environ['PATH']}") as (_running, url):
+        await until((tmp_path / "opened").exists, "the browser")
+        await until(lambda: (tmp_path / "opened").read_text() == f"{url.first}\n", "the address")

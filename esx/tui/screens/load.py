@@ -73,9 +73,18 @@ class LoadPane(Pane):
     }
     """
 
-    def __init__(self, link: Link, run_load: RunLoad | None, *, database: str, id: str) -> None:
+    def __init__(
+        self,
+        link: Link,
+        run_load: RunLoad | None,
+        *,
+        database: str,
+        why_not: str = "no load test here: this connection only reads",
+        id: str,
+    ) -> None:
         super().__init__(link, id=id)
         self._run_load = run_load
+        self._why_not = why_not
         if run_load is None:
             self.FIRST_FOCUS = "#load-runs"  # type: ignore[misc]
         self._database = database
@@ -105,7 +114,7 @@ class LoadPane(Pane):
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Offer what can be done."""
         if action == "start":
-            return not self.running and self._run_load is not None
+            return not self.running and self._run_load is not None and super().check_action(action, parameters)
         if action == "stop":
             return self.running
         if action in ("edit", "runs"):
@@ -123,7 +132,7 @@ class LoadPane(Pane):
         """Say which database it would write to, and list the runs."""
         if self._run_load is None:
             self.query_one("#load-start", Button).disabled = True
-            self._note("no load test here: this connection only reads")
+            self._note(self._why_not)
         else:
             self._note(f"writes events to {visible(self._database, limit=200)}")
         self.watch(self.app, "theme", self._theme_changed, init=False)

@@ -99,9 +99,11 @@ class Pane(Keyed, Scene):
         """Return the global_seq of the event that keys act on, None if there is none."""
         return None
 
-    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:  # noqa: ARG002
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Offer the trail where there are events."""
-        return action != "trail" or type(self).event_at_hand is not Pane.event_at_hand
+        if action == "trail" and type(self).event_at_hand is Pane.event_at_hand:
+            return False
+        return super().check_action(action, parameters)
 
     def action_trail(self) -> None:
         """Show what belongs to the event at hand."""

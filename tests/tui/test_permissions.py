@@ -1,0 +1,192 @@
+"""What an explorer in a browser may do: it reads the store that it shows, and what else was switched on."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from textual.app import App
+from textual.screen import Screen
+
+import esx.tui
+from esx.config import Config, Connection
+from esx.permissions import NEEDS, Permissions
+from esx.store import EsxError
+from esx.tui import keymap
+from esx.tui.app import Explorer
+from esx.tui.palette import Actions
+from esx.tui.screens.load import LoadPane
+from tests.tui.helpers import explorer, text_of, until
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterable, Iterator
+
+    from textual.dom import DOMNode
+
+    from esx.load.model import LoadOptions, LoadProgress, LoadSummary
+
+NOTHING = Permissions.only()
+_NAMES = [field.name for field in fields(Permissions)]
+
+_READING = """
+    app.add_class app.back app.bell app.change_theme app.command_palette app.copy_as app.feed app.focus app.focus_next
+    app.focus_previous app.health app.help app.help_quit app.hide_help_panel app.load app.notify app.pop_screen
+    app.push_screen app.quit app.quit-anywhere app.remove_class app.retry app.screen app.show_help_panel
+    app.simulate_key app.streams app.switch_mode app.switch_screen app.toggle app.toggle_class app.toggle_dark
+    ask-line.leave choice.next choice.previous choice.turn connections.close connections.down connections.quit
+    connections.up copy.close copy.down copy.quit copy.up detail.copy detail.diff detail.state detail.version-back
+    detail.version-on dialog.close event-list.all event-list.find event-list.flip event-list.go event-part.back
+    event-part.copy event-part.diff event-part.search event-part.state event-part.version event-part.version-back
+    event-part.version-on event.a-level-less event.a-level-more event.copy_path event.copy_value event.down event.end
+    event.fold event.fold-all event.fold_here event.line event.match event.next-match event.page event.page-down
+    event.page-up event.previous-match event.start event.text event.unfold event.up events.all events.find events.flip
+    events.go export.cancel feed-detail.copy feed.back feed.close_detail feed.detail feed.filter feed.focus_detail
+    feed.focus_list feed.pause feed.retry health.refresh help.close help.quit list.choose list.down list.first
+    list.last list.move list.page list.page-down list.page-up list.up load.edit load.leave_field load.runs load.stop
+    load.watch paged-list.first paged-list.last paged-list.move paged-list.page pane.part pane.trail screen.blur
+    screen.copy_text screen.dismiss screen.focus screen.maximize screen.minimize screen.notify screen.page_down
+    screen.page_left screen.page_right screen.page_up screen.scroll_down screen.scroll_end screen.scroll_home
+    screen.scroll_left screen.scroll_right screen.scroll_up screen.toggle stream-list.categories stream-list.collapse
+    stream-list.expand stream-list.filter stream-list.sort streams.back streams.categories streams.filter
+    streams.focus_part streams.part-to-the-left streams.part-to-the-right streams.refresh streams.sort streams.zoom
+    trail-detail.copy trail-table.choose trail.back trail.focus_detail trail.focus_list trail.more trail.order
+    trail.refresh
+"""
+READING = frozenset(_READING.split())
+"""Actions that only read, move about, copy to the clipboard of who looks, or close something."""
+COMMANDS = frozenset({"Theme", "Maximize", "Minimize"})
+"""Textual's own entries of the palette that only change how things look."""
+
+
+def classes() -> Iterator[type[Any]]:
+    """Yield every class of the explorer that has actions."""
+    for module in pkgutil.walk_packages(esx.tui.__path__, "esx.tui."):
+        for _, kind in inspect.getmembers(importlib.import_module(module.name), inspect.isclass):
+            if kind.__module__.startswith("esx.tui."):
+                yield kind
+
+
+def actions() -> set[str]:
+    """Return every action there is, as its class calls it: of keys, and those that something else may call."""
+    found = set(keymap.actions())
+    for kind in classes():
+        found |= {f"{keymap.part_of(kind)}.{name[7:]}" for name in vars(kind) if name.startswith("action_")}
+    # Textual's own, which the explorer and its screens have too.
+    for kind, part in ((App, "app"), (Screen, "screen")):
+        found |= {f"{part}.{name[7:]}" for name in dir(kind) if name.startswith("action_")}
+    return found
+
+
+def test_every_action_is_classified() -> None:
+    """One that is new belongs to READING above, or with what it needs to esx.permissions.NEEDS."""
+    assert actions() - READING == set(NEEDS)
+    assert not READING & set(NEEDS)
+    assert not READING - actions()
+    assert set(NEEDS.values()) <= set(_NAMES)
+
+
+def test_what_the_environment_says() -> None:
+    assert Permissions.of({}) == Permissions()
+    assert Permissions.of({"ESX_SERVED": ""}) == NOTHING
+    assert Permissions.of({"TEXTUAL_DRIVER": "somebody:Elses"}) == NOTHING, "another server shows it to who knows whom"
+    for name in ("load", "export", "reducer", "connections"):
+        only = Permissions.only(name)
+        assert [each for each in _NAMES if getattr(only, each)] == [name]
+        assert Permissions.of({"ESX_SERVED": str(only)}) == only
+        assert only.served
+    assert Permissions.of({"ESX_SERVED": "terminal, load,Export"}) == NOTHING
+    assert not Permissions().served
+
+
+def _run_load(_dsn: str | None, _options: LoadOptions) -> AsyncIterable[LoadProgress | LoadSummary]:
+    raise AssertionError("a load test was started")
+
+
+def offered(app: Explorer) -> set[str]:
+    """Return the actions that keys, footer, help and palette offer here, by the names that NEEDS has."""
+    found = set()
+    for active in app.screen.active_bindings.values():
+        for kind in type(active.node).__mro__:
+            found.add(f"{keymap.part_of(kind)}.{active.binding.action.partition('(')[0]}")
+    return found & set(NEEDS)
+
+
+def nodes(app: Explorer) -> list[DOMNode]:
+    return [app, app.screen, *app.screen.walk_children()]
+
+
+@pytest.mark.parametrize("allowed", ["", "load", "export", "connections", "reducer"])
+async def test_what_is_not_allowed_is_not_offered_and_not_done(dsn18: str, allowed: str) -> None:
+    permissions = Permissions.only(allowed)
+    config = Config(connections={"other": Connection("other", "postgresql://127.0.0.1:1/x")})
+    async with explorer(dsn18, permissions=permissions, config=config, run_load=_run_load) as (app, pilot):
+        await pilot.press("3")
+        await until(pilot, lambda: app.query(LoadPane) and app.query(LoadPane).first().ready, "for the screen Load")
+        may = {name for name, need in NEEDS.items() if need == allowed}
+        assert offered(app) == may - {"app.screenshot"}, "that has no key"
+        titles = {command.title for command in app.get_system_commands(app.screen)}
+        for title, need in (
+            ("Show another database", "connections"),
+            ("Export what is shown to a file, as NDJSON", "export"),
+            ("Screenshot", "export"),
+            ("Start the load test that the form describes", "load"),
+        ):
+            assert (title in titles) == (need == allowed), title
+        # By name, as a footer's click and a link in a text do it, on every part that there is.
+        for name in set(NEEDS) - may:
+            action = name.partition(".")[2]
+            for node in nodes(app):
+                if any(f"{keymap.part_of(kind)}.{action}" == name for kind in type(node).__mro__):
+                    assert not await app.run_action(action, node), (name, node)
+            assert not await app.run_action(f"app.{action}") or name.startswith("load.")
+        if "load" not in may and allowed != "load":
+            start = app.query_one("#load-start")
+            assert start.disabled
+            app.query(LoadPane).first().action_start()
+        for key in ("e", "ctrl+o", "ctrl+s", "ctrl+z"):
+            before = len(app.screen_stack)
+            if not (key == "ctrl+o" and allowed == "connections") and not (key == "ctrl+s" and allowed == "load"):
+                await pilot.press("1" if key == "e" else "3")
+                if not (key == "e" and allowed == "export"):
+                    await pilot.press(key)
+                    await pilot.pause()
+                    assert len(app.screen_stack) == before, (key, text_of(app))
+
+
+async def test_no_palette_command_is_unclassified(dsn18: str) -> None:
+    async with explorer(dsn18, permissions=NOTHING) as (app, pilot):
+        assert {Actions} == Explorer.COMMANDS
+        for key in "1234":
+            await pilot.press(key)
+            await pilot.pause()
+            keys = {each.binding.tooltip or each.binding.description for each in app.screen.active_bindings.values()}
+            others = {command.title for command in app.get_system_commands(app.screen)} - keys
+            assert others <= COMMANDS
+
+
+async def test_sessions_only_read_whatever_the_config_says(dsn18: str) -> None:
+    from esx.store import NewEvent
+
+    for permissions, writes in ((NOTHING, False), (Permissions.only("export", "connections"), False),
+                                (Permissions.only("load"), True), (Permissions(), True)):  # fmt: skip
+        async with explorer(dsn18, read_only=False, permissions=permissions, connected=False) as (app, pilot):
+            await until(pilot, lambda app=app: app.link.store is not None, "for a connection")  # type: ignore[misc]
+            store = app.link.store
+            assert store is not None
+            if writes:
+                await store.append(f"by-{permissions}", [NewEvent("Written")])
+            else:
+                with pytest.raises(EsxError):
+                    await store.append("by-a-visitor", [NewEvent("Written")])
+
+
+async def test_messages_do_not_point_to_what_is_not_allowed(dsn18: str) -> None:
+    nowhere = dsn18.replace("/test_", "/not_there_")
+    for permissions in (NOTHING, Permissions()):
+        async with explorer(nowhere, connected=False, permissions=permissions) as (app, pilot):
+            await until(pilot, lambda app=app: "tries now" in text_of(app), "for the message")  # type: ignore[misc]
+            assert ("other connections" in text_of(app)) == permissions.connections
