@@ -15,8 +15,8 @@ from gevent import monkey
 monkey.patch_all()
 import asyncio, gc, os, sys, time
 import gevent
-from loadtest import bridge as module
-from loadtest.bridge import AsyncioBridge, BridgeStopped
+from esx.loadtest import bridge as module
+from esx.loadtest.bridge import AsyncioBridge, BridgeStopped
 if LOOP == "plain":
     module._new_loop = module._plain_loop
 bridge = AsyncioBridge()
@@ -208,7 +208,7 @@ def test_a_locust_user_with_async_tasks() -> None:
         logging.disable()
         from locust import constant, task
         from locust.env import Environment
-        from loadtest.user import AsyncUser
+        from esx.loadtest.user import AsyncUser
 
         seen = []
         class Steady(AsyncUser):

@@ -15,9 +15,9 @@ from esx.database import BadDatabase
 from esx.embedded import is_own
 from esx.load.errors import LoadFailed
 from esx.load.safety import check_may_write
+from esx.loadtest.settings import own_dsn
 from esx.store import EventStore, NewEvent
 from esx.store.pressure import Place, is_local
-from loadtest.settings import own_dsn
 from tests.cli.support import esx
 from tests.conftest import Servers
 

@@ -17,10 +17,10 @@ import pytest
 
 from esx.load.model import LoadOptions
 from esx.load.verdict import judge
+from esx.loadtest.draws import Heat, Payloads, Schedule, source
+from esx.loadtest.outcomes import CONFLICT, ERROR, RESPONSE, SUCCESS, TIME_TO_SUCCESS, UNKNOWN, Outcomes
+from esx.loadtest.writer import Workshop, Writer
 from esx.store import EventStore
-from loadtest.draws import Heat, Payloads, Schedule, source
-from loadtest.outcomes import CONFLICT, ERROR, RESPONSE, SUCCESS, TIME_TO_SUCCESS, UNKNOWN, Outcomes
-from loadtest.writer import Workshop, Writer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

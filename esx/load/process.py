@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib.util
 import json
 import math
 import os
@@ -109,7 +108,7 @@ class LoadRun:
         options = self.options
         rate = options.users if options.spawn_rate is None else options.spawn_rate
         command = [
-            *(sys.executable, "-m", "locust", "-f", str(scenario), "--headless", "--only-summary"),
+            *(sys.executable, "-P", "-m", "locust", "-f", str(scenario), "--headless", "--only-summary"),
             *("--users", str(options.users), "--spawn-rate", repr(float(rate))),
             # It ends itself at --stop-after; the other is the limit should that fail.
             *("--stop-after", repr(options.duration)),
@@ -136,7 +135,7 @@ class LoadRun:
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
-                cwd=scenario.parents[1],
+                cwd=scenario.parent,
                 env=environment,
                 limit=_LONGEST_LINE,
                 start_new_session=True,  # Ctrl-C in the terminal is for us alone
@@ -233,14 +232,5 @@ async def _end(process: asyncio.subprocess.Process) -> None:
 
 
 def _locustfile() -> Path:
-    """Return the path of the bundled scenario: found, not imported, for it would bring gevent in."""
-    spec = importlib.util.find_spec("loadtest")
-    for folder in (spec and spec.submodule_search_locations) or ():
-        path = Path(folder) / "locustfile.py"
-        # A package of that name in the current directory is somebody else's.
-        if path.is_file() and (path.parent / "bridge.py").is_file():
-            return path.resolve()
-    path = Path(__file__).resolve().parents[2] / "loadtest" / "locustfile.py"
-    if path.is_file():
-        return path
-    raise LoadFailed("the load test's scenario, loadtest/locustfile.py, is missing: install esx again")
+    """Return the path of the scenario. It is not imported here, for it would bring gevent in."""
+    return Path(__file__).resolve().parents[1] / "loadtest" / "locustfile.py"

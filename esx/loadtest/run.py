@@ -20,20 +20,20 @@ from esx.load.ledger import Ledger
 from esx.load.model import DatabaseFigures, LoadProgress, LoadSummary, StreamCounts, run_prefix
 from esx.load.safety import check_may_write
 from esx.load.verdict import Findings, conclude, examine
+from esx.loadtest.followers import Followers
+from esx.loadtest.outcomes import RESPONSE, TIME_TO_SUCCESS
+from esx.loadtest.stats import Collector
+from esx.loadtest.user import AsyncUser
+from esx.loadtest.writer import Workshop
 from esx.store import EsxError, EventStore, Notification
-from loadtest.followers import Followers
-from loadtest.outcomes import RESPONSE, TIME_TO_SUCCESS
-from loadtest.stats import Collector
-from loadtest.user import AsyncUser
-from loadtest.writer import Workshop
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from locust.env import Environment
 
+    from esx.loadtest.settings import Settings
     from esx.store.pressure import Pressure
-    from loadtest.settings import Settings
 
 APPLICATION_NAME = "esx load"
 _SATURATED = 0.9

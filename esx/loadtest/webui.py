@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from locust.env import Environment
 
-    from loadtest.run import Run
+    from esx.loadtest.run import Run
 
 _KEY = "esx"
 _PAGE = Path(__file__).with_name("charts.html")

@@ -25,7 +25,7 @@ from locust import User
 from locust.exception import InterruptTaskSet, RescheduleTask, RescheduleTaskImmediately, StopTest, StopUser
 from locust.user.task import LOCUST_STATE_RUNNING, LOCUST_STATE_STOPPING
 
-from loadtest.bridge import AsyncioBridge, log
+from esx.loadtest.bridge import AsyncioBridge, log
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable

@@ -16,8 +16,8 @@ from hdrh.histogram import HdrHistogram
 from locust.stats import StatsEntry, StatsError, bucket_response_time
 
 from esx.load.model import PERCENTILES, LoadCounts, LoadPart, StreamCounts
-from loadtest.effort import Effort, Gauge
-from loadtest.outcomes import COMMANDS, CONFLICT, ERROR, OUTCOMES, SUCCESS, UNKNOWN, Outcomes
+from esx.loadtest.effort import Effort, Gauge
+from esx.loadtest.outcomes import COMMANDS, CONFLICT, ERROR, OUTCOMES, SUCCESS, UNKNOWN, Outcomes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 from esx.load.ledger import EventIds, Ledger
 from esx.load.model import run_prefix
+from esx.loadtest.draws import Heat, Payloads, Schedule, source
+from esx.loadtest.outcomes import OUTCOMES, Outcomes
 from esx.store import ANY, NO_STREAM, EsxError, JsonText, NewEvent, OutcomeUnknown, Strategy, WrongVersion
-from loadtest.draws import Heat, Payloads, Schedule, source
-from loadtest.outcomes import OUTCOMES, Outcomes
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
