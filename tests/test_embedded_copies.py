@@ -185,7 +185,7 @@ def test_a_server_that_takes_no_more_sessions_is_still_known(empty: Path) -> Non
     (conf := empty / DATA / "postgresql.conf").write_text(conf.read_text() + "max_wal_senders = 0\n")
     with EmbeddedServer.start(empty) as server:
         sleeping = [str(server.bin_dir / "psql"), "-X", "-d", server.dsn, "-c", "SELECT pg_sleep(600)"]
-        sessions = [subprocess.Popen(sleeping, stderr=subprocess.DEVNULL) for _ in range(5)]
+        sessions = [subprocess.Popen(sleeping, stderr=subprocess.DEVNULL) for _ in range(9)]
         try:
             full = [str(server.bin_dir / "psql"), "-X", "-d", server.dsn, "-c", ""]
             until(lambda: subprocess.run(full, check=False, capture_output=True).returncode != 0)

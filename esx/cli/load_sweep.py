@@ -19,13 +19,16 @@ from esx.cli.common import Lines, database, database_option, json_option, narrat
 from esx.cli.load_live import Live
 from esx.cli.load_options import load_options, workload_options
 from esx.cli.partial import incomplete, partial_option
+from esx.cli.writing import check, force_option, write_text
 
 if TYPE_CHECKING:
     from esx.database import Database
     from esx.load.model import LoadOptions
     from esx.load.sweep import Sweep, Sweeps
 
-_NOT_FIXED = frozenset({"dsn", "as_json", "html", "svg", "markdown", "again", "show", "yes_write_to", "allow_partial"})
+_NOT_FIXED = frozenset(
+    {"dsn", "as_json", "html", "svg", "markdown", "force", "again", "show", "yes_write_to", "allow_partial"}
+)
 
 
 class _Files(NamedTuple):
@@ -34,6 +37,13 @@ class _Files(NamedTuple):
     html: Path | None
     svg: Path | None
     markdown: Path | None
+    force: bool
+
+    def check(self) -> None:
+        """Raise what is in the way of writing, before anything runs."""
+        for path in (self.html, self.svg, self.markdown):
+            if path is not None:
+                check(path, force=self.force)
 
 
 @click.command(name="sweep")
@@ -52,6 +62,7 @@ class _Files(NamedTuple):
 @click.option(
     "--markdown", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Write its table as Markdown."
 )
+@force_option
 @workload_options
 @json_option
 @partial_option
@@ -68,6 +79,7 @@ def command(
     html: Path | None,
     svg: Path | None,
     markdown: Path | None,
+    force: bool,
     dsn: str | None,
     as_json: bool,
     **knobs: Any,
@@ -91,8 +103,10 @@ def command(
         return
     if again is not None or show is not None:
         _alone(ctx, "--again" if again is not None else "--show", both=again is not None and show is not None)
+    files = _Files(html, svg, markdown, force)
+    files.check()
     if show is not None:
-        _tell(sweeps.load(show), _Files(html, svg, markdown), as_json=as_json)
+        _tell(sweeps.load(show), files, as_json=as_json)
         return
     if again is not None:
         old = sweeps.load(again).plan
@@ -105,7 +119,7 @@ def command(
             raise click.UsageError(str(error)) from None
     with database(dsn, writing=True) as opened:
         sweep, stopped = run(_run(opened, sweeps.new(plan, opened.label), sweeps, as_json=as_json))
-    _tell(sweep, _Files(html, svg, markdown), as_json=False, quiet=as_json)
+    _tell(sweep, files, as_json=False, quiet=as_json)
     if stopped:
         raise KeyboardInterrupt
     failed = [result.run for result in sweep.results if result.verdict != "pass"]
@@ -211,15 +225,15 @@ def _tell(sweep: Sweep, files: _Files, *, as_json: bool, quiet: bool = False) ->
     if files.html is not None:
         from esx.load.pages.sweep import sweep_page
 
-        _write(files.html, sweep_page(sweep))
+        _write(files.html, sweep_page(sweep), force=files.force)
     if files.svg is not None:
         from esx.load.pages.sweep import sweep_picture
 
-        _write(files.svg, sweep_picture(sweep))
+        _write(files.svg, sweep_picture(sweep), force=files.force)
     if files.markdown is not None:
-        _write(files.markdown, sweep_markdown(sweep))
+        _write(files.markdown, sweep_markdown(sweep), force=files.force)
 
 
-def _write(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
+def _write(path: Path, text: str, *, force: bool) -> None:
+    write_text(path, text, force=force)
     narrate(f"wrote {path}")

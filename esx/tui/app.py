@@ -8,6 +8,7 @@ import gc
 import os
 from datetime import datetime
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, cast
 
 from textual import on
@@ -19,6 +20,7 @@ from textual.worker import Worker, WorkerState
 
 from esx.config import BadConfig, Config
 from esx.database import Database
+from esx.files import new_file
 from esx.fold.reducer import MERGE
 from esx.store.errors import StoreUnavailable
 from esx.store.views import FeedView, TrailView
@@ -528,7 +530,9 @@ class Explorer(Keyed, App[None]):
             self.deliver_screenshot(name)
             return
         try:
-            saved = self.save_screenshot(name, path or os.getcwd())
+            saved = os.path.abspath(os.path.join(path or "", name))
+            with new_file(Path(saved)) as file:
+                file.write(self.export_screenshot().encode())
         except OSError as error:
             self.notify(f"no screenshot: {visible(str(error))}", severity="error", markup=False)
         else:

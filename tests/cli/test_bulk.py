@@ -130,7 +130,7 @@ async def test_exports_to_one_file_do_not_get_into_each_others_way(
     text = esx("export", "-d", dsn18).stdout
     out, mine = tmp_path / ("x" * 250), tmp_path / f"{'x' * 250}.part"
     mine.write_text("mine")
-    with _target(str(out), force=False) as write, new_file(out) as other:
+    with _target(str(out), force=True) as write, new_file(out) as other:
         assert esx("export", "-o", str(out), "-d", dsn18).returncode == 0
         assert out.read_text() == text
         other.write(b"other")

@@ -64,6 +64,16 @@ def test_a_run_is_saved_listed_drawn_and_its_events_deleted(dsn18: str, tmp_path
     page = tmp_path / "page.html"
     assert esx("load", "report", "last", "-o", str(page), ESX_DATA_DIR=home).stdout == f"{page}\n"
     assert run["run"] in page.read_text()
+    page.write_text("mine")
+    page.chmod(0o600)
+    refused = one_line_error(esx("load", "report", "last", "-o", str(page), ESX_DATA_DIR=home), 2)
+    assert "replace it with --force" in refused
+    assert page.read_text() == "mine"
+    assert esx("load", "report", "last", "-o", str(page), "--force", ESX_DATA_DIR=home).returncode == 0
+    assert run["run"] in page.read_text()
+    assert page.stat().st_mode & 0o777 == 0o600
+    full = one_line_error(esx("load", "report", "last", "-o", "/dev/full", ESX_DATA_DIR=home), 1)
+    assert "No space left" in full
     text = esx("load", "runs", ESX_DATA_DIR=home).stdout.splitlines()
     assert run["run"] in text[1]
     assert max(map(len, text)) <= 80
@@ -87,6 +97,15 @@ async def test_a_sweep_is_saved_shown_again_and_repeated(dsn18: str, tmp_path: P
     assert "2/2" in done.stderr
     assert "<svg" in page.read_text()
     assert picture.read_text().startswith("<svg")
+    # What is in the way is said before anything runs.
+    for option in ("--html", "--svg", "--markdown"):
+        picture.write_text("mine")
+        refused = esx("load", "sweep", *arguments, option, str(picture), ESX_DATA_DIR=home)
+        assert "replace it with --force" in one_line_error(refused, 2)
+        assert picture.read_text() == "mine"
+        shown = esx("load", "sweep", "--show", "last", option, str(picture), "--force", ESX_DATA_DIR=home)
+        assert shown.returncode == 0, shown.stderr
+        assert picture.read_text() != "mine"
     results = ndjson(esx("load", "sweep", "--show", "last", "--json", ESX_DATA_DIR=home).stdout)
     assert [result["point"] for result in results] == [{"strategy": "conditional"}, {"strategy": "row-lock"}]
     [listed] = ndjson(esx("load", "sweep", "--list", "--json", ESX_DATA_DIR=home).stdout)
@@ -107,4 +126,7 @@ async def test_a_sweep_is_saved_shown_again_and_repeated(dsn18: str, tmp_path: P
 
     compared = ndjson(esx("load", "compare", "last", results[0]["run"], "--json", ESX_DATA_DIR=home).stdout)
     assert [run["run"] for run in compared][1] == results[0]["run"]
+    compare = ("load", "compare", "last", results[0]["run"], "--html", str(page))
+    assert "replace it with --force" in one_line_error(esx(*compare, ESX_DATA_DIR=home), 2)
+    assert esx(*compare, "--force", ESX_DATA_DIR=home).returncode == 0
     assert "name two or more" in one_line_error(esx("load", "compare", "last"), 2)
