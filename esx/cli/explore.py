@@ -48,13 +48,14 @@ def open_explorer(opened: Database, reducer: Reducer, background: Callable[[], A
     from esx.load.process import LoadRun
     from esx.store.connection import describe
     from esx.tui.app import Explorer
+    from esx.tui.terminal import leaving_on_signals
 
     def run_load(dsn: str | None, options: LoadOptions) -> RecordedRun:
         """Return a load test that is saved as it goes; the explorer may have gone on to another database."""
         label = opened.label if dsn == opened.dsn else describe(dsn)
         return RecordedRun(LoadRun(dsn, options), Archive.of(os.environ), label)
 
-    Explorer(
+    explorer = Explorer(
         opened.dsn,
         label=opened.label,
         embedded=opened.embedded,
@@ -66,7 +67,11 @@ def open_explorer(opened: Database, reducer: Reducer, background: Callable[[], A
         background=background,
         run_load=run_load,
         reducer=reducer,
-    ).run()
+    )
+    with leaving_on_signals(explorer):
+        explorer.run()
+    if explorer.return_code and explorer.return_code > 128:
+        raise SystemExit(explorer.return_code)
 
 
 async def _prepare(opened: Database) -> None:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import json
 import os
-import signal
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -16,12 +13,14 @@ import click
 from click.core import ParameterSource
 
 from esx.cli.common import Lines, database, database_option, json_option, narrate, run, store_on
+from esx.cli.ending import ended_by
 from esx.cli.load_live import Live
 from esx.cli.load_options import load_options, workload_options
 from esx.cli.partial import incomplete, partial_option
 from esx.cli.writing import check, force_option, write_text
 
 if TYPE_CHECKING:
+    from esx.cli.ending import Ending
     from esx.database import Database
     from esx.load.model import LoadOptions
     from esx.load.sweep import Sweep, Sweeps
@@ -120,8 +119,8 @@ def command(
     with database(dsn, writing=True) as opened:
         sweep, stopped = run(_run(opened, sweeps.new(plan, opened.label), sweeps, as_json=as_json))
     _tell(sweep, files, as_json=False, quiet=as_json)
-    if stopped:
-        raise KeyboardInterrupt
+    if stopped is not None:
+        stopped.leave()
     failed = [result.run for result in sweep.results if result.verdict != "pass"]
     if failed:
         raise click.ClickException(f"{len(failed)} runs did not pass their verdict: {', '.join(failed[:5])}")
@@ -164,7 +163,7 @@ def _alone(ctx: click.Context, option: str, *, both: bool) -> None:
             raise click.UsageError(f"{parameter.opts[0]} and {option} exclude each other: use one", ctx)
 
 
-async def _run(opened: Database, sweep: Sweep, sweeps: Any, *, as_json: bool) -> tuple[Sweep, bool]:
+async def _run(opened: Database, sweep: Sweep, sweeps: Any, *, as_json: bool) -> tuple[Sweep, Ending | None]:
     from esx.load.archive import Archive, RecordedRun
     from esx.load.model import LoadProgress
     from esx.load.process import LoadRun
@@ -178,12 +177,10 @@ async def _run(opened: Database, sweep: Sweep, sweeps: Any, *, as_json: bool) ->
         return RecordedRun(LoadRun(opened.dsn, options), archive, opened.label, sweep=sweep.id)
 
     under_way = SweepRun(sweep, start, sweeps.save)
-    with contextlib.suppress(NotImplementedError):  # Windows: Ctrl-C then ends it at once
-        asyncio.get_running_loop().add_signal_handler(signal.SIGINT, under_way.stop)
     plan = sweep.plan
     narrate(f"sweep {sweep.id}: {len(plan.runs())} runs of {plan.base.duration:g} s in {opened.label}")
     lines = Lines()
-    with Live(quiet=as_json) as live:
+    with Live(quiet=as_json) as live, ended_by(under_way.stop) as ending:
         turn: Turn | None = None
         async for said in under_way:
             if isinstance(said, Turn):
@@ -202,7 +199,7 @@ async def _run(opened: Database, sweep: Sweep, sweeps: Any, *, as_json: bool) ->
                 if as_json:
                     lines.json(json.dumps({"sweep": sweep.id, **asdict(said)}, ensure_ascii=False))
                     lines.flush()
-    return sweep, under_way.stopped
+    return sweep, ending if under_way.stopped else None
 
 
 def _turn_text(turn: Any, left: float) -> str:

@@ -102,7 +102,7 @@ def cli(ctx: click.Context, dsn: str | None, reducer: str | None) -> None:
 
     The database is the first of: --dsn, $ESX_DSN, $DATABASE_URL, libpq's PG* variables, and a PostgreSQL that
     comes with esx. Exit codes: 0 done, 1 failed, 2 wrong usage, 3 wrong version, 4 incomplete
-    (stderr says what is missing), 130 interrupted.
+    (stderr says what is missing), 130 interrupted, 143 and 129 ended by SIGTERM and SIGHUP.
     """
     ctx.obj = dsn
     if ctx.invoked_subcommand is None:
@@ -204,6 +204,8 @@ def _run() -> int:
         return _fail(error.format_message(), FAILED)
     except (KeyboardInterrupt, click.Abort):
         return INTERRUPTED
+    except SystemExit as error:
+        return error.code if isinstance(error.code, int) else FAILED
     except _ReaderGone:
         _drop_stdout()
         return DONE

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.cli.support import Running, esx, ndjson, one_line_error
+from tests.cli.support import ESX, Running, environment, esx, ndjson, one_line_error
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,16 +23,41 @@ async def test_a_run_prints_its_summary_and_verdict(dsn18: str) -> None:
     assert "3 writers on 1 streams" in done.stderr
 
 
-async def test_ctrl_c_ends_it_with_the_summary_of_what_ran(dsn18: str) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+async def test_a_signal_ends_it_with_the_summary_of_what_ran(dsn18: str, number: int, code: int) -> None:
     load = await Running.start("load", "--users", "3", "--duration", "60s", "--json", "-d", dsn18)
     assert json.loads(await load.line())["kind"] == "progress"
-    load.process.send_signal(signal.SIGINT)
+    load.process.send_signal(number)
     lines = [json.loads(await load.line())]
     while lines[-1]["kind"] != "summary":
         lines.append(json.loads(await load.line()))
     assert lines[-1]["interrupted"]
     assert lines[-1]["verdict"] == "pass"
-    assert await load.process.wait() == 130
+    assert await load.process.wait() == code
+    assert await load.line() == ""
+
+
+async def test_sigterm_ends_it_with_the_summary_for_people_too(dsn18: str) -> None:
+    load = await Running.start("load", "--users", "3", "--duration", "60s", "-d", dsn18)
+    while "/s" not in await load.narration():
+        pass
+    load.process.terminate()
+    told, _ = await load.process.communicate()
+    assert load.process.returncode == 143
+    assert b"PASS" in told
+
+
+async def test_a_signal_that_is_ignored_ends_nothing(dsn18: str) -> None:
+    command = f"trap '' HUP; exec {' '.join(ESX)} load --users 2 --duration 2s --json -d '{dsn18}'"
+    load = await asyncio.create_subprocess_exec(
+        "bash", "-c", command, stdout=asyncio.subprocess.PIPE, env=environment(), limit=2**20
+    )
+    assert load.stdout is not None
+    await load.stdout.readline()
+    load.send_signal(signal.SIGHUP)
+    told, _ = await asyncio.wait_for(load.communicate(), 60)
+    assert load.returncode == 0
+    assert json.loads(told.splitlines()[-1])["interrupted"] is False
 
 
 @pytest.mark.parametrize(
@@ -120,8 +146,8 @@ async def test_a_sweep_is_saved_shown_again_and_repeated(dsn18: str, tmp_path: P
     again = await Running.start("load", "sweep", "--again", "last", "--json", "-d", dsn18, ESX_DATA_DIR=home)
     first = json.loads(await again.line())
     assert first["point"] == {"strategy": "conditional"}
-    again.process.send_signal(signal.SIGINT)
-    assert await again.process.wait() == 130
+    again.process.send_signal(signal.SIGTERM)
+    assert await again.process.wait() == 143
     assert ndjson(esx("load", "sweep", "--show", "last", "--json", ESX_DATA_DIR=home).stdout) == [first]
 
     compared = ndjson(esx("load", "compare", "last", results[0]["run"], "--json", ESX_DATA_DIR=home).stdout)
