@@ -64,6 +64,14 @@ class Terminal:
     def press(self, keys: bytes) -> None:
         os.write(self._ours, keys)
 
+    def await_stop(self) -> None:
+        """Wait until the process has stopped, reading what it writes: a terminal does not keep much."""
+        end = time.monotonic() + 30
+        while (status := os.waitpid(self.process.pid, os.WUNTRACED | os.WNOHANG)) == (0, 0):
+            assert time.monotonic() < end
+            self.read()
+        assert os.WIFSTOPPED(status[1])
+
     def modes(self) -> dict[str, bool]:
         """Return which modes are on after all that was written."""
         return {
@@ -123,7 +131,7 @@ async def test_ctrl_z_stops_it_and_fg_goes_on(dsn18: str, store18: EventStore) -
     with explorer("-d", dsn18) as terminal:
         for _ in range(2):
             terminal.press(b"\x1a")
-            assert os.WIFSTOPPED(os.waitpid(terminal.process.pid, os.WUNTRACED)[1])
+            terminal.await_stop()
             terminal.read()
             assert terminal.is_given_back()
             terminal.out = b""
@@ -145,7 +153,7 @@ def test_the_embedded_server_waits_for_a_stopped_explorer_and_ends_after_a_kille
         with explorer(ESX_DATA_DIR=str(home)) as terminal:
             with EmbeddedServer.start(home) as server:
                 terminal.press(b"\x1a")
-                assert os.WIFSTOPPED(os.waitpid(terminal.process.pid, os.WUNTRACED)[1])
+                terminal.await_stop()
             assert runs(server.pid)
             terminal.process.send_signal(signal.SIGCONT)
             terminal.out = b""
