@@ -61,6 +61,7 @@ def new_file(path: Path, *, force: bool = False, private: bool = False) -> Itera
         return
     part = Part(path.parent, path.name, private=private, like=path)
     try:
+        part.open()
         yield part.file
         part.keep(path)
     except BaseException:
@@ -74,37 +75,52 @@ class Part:
     `like` is what it will replace. Raises OSError.
     """
 
+    file: IO[bytes]
+
     def __init__(self, directory: Path, name: str, *, private: bool = False, like: Path | None = None) -> None:
-        _remove_left(directory)
+        self._directory = directory
+        self._name = name
+        self._private = private
+        self._like = like
+        self._path: Path | None = None
+
+    def open(self) -> None:
+        """Begin to write `file`."""
+        _remove_left(self._directory)
         old = None
-        if like is not None:
+        if self._like is not None:
             with suppress(FileNotFoundError):
-                old = like.stat()
+                old = self._like.stat()
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
         while True:
             # A name of its own, as another may be writing to the same file; short, as names may have 255 bytes at most.
-            self._path = directory / f"{name[:_NAME]}.esx-{secrets.token_hex(8)}.part"
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
-            descriptor = os.open(self._path, flags, 0o600 if private or old else 0o666)
+            # Known before it is there: Ctrl-C may come at any moment.
+            self._path = self._directory / f"{self._name[:_NAME]}.esx-{secrets.token_hex(8)}.part"
+            descriptor = os.open(self._path, flags, 0o600 if self._private or old else 0o666)
             _lock(descriptor)
             if os.fstat(descriptor).st_nlink:
                 break
             os.close(descriptor)  # taken for left behind before it was locked
         if old is not None:
             _make_like(descriptor, old)
-        self.file: IO[bytes] = cast("IO[bytes]", io.BufferedWriter(_Named(descriptor, str(like or directory / name))))
+        shown = str(self._like or self._directory / self._name)
+        self.file = cast("IO[bytes]", io.BufferedWriter(_Named(descriptor, shown)))
 
     def keep(self, path: Path) -> None:
         """Write everything to disk and give it its name; raises OSError, and then it can be discarded."""
+        assert self._path is not None
         self.file.flush()
         os.fsync(self.file.fileno())
         self._path.replace(path)
+        self._path = None
         self.file.close()
         _sync_directory(path.parent)
 
     def discard(self) -> None:
         """Leave nothing of it."""
-        self._path.unlink(missing_ok=True)
-        with suppress(OSError):
+        if self._path is not None:
+            self._path.unlink(missing_ok=True)
+        with suppress(OSError, AttributeError):
             self.file.close()  # what was not written yet may not fit
 
 

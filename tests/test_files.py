@@ -168,6 +168,21 @@ def test_an_error_on_the_way_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("moment", ["_lock", "_make_like", "_remove_left"])
+def test_an_interruption_while_it_is_made_leaves_nothing(
+    tmp_path: Path, moment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    path = tmp_path / "out"
+    path.write_text("old")
+    monkeypatch.setattr(f"esx.files.{moment}", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write(path, force=True)
+    assert [each.read_text() for each in tmp_path.iterdir()] == ["old"]
+
+
 def test_the_half_of_a_killed_writer_is_removed_by_the_next_and_nothing_else(tmp_path: Path) -> None:
     mine = [tmp_path / name for name in ("out.part", "out.0123abcd.part", "out.esx-0123.part", "esx-part")]
     for each in mine:
@@ -202,6 +217,8 @@ def test_what_another_user_has_half_written_stays(tmp_path: Path) -> None:
 
 def test_a_part_that_is_being_written_is_locked_from_its_first_moment(tmp_path: Path) -> None:
     parts = [Part(tmp_path, "same") for _ in range(5)]
+    for part in parts:
+        part.open()
     for part in parts:
         part.file.write(b"x")
         part.keep(tmp_path / "same")

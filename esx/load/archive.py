@@ -158,6 +158,7 @@ class Recorder:
         if self._part is None:
             private_directory(self._archive.directory)
             self._part = Part(self._archive.directory, f".{self._run}", private=True)
+            self._part.open()
             self._write(_header_dict(self._header))
         if isinstance(line, LoadSummary):
             self._run = line.run
