@@ -1,34 +1,216 @@
-"""Files that take their name once they are complete."""
+"""The one way in which esx writes files: beside the place, under another name, and moved there once complete.
+
+What another process left half written because it was killed is removed by the next that writes in the same directory:
+each holds a lock on what it writes, which the kernel takes back.
+"""
 
 from __future__ import annotations
 
+import io
 import os
+import re
 import secrets
-from contextlib import contextmanager
-from typing import IO, TYPE_CHECKING
+import stat
+from contextlib import contextmanager, suppress
+from typing import IO, TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
 _NAME = 40
+_PART = re.compile(r".*\.esx-[0-9a-f]{16}\.part", re.S)
+_DESCRIPTOR = re.compile(r"/dev/(stdin|stdout|stderr)|/(?:dev|proc/self)/fd/([0-9]{1,9})")
+_STANDARD = {"stdin": 0, "stdout": 1, "stderr": 2}
+
+
+class InTheWay(FileExistsError):
+    """Something is there already that is not to be replaced. The message names it and the remedy."""
+
+
+def check_target(path: Path, *, force: bool) -> None:
+    """Raise InTheWay, or OSError, if nothing can be written to `path` as `new_file` would: for before long work."""
+    if _is_output(path):
+        return
+    if path.is_symlink():
+        raise InTheWay(f"{path} is a symbolic link: name the file that is meant")
+    if path.is_dir():
+        raise IsADirectoryError(21, "Is a directory", str(path))
+    if path.exists():
+        if not force:
+            raise InTheWay(f"{path} is there already: name another file, or replace it with --force")
+        if not os.access(path, os.W_OK):
+            raise PermissionError(13, "it may not be written", str(path))
+    elif not os.access(path.parent, os.W_OK):
+        path.parent.stat()
+        raise PermissionError(13, f"nothing may be written in {path.parent}", str(path))
 
 
 @contextmanager
-def new_file(path: Path) -> Iterator[IO[bytes]]:
+def new_file(path: Path, *, force: bool = False, private: bool = False) -> Iterator[IO[bytes]]:
     """Give a file to write to, which takes its name once the block ends well; else nothing is left of it.
 
-    Raises OSError.
+    With `force` a file that is there is replaced, and keeps its mode and its owner. A symbolic link never is. With
+    `private` nobody else may read it. What is no regular file, such as a terminal or a pipe, is written to as it is.
+    Raises InTheWay, and OSError.
     """
-    # A name of its own, as another may be writing to the same file; short, as names may have no more than 255 bytes.
-    written = path.with_name(f"{path.name[:_NAME]}.{secrets.token_hex(4)}.part")
-    file = written.open("xb")
-    try:
-        with file:
+    check_target(path, force=force)
+    if _is_output(path):
+        with _output(path) as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
-        written.replace(path)
+        return
+    part = Part(path.parent, path.name, private=private, like=path)
+    try:
+        part.open()
+        yield part.file
+        part.keep(path)
     except BaseException:
-        written.unlink(missing_ok=True)
+        part.discard()
         raise
+
+
+class Part:
+    """A file that is being written in `directory`: `keep` gives it its name, `discard` leaves nothing of it.
+
+    `like` is what it will replace. Raises OSError.
+    """
+
+    file: IO[bytes]
+
+    def __init__(self, directory: Path, name: str, *, private: bool = False, like: Path | None = None) -> None:
+        self._directory = directory
+        self._name = name
+        self._private = private
+        self._like = like
+        self._path: Path | None = None
+
+    def open(self) -> None:
+        """Begin to write `file`."""
+        _remove_left(self._directory)
+        old = None
+        if self._like is not None:
+            with suppress(FileNotFoundError):
+                old = self._like.stat()
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+        while True:
+            # A name of its own, as another may be writing to the same file; short, as names may have 255 bytes at most.
+            # Known before it is there: Ctrl-C may come at any moment.
+            self._path = self._directory / f"{self._name[:_NAME]}.esx-{secrets.token_hex(8)}.part"
+            descriptor = os.open(self._path, flags, 0o600 if self._private or old else 0o666)
+            _lock(descriptor)
+            if os.fstat(descriptor).st_nlink:
+                break
+            os.close(descriptor)  # taken for left behind before it was locked
+        if old is not None:
+            _make_like(descriptor, old)
+        shown = str(self._like or self._directory / self._name)
+        self.file = cast("IO[bytes]", io.BufferedWriter(_Named(descriptor, shown)))
+
+    def keep(self, path: Path) -> None:
+        """Write everything to disk and give it its name; raises OSError, and then it can be discarded."""
+        assert self._path is not None
+        self.file.flush()
+        os.fsync(self.file.fileno())
+        self._path.replace(path)
+        self._path = None
+        self.file.close()
+        _sync_directory(path.parent)
+
+    def discard(self) -> None:
+        """Leave nothing of it."""
+        if self._path is not None:
+            self._path.unlink(missing_ok=True)
+        with suppress(OSError, AttributeError):
+            self.file.close()  # what was not written yet may not fit
+
+
+class _Named(io.FileIO):
+    """A file whose errors name the file that it is to become."""
+
+    def __init__(self, descriptor: int, shown: str) -> None:
+        super().__init__(descriptor, "wb")
+        self._shown = shown
+
+    def write(self, data: object) -> int:
+        try:
+            return super().write(data)  # type: ignore[arg-type]
+        except OSError as error:
+            raise type(error)(error.errno, error.strerror, self._shown) from None
+
+
+def private_directory(path: Path) -> None:
+    """Make a directory, or see to it that the one that is there is closed to others. Raises OSError."""
+    path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if stat.S_IMODE(path.stat().st_mode) & 0o077:
+        path.chmod(0o700)
+
+
+def _is_output(path: Path) -> bool:
+    """Return whether `path` is written to as it is: a device, a pipe, an open file of this process."""
+    if _DESCRIPTOR.fullmatch(os.path.abspath(path)):
+        return True
+    with suppress(OSError):
+        mode = path.stat().st_mode
+        return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
+    return False
+
+
+def _output(path: Path) -> IO[bytes]:
+    # Not by its name: that would begin the file anew that the shell has opened for appending.
+    named = _DESCRIPTOR.fullmatch(os.path.abspath(path))
+    if named is None:
+        return path.open("wb")
+    return os.fdopen(os.dup(_STANDARD[named[1]] if named[1] else int(named[2])), "wb")
+
+
+def _make_like(descriptor: int, old: os.stat_result) -> None:
+    mode = stat.S_IMODE(old.st_mode) & 0o777
+    if hasattr(os, "fchown"):
+        new = os.fstat(descriptor)
+        if (new.st_uid, new.st_gid) != (old.st_uid, old.st_gid):
+            try:
+                os.fchown(descriptor, old.st_uid, old.st_gid)
+            except OSError:
+                # What the old group might read is not for this one.
+                mode &= 0o707 if new.st_gid == old.st_gid else 0o700
+        os.fchmod(descriptor, mode)
+
+
+def _remove_left(directory: Path) -> None:
+    """Remove what killed processes have left half written."""
+    with suppress(OSError):
+        for name in os.listdir(directory):
+            if _PART.fullmatch(name):
+                _remove_if_left(directory / name)
+
+
+def _remove_if_left(path: Path) -> None:
+    with suppress(OSError, ImportError):
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:
+            status = os.fstat(descriptor)
+            if stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid() and _lock(descriptor):
+                path.unlink()
+        finally:
+            os.close(descriptor)
+
+
+def _lock(descriptor: int) -> bool:
+    """Lock an open file for this process; return False where another has it or there are no locks."""
+    try:
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (ImportError, OSError):
+        return False
+    return True
+
+
+def _sync_directory(directory: Path) -> None:
+    # So that the name outlives a power cut as well.
+    with suppress(OSError):
+        descriptor = os.open(directory, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

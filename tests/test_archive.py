@@ -120,6 +120,14 @@ async def test_a_run_is_saved_as_it_goes_even_if_it_is_broken_off(tmp_path: Path
     assert len(list(tmp_path.iterdir())) == 2
 
 
+def test_saved_runs_are_closed_to_others_also_where_they_were_open_before(tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir(mode=0o755)
+    save(Archive(tmp_path / "runs"))
+    [file] = (tmp_path / "runs").iterdir()
+    assert (tmp_path / "runs").stat().st_mode & 0o777 == 0o700
+    assert file.stat().st_mode & 0o777 == 0o600
+
+
 async def test_a_run_that_cannot_be_saved_goes_on(tmp_path: Path) -> None:
     (tmp_path / "runs").write_text("a file where the directory should be")
     run = RecordedRun(Told(LINE, SUMMARY), Archive(tmp_path / "runs"), "db")

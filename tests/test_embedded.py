@@ -214,10 +214,7 @@ def test_many_processes_at_once(root: Path) -> None:
 def test_a_killed_process_does_not_keep_it_running(root: Path) -> None:
     with other_esx(root) as other:
         other.kill()
-        assert runs(other.server_pid)
-        with EmbeddedServer.start(root) as mine:
-            assert mine.pid == other.server_pid
-        until(lambda: not runs(mine.pid))
+        until(lambda: not runs(other.server_pid))
 
     with other_esx(root) as other, EmbeddedServer.start(root) as mine:
         other.kill()

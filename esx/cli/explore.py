@@ -52,6 +52,7 @@ def open_explorer(opened: Database, reducer: Reducer, background: Callable[[], A
     from esx.load.process import LoadRun
     from esx.store.connection import describe
     from esx.tui.app import Explorer
+    from esx.tui.terminal import leaving_on_signals
 
     permissions = Permissions.of(os.environ)
 
@@ -65,7 +66,7 @@ def open_explorer(opened: Database, reducer: Reducer, background: Callable[[], A
         label = opened.label if dsn == opened.dsn else describe(dsn)
         return RecordedRun(LoadRun(dsn, options), Archive.of(os.environ), label)
 
-    Explorer(
+    explorer = Explorer(
         opened.dsn,
         label=opened.label,
         embedded=opened.embedded,
@@ -79,7 +80,11 @@ def open_explorer(opened: Database, reducer: Reducer, background: Callable[[], A
         run_load=run_load,
         reducer=reducer,
         permissions=permissions,
-    ).run()
+    )
+    with leaving_on_signals(explorer):
+        explorer.run()
+    if explorer.return_code and explorer.return_code > 128:
+        raise SystemExit(explorer.return_code)
 
 
 async def prepare(opened: Database) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import stat
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +14,7 @@ from esx.cli.meter import Meter
 from esx.cli.odd import tell_odd_lines
 from esx.cli.partial import incomplete, partial_option
 from esx.cli.printing import ended_before
-from esx.files import new_file
+from esx.cli.writing import force_option, target
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -37,7 +35,7 @@ if TYPE_CHECKING:
 @click.option(
     "-o", "--output", metavar="FILE", help="Write to FILE, which appears once it is complete (default: stdout)."
 )
-@click.option("--force", is_flag=True, help="Replace FILE if it is there already.")
+@force_option
 @partial_option
 @database_option
 def command(
@@ -83,15 +81,5 @@ def _target(output: str | None, *, force: bool) -> Iterator[Callable[[bytes], ob
     if output is None or output == "-":
         yield Lines().ndjson
         return
-    path = Path(os.path.realpath(output))
-    with contextlib.ExitStack() as stack:
-        try:
-            replaced = not path.exists() or stat.S_ISREG(path.stat().st_mode)
-            if path.exists() and replaced and not force:
-                raise click.UsageError(f"{output} is there already: name another file, or replace it with --force")
-            if path.exists() and not os.access(path, os.W_OK):
-                raise PermissionError(13, "it may not be written")
-            file = stack.enter_context(new_file(path) if replaced else path.open("wb"))
-        except OSError as error:
-            raise click.FileError(output, error.strerror or str(error)) from None
+    with target(Path(output), force=force) as file:
         yield file.write

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 import click
 
 from esx.cli.common import Lines, database_option, json_option, narrate, with_store
+from esx.cli.decoding import Unreadable, plain
 from esx.cli.meter import Meter
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Iterator
 
     from esx.store import EventStore, Imported
 
@@ -42,6 +43,8 @@ _PIECES_AHEAD = 4
 def command(dsn: str | None, file: str, keep_global_seq: bool, renumber: bool, faithful: bool, as_json: bool) -> None:
     """Store the events of FILE (- is stdin), NDJSON as esx export writes it, every digit kept.
 
+    FILE may be compressed with gzip, zstd, xz or bzip2, and in UTF-16: its first bytes tell.
+
     A line needs stream_id, event_type and data. Optional are metadata; created_at (default: now); stream_seq, in all
     lines or in none (default: counted per stream from 0 on); and event_id (default: made from the rest of the line,
     the same every time). The order of the lines becomes the global order; global_seq is assigned anew unless it is to
@@ -57,7 +60,8 @@ def command(dsn: str | None, file: str, keep_global_seq: bool, renumber: bool, f
 
     def on_progress(done: Imported) -> None:
         last[:] = [done]
-        meter.update(done.stored + done.skipped, done.bytes / reader.size if reader.size else None)
+        # By what has been read of the file, compressed or not: somewhat ahead of what is stored.
+        meter.update(done.stored + done.skipped, reader.read / reader.size if reader.size else None)
 
     async def work(store: EventStore) -> Imported:
         async with contextlib.aclosing(reader.pieces()) as pieces:
@@ -72,6 +76,11 @@ def command(dsn: str | None, file: str, keep_global_seq: bool, renumber: bool, f
     try:
         with Meter() as meter:
             done = with_store(dsn, work)
+    except Unreadable as error:
+        from esx.store.bulk_import import Imported, stored_before
+
+        far = stored_before(last[0] if last else Imported(0, 0, 0))
+        raise click.ClickException(f"{file} cannot be read: {error}; {far}") from None
     except BaseException as error:
         _say_how_far(error, last)
         raise
@@ -94,7 +103,7 @@ def _say_how_far(error: BaseException, last: list[Imported]) -> None:
 class _Reader:
     """Reads a file or stdin in a thread, so that a silent pipe holds up neither the import nor its Ctrl-C.
 
-    `size` is the length in bytes, None if unknown.
+    `size` is the length in bytes, None if unknown, and `read` how many have been read. What is compressed is unpacked.
     """
 
     def __init__(self, file: str) -> None:
@@ -109,31 +118,39 @@ class _Reader:
             reason = getattr(error, "strerror", None) or str(error)
             raise click.BadParameter(f"{file!r}: {reason}", param_hint="FILE") from None
         self.size = status.st_size if stat.S_ISREG(status.st_mode) else None
+        self.read = 0
+
+    def _raw(self, stopped: threading.Event) -> Iterator[bytes]:
+        while not stopped.is_set() and (piece := os.read(self._descriptor, _PIECE)):
+            self.read += len(piece)
+            yield piece
 
     async def pieces(self) -> AsyncGenerator[bytes, None]:
         loop = asyncio.get_running_loop()
-        queue: asyncio.Queue[bytes | OSError] = asyncio.Queue()
+        queue: asyncio.Queue[bytes | Exception] = asyncio.Queue()
         room = threading.Semaphore(_PIECES_AHEAD)
         stopped = threading.Event()
 
         def read() -> None:
             # The loop may have ended while this waited for data.
             with contextlib.suppress(RuntimeError):
-                while not stopped.is_set():
-                    try:
-                        piece: bytes | OSError = os.read(self._descriptor, _PIECE)
-                    except OSError as error:
-                        piece = error
-                    loop.call_soon_threadsafe(queue.put_nowait, piece)
-                    if not piece or isinstance(piece, OSError):
-                        break
-                    room.acquire()
+                end: bytes | Exception = b""
+                try:
+                    for piece in plain(self._raw(stopped)):
+                        if piece:
+                            loop.call_soon_threadsafe(queue.put_nowait, piece)
+                            room.acquire()
+                        if stopped.is_set():
+                            break
+                except Exception as error:
+                    end = error
+                loop.call_soon_threadsafe(queue.put_nowait, end)
             os.close(self._descriptor)
 
         threading.Thread(target=read, name="esx-import-reader", daemon=True).start()
         try:
             while piece := await queue.get():
-                if isinstance(piece, OSError):
+                if isinstance(piece, Exception):
                     raise piece
                 room.release()
                 yield piece

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import json
 import os
-import signal
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from esx.cli.common import Lines, database, database_option, json_option, narrate, run, store_on
+from esx.cli.ending import ended_by
 from esx.cli.load_group import LoadGroup
 from esx.cli.load_live import Live
 from esx.cli.load_options import load_options, workload_options
 
 if TYPE_CHECKING:
+    from esx.cli.ending import Ending
     from esx.database import Database
     from esx.load.model import LoadOptions, LoadSummary
 
@@ -31,22 +30,22 @@ def command(ctx: click.Context, /, dsn: str | None, as_json: bool, **knobs: Any)
 
     Runs the bundled Locust scenario in a process of its own, shows its progress, and ends with a summary and a
     verdict: whether the store kept exactly what it acknowledged. The events go to streams named load-RUN-N. Ctrl-C
-    ends it early, with the summary of what ran. Exits with 1 unless the verdict is "pass".
+    or SIGTERM ends it early, with the summary of what ran. Exits with 1 unless the verdict is "pass".
     """
     if ctx.invoked_subcommand is not None:
         return
     options = load_options(knobs)
     with database(dsn, writing=True) as opened:
-        summary = run(_run(opened, options, as_json=as_json))
+        summary, ending = run(_run(opened, options, as_json=as_json))
     if summary.interrupted:
-        raise KeyboardInterrupt
+        ending.leave()
     if summary.verdict != "pass":
         raise click.ClickException(
             f"the verdict on run {summary.run} is {summary.verdict or 'missing'}: {'; '.join(summary.evidence)}"
         )
 
 
-async def _run(opened: Database, options: LoadOptions, *, as_json: bool) -> LoadSummary:
+async def _run(opened: Database, options: LoadOptions, *, as_json: bool) -> tuple[LoadSummary, Ending]:
     from esx.load.archive import Archive, RecordedRun
     from esx.load.live_text import LiveText
     from esx.load.model import LoadSummary, to_dict
@@ -57,12 +56,10 @@ async def _run(opened: Database, options: LoadOptions, *, as_json: bool) -> Load
         await store.head()  # says now, and in one line, what is wrong with the database
     lines = Lines()
     load = RecordedRun(LoadRun(opened.dsn, options), Archive.of(os.environ), opened.label)
-    with contextlib.suppress(NotImplementedError):  # Windows: Ctrl-C then ends it without a summary
-        asyncio.get_running_loop().add_signal_handler(signal.SIGINT, load.stop)
     narrate(f"{options.users} writers on {options.streams} streams for {options.duration:g} s in {opened.label}")
     summary: LoadSummary | None = None
     in_place = LiveText(options)
-    with Live(quiet=as_json) as live:
+    with Live(quiet=as_json) as live, ended_by(load.stop) as ending:
         try:
             async for line in load:
                 if isinstance(line, LoadSummary):
@@ -84,4 +81,4 @@ async def _run(opened: Database, options: LoadOptions, *, as_json: bool) -> Load
         narrate(load.problem)
     elif not as_json:
         narrate(f"saved; `esx load report {summary.run}` makes a page of it")
-    return summary
+    return summary, ending

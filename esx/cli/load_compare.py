@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from esx.cli.common import Lines, json_option
+from esx.cli.writing import force_option, write_text
 
 
 @click.command(name="compare")
@@ -19,8 +20,9 @@ from esx.cli.common import Lines, json_option
     metavar="FILE",
     help="Write them as one HTML page with plots instead.",
 )
+@force_option
 @json_option
-def command(runs: tuple[str, ...], html: Path | None, as_json: bool) -> None:
+def command(runs: tuple[str, ...], html: Path | None, force: bool, as_json: bool) -> None:
     """Put saved runs side by side, with what each figure is of the first run's.
 
     Runs are named as `esx load runs` lists them; `last` is the newest.
@@ -36,7 +38,7 @@ def command(runs: tuple[str, ...], html: Path | None, as_json: bool) -> None:
     if html is not None:
         from esx.load.pages.compare import compare_page
 
-        html.write_text(compare_page(compared), encoding="utf-8")
+        write_text(html, compare_page(compared), force=force)
         lines.text(str(html))
     elif as_json:
         for each in comparison_json(compared):

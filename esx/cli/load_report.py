@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from esx.cli.common import Lines
+from esx.cli.writing import force_option, write_text
 
 
 @click.command(name="report")
@@ -19,7 +20,8 @@ from esx.cli.common import Lines
     metavar="FILE",
     help="Where to write it (default: load-RUN.html here).",
 )
-def command(run_id: str, output: Path | None) -> None:
+@force_option
+def command(run_id: str, output: Path | None, force: bool) -> None:
     """Write a saved run as one HTML page with plots, which needs nothing else to be looked at.
 
     RUN is as `esx load runs` lists it, or `last`.
@@ -29,5 +31,5 @@ def command(run_id: str, output: Path | None) -> None:
 
     run = Archive.of(os.environ).load(run_id)
     path = output or Path(f"load-{run.id}.html")
-    path.write_text(run_page(run), encoding="utf-8")
+    write_text(path, run_page(run), force=force)
     Lines().text(str(path))

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import json
 import os
-import signal
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -16,16 +13,21 @@ import click
 from click.core import ParameterSource
 
 from esx.cli.common import Lines, database, database_option, json_option, narrate, run, store_on
+from esx.cli.ending import ended_by
 from esx.cli.load_live import Live
 from esx.cli.load_options import load_options, workload_options
 from esx.cli.partial import incomplete, partial_option
+from esx.cli.writing import check, force_option, write_text
 
 if TYPE_CHECKING:
+    from esx.cli.ending import Ending
     from esx.database import Database
     from esx.load.model import LoadOptions
     from esx.load.sweep import Sweep, Sweeps
 
-_NOT_FIXED = frozenset({"dsn", "as_json", "html", "svg", "markdown", "again", "show", "yes_write_to", "allow_partial"})
+_NOT_FIXED = frozenset(
+    {"dsn", "as_json", "html", "svg", "markdown", "force", "again", "show", "yes_write_to", "allow_partial"}
+)
 
 
 class _Files(NamedTuple):
@@ -34,6 +36,13 @@ class _Files(NamedTuple):
     html: Path | None
     svg: Path | None
     markdown: Path | None
+    force: bool
+
+    def check(self) -> None:
+        """Raise what is in the way of writing, before anything runs."""
+        for path in (self.html, self.svg, self.markdown):
+            if path is not None:
+                check(path, force=self.force)
 
 
 @click.command(name="sweep")
@@ -52,6 +61,7 @@ class _Files(NamedTuple):
 @click.option(
     "--markdown", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Write its table as Markdown."
 )
+@force_option
 @workload_options
 @json_option
 @partial_option
@@ -68,6 +78,7 @@ def command(
     html: Path | None,
     svg: Path | None,
     markdown: Path | None,
+    force: bool,
     dsn: str | None,
     as_json: bool,
     **knobs: Any,
@@ -91,8 +102,10 @@ def command(
         return
     if again is not None or show is not None:
         _alone(ctx, "--again" if again is not None else "--show", both=again is not None and show is not None)
+    files = _Files(html, svg, markdown, force)
+    files.check()
     if show is not None:
-        _tell(sweeps.load(show), _Files(html, svg, markdown), as_json=as_json)
+        _tell(sweeps.load(show), files, as_json=as_json)
         return
     if again is not None:
         old = sweeps.load(again).plan
@@ -105,9 +118,9 @@ def command(
             raise click.UsageError(str(error)) from None
     with database(dsn, writing=True) as opened:
         sweep, stopped = run(_run(opened, sweeps.new(plan, opened.label), sweeps, as_json=as_json))
-    _tell(sweep, _Files(html, svg, markdown), as_json=False, quiet=as_json)
-    if stopped:
-        raise KeyboardInterrupt
+    _tell(sweep, files, as_json=False, quiet=as_json)
+    if stopped is not None:
+        stopped.leave()
     failed = [result.run for result in sweep.results if result.verdict != "pass"]
     if failed:
         raise click.ClickException(f"{len(failed)} runs did not pass their verdict: {', '.join(failed[:5])}")
@@ -150,7 +163,7 @@ def _alone(ctx: click.Context, option: str, *, both: bool) -> None:
             raise click.UsageError(f"{parameter.opts[0]} and {option} exclude each other: use one", ctx)
 
 
-async def _run(opened: Database, sweep: Sweep, sweeps: Any, *, as_json: bool) -> tuple[Sweep, bool]:
+async def _run(opened: Database, sweep: Sweep, sweeps: Any, *, as_json: bool) -> tuple[Sweep, Ending | None]:
     from esx.load.archive import Archive, RecordedRun
     from esx.load.model import LoadProgress
     from esx.load.process import LoadRun
@@ -164,12 +177,10 @@ async def _run(opened: Database, sweep: Sweep, sweeps: Any, *, as_json: bool) ->
         return RecordedRun(LoadRun(opened.dsn, options), archive, opened.label, sweep=sweep.id)
 
     under_way = SweepRun(sweep, start, sweeps.save)
-    with contextlib.suppress(NotImplementedError):  # Windows: Ctrl-C then ends it at once
-        asyncio.get_running_loop().add_signal_handler(signal.SIGINT, under_way.stop)
     plan = sweep.plan
     narrate(f"sweep {sweep.id}: {len(plan.runs())} runs of {plan.base.duration:g} s in {opened.label}")
     lines = Lines()
-    with Live(quiet=as_json) as live:
+    with Live(quiet=as_json) as live, ended_by(under_way.stop) as ending:
         turn: Turn | None = None
         async for said in under_way:
             if isinstance(said, Turn):
@@ -188,7 +199,7 @@ async def _run(opened: Database, sweep: Sweep, sweeps: Any, *, as_json: bool) ->
                 if as_json:
                     lines.json(json.dumps({"sweep": sweep.id, **asdict(said)}, ensure_ascii=False))
                     lines.flush()
-    return sweep, under_way.stopped
+    return sweep, ending if under_way.stopped else None
 
 
 def _turn_text(turn: Any, left: float) -> str:
@@ -211,15 +222,15 @@ def _tell(sweep: Sweep, files: _Files, *, as_json: bool, quiet: bool = False) ->
     if files.html is not None:
         from esx.load.pages.sweep import sweep_page
 
-        _write(files.html, sweep_page(sweep))
+        _write(files.html, sweep_page(sweep), force=files.force)
     if files.svg is not None:
         from esx.load.pages.sweep import sweep_picture
 
-        _write(files.svg, sweep_picture(sweep))
+        _write(files.svg, sweep_picture(sweep), force=files.force)
     if files.markdown is not None:
-        _write(files.markdown, sweep_markdown(sweep))
+        _write(files.markdown, sweep_markdown(sweep), force=files.force)
 
 
-def _write(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
+def _write(path: Path, text: str, *, force: bool) -> None:
+    write_text(path, text, force=force)
     narrate(f"wrote {path}")

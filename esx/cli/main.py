@@ -5,11 +5,13 @@ Commands are imported when they are used, so that `esx --version` and `esx --hel
 
 from __future__ import annotations
 
+import errno
 import importlib
+import io
 import os
 import signal
 import sys
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, TextIO
 
 import click
 
@@ -42,6 +44,10 @@ _COMMANDS = {
 }
 # A module cannot be named like a keyword.
 _MODULES = {"import": "import_"}
+
+
+_told: list[str] = []
+"""The errors that were said."""
 
 
 class _ReaderGone(Exception):
@@ -96,7 +102,7 @@ def cli(ctx: click.Context, dsn: str | None, reducer: str | None) -> None:
 
     The database is the first of: --dsn, $ESX_DSN, $DATABASE_URL, libpq's PG* variables, and a PostgreSQL that
     comes with esx. Exit codes: 0 done, 1 failed, 2 wrong usage, 3 wrong version, 4 incomplete
-    (stderr says what is missing), 130 interrupted.
+    (stderr says what is missing), 130 interrupted, 143 and 129 ended by SIGTERM and SIGHUP.
     """
     ctx.obj = dsn
     if ctx.invoked_subcommand is None:
@@ -129,23 +135,63 @@ def main() -> NoReturn:
         code = DONE if code == INCOMPLETE else code
         _drop_stdout()
     except OSError as error:
-        code = _fail(f"cannot write to stdout: {error}", FAILED)
+        reason = error.strerror or str(error)
+        if not any(reason in message for message in _told):
+            _fail(f"cannot write to stdout: {reason}", FAILED)
+        code = code if code not in (DONE, INCOMPLETE) else FAILED
         _drop_stdout()
     sys.exit(code)
 
 
 def _prepare_streams() -> None:
-    """Make the standard streams UTF-8, whatever the locale says, and usable where they are closed."""
-    for name, mode, errors in (
-        ("stdin", "r", "strict"),
-        ("stdout", "w", "backslashreplace"),
-        ("stderr", "w", "backslashreplace"),
-    ):
+    """Make the standard streams UTF-8, whatever the locale says, and see to those that are closed.
+
+    What would be read from or written to a closed one is lost, so that is an error; of stderr nobody could be told. Its
+    number is taken, or the next file that is opened would get it, and what is printed would go there.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
         stream = getattr(sys, name)
-        if stream is None:
-            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 - for as long as we run
+        if stream is None and name == "stderr":
+            sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - for as long as we run
+        elif stream is None:
+            setattr(sys, name, _closed_stream(name))
         elif hasattr(stream, "reconfigure"):
-            stream.reconfigure(encoding="utf-8", errors=errors)
+            stream.reconfigure(encoding="utf-8", errors="strict" if name == "stdin" else "backslashreplace")
+
+
+def _closed_stream(name: str) -> TextIO:
+    raw = _Closed(name)
+    buffer = io.BufferedReader(raw) if name == "stdin" else io.BufferedWriter(raw)
+    return io.TextIOWrapper(buffer, encoding="utf-8", errors="backslashreplace")
+
+
+class _Closed(io.RawIOBase):
+    """A standard stream that whoever started us has closed."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def readable(self) -> bool:
+        return self._name == "stdin"
+
+    def writable(self) -> bool:
+        return not self.readable()
+
+    def fileno(self) -> int:
+        raise self._error()
+
+    def readinto(self, _buffer: object) -> int:
+        raise self._error()
+
+    def write(self, _data: object) -> int:
+        raise self._error()
+
+    def _error(self) -> OSError:
+        return OSError(errno.EBADF, f"{self._name} is closed")
 
 
 def _run() -> int:
@@ -162,6 +208,8 @@ def _run() -> int:
         return _fail(error.format_message(), FAILED)
     except (KeyboardInterrupt, click.Abort):
         return INTERRUPTED
+    except SystemExit as error:
+        return error.code if isinstance(error.code, int) else FAILED
     except _ReaderGone:
         _drop_stdout()
         return DONE
@@ -179,7 +227,7 @@ def _run() -> int:
         if isinstance(error, EsxError):
             return _fail(str(error), FAILED)
         if isinstance(error, OSError):
-            return _fail(str(error), FAILED)
+            return _fail(str(error) if error.filename else error.strerror or str(error), FAILED)
         if os.environ.get("ESX_DEBUG"):
             raise
         return _fail(f"unexpected {type(error).__name__}: {error} (set ESX_DEBUG=1 to see where)", FAILED)
@@ -188,12 +236,17 @@ def _run() -> int:
 def _fail(message: str, code: int) -> int:
     from esx.text import visible
 
+    _told.append(message)
     click.echo(f"esx: {visible(message)}", err=True)
     return code
 
 
 def _drop_stdout() -> None:
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError:
+        # It was closed: what is left in it must not be tried once more at the end.
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - for as long as we run
 
 
 def _end_orderly(number: int, _frame: FrameType | None) -> None:

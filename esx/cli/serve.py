@@ -133,9 +133,10 @@ def command(
             environ["ESX_DSN"] = opened.dsn
         # -P: nothing in the working directory takes the place of a module.
         store = [] if named_store() is None else ["--store", opened.store or ""]
+        trust = ["--trust-owner"] if opened.trust_owner else []
         run(
             serve(
-                [sys.executable, "-P", "-m", "esx", *store],
+                [sys.executable, "-P", "-m", "esx", *store, *trust],
                 environ,
                 host=host,
                 port=port,

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from esx.embedded.account import let_read, let_through, own, write_file
+from esx.embedded.asking import SUPERUSER
 from esx.embedded.errors import EmbeddedFailed, reason
 from esx.embedded.paths import DATA_DIR_VARIABLE, REMEDY
+from esx.embedded.postmaster import MARK
 from esx.embedded.programs import run
 from esx.text import visible
 
@@ -18,9 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from esx.embedded.account import Account
-
-SUPERUSER = "postgres"
-"""The user that owns everything in the database."""
 
 _NEEDED_BYTES = 150_000_000
 
@@ -75,6 +74,8 @@ class Cluster:
                 f"{visible(str(self.data_dir))} holds data of PostgreSQL {visible(found, limit=20)}, "
                 f"not {self.version}: move it away, or set {DATA_DIR_VARIABLE} to another directory"
             )
+        for mark in self.data_dir.glob(f"{MARK}*"):
+            mark.unlink(missing_ok=True)
         if self.data_dir.stat().st_mode & 0o077:
             self.data_dir.chmod(0o700)
         _write_settings(self.data_dir / "postgresql.conf", self.account)

@@ -4,6 +4,8 @@ Who uses a server is told by file locks, which the kernel takes back when a proc
 
 - each process holds a shared lock on ``users.lock`` for as long as it uses the server; whoever leaves and finds
   that nobody else holds one stops the server;
+- each also holds one on ``lease.lock``, for a watcher that stops the server once nobody does, as whoever is killed
+  cannot;
 - starting and stopping happen under an exclusive lock on ``guard.lock``.
 """
 
@@ -16,8 +18,10 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from esx.embedded.account import account_for, open_file
-from esx.embedded.cluster import SUPERUSER, Cluster
+from esx.embedded.asking import SUPERUSER
+from esx.embedded.cluster import Cluster
 from esx.embedded.errors import EmbeddedFailed, reason
+from esx.embedded.lease import take, watch
 from esx.embedded.locks import guard, lock, try_lock
 from esx.embedded.paths import REMEDY, root_directory
 from esx.embedded.patience import PATIENCE, RECOVERY_PATIENCE
@@ -25,7 +29,7 @@ from esx.embedded.postmaster import Postmaster, reap, server_processes
 from esx.embedded.programs import bin_directory, run
 from esx.embedded.sockets import PORT
 from esx.embedded.starting import launch
-from esx.embedded.stopping import clear_remains, shut_down
+from esx.embedded.stopping import clear_copied_socket, clear_remains, shut_down
 from esx.text import visible
 
 if TYPE_CHECKING:
@@ -37,6 +41,10 @@ if TYPE_CHECKING:
 
 DEFAULT_VERSION = 18
 """The major version of PostgreSQL that is started unless another is asked for."""
+_COPY = (
+    "{0} is a copy of {1} that was made while PostgreSQL (process {2}) was using that, so it may be torn: end the esx "
+    "processes that use {1} and copy it again; only if the copy is a snapshot of one moment, delete its postmaster.pid"
+)
 DATABASE = "esx"
 """The database that is made on the first start."""
 
@@ -45,7 +53,7 @@ class EmbeddedServer:
     """A share in a running server. Made by `start`, given back by `stop` or at the end of a ``with`` block.
 
     All methods block and may be called from any thread. A process that ends without `stop` loses its share all
-    the same, but leaves the server running until the next process that uses it stops.
+    the same, and if it was the last one, a watcher stops the server soon after.
     """
 
     version: int
@@ -65,6 +73,7 @@ class EmbeddedServer:
     _mutex: threading.Lock
     _cluster: Cluster
     _share: int | None  # the open users.lock
+    _lease: int | None  # the open lease.lock
 
     def __init__(self) -> None:
         raise TypeError("call EmbeddedServer.start()")
@@ -89,7 +98,7 @@ class EmbeddedServer:
         self = cls.__new__(cls)
         self._tell = on_progress or (lambda _text: None)
         self._mutex = threading.Lock()
-        self._share = None
+        self._share = self._lease = None
         self.version = version
         self.bin_dir = bin_directory(version)
         root = root_directory(data_dir)
@@ -106,6 +115,7 @@ class EmbeddedServer:
                 try:
                     self._ensure_running()
                     lock(self._share, exclusive=False)
+                    self._lease = take(self._cluster)
                 except BaseException:
                     self._leave()  # also stops a server that was just started for nobody
                     raise
@@ -173,6 +183,9 @@ class EmbeddedServer:
         if self._share is not None:
             os.close(self._share)
             self._share = None
+        if self._lease is not None:
+            os.close(self._lease)
+            self._lease = None
 
     # --- starting
 
@@ -181,6 +194,7 @@ class EmbeddedServer:
         marker = self.data_dir / f"database-{DATABASE}"
         postmaster = self._running()
         if postmaster is None:
+            clear_copied_socket(self.data_dir)
             self._cluster.prepare(self._tell)
             self._tell(f"starting PostgreSQL {self.version}")
             try:
@@ -193,6 +207,8 @@ class EmbeddedServer:
             fresh = True
         else:
             fresh = False
+            assert postmaster.socket_dir is not None
+            watch(self._cluster, postmaster.pid, postmaster.socket_dir)
         self.pid = postmaster.pid
         assert postmaster.socket_dir is not None
         self.socket_dir = postmaster.socket_dir
@@ -207,11 +223,14 @@ class EmbeddedServer:
         began = time.monotonic()
         while (found := Postmaster.read(self.data_dir)) is not None:
             reap(found.pid)
-            if found.ready and found.answers():
+            ours = found.serves(self.data_dir, self._cluster.account) if found.ready else None
+            if ours:
                 return found
             # Its process may be dead, or its number may belong to another program by now.
             live = server_processes(self.data_dir)
             if not (found.pid in live or (live and not found.pid)):
+                if (other := found.serves_elsewhere(self.data_dir, self._cluster.account)) is not None:
+                    raise EmbeddedFailed(_COPY.format(visible(str(self.data_dir)), visible(other), found.pid))
                 clear_remains(self._cluster, found, live)
                 return None
             waited = time.monotonic() - began

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from esx.embedded.account import as_user, open_file
 from esx.embedded.errors import EmbeddedFailed, reason
+from esx.embedded.lease import watch
 from esx.embedded.patience import POLL, RECOVERY_PATIENCE
 from esx.embedded.postmaster import LAUNCHED, Postmaster
 from esx.embedded.programs import environment
@@ -54,6 +55,8 @@ def launch(cluster: Cluster, tell: Callable[[str], None]) -> Postmaster:
     finally:
         os.close(log)
     try:
+        # At once: this process may be killed before the server is ready.
+        watch(cluster, process.pid, socket_dir, fresh=True)
         return _await_ready(cluster, process, logged, tell)
     except BaseException:
         if process.poll() is None:
@@ -64,7 +67,7 @@ def launch(cluster: Cluster, tell: Callable[[str], None]) -> Postmaster:
     finally:
         if process.returncode is None:
             # The server outlives this call and often this process; `reap` collects it.
-            LAUNCHED.add(process.pid)
+            LAUNCHED[process.pid] = cluster.data_dir
             process.returncode = 0
 
 

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from esx.embedded.account import write_file
 from esx.embedded.patience import PATIENCE, POLL
-from esx.embedded.postmaster import LAUNCHED, Postmaster, exists, reap, server_processes
+from esx.embedded.postmaster import LAUNCHED, Postmaster, exists, reap, same_directory, server_processes
 from esx.embedded.sockets import SOCKET, remove_socket_dir
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     from esx.embedded.cluster import Cluster
 
@@ -24,8 +25,11 @@ _NO_SUCH_PID = 2**31 - 1
 def shut_down(cluster: Cluster, tell: Callable[[str], None]) -> None:
     """Stop the server and wait until it is gone; the guard is held."""
     found = Postmaster.read(cluster.data_dir)
-    # A number in a file may be another program's by now: signal it only if it is a server, and this one.
-    if found is None or not found.pid or not (found.answers() or found.pid in server_processes(cluster.data_dir)):
+    # A number in a file may be another program's by now, or another server's: signal it only if it is this one.
+    if found is None or not found.pid:
+        return
+    ours = LAUNCHED.get(found.pid) == cluster.data_dir or found.serves(cluster.data_dir, cluster.account)
+    if not ours and found.pid not in server_processes(cluster.data_dir):
         return
     began = time.monotonic()
     told = False
@@ -79,7 +83,28 @@ def clear_remains(cluster: Cluster, found: Postmaster, orphans: Mapping[int, Any
         rest = pid_file.read_text("utf-8", "surrogateescape").partition("\n")[2]
         write_file(pid_file, f"{_NO_SUCH_PID}\n{rest}", cluster.account)
     if found.socket_dir is not None:
-        for name in (f"{SOCKET}.lock", SOCKET):
-            with suppress(OSError):
-                (found.socket_dir / name).unlink()
+        if _has_socket(found, cluster.data_dir):
+            for name in (f"{SOCKET}.lock", SOCKET):
+                with suppress(OSError):
+                    (found.socket_dir / name).unlink()
         remove_socket_dir(found.socket_dir, cluster.data_dir)
+
+
+def clear_copied_socket(data_dir: Path) -> None:
+    """Remove what a copy has of the original's socket: it would keep a server from starting. The guard is held."""
+    socket_lock = data_dir / f"{SOCKET}.lock"
+    with suppress(OSError, IndexError):
+        if not same_directory(socket_lock.read_text("utf-8", "surrogateescape").splitlines()[1], data_dir):
+            socket_lock.unlink()
+            (data_dir / SOCKET).unlink(missing_ok=True)
+
+
+def _has_socket(found: Postmaster, data_dir: Path) -> bool:
+    """Return whether the socket is that server's: in a copy, the file may name one that the original still uses."""
+    assert found.socket_dir is not None
+    if found.socket_dir == data_dir:
+        return True
+    with suppress(OSError):
+        owner = (found.socket_dir / f"{SOCKET}.lock").read_text("utf-8", "surrogateescape").splitlines()
+        return tuple(owner[: len(found.identity)]) == found.identity
+    return False

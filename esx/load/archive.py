@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from esx.embedded import data_directory
+from esx.files import Part, private_directory
 from esx.load.errors import LoadFailed
 from esx.load.model import LoadOptions, LoadProgress, LoadSummary, from_dict, to_dict
 from esx.load.shape import check_shape
@@ -149,53 +150,44 @@ class Recorder:
     def __init__(self, archive: Archive, header: Header) -> None:
         self._archive = archive
         self._header = header
-        self._told = 0
         self._run = f"{header.started_at:%y%m%d%H%M%S}{secrets.randbelow(10_000):04d}"
-        self._part = archive.directory / f".{self._run}.part"
-        self._file: IO[str] | None = None
+        self._part: Part | None = None
 
     def line(self, line: LoadProgress | LoadSummary) -> None:
         """Add a line; raises OSError."""
-        if self._file is None:
-            self._archive.directory.mkdir(parents=True, exist_ok=True)
-            self._file = self._part.open("w", encoding="utf-8")
+        if self._part is None:
+            private_directory(self._archive.directory)
+            self._part = Part(self._archive.directory, f".{self._run}", private=True)
+            self._part.open()
             self._write(_header_dict(self._header))
         if isinstance(line, LoadSummary):
             self._run = line.run
         self._write(to_dict(line))
-        self._told += 1
 
     def close(self) -> Path | None:
         """Give the file its name and return it, None if there is nothing to keep; raises OSError."""
-        file, self._file = self._file, None
-        if file is None:
-            return None
-        with file:
-            file.flush()
-            os.fsync(file.fileno())
-        if not self._told:
-            self._part.unlink()
+        part = self._part
+        if part is None:
             return None
         path = self._archive.path(self._run)
         again = 1
         while path.exists():  # a name that was given twice
             again += 1
             path = self._archive.path(f"{self._run[:60]}.{again}")
-        self._part.replace(path)
+        part.keep(path)
+        self._part = None
         return path
 
     def discard(self) -> None:
         """Give up what has been written."""
-        if self._file is not None:
+        part, self._part = self._part, None
+        if part is not None:
             with suppress(OSError):
-                self._file.close()
-            self._file = None
-        with suppress(OSError):
-            self._part.unlink()
+                part.discard()
 
     def _write(self, fields: Mapping[str, Any]) -> None:
-        assert self._file is not None
-        self._file.write(json.dumps(fields, ensure_ascii=False, separators=(",", ":")) + "\n")
+        assert self._part is not None
+        self._part.file.write((json.dumps(fields, ensure_ascii=False, separators=(",", ":")) + "\n").encode())
 
 
 class RecordedRun:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import secrets
 import time
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -12,6 +11,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from esx.embedded import data_directory
+from esx.files import new_file, private_directory
 from esx.load.archive import NoSuchRun, check_name, options_of
 from esx.load.describe import knob
 from esx.load.errors import InvalidOptions
@@ -266,13 +266,9 @@ class Sweeps:
 
     def save(self, sweep: Sweep) -> None:
         """Write a sweep in place of what was written of it before; raises OSError."""
-        self.directory.mkdir(parents=True, exist_ok=True)
-        part = self.directory / f".{sweep.id}.part"
-        with part.open("w", encoding="utf-8") as file:
-            json.dump(_to_dict(sweep), file, ensure_ascii=False)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(self.directory / f"{sweep.id}.json")
+        private_directory(self.directory)
+        with new_file(self.directory / f"{sweep.id}.json", force=True, private=True) as file:
+            file.write(json.dumps(_to_dict(sweep), ensure_ascii=False).encode())
 
     def all(self, problems: list[str]) -> list[Sweep]:
         """Return every saved sweep, the newest first. What cannot be read is left out, with a line in `problems`."""

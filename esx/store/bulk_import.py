@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 _CHUNK_LINES = 10_000
 _CHUNK_BYTES = 2**23
+_LONGEST = 2**30
+"""Bytes that a line may have: PostgreSQL takes no longer value, and a compressed file may hold anything."""
 _COLUMNS = ("stream_id", "stream_seq", "event_type", "data", "metadata", "created_at")
 # Versions of streams that are remembered from one chunk to the next.
 _KNOWN = 50_000
@@ -338,6 +340,7 @@ async def _chunks(pieces: Iterable[bytes] | AsyncIterable[bytes]) -> AsyncGenera
     lines: list[bytes] = []
     size = 0
     torn: list[bytes] = []
+    torn_size = passed = 0
     started = False
     source = aiter(pieces if isinstance(pieces, AsyncIterable) else _async(pieces))
     try:
@@ -350,10 +353,15 @@ async def _chunks(pieces: Iterable[bytes] | AsyncIterable[bytes]) -> AsyncGenera
                     whole[0] = whole[0].removeprefix(_BOM)
                     started = True
                 torn = []
+                torn_size = 0
+                passed += len(whole)
                 lines += whole
                 size += len(piece) + len(whole[0])
             if rest:
                 torn.append(rest)
+                torn_size += len(rest)
+                if torn_size > _LONGEST:
+                    raise BadLine(passed + 1, f"it has more than {_LONGEST:,} bytes, which PostgreSQL does not take")
             while len(lines) >= _CHUNK_LINES or (lines and size >= _CHUNK_BYTES):
                 yield lines[:_CHUNK_LINES]
                 del lines[:_CHUNK_LINES]

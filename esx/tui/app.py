@@ -8,6 +8,7 @@ import gc
 import os
 from datetime import datetime
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, cast
 
 from textual import on
@@ -19,6 +20,7 @@ from textual.worker import Worker, WorkerState
 
 from esx.config import BadConfig, Config
 from esx.database import Database
+from esx.files import new_file
 from esx.fold.reducer import MERGE
 from esx.permissions import Permissions
 from esx.store.errors import StoreUnavailable
@@ -118,6 +120,14 @@ class Explorer(Keyed, App[None]):
         Binding("ctrl+o", "connections", "Connections", show=False, tooltip="Show another database"),
         Binding("x", "copy_as", "Copy as", show=False, tooltip="Copy what is shown as an esx command or as SQL"),
         Binding("e", "export", "Export", show=False, tooltip="Export what is shown to a file, as NDJSON"),
+        Binding(
+            "ctrl+z",
+            "suspend_process",
+            "Suspend",
+            show=False,
+            priority=True,
+            tooltip="Stop for now; fg in the shell goes on",
+        ),
         Binding("question_mark", "help", "Help", key_display="?", tooltip="The keys that work here"),
         Binding("q", "quit", "Quit", tooltip="Leave"),
         Binding("ctrl+q", "quit", "Quit", show=False, priority=True, tooltip="Leave", id="app.quit-anywhere"),
@@ -259,6 +269,12 @@ class Explorer(Keyed, App[None]):
 
     def _told(self, message: str) -> None:
         self.notify(visible(message, limit=300), severity="warning", timeout=8, markup=False)
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Offer to suspend only where a shell is there to go on from: not in a browser."""
+        if action == "suspend_process":
+            return not self.is_web and self._driver is not None and self._driver.can_suspend
+        return super().check_action(action, parameters)
 
     async def action_quit(self) -> None:
         """Leave. What should not be cut off is stopped first, as long as that is not asked for twice."""
@@ -555,7 +571,9 @@ class Explorer(Keyed, App[None]):
             self.deliver_screenshot(name)
             return
         try:
-            saved = self.save_screenshot(name, path or os.getcwd())
+            saved = os.path.abspath(os.path.join(path or "", name))
+            with new_file(Path(saved)) as file:
+                file.write(self.export_screenshot().encode())
         except OSError as error:
             self.notify(f"no screenshot: {visible(str(error))}", severity="error", markup=False)
         else:

@@ -7,6 +7,7 @@ import os
 from typing import TYPE_CHECKING
 
 from esx.embedded import data_directory
+from esx.files import new_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,14 +30,11 @@ class Trusted:
         """Trust this owner there from now on; return whether that could be written down."""
         known = self._read()
         known[place] = sorted({*self._owners(place), owner})
-        written = self._path.with_name(f".{self._path.name}.{os.getpid()}")
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            with open(written, "x", encoding="utf-8", opener=_private) as file:
-                json.dump(known, file, indent=1)
-            written.replace(self._path)
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with new_file(self._path, force=True, private=True) as file:
+                file.write(json.dumps(known, indent=1).encode())
         except OSError:
-            written.unlink(missing_ok=True)
             return False
         return True
 
@@ -52,7 +50,3 @@ class Trusted:
         except (OSError, ValueError):
             return {}
         return known if isinstance(known, dict) else {}
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NOFOLLOW, 0o600)

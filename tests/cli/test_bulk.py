@@ -130,7 +130,7 @@ async def test_exports_to_one_file_do_not_get_into_each_others_way(
     text = esx("export", "-d", dsn18).stdout
     out, mine = tmp_path / ("x" * 250), tmp_path / f"{'x' * 250}.part"
     mine.write_text("mine")
-    with _target(str(out), force=False) as write, new_file(out) as other:
+    with _target(str(out), force=True) as write, new_file(out) as other:
         assert esx("export", "-o", str(out), "-d", dsn18).returncode == 0
         assert out.read_text() == text
         other.write(b"other")
@@ -228,22 +228,34 @@ async def test_killed_in_the_middle_it_goes_on_without_duplicates(dsn18: str, tm
     assert without_number(esx("export", "-d", dsn18).stdout) == without_number(out.read_text())
 
 
-async def test_ctrl_c_ends_an_import_that_waits_for_its_pipe(dsn18: str) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+async def test_a_signal_ends_an_import_that_waits_for_its_pipe(dsn18: str, number: int, code: int) -> None:
     lines = b"".join(b'{"stream_id": "s", "event_type": "T", "data": %d}\n' % n for n in range(20_000))
     process = await importing(dsn18, lines, 20_000)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     assert process.stderr is not None
     told = (await asyncio.wait_for(process.stderr.read(), 60)).decode()
-    assert await process.wait() == 130
+    assert await process.wait() == code
     assert "events were stored before: run the same import again" in told
     assert "Traceback" not in told
 
 
-async def test_ctrl_c_ends_an_export(dsn18: str) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+async def test_a_signal_ends_an_export(dsn18: str, tmp_path: Path, number: int, code: int) -> None:
     await fill(dsn18, 50_000)
     export = await Running.start("export", "-d", dsn18)
     assert json.loads(await export.line())["global_seq"] == 1
-    assert await export.end(signal.SIGINT) == 130
+    assert await export.end(number) == code
+    # To a file: nothing is left of it.
+    held = await asyncpg.connect(dsn18)
+    await held.execute("BEGIN; LOCK TABLE events")
+    export = await Running.start("export", "-o", str(tmp_path / "out"), "-d", dsn18)
+    async with asyncio.timeout(60):
+        while not list(tmp_path.iterdir()):
+            await asyncio.sleep(0.01)
+    assert await export.end(number) == code
+    assert list(tmp_path.iterdir()) == []
+    await held.close()
 
 
 # Not resource.getrusage: its maximum includes the process that started this one.

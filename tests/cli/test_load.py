@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.cli.support import Running, esx, ndjson, one_line_error
+from tests.cli.support import ESX, Running, environment, esx, ndjson, one_line_error
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,16 +23,41 @@ async def test_a_run_prints_its_summary_and_verdict(dsn18: str) -> None:
     assert "3 writers on 1 streams" in done.stderr
 
 
-async def test_ctrl_c_ends_it_with_the_summary_of_what_ran(dsn18: str) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+async def test_a_signal_ends_it_with_the_summary_of_what_ran(dsn18: str, number: int, code: int) -> None:
     load = await Running.start("load", "--users", "3", "--duration", "60s", "--json", "-d", dsn18)
     assert json.loads(await load.line())["kind"] == "progress"
-    load.process.send_signal(signal.SIGINT)
+    load.process.send_signal(number)
     lines = [json.loads(await load.line())]
     while lines[-1]["kind"] != "summary":
         lines.append(json.loads(await load.line()))
     assert lines[-1]["interrupted"]
     assert lines[-1]["verdict"] == "pass"
-    assert await load.process.wait() == 130
+    assert await load.process.wait() == code
+    assert await load.line() == ""
+
+
+async def test_sigterm_ends_it_with_the_summary_for_people_too(dsn18: str) -> None:
+    load = await Running.start("load", "--users", "3", "--duration", "60s", "-d", dsn18)
+    while "/s" not in await load.narration():
+        pass
+    load.process.terminate()
+    told, _ = await load.process.communicate()
+    assert load.process.returncode == 143
+    assert b"PASS" in told
+
+
+async def test_a_signal_that_is_ignored_ends_nothing(dsn18: str) -> None:
+    command = f"trap '' HUP; exec {' '.join(ESX)} load --users 2 --duration 2s --json -d '{dsn18}'"
+    load = await asyncio.create_subprocess_exec(
+        "bash", "-c", command, stdout=asyncio.subprocess.PIPE, env=environment(), limit=2**20
+    )
+    assert load.stdout is not None
+    await load.stdout.readline()
+    load.send_signal(signal.SIGHUP)
+    told, _ = await asyncio.wait_for(load.communicate(), 60)
+    assert load.returncode == 0
+    assert json.loads(told.splitlines()[-1])["interrupted"] is False
 
 
 @pytest.mark.parametrize(
@@ -64,6 +90,16 @@ def test_a_run_is_saved_listed_drawn_and_its_events_deleted(dsn18: str, tmp_path
     page = tmp_path / "page.html"
     assert esx("load", "report", "last", "-o", str(page), ESX_DATA_DIR=home).stdout == f"{page}\n"
     assert run["run"] in page.read_text()
+    page.write_text("mine")
+    page.chmod(0o600)
+    refused = one_line_error(esx("load", "report", "last", "-o", str(page), ESX_DATA_DIR=home), 2)
+    assert "replace it with --force" in refused
+    assert page.read_text() == "mine"
+    assert esx("load", "report", "last", "-o", str(page), "--force", ESX_DATA_DIR=home).returncode == 0
+    assert run["run"] in page.read_text()
+    assert page.stat().st_mode & 0o777 == 0o600
+    full = one_line_error(esx("load", "report", "last", "-o", "/dev/full", ESX_DATA_DIR=home), 1)
+    assert "No space left" in full
     text = esx("load", "runs", ESX_DATA_DIR=home).stdout.splitlines()
     assert run["run"] in text[1]
     assert max(map(len, text)) <= 80
@@ -87,6 +123,15 @@ async def test_a_sweep_is_saved_shown_again_and_repeated(dsn18: str, tmp_path: P
     assert "2/2" in done.stderr
     assert "<svg" in page.read_text()
     assert picture.read_text().startswith("<svg")
+    # What is in the way is said before anything runs.
+    for option in ("--html", "--svg", "--markdown"):
+        picture.write_text("mine")
+        refused = esx("load", "sweep", *arguments, option, str(picture), ESX_DATA_DIR=home)
+        assert "replace it with --force" in one_line_error(refused, 2)
+        assert picture.read_text() == "mine"
+        shown = esx("load", "sweep", "--show", "last", option, str(picture), "--force", ESX_DATA_DIR=home)
+        assert shown.returncode == 0, shown.stderr
+        assert picture.read_text() != "mine"
     results = ndjson(esx("load", "sweep", "--show", "last", "--json", ESX_DATA_DIR=home).stdout)
     assert [result["point"] for result in results] == [{"strategy": "conditional"}, {"strategy": "row-lock"}]
     [listed] = ndjson(esx("load", "sweep", "--list", "--json", ESX_DATA_DIR=home).stdout)
@@ -101,10 +146,13 @@ async def test_a_sweep_is_saved_shown_again_and_repeated(dsn18: str, tmp_path: P
     again = await Running.start("load", "sweep", "--again", "last", "--json", "-d", dsn18, ESX_DATA_DIR=home)
     first = json.loads(await again.line())
     assert first["point"] == {"strategy": "conditional"}
-    again.process.send_signal(signal.SIGINT)
-    assert await again.process.wait() == 130
+    again.process.send_signal(signal.SIGTERM)
+    assert await again.process.wait() == 143
     assert ndjson(esx("load", "sweep", "--show", "last", "--json", ESX_DATA_DIR=home).stdout) == [first]
 
     compared = ndjson(esx("load", "compare", "last", results[0]["run"], "--json", ESX_DATA_DIR=home).stdout)
     assert [run["run"] for run in compared][1] == results[0]["run"]
+    compare = ("load", "compare", "last", results[0]["run"], "--html", str(page))
+    assert "replace it with --force" in one_line_error(esx(*compare, ESX_DATA_DIR=home), 2)
+    assert esx(*compare, "--force", ESX_DATA_DIR=home).returncode == 0
     assert "name two or more" in one_line_error(esx("load", "compare", "last"), 2)

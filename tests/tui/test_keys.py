@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -167,3 +168,18 @@ async def _trail(app: Explorer, pilot: Pilot[None]) -> TrailPane:
     pane = app.query(TrailPane).first()
     await until(pilot, lambda: pane.table.has_focus and pane.table.rows)
     return pane
+
+
+@pytest.mark.parametrize("is_web", [False, True])
+async def test_it_is_suspended_on_a_terminal_only(dsn18: str, is_web: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[int] = []
+    monkeypatch.setattr("os.kill", lambda _pid, number: sent.append(number))
+    async with explorer(dsn18, connected=False) as (app, pilot):
+        await pilot.press("ctrl+z")
+        assert sent == []
+        monkeypatch.setattr(type(app._driver), "can_suspend", property(lambda _self: True))
+        monkeypatch.setattr(type(app._driver), "is_web", property(lambda _self: is_web))
+        await pilot.press("ctrl+z")
+        assert sent == ([] if is_web else [signal.SIGTSTP])
+        offered = [command.title for command in app.get_system_commands(app.screen)]
+        assert ("Stop for now; fg in the shell goes on" in offered) is not is_web

@@ -83,7 +83,7 @@ class ExportDialog(Dialog[str]):
             return
         path = Path(message.value.strip()).expanduser()
         if not self.app.is_web and os.path.lexists(path) and path != self._agreed:
-            if not path.is_file():
+            if path.is_symlink() or not path.is_file():
                 self._say(f"{path} is not a file: name another", "$text-error")
                 return
             self._agreed = path
@@ -103,7 +103,7 @@ class ExportDialog(Dialog[str]):
                     self.app.deliver_binary(os.fdopen(os.dup(file.fileno()), "rb"), save_filename=path.name)
                 self.end(f"{text} handed to your browser")
                 return
-            with new_file(path) as file:
+            with new_file(path, force=path == self._agreed) as file:
                 text = await self._write(file)
         except (EsxError, OSError) as error:
             self._writing = False
