@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from esx.cli.ending import ASKED, ended_by
 from esx.cli.storename import named_store, store_option, trusts_owner
 from esx.text import encodable, visible
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
     from types import TracebackType
 
+    from esx.cli.ending import Ending
     from esx.config import Config
     from esx.database import Database
     from esx.store import EventStore
@@ -98,8 +100,22 @@ def narrate(text: str) -> None:
 
 
 def run(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run a command's coroutine; Ctrl-C cancels it and surfaces as KeyboardInterrupt."""
-    return asyncio.run(coroutine)
+    """Run a command's coroutine; Ctrl-C cancels it and surfaces as KeyboardInterrupt, SIGTERM as SystemExit."""
+    endings: list[Ending] = []
+
+    async def inside() -> T:
+        task = asyncio.current_task()
+        assert task is not None
+        with ended_by(task.cancel, ASKED) as ending:
+            endings.append(ending)
+            return await coroutine
+
+    try:
+        return asyncio.run(inside())
+    except asyncio.CancelledError:
+        if endings and endings[0].number is not None:
+            endings[0].leave()
+        raise
 
 
 @contextlib.contextmanager

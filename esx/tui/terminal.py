@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 _PATIENCE = 10.0
 """Seconds to leave in, e.g. from a terminal that is gone, and takes nothing any more."""
 
+_SOON = 3.0
+"""Seconds after which it hangs."""
+_RESET = (
+    b"".join(b"\x1b[?%dl" % mode for mode in (1000, 1003, 1015, 1006, 2004, 1004, 1049)) + b"\x1b[<u\x1b[?7h\x1b[?25h"
+)
 _LAST = "esx-last-resort"
 
 
@@ -58,10 +63,27 @@ def _leave(app: App[None], number: int) -> None:
 
 
 def _quit(app: App[None], number: int) -> None:
-    driver = app._driver
-    if driver is not None:
-        with contextlib.suppress(Exception):
-            driver.stop_application_mode()
-            driver.close()  # what is still to be written
-    signal.signal(number, signal.SIG_DFL)
-    os.kill(os.getpid(), number)
+    def die() -> None:
+        driver = app._driver
+        if driver is not None:
+            with contextlib.suppress(Exception):
+                driver.stop_application_mode()
+                driver.close()  # what is still to be written
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+
+    # From the loop: what the handler interrupts may hold the lock that writing to the terminal takes.
+    if app._loop is None:
+        die()
+        return
+    app._loop.call_soon_threadsafe(die)
+    last = threading.Timer(_SOON, _die_at_once)
+    last.name, last.daemon = _LAST, True
+    last.start()
+
+
+def _die_at_once() -> None:
+    """Die where the loop hangs, which is what SIGQUIT is for."""
+    with contextlib.suppress(OSError):
+        os.write(2, _RESET)
+    os.kill(os.getpid(), signal.SIGKILL)
