@@ -6,18 +6,21 @@ import asyncio
 import contextlib
 import inspect
 import os
-import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qs, unquote, urlsplit
 
 import asyncpg
 from asyncpg.protocol.protocol import BaseProtocol
 
+from esx.libpq.address import Odd, parse
+from esx.libpq.parameters import BadParameter
+from esx.libpq.target import Target, gather, resolve_dsn
+from esx.store.dialling import dial
 from esx.store.driver import DRIVER_ERRORS
 from esx.store.errors import StoreFailed, StoreUnavailable
 from esx.store.model import Notification
 from esx.store.pool import Pool
+from esx.text import visible
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping
@@ -39,18 +42,9 @@ _DIRECT = tuple(inspect.signature(BaseProtocol.bind_execute).parameters) == _BEL
 def describe(dsn: str | None) -> str:
     """Return ``user@host:port/database`` for messages: never a password. None stands for libpq's variables."""
     try:
-        parts = urlsplit(dsn or "postgresql://")
-        port = str(parts.port or "")
-        if parts.scheme not in ("postgresql", "postgres") or "@" in parts.path:
-            return "the address"
-    except ValueError:
+        return gather(parse(dsn) if dsn is not None else {}, os.environ).label()
+    except (Odd, BadParameter):
         return "the address"
-    query = {key: values[-1] for key, values in parse_qs(parts.query).items()}
-    host = parts.hostname or query.get("host") or os.environ.get("PGHOST") or "localhost"
-    port = port or query.get("port") or os.environ.get("PGPORT") or ""
-    user = unquote(parts.username or "") or query.get("user") or os.environ.get("PGUSER") or ""
-    database = unquote(parts.path.lstrip("/")) or query.get("dbname") or os.environ.get("PGDATABASE") or user
-    return f"{user + '@' if user else ''}{host}{':' + port if port else ''}{'/' + database if database else ''}"
 
 
 class Session(asyncpg.Connection):
@@ -60,9 +54,11 @@ class Session(asyncpg.Connection):
     are None behind a pooler. A `limited` one turns away
     from statements that take too long by itself. It keeps what it runs again and again prepared: asyncpg does so too,
     but spends a tenth of a small append on finding the statement. `kept` is None where nothing may stay in a session.
+    `asked` are the settings that its user has asked for, by name.
     """
 
-    __slots__ = ("kept", "limited", "server_started", "standby")
+    __slots__ = ("asked", "kept", "limited", "server_started", "standby")
+    asked: Mapping[str, str]
     kept: dict[str, tuple[PreparedStatement[asyncpg.Record], Any]] | None
     limited: bool
     server_started: datetime | None
@@ -165,49 +161,74 @@ class Connector:
             raise
 
     async def _open(self, role: str, settings: Mapping[str, str], limit: float | None) -> Session:
-        async with asyncio.timeout(self.timeout):
+        target = self._target()
+        async with asyncio.timeout(self._limit(target)):
             if self.pooler is None:
-                connection = await self._connect(role, keep_statements=True)
+                connection = await self._connect(target, role, keep_statements=True)
                 try:
                     if await _own_session(connection, settings):
                         row = await connection.fetchrow("SELECT pg_postmaster_start_time(), pg_is_in_recovery()")
                         assert row is not None
                         connection.server_started, connection.standby = row
                         return connection
-                    self.pooler = await self._examine(connection)
+                    self.pooler = await self._examine(target, connection)
                 except BaseException:
                     connection.terminate()
                     raise
                 connection.terminate()
-            return await self._connect(role, keep_statements=False, limit=limit or None)
+            return await self._connect(target, role, keep_statements=False, limit=limit or None)
 
-    async def _connect(self, role: str, *, keep_statements: bool, limit: float | None = None) -> Session:
-        # Of what may be set at the start, PgBouncer takes only this name.
-        name = f"{self._application_name} {role}".rstrip()
-        connection: Session = await asyncpg.connect(
-            self._dsn,
-            timeout=self.timeout,
-            server_settings={"application_name": name},
-            statement_cache_size=100 if keep_statements else 0,
-            command_timeout=limit,
-            connection_class=Session,
-        )
+    async def _connect(
+        self, target: Target, role: str, *, keep_statements: bool, limit: float | None = None
+    ) -> Session:
+        # Of what may be set at the start, PgBouncer takes little more than this name.
+        name = f"{target.application_name or self._application_name} {role}".rstrip()
+        try:
+            connection = await dial(
+                target,
+                Session,
+                application_name=name,
+                timeout=self.timeout,
+                statement_cache_size=100 if keep_statements else 0,
+                command_timeout=limit,
+            )
+        except BadParameter as error:
+            raise StoreUnavailable(str(error)) from None
+        connection.asked = target.asked
         connection.server_started = connection.standby = None
         connection.limited = limit is not None
         connection.kept = {} if keep_statements else None
         if not keep_statements:
             # To look up a type, asyncpg would turn it off for the session, and on again in whatever session comes next.
             connection._server_caps = connection._server_caps._replace(jit=False)
-        _notice_a_dead_peer(connection)
         return connection
 
-    async def _examine(self, first: Session) -> Pooler:
+    def _target(self) -> Target:
+        """Return where to go, as the files say it now: a password may have changed."""
+        try:
+            target = resolve_dsn(self._dsn, os.environ)
+        except BadParameter as error:
+            raise StoreUnavailable(str(error)) from None
+        _refuse_isolation(target)
+        return target
+
+    def _limit(self, target: Target) -> float | None:
+        """Return how long connecting may take, in seconds; None for as long as it takes."""
+        if target.connect_timeout is None:
+            return self.timeout
+        return target.connect_timeout * 2 * len(target.hosts) + _EXAMINATION if target.connect_timeout else None
+
+    def called(self, application_name: str) -> str:
+        """Return what sessions are called that were to have this name, where the user has given one."""
+        return self._target().application_name or application_name
+
+    async def _examine(self, target: Target, first: Session) -> Pooler:
         """Look whether a connection moves to another session, or two that are open get the same one."""
         second = None
         try:
             # Where each connection keeps its session, there may be none left for a second one.
             async with asyncio.timeout(_EXAMINATION):
-                second = await self._connect("", keep_statements=False)
+                second = await self._connect(target, "", keep_statements=False)
                 known = None
                 for _ in range(_GLANCES):
                     pid = await second.fetchval("SELECT pg_backend_pid()")
@@ -232,27 +253,37 @@ async def _own_session(connection: Session, settings: Mapping[str, str]) -> bool
     """Apply settings to the session and return True, or leave it alone if it is not the connection's own."""
     # Under the stricter levels a lost race would be a serialization failure, and a lock would wait for nothing.
     wanted = {"default_transaction_isolation": "read committed", **settings}
-    made = ", ".join(f"set_config('{name}', '{value}', false)" for name, value in wanted.items())
+    values = {name: f"'{value}'" for name, value in wanted.items()}
+    if "statement_timeout" in wanted:
+        values["statement_timeout"] = limit_within(connection, "statement_timeout", int(wanted["statement_timeout"]))
+    made = ", ".join(f"set_config('{name}', {value}, false)" for name, value in values.items())
     # The simple protocol: a prepared statement would stay behind in the session.
     return await connection.execute(f"SELECT {made} WHERE pg_backend_pid() = {connection.get_server_pid()}") == _ONE_ROW
 
 
+def limit_within(connection: asyncpg.Connection, name: str, milliseconds: int) -> str:
+    """Return as SQL how long something may take: what esx wants, 0 for no limit, or the user's own limit if shorter."""
+    if name not in getattr(connection, "asked", {}):
+        return f"'{milliseconds}'"
+    return (
+        f"(SELECT CASE WHEN reset_val::int8 BETWEEN 1 AND {milliseconds or 2**31 - 1} THEN reset_val "
+        f"ELSE '{milliseconds}' END FROM pg_settings WHERE name = '{name}')"
+    )
+
+
+def _refuse_isolation(target: Target) -> None:
+    """Raise StoreFailed for a level of isolation that the user has asked for and that esx cannot work at."""
+    for name in ("default_transaction_isolation", "transaction_isolation"):
+        level = target.asked.get(name, "read committed").strip("'\" ").lower()
+        if level not in ("read committed", "read uncommitted"):
+            raise StoreFailed(
+                f"{name} is set to {visible(level, limit=40)} by the address or PGOPTIONS, but esx works at read "
+                "committed only: leave it out"
+            )
+
+
 async def _has_pid(connection: Session, pid: int) -> bool:
     return await connection.execute(f"SELECT 1 WHERE pg_backend_pid() = {pid}") == _ONE_ROW
-
-
-def _notice_a_dead_peer(connection: asyncpg.Connection) -> None:
-    """Let the kernel end a connection whose other side is gone without a word, after some 20 seconds."""
-    transport = getattr(connection, "_transport", None)
-    peer = transport.get_extra_info("socket") if transport is not None else None
-    if peer is None or peer.family not in (socket.AF_INET, socket.AF_INET6):
-        return
-    options = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 2, "TCP_USER_TIMEOUT": 20_000}
-    with contextlib.suppress(OSError):
-        peer.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for name, value in options.items():
-            if hasattr(socket, name):
-                peer.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 async def open_pool(
