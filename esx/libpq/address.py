@@ -67,8 +67,8 @@ def _from_url(rest: str) -> dict[str, str]:
         names.append(_decoded(found[1].strip("[]")))
         ports.append(found[2] or "")
     given = {
-        "user": _decoded(user),
-        "password": _decoded(password),
+        "user": _decoded(user, spaces=False),
+        "password": _decoded(password, spaces=False),
         "host": ",".join(names),
         # As libpq does: where there are several hosts, none takes its port from elsewhere.
         "port": ",".join(ports) if any(ports) or len(ports) > 1 else "",
@@ -94,11 +94,13 @@ def _query(query: str | None, *, secret: bool) -> dict[str, str]:
                     "%26; put other settings before it"
                 )
         secret = secret or key in SECRETS
-        found[key] = _decoded(value)
+        found[key] = _decoded(value, spaces=key not in SECRETS)
     return found
 
 
-def _decoded(text: str) -> str:
+def _decoded(text: str, *, spaces: bool = True) -> str:
+    if not spaces and re.search(r"\s", text):
+        raise Odd("has a space that must be written %20")
     if _BAD_ESCAPE.search(text):
         raise Odd("has a % that must be written %25")
     return unquote(text)

@@ -246,6 +246,7 @@ VARIABLES: dict[str, str] = {
     "PGDATESTYLE": "honoured for the session; what esx prints stays the same",
     "PGTZ": "honoured for the session; what esx prints stays the same (`time_zone` of the config file sets that)",
     "PGGEQO": "honoured for the session",
+    "PGOAUTHDEBUG": "without effect: esx does not speak OAuth",
     "PGLOCALEDIR": "without effect: esx's own messages are English",
 }
 """Variables of libpq's that are no parameters."""

@@ -113,6 +113,15 @@ class EventStore(Appends, Searches, Feeds, Projections, Bulk):
                 return False
         return True
 
+    async def hidden(self) -> str | None:
+        """Return where else there are stores, with the remedy, if the table is not found where it was looked for."""
+        async with self._connection() as connection:
+            try:
+                await self._tools(connection)
+            except SchemaMissing as error:
+                return str(error) if error.elsewhere else None
+        return None
+
     async def warning(self) -> str | None:
         """Return what the user should know before this store is read, in one line: whose view it is. None for a table.
 

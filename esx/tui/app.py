@@ -79,6 +79,10 @@ _NO_SCHEMA = (
     "Run  esx init  on this database to create it (with the same --dsn); this screen goes on by itself then.\n\n"
     "r  looks again now   ctrl+o  other connections   q  quits"
 )
+_ELSEWHERE = (
+    "Start esx with that option, or with another --dsn. This screen goes on by itself once the table is found.\n\n"
+    "r  looks again now   ctrl+o  other connections   q  quits"
+)
 
 
 class Explorer(Keyed, App[None]):
@@ -303,7 +307,10 @@ class Explorer(Keyed, App[None]):
         elif link.state is LinkState.NOT_ALLOWED:
             notice.say("This user may not read the events", link.reason, _NOT_ALLOWED, error=True)
         elif link.state is LinkState.NO_SCHEMA:
-            notice.say("No event store in this database yet", self._where, _NO_SCHEMA, error=False)
+            if link.reason:
+                notice.say("The event store of this database is elsewhere", link.reason, _ELSEWHERE, error=False)
+            else:
+                notice.say("No event store in this database yet", self._where, _NO_SCHEMA, error=False)
         if link.state is LinkState.CONNECTED:
             self.set_timer(_FOLLOW_AFTER, self._follow)
             for pane in self._main.query(Pane):

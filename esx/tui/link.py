@@ -129,7 +129,7 @@ class Link:
                     await store.head()
                     self._set(LinkState.CONNECTED, "")
                     return
-                self._set(LinkState.NO_SCHEMA, "")
+                self._set(LinkState.NO_SCHEMA, await store.hidden() or "")
             except NotAllowed as error:
                 self._set(LinkState.NOT_ALLOWED, str(error))
             except EsxError as error:
