@@ -140,6 +140,8 @@ def checked(given: dict[str, str]) -> dict[str, str]:
     names = [given.get("user", ""), given.get("host", ""), given.get("hostaddr", ""), given.get("dbname", "")]
     if any(re.search(r"[;=]", each) for each in names):
         raise Odd("has a ; or = where none belongs")  # Password=... of other databases' syntax ends up there
+    if any("://" in each for each in names):
+        raise Odd("has an address where a name belongs")
     for key in ("host", "hostaddr"):
         if not all(_HOST.fullmatch(each.strip()) for each in given.get(key, "").split(",")):
             raise Odd(f"has a {key} that cannot be the name of one")
