@@ -54,6 +54,13 @@ def test_the_order(option: str | None, environ: dict[str, str], dsn: str | None,
     assert choose(option, environ) == Database(dsn, source, label, embedded=False)
 
 
+def test_a_service_is_named_with_where_it_leads(directory: Path) -> None:
+    (directory / ".pg_service.conf").write_text("[prod]\nhost=db.example.com\nuser=u\npassword=s3cret\ndbname=shop\n")
+    environ = {"HOME": str(directory), "PGSERVICE": "prod", "PGDATABASE": "other"}
+    assert choose(None, environ).label == "u@db.example.com/shop (service prod)"
+    assert choose("service=prod port=6", {"HOME": str(directory)}).label == "u@db.example.com:6/shop (service prod)"
+
+
 @pytest.mark.parametrize("option", ["", " "])
 def test_an_empty_option_is_not_taken_for_none(option: str) -> None:
     with pytest.raises(BadDatabase, match="--dsn is empty"):

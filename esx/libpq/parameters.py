@@ -168,10 +168,11 @@ PARAMETERS: tuple[Parameter, ...] = (
     Parameter(
         "sslrootcert",
         "PGSSLROOTCERT",
-        "honoured; else `~/.postgresql/root.crt`; `system` means the system's, and `sslmode=verify-full`",
+        "honoured from `sslmode=require` on; else `~/.postgresql/root.crt`; `system` means the system's, with "
+        "`sslmode=verify-full`",
     ),
-    Parameter("sslcrl", "PGSSLCRL", "honoured; else `~/.postgresql/root.crl`"),
-    Parameter("sslcrldir", "PGSSLCRLDIR", "honoured"),
+    Parameter("sslcrl", "PGSSLCRL", "honoured where a root certificate is; else `~/.postgresql/root.crl`"),
+    Parameter("sslcrldir", "PGSSLCRLDIR", "honoured where a root certificate is"),
     Parameter(
         "sslsni",
         "PGSSLSNI",

@@ -16,7 +16,7 @@ from esx.libpq.address import Odd, parse
 from esx.libpq.parameters import BadParameter
 from esx.libpq.target import Target, gather, resolve_dsn
 from esx.store.dialling import dial
-from esx.store.driver import DRIVER_ERRORS
+from esx.store.driver import DRIVER_ERRORS, first_line
 from esx.store.errors import StoreFailed, StoreUnavailable
 from esx.store.model import Notification
 from esx.store.pool import Pool
@@ -194,6 +194,11 @@ class Connector:
             )
         except BadParameter as error:
             raise StoreUnavailable(str(error)) from None
+        except asyncpg.InvalidAuthorizationSpecificationError as error:
+            if not target.warnings:
+                raise
+            why = "; ".join(target.warnings)
+            raise StoreUnavailable(f"cannot reach {self.where}: {first_line(error)} ({why})") from error
         connection.asked = target.asked
         connection.server_started = connection.standby = None
         connection.limited = limit is not None

@@ -6,13 +6,15 @@ import json
 import os
 import shutil
 import socket
+import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
 import pytest
 
+from esx.embedded import EmbeddedServer
 from esx.store import EventStore, NewEvent, StoreFailed, StoreUnavailable
 from esx.store.connection import Connector, limit_within
 from tests.cli.support import esx, ndjson, one_line_error
@@ -285,3 +287,61 @@ async def test_options_of_the_socket(dsn18: str, tmp_path: Path) -> None:
         connection.terminate()
     finally:
         gate.close()
+
+
+async def test_hosts_in_random_order(dsn18: str, tmp_path: Path) -> None:
+    at = variables(dsn18)
+    other = Path(tempfile.mkdtemp(prefix="esx-hosts-"))
+    try:
+        (other / "b").symlink_to(at["PGHOST"])
+        written = f"host={at['PGHOST']},{other}/b port=5432 user=postgres dbname={at['PGDATABASE']}"
+        used: dict[str, set[Any]] = {"random": set(), "disable": set()}
+        for mode, addresses in used.items():
+            for _ in range(20):
+                connection = await Connector(f"{written} load_balance_hosts={mode}", "esx").open()
+                addresses.add(connection._addr)  # type: ignore[attr-defined]
+                connection.terminate()
+        assert {mode: len(addresses) for mode, addresses in used.items()} == {"random": 2, "disable": 1}
+    finally:
+        shutil.rmtree(other)
+
+
+async def test_a_server_that_asks_for_a_password(home: Path) -> None:
+    """The password file, with each of the marks that mean something in it, and for each host its own."""
+    directory = Path(tempfile.mkdtemp(prefix="esx-password-"))
+    server = EmbeddedServer.start(directory, version=18)
+    try:
+        password = r"a:b\c :d"
+        await asked_for(server, password)
+        escaped = password.replace("\\", "\\\\").replace(":", "\\:")
+        file = home / ".pgpass"
+        file.write_text(f"/nowhere:*:*:*:wrong\n{server.socket_dir}:5432:esx:me:{escaped}\n")
+        file.chmod(0o600)
+        written = f"host=/nowhere,{server.socket_dir} port=5432 user=me dbname=esx"
+        async with EventStore.connect(written) as store:
+            assert not await store.has_schema()
+        for more in (f"password='{password.replace(chr(92), chr(92) * 2)}' passfile=/nowhere", f"passfile='{file}'"):
+            async with EventStore.connect(f"{written} {more}") as store:
+                assert not await store.has_schema()
+        with pytest.raises(StoreUnavailable, match="password authentication failed"):
+            await EventStore.connect(f"{written} passfile=/nowhere")
+        file.chmod(0o640)
+        with pytest.raises(StoreUnavailable, match="has group or world access"):
+            await EventStore.connect(written)
+    finally:
+        server.stop()
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+async def asked_for(server: EmbeddedServer, password: str) -> None:
+    """Make the user me, who must give a password."""
+    connection = await asyncpg.connect(server.dsn)
+    literal = await connection.fetchval("SELECT quote_literal($1)", password)
+    await connection.execute(f"CREATE ROLE me LOGIN PASSWORD {literal}")
+    hba = server.data_dir / "pg_hba.conf"
+    hba.write_text("local all me scram-sha-256\n" + hba.read_text())
+    await connection.execute("SELECT pg_reload_conf()")
+    # It is read some time after it was asked for.
+    while not await connection.fetchval("SELECT EXISTS (SELECT FROM pg_hba_file_rules WHERE user_name = '{me}')"):
+        pass
+    await connection.close()

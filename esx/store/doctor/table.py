@@ -146,6 +146,7 @@ def presence(table: Table) -> Iterator[Finding]:
             there = f"esx doctor --store {quote(table.elsewhere[0])}"
             there = f"esx doctor --store {quote(table.elsewhere[0])}"
             there = f"esx doctor --store {quote(table.elsewhere[0])}"
+            there = f"esx doctor --store {quote(table.elsewhere[0])}"
             yield found.error(f"{missing}, but {instead(table.elsewhere)}", there)
         else:
             yield found.error(missing, *(() if target.named else ("esx init",)))
