@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,7 +42,7 @@ class UnknownConnection(BadDatabase):
 class Database:
     """A database and where it was named."""
 
-    dsn: str | None
+    dsn: str | None = field(repr=False)  # it may hold a password
     """A URL, as `normalise` makes it; None if libpq's variables say all, or before the embedded one runs."""
     source: str
     """``--dsn``, ``ESX_DSN``, ``DATABASE_URL``, ``PG* variables``, ``config`` or ``embedded``."""

@@ -7,7 +7,7 @@ import os
 import secrets
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from esx.config import load as load_config
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 class Settings:
     """What the scenario is asked to do. `dsn` None means libpq's ``PG*`` variables."""
 
-    dsn: str | None
+    dsn: str | None = field(repr=False)  # it may hold a password
     load: LoadOptions
 
 

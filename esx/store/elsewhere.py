@@ -33,7 +33,10 @@ _LOOKALIKES = """
 
 async def stores_elsewhere(connection: asyncpg.Connection) -> list[str]:
     """Return the names, as SQL writes them, of some tables that look like a store and that this user may read."""
-    rows = await connection.fetch(_LOOKALIKES, NEEDED, _SHOWN + 1)
+    try:
+        rows = await connection.fetch(_LOOKALIKES, NEEDED, _SHOWN + 1)
+    except UnicodeDecodeError:
+        return []  # a name that is no text, in a database without an encoding
     return [row[0] for row in rows]
 
 

@@ -172,7 +172,10 @@ def test_addresses_mean_the_same_to_both(written: str) -> None:
     assert parse(written) == theirs
 
 
-_TEXT = st.text(st.sampled_from("ab:\\* #'"), max_size=6)
+# Fields that match, and some that nearly do.
+_DATABASE = st.sampled_from(["*", "a", "\\a", "a\\", "**", "b", "", "#a"])
+_USER = st.sampled_from(["*", "a", "a:b", "a\\:b", "a\\\\b", "\\*", "a\\b"])
+_PASSWORD = st.text(st.sampled_from("ab:\\* #'"), max_size=6)
 
 
 class Listener:
@@ -225,7 +228,7 @@ def test_a_socket_directory_in_the_password_file(host: str, home: Path, listener
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.tuples(_TEXT, _TEXT, _TEXT), max_size=3), st.sampled_from(["a", "a:b", "a\\b", "*"]))
+@given(st.lists(st.tuples(_DATABASE, _USER, _PASSWORD), max_size=3), st.sampled_from(["a", "a:b", "a\\b", "*"]))
 def test_the_password_file_says_the_same_to_both(
     tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, str, str]], user: str
 ) -> None:

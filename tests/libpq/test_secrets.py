@@ -63,14 +63,14 @@ def leaked(text: str, password: str) -> list[str]:
 @example("postgresql://u@host/x?password={}", "qzx&Zxq=1234")
 def test_no_part_of_a_password_is_shown_or_looked_up(form: str, password: str) -> None:
     written = form.format(password)
-    shown = [without_password(written), place(written), describe(written)]
+    shown = [repr(Connection("c", written)), without_password(written), place(written), describe(written)]
     try:
         database = choose(written, NOWHERE)
     except BadDatabase as error:
         shown.append(str(error))
     else:
         assert database.dsn is not None
-        shown += [database.label, without_secrets(database.dsn), describe(database.dsn)]
+        shown += [database.label, repr(database), without_secrets(database.dsn), describe(database.dsn)]
         target = resolve_dsn(database.dsn, NOWHERE)
         assert target.hosts
         shown += [repr(target), *(host.goes_to for host in target.hosts), target.database, target.user]
