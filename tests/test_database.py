@@ -170,6 +170,9 @@ def test_libpq_variables_fill_what_a_url_leaves_out() -> None:
         ("host=h password='s3cret", "host=h password=*** is not a list of keyword=value"),
         ("Host=h;Password=s3cret", "Host=h;Password=*** has a ; or = where none belongs"),
         ("=x", "=x is not a list of keyword=value"),
+        ("host=h user=u s3cret", "host=h user=u *** is not a list of keyword=value"),
+        ("u:s3cret@h/d", "u:***@h/d is not understood"),
+        ("postgresql://u:s3cret", "postgresql://u:*** has a malformed host or port"),
         ("bad\x1b[31m", "bad␛[31m is not understood"),
     ],
 )

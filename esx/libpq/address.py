@@ -185,22 +185,24 @@ def url(given: Mapping[str, str]) -> str:
 
 def without_password(text: str) -> str:
     """Return what names a database with its passwords replaced by ``***``, however broken it is."""
-    if "//" in text:
-        try:
-            given = parse(text)
-        except Odd:
-            return _masked(text)
-        if given.keys() & SECRETS:
-            return _masked(text)
-        return text
+    try:
+        given = parse(text)
+    except Odd:
+        return _masked(text, broken=True)
+    return _masked(text, broken=False) if given.keys() & SECRETS else text
+
+
+def _masked(text: str, *, broken: bool) -> str:
     # Where quotes are missing nobody knows where a password ends.
-    return re.sub(f"{_MASKED}.*", r"\1***", text, flags=re.DOTALL)
-
-
-def _masked(text: str) -> str:
-    # Up to the last @: an unescaped @ in a password must not end what is hidden. Without one, what follows a : may be
-    # a password whose host was forgotten.
-    text = re.sub(_MASKED + ".*", r"\1***", text, count=1, flags=re.DOTALL)
-    if "@" in text:
-        return re.sub(r"(//[^:@]*:).*@", r"\1***@", text, flags=re.DOTALL)
-    return re.sub(r"(//[^:@\[]*:)(?!\d*(?:[,/?]|$)).*", r"\1***", text, flags=re.DOTALL)
+    masked = re.sub(_MASKED + ".*", r"\1***", text, count=1, flags=re.DOTALL)
+    if re.match(r"\s*(?:jdbc:)?(?:[\w+.-]+:)?//", text):
+        # Up to the last @: an unescaped @ in a password must not end what is hidden. Without one, what follows a : may
+        # be a password whose host was forgotten.
+        if "@" in masked:
+            return re.sub(r"(//[^:@]*:).*@", r"\1***@", masked, flags=re.DOTALL)
+        return re.sub(r"(//[^:@\[]*:)(?!\d*(?:[,/?]|$)).*", r"\1***", masked, flags=re.DOTALL)
+    if broken and masked == text:
+        masked = re.sub(r":.*@", ":***@", text, flags=re.DOTALL)
+        if "=" in masked:  # a word without a keyword may be a password that lost it
+            masked = re.sub(r"(?<=\s)(?<!=\s)[^\s='\"]+(?=\s+[^\s=]|$)", "***", masked)
+    return masked
