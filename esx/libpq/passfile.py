@@ -17,7 +17,8 @@ SOCKET_DIRECTORIES = ("/run/postgresql", "/var/run/postgresql", "/tmp", "/privat
 """Where a server listens by default; which of them, differs between builds."""
 DEFAULT_HOST = "localhost"
 _FIELD = r"((?:\\.|[^:\\])*)"
-_LINE = re.compile(rf"{_FIELD}:{_FIELD}:{_FIELD}:{_FIELD}:{_FIELD}", re.DOTALL)
+_LAST_FIELD = r"((?:\\.|[^:\\]|\\\Z)*)"
+_LINE = re.compile(rf"{_FIELD}:{_FIELD}:{_FIELD}:{_FIELD}:{_LAST_FIELD}", re.DOTALL)
 
 
 class PasswordFile:
