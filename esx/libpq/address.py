@@ -103,7 +103,10 @@ def _decoded(text: str, *, spaces: bool = True) -> str:
         raise Odd("has a space that must be written %20")
     if _BAD_ESCAPE.search(text):
         raise Odd("has a % that must be written %25")
-    return unquote(text)
+    try:
+        return unquote(text, errors="strict")
+    except UnicodeDecodeError:
+        raise Odd("has a % escape that is not UTF-8") from None
 
 
 def _from_keywords(text: str) -> dict[str, str]:

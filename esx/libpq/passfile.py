@@ -10,15 +10,12 @@ from typing import TYPE_CHECKING
 from esx.text import visible
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
 SOCKET_DIRECTORIES = ("/run/postgresql", "/var/run/postgresql", "/tmp", "/private/tmp")  # noqa: S108 - where others listen
 """Where a server listens by default; which of them, differs between builds."""
 DEFAULT_HOST = "localhost"
-_FIELD = r"((?:\\.|[^:\\])*)"
-_LAST_FIELD = r"((?:\\.|[^:\\]|\\\Z)*)"
-_LINE = re.compile(rf"{_FIELD}:{_FIELD}:{_FIELD}:{_FIELD}:{_LAST_FIELD}", re.DOTALL)
+_LAST_FIELD = re.compile(r"(?:\\.|[^:\\]|\\\Z)*", re.DOTALL)
 
 
 class PasswordFile:
@@ -26,7 +23,7 @@ class PasswordFile:
 
     def __init__(self, path: Path) -> None:
         self.warning: str | None = None
-        self._lines: list[list[str]] = []
+        self._lines: list[str] = []
         try:
             with path.open("rb") as file:
                 found = os.fstat(file.fileno())
@@ -37,19 +34,35 @@ class PasswordFile:
             return  # as if there were none
 
     def _read(self, data: bytes) -> None:
-        for line in data.decode("utf-8", "surrogateescape").split("\n"):
-            match = _LINE.match(line.rstrip("\r"))
-            if match is not None and not line.startswith("#"):
-                self._lines.append(list(match.groups()))
+        lines = data.decode("utf-8", "surrogateescape").split("\n")
+        self._lines = [line.rstrip("\r") for line in lines if not line.startswith("#")]
 
     def password(self, host: str, port: int, database: str, user: str) -> str | None:
         """Return the password of the first line that matches."""
         hosts = (DEFAULT_HOST, host) if host in SOCKET_DIRECTORIES else (host or DEFAULT_HOST,)
-        wanted: list[Sequence[str]] = [hosts, (str(port),), (database,), (user,)]
-        for *fields, password in self._lines:
-            if all(field == "*" or _plain(field) in allowed for field, allowed in zip(fields, wanted, strict=True)):
-                return _plain(password)
+        for line in self._lines:
+            for each in hosts:
+                rest: str | None = line
+                for wanted in (each, str(port), database, user):
+                    rest = None if rest is None else _behind(rest, wanted)
+                if rest is not None:
+                    found = _LAST_FIELD.match(rest)
+                    assert found is not None
+                    return re.sub(r"\\(.)", r"\1", found[0], flags=re.DOTALL)
         return None
+
+
+def _behind(line: str, wanted: str) -> str | None:
+    """Return what follows the first field of a line, if that matches; as libpq does, which needs no escape for it."""
+    if line.startswith("*:"):
+        return line[2:]
+    at = 0
+    for char in wanted:
+        at += line[at : at + 1] == "\\"
+        if line[at : at + 1] != char:
+            return None
+        at += 1
+    return line[at + 1 :] if line[at : at + 1] == ":" else None
 
 
 def _unfit(path: Path, mode: int) -> str | None:
@@ -62,7 +75,3 @@ def _unfit(path: Path, mode: int) -> str | None:
             f"permissions should be u=rw (0600) or less: chmod 0600 it"
         )
     return None
-
-
-def _plain(text: str) -> str:
-    return re.sub(r"\\(.)", r"\1", text, flags=re.DOTALL)

@@ -258,7 +258,7 @@ def test_what_libpq_refuses_is_not_taken_for_something_else(text: str) -> None:
                 for each in psycopg.pq.Conninfo.parse(written.strip().encode())
                 if each.val is not None
             }
-        except psycopg.OperationalError:
+        except (psycopg.OperationalError, UnicodeDecodeError):
             continue  # esx takes an unescaped @ for a part of the password
         if "@" not in text:
             assert ours == theirs
