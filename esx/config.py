@@ -44,7 +44,7 @@ class Connection:
     """
 
     name: str
-    dsn: str
+    dsn: str = field(repr=False)  # it may hold a password
     password_env: str | None = None
     read_only: bool | None = None
     statement_timeout: float | None = None

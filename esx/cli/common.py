@@ -128,6 +128,8 @@ def database(dsn: str | None, *, writing: bool = False) -> Iterator[Database]:
     from esx.database import open_database
 
     with open_database(dsn, os.environ, config(), on_progress=progress()) as chosen:
+        for warning in chosen.warnings:
+            narrate(warning)
         opened = replace(chosen, store=named_store() or chosen.store, trust_owner=trusts_owner() or chosen.trust_owner)
         if writing and opened.read_only:
             raise click.ClickException(

@@ -78,7 +78,7 @@ def command(example: bool, keys: bool) -> None:
 
 
 def _settings(config: Config) -> Iterator[str]:
-    from esx.database import without_password
+    from esx.libpq.address import without_password
 
     yield f"# {config.path}{'' if config.exists else ' (there is none: these are the defaults)'}"
     yield f"# database: {_database(config)}"

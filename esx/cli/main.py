@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NoReturn, TextIO
 import click
 
 from esx import __version__
+from esx.cli.hidden import CannotHide, hide_passwords
 from esx.cli.partial import ended_incomplete
 from esx.cli.reducer import reducer_option
 from esx.cli.storename import store_option
@@ -119,6 +120,10 @@ _ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(si
 
 def main() -> NoReturn:
     """Run the command line and exit."""
+    try:
+        hide_passwords()
+    except CannotHide as error:
+        sys.exit(_fail(str(error), WRONG_USAGE))
     for each in _ENDING:
         if signal.getsignal(each) is signal.SIG_DFL:  # nohup has it ignored
             signal.signal(each, _end_orderly)

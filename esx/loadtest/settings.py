@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import os
 import secrets
+import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from esx.config import load as load_config
 from esx.database import BadDatabase, choose, may_be_name
+from esx.libpq.address import without_password
 from esx.load.errors import InvalidOptions
 from esx.load.model import EXPECTED, NOTIFICATIONS, ON_CONFLICT, STRATEGIES, LoadOptions
 from esx.load.options import check_workload
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 class Settings:
     """What the scenario is asked to do. `dsn` None means libpq's ``PG*`` variables."""
 
-    dsn: str | None
+    dsn: str | None = field(repr=False)  # it may hold a password
     load: LoadOptions
 
 
@@ -192,6 +194,11 @@ def own_dsn(options: argparse.Namespace) -> str | None:
     if options.dsn is None and not any(told):
         return None
     text = options.dsn if options.dsn is not None else told[0]
+    if without_password(text) != text and any(text in argument for argument in sys.argv[1:]):
+        raise BadDatabase(
+            "the password in --dsn would stay in the list of processes, for others to read: put the address into "
+            "ESX_DSN, or the password into PGPASSWORD or ~/.pgpass"
+        )
     database = choose(options.dsn, os.environ, load_config(os.environ) if may_be_name(text) else None)
     if database.embedded:
         raise BadDatabase(

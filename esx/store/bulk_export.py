@@ -25,6 +25,7 @@ from esx.store.barrier import (
     that_can_hold,
 )
 from esx.store.careful import CREATED_AT, UNREADABLE, fetch, moment_text
+from esx.store.connection import limit_within
 from esx.store.fence import read_fence
 from esx.store.model import Event
 
@@ -122,9 +123,12 @@ class Export:
 
         try:
             async with connection.transaction(readonly=True):
-                # How long an export takes is up to its reader.
+                # How long an export takes is up to its reader, unless the user has said so.
                 # A time without a zone is one in UTC.
-                await connection.execute("SET LOCAL statement_timeout = 0; SET LOCAL TimeZone = 'UTC'")
+                limit = limit_within(connection, "statement_timeout", 0)
+                await connection.execute(
+                    f"SELECT set_config('statement_timeout', {limit}, true), set_config('TimeZone', 'UTC', true)"
+                )
                 # asyncpg reads no further from its socket until `take` returns, which holds PostgreSQL back.
                 await connection.copy_from_query(
                     self._query, after, self.until, *self._arguments, output=take, timeout=_NO_LIMIT

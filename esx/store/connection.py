@@ -6,19 +6,22 @@ import asyncio
 import contextlib
 import inspect
 import os
-import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import parse_qs, unquote, urlsplit
 
 import asyncpg
 from asyncpg.protocol.protocol import BaseProtocol
 from asyncpg.transaction import Transaction
 
-from esx.store.driver import DRIVER_ERRORS
+from esx.libpq.address import Odd, parse
+from esx.libpq.parameters import BadParameter
+from esx.libpq.target import Target, gather, resolve_dsn
+from esx.store.dialling import dial
+from esx.store.driver import DRIVER_ERRORS, first_line
 from esx.store.errors import StoreFailed, StoreUnavailable
 from esx.store.model import Notification
 from esx.store.pool import Pool
+from esx.text import visible
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Mapping
@@ -56,18 +59,9 @@ T = TypeVar("T")
 def describe(dsn: str | None) -> str:
     """Return ``user@host:port/database`` for messages: never a password. None stands for libpq's variables."""
     try:
-        parts = urlsplit(dsn or "postgresql://")
-        port = str(parts.port or "")
-        if parts.scheme not in ("postgresql", "postgres") or "@" in parts.path:
-            return "the address"
-    except ValueError:
+        return gather(parse(dsn) if dsn is not None else {}, os.environ).label()
+    except (Odd, BadParameter):
         return "the address"
-    query = {key: values[-1] for key, values in parse_qs(parts.query).items()}
-    host = parts.hostname or query.get("host") or os.environ.get("PGHOST") or "localhost"
-    port = port or query.get("port") or os.environ.get("PGPORT") or ""
-    user = unquote(parts.username or "") or query.get("user") or os.environ.get("PGUSER") or ""
-    database = unquote(parts.path.lstrip("/")) or query.get("dbname") or os.environ.get("PGDATABASE") or user
-    return f"{user + '@' if user else ''}{host}{':' + port if port else ''}{'/' + database if database else ''}"
 
 
 class Session(asyncpg.Connection):
@@ -83,11 +77,13 @@ class Session(asyncpg.Connection):
     behind a pooler both tell of the transaction under way, once that is guarded. A `limited` one turns away
     from statements that take too long by itself. It keeps what it runs again and again prepared: asyncpg does so too,
     but spends a tenth of a small append on finding the statement. `kept` is None where nothing may stay in a session.
+    `asked` are the settings that its user has asked for, by name.
     """
 
     __slots__ = (
         "_group",
         "_relaxed",
+        "asked",
         "checked_at",
         "depth",
         "guarded",
@@ -98,6 +94,7 @@ class Session(asyncpg.Connection):
         "server_started",
         "standby",
     )
+    asked: Mapping[str, str]
     path: str
     guarded: bool
     restricted: str
@@ -334,19 +331,20 @@ class Connector:
             raise
 
     async def _open(self, role: str, settings: Mapping[str, str], limit: float | None) -> Session:
-        async with asyncio.timeout(self.timeout):
+        target = self._target()
+        async with asyncio.timeout(self._limit(target)):
             if self.pooler is None:
-                connection = await self._connect(role, keep_statements=True)
+                connection = await self._connect(target, role, keep_statements=True)
                 try:
                     if await _own_session(connection, settings):
                         await _learn(connection)
                         return connection
-                    self.pooler = await self._examine(connection)
+                    self.pooler = await self._examine(target, connection)
                 except BaseException:
                     connection.terminate()
                     raise
                 connection.terminate()
-            connection = await self._connect(role, keep_statements=False, limit=limit or None)
+            connection = await self._connect(target, role, keep_statements=False, limit=limit or None)
             try:
                 connection.path = await connection.fetchval("SELECT pg_catalog.current_setting('search_path')")
             except BaseException:
@@ -354,17 +352,28 @@ class Connector:
                 raise
             return connection
 
-    async def _connect(self, role: str, *, keep_statements: bool, limit: float | None = None) -> Session:
-        # Of what may be set at the start, PgBouncer takes only this name.
-        name = f"{self._application_name} {role}".rstrip()
-        connection: Session = await asyncpg.connect(
-            self._dsn,
-            timeout=self.timeout,
-            server_settings={"application_name": name},
-            statement_cache_size=100 if keep_statements else 0,
-            command_timeout=limit,
-            connection_class=Session,
-        )
+    async def _connect(
+        self, target: Target, role: str, *, keep_statements: bool, limit: float | None = None
+    ) -> Session:
+        # Of what may be set at the start, PgBouncer takes little more than this name.
+        name = f"{target.application_name or self._application_name} {role}".rstrip()
+        try:
+            connection = await dial(
+                target,
+                Session,
+                application_name=name,
+                timeout=self.timeout,
+                statement_cache_size=100 if keep_statements else 0,
+                command_timeout=limit,
+            )
+        except BadParameter as error:
+            raise StoreUnavailable(str(error)) from None
+        except asyncpg.InvalidAuthorizationSpecificationError as error:
+            if not target.warnings:
+                raise
+            why = "; ".join(target.warnings)
+            raise StoreUnavailable(f"cannot reach {self.where}: {first_line(error)} ({why})") from error
+        connection.asked = target.asked
         connection.server_started = connection.standby = None
         connection.guarded, connection.checked_at, connection.path, connection.restricted = False, 0.0, "", ""
         connection._relaxed, connection._group, connection.depth = {}, None, 0
@@ -373,16 +382,34 @@ class Connector:
         if not keep_statements:
             # To look up a type, asyncpg would turn it off for the session, and on again in whatever session comes next.
             connection._server_caps = connection._server_caps._replace(jit=False)
-        _notice_a_dead_peer(connection)
         return connection
 
-    async def _examine(self, first: Session) -> Pooler:
+    def _target(self) -> Target:
+        """Return where to go, as the files say it now: a password may have changed."""
+        try:
+            target = resolve_dsn(self._dsn, os.environ)
+        except BadParameter as error:
+            raise StoreUnavailable(str(error)) from None
+        _refuse_isolation(target)
+        return target
+
+    def _limit(self, target: Target) -> float | None:
+        """Return how long connecting may take, in seconds; None for as long as it takes."""
+        if target.connect_timeout is None:
+            return self.timeout
+        return target.connect_timeout * 2 * len(target.hosts) + _EXAMINATION if target.connect_timeout else None
+
+    def called(self, application_name: str) -> str:
+        """Return what sessions are called that were to have this name, where the user has given one."""
+        return self._target().application_name or application_name
+
+    async def _examine(self, target: Target, first: Session) -> Pooler:
         """Look whether a connection moves to another session, or two that are open get the same one."""
         second = None
         try:
             # Where each connection keeps its session, there may be none left for a second one.
             async with asyncio.timeout(_EXAMINATION):
-                second = await self._connect("", keep_statements=False)
+                second = await self._connect(target, "", keep_statements=False)
                 known = None
                 for _ in range(_GLANCES):
                     pid = await second.fetchval("SELECT pg_backend_pid()")
@@ -407,8 +434,33 @@ async def _own_session(connection: Session, settings: Mapping[str, str]) -> bool
     """Apply settings to the session and return True, or leave it alone if it is not the connection's own."""
     # Under the stricter levels a lost race would be a serialization failure, and a lock would wait for nothing.
     wanted = {"default_transaction_isolation": "read committed", **settings}
+    values = {name: quoted(value) for name, value in wanted.items()}
+    if "statement_timeout" in wanted:
+        values["statement_timeout"] = limit_within(connection, "statement_timeout", int(wanted["statement_timeout"]))
+    made = ", ".join(f"pg_catalog.set_config({quoted(name)}, {value}, false)" for name, value in values.items())
     # The simple protocol: a prepared statement would stay behind in the session.
-    return await connection.execute(f"{_settings(wanted)} WHERE {_is_pid(connection.get_server_pid())}") == _ONE_ROW
+    return await connection.execute(f"SELECT {made} WHERE {_is_pid(connection.get_server_pid())}") == _ONE_ROW
+
+
+def limit_within(connection: asyncpg.Connection, name: str, milliseconds: int) -> str:
+    """Return as SQL how long something may take: what esx wants, 0 for no limit, or the user's own limit if shorter."""
+    if name not in getattr(connection, "asked", {}):
+        return f"'{milliseconds}'"
+    return (
+        f"(SELECT CASE WHEN reset_val::int8 BETWEEN 1 AND {milliseconds or 2**31 - 1} THEN reset_val "
+        f"ELSE '{milliseconds}' END FROM pg_catalog.pg_settings WHERE name = '{name}')"
+    )
+
+
+def _refuse_isolation(target: Target) -> None:
+    """Raise StoreFailed for a level of isolation that the user has asked for and that esx cannot work at."""
+    for name in ("default_transaction_isolation", "transaction_isolation"):
+        level = target.asked.get(name, "read committed").strip("'\" ").lower()
+        if level not in ("read committed", "read uncommitted"):
+            raise StoreFailed(
+                f"{name} is set to {visible(level, limit=40)} by the address or PGOPTIONS, but esx works at read "
+                "committed only: leave it out"
+            )
 
 
 async def _has_pid(connection: Session, pid: int) -> bool:
@@ -459,20 +511,6 @@ def _guard(restricted: str, *, local: bool) -> list[str]:
         known = f"pg_catalog.current_setting({quoted(_RESTRICTED)}, true) IS NOT NULL"
         made.append(f"CASE WHEN {known} THEN {_setting(_RESTRICTED, restricted, local=local)} END")
     return made
-
-
-def _notice_a_dead_peer(connection: asyncpg.Connection) -> None:
-    """Let the kernel end a connection whose other side is gone without a word, after some 20 seconds."""
-    transport = getattr(connection, "_transport", None)
-    peer = transport.get_extra_info("socket") if transport is not None else None
-    if peer is None or peer.family not in (socket.AF_INET, socket.AF_INET6):
-        return
-    options = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 2, "TCP_USER_TIMEOUT": 20_000}
-    with contextlib.suppress(OSError):
-        peer.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for name, value in options.items():
-            if hasattr(socket, name):
-                peer.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 async def open_pool(

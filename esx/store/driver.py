@@ -75,8 +75,8 @@ def as_store_error(error: BaseException, where: str) -> EsxError | None:
         )
     if isinstance(error, asyncpg.ProtocolViolationError) and "startup parameter" in text:
         return StoreUnavailable(
-            f"the connection pooler at {where} refuses a setting of the address ({text}): leave it out, and set it by "
-            "ALTER ROLE; or let PgBouncer's ignore_startup_parameters drop it"
+            f"the connection pooler at {where} refuses a setting of the address or of PGOPTIONS ({text}): leave it "
+            "out, and set it by ALTER ROLE; or let PgBouncer's ignore_startup_parameters drop it"
         )
     closed = isinstance(error, asyncpg.ObjectNotInPrerequisiteStateError) and "accepting connections" in text
     if closed or is_connection_loss(error):

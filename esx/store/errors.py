@@ -166,7 +166,9 @@ class HistoryChanged(EsxError):
 
 
 class SchemaMissing(EsxError):
-    """The database has no usable events table."""
+    """The database has no usable events table. `elsewhere` are names of stores that it has in other places."""
+
+    elsewhere: tuple[str, ...] = ()
 
 
 class StoreNotNamed(EsxError):

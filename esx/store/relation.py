@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
+from esx.store.elsewhere import NEEDED, instead, stores_elsewhere
 from esx.store.errors import OrderUnknown, SchemaMissing, StoreNotNamed
 from esx.store.family import above, below
 from esx.store.layout import Layout
@@ -20,7 +21,6 @@ from esx.text import visible
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-_NEEDED = ("global_seq", "stream_id", "stream_seq", "event_type", "data", "metadata", "created_at")
 _BYTE_ORDERED = ("C", "POSIX", "ucs_basic", "C.UTF-8")
 _KINDS = {"r": "a table", "p": "a partitioned table", "v": "a view", "m": "a materialized view", "f": "a foreign table"}
 _TABLES = ("r", "p")
@@ -127,22 +127,23 @@ async def detect_layout(connection: asyncpg.Connection, store: str | None = None
         raise SchemaMissing(
             f"{_shown(store)} is no name of a table: write it as SQL does, such as schema.table"
         ) from None
-    row = await connection.fetchrow(_FACTS, found, plain, [*_NEEDED, "event_id"])
+    row = await connection.fetchrow(_FACTS, found, plain, [*NEEDED, "event_id"])
     assert row is not None
     facts: dict[str, Any] = dict(row)
     called = "events" if store is None else _shown(facts["quoted"] or store)
     if facts["kind"] not in _KINDS:
-        raise SchemaMissing(_missing(store, facts))
+        raise await _not_there(connection, _missing(store, facts), "" if store else "run `esx init` to create it")
     kind = _KINDS[facts["kind"]]
     if store is None and facts["kind"] not in _TABLES:
         raise StoreNotNamed(
             f"{_about(facts)}: to read it all the same, name it with --store {_shown(quote(facts['quoted']))}"
         )
-    missing = [name for name in _NEEDED if name not in facts["columns"]]
+    missing = [name for name in NEEDED if name not in facts["columns"]]
     if missing:
-        raise SchemaMissing(
-            f"{kind.split()[-1]} {called} of database {facts['database']} has no column {', '.join(missing)}: esx "
-            "reads tables made by schema.sql; `esx init` in a database of its own creates one"
+        raise await _not_there(
+            connection,
+            f"{kind.split()[-1]} {called} of database {facts['database']} has no column {', '.join(missing)}",
+            "esx reads tables made by schema.sql; `esx init` in a database of its own creates one",
         )
     if facts["strange"] is not None:
         raise SchemaMissing(
@@ -183,9 +184,19 @@ async def detect_layout(connection: asyncpg.Connection, store: str | None = None
     )
 
 
+async def _not_there(connection: asyncpg.Connection, what: str, remedy: str) -> SchemaMissing:
+    """Return the error for a table that is not the store, with the stores that this name and search_path hide."""
+    names = await stores_elsewhere(connection)
+    if not names:
+        return SchemaMissing(f"{what}: {remedy}" if remedy else what)
+    error = SchemaMissing(f"{what}, but {instead(names)}")
+    error.elsewhere = tuple(names)
+    return error
+
+
 def _missing(store: str | None, facts: Mapping[str, Any]) -> str:
     if store is None:
-        return f"database {facts['database']} has no table events: run `esx init` to create it"
+        return f"database {facts['database']} has no table events"
     if facts["kind"] is not None:
         return f"{_shown(store)} of database {facts['database']} is neither a table nor a view"
     quotes = ', and quote capitals as SQL does: "Name"' if store != store.lower() and '"' not in store else ""

@@ -51,7 +51,8 @@ class EventStore(Appends, Searches, Feeds, Projections, Bulk):
         with ``await store.close()`` later. At most `max_connections` connections are opened, as needed, and one
         more to listen on once something subscribes. What is done inside of `lock_stream` while all are in use may open
         as many again, since it would wait for those who wait for the lock. Raises StoreUnavailable within `timeout`
-        seconds.
+        seconds, or after what ``connect_timeout`` of the address allows for each host. What the address leaves out is
+        taken from libpq's variables and files, as psql does; docs/configuration.md lists them.
 
         Without `store` it is the table events that search_path finds. Else it is the table or view of that name, as SQL
         writes it: ``tenant2.events``. Only a view that is named so is read, as what its owner has put into it runs
@@ -118,6 +119,15 @@ class EventStore(Appends, Searches, Feeds, Projections, Bulk):
                 return False
         return True
 
+    async def hidden(self) -> str | None:
+        """Return where else there are stores, with the remedy, if the table is not found where it was looked for."""
+        async with self._connection() as connection:
+            try:
+                await self._tools(connection)
+            except SchemaMissing as error:
+                return str(error) if error.elsewhere else None
+        return None
+
     async def warning(self) -> str | None:
         """Return what the user should know before this store is read, in one line: whose view it is. None for a table.
 
@@ -136,7 +146,8 @@ class EventStore(Appends, Searches, Feeds, Projections, Bulk):
         """Return counters of what the database has done, and what sessions of that name wait for just now."""
         async with self._connection() as connection:
             layout, _, _ = await self._tools(connection)
-            return await pressure.read_pressure(connection, layout, application_name)
+            name = self._connector.called(application_name)
+            return await pressure.read_pressure(connection, layout, name)
 
     async def place(self) -> Place:
         """Return where the server is, and which version it has."""

@@ -89,6 +89,10 @@ _NO_SCHEMA = (
     "Run  esx init  on this database to create it (with the same --dsn); this screen goes on by itself then.\n\n"
     f"r  looks again now{_OTHERS}   q  quits"
 )
+_ELSEWHERE = (
+    "Start esx with that option, or with another --dsn. This screen goes on by itself once the table is found.\n\n"
+    f"r  looks again now{_OTHERS}   q  quits"
+)
 
 
 class Explorer(Keyed, App[None]):
@@ -338,7 +342,11 @@ class Explorer(Keyed, App[None]):
             remedy = "" if self.permissions.served else self._offered(_NOT_TRUSTED)
             notice.say("Reading this store runs code of its owner", link.reason, remedy, error=True)
         elif link.state is LinkState.NO_SCHEMA:
-            notice.say("No event store in this database yet", self._where, self._offered(_NO_SCHEMA), error=False)
+            if link.reason:
+                remedy = self._offered(_ELSEWHERE)
+                notice.say("The event store of this database is elsewhere", link.reason, remedy, error=False)
+            else:
+                notice.say("No event store in this database yet", self._where, self._offered(_NO_SCHEMA), error=False)
         if link.state is LinkState.CONNECTED:
             self.set_timer(_FOLLOW_AFTER, self._follow)
             for pane in self._main.query(Pane):

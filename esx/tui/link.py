@@ -150,7 +150,7 @@ class Link:
                     await store.head()
                     self._set(LinkState.CONNECTED, "")
                     return
-                self._set(LinkState.NO_SCHEMA, "")
+                self._set(LinkState.NO_SCHEMA, await store.hidden() or "")
             except OwnerNotTrusted as error:
                 self._owner = error.owner
                 if self._trusted is not None and self._trusted.knows(self._place(store), error.owner):

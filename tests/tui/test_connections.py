@@ -58,6 +58,12 @@ async def test_another_database_is_shown_without_restarting(
         await until(pilot, lambda: app.follower.log.received == 5)
 
 
+async def test_a_store_that_is_elsewhere_is_named(dsn18: str, store18: EventStore) -> None:
+    async with explorer(f"{dsn18}&search_path=pg_catalog", connected=False) as (app, pilot):
+        await until(pilot, lambda: "use --store public.events, or set search_path" in text_of(app))
+        assert "esx init" not in text_of(app)
+
+
 async def test_the_config_file_gives_other_keys(dsn18: str, store18: EventStore) -> None:
     await fill(store18, 1, 1)
     config = Config(keymap={"streams.sort": "f7", "app.help": "f1"}, theme="nord")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from esx.store.doctor.finding import About, quoted, shown, size
 from esx.store.doctor.target import EVENTS, VIEWS, Target
+from esx.store.elsewhere import instead, stores_elsewhere
 from esx.store.family import below
 from esx.store.health import ESTIMATED_ROWS
 
@@ -62,10 +63,10 @@ class Column(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """The facts; `oid` is None if there is no table. `estimated` is -1 if it was never analysed.
+    """The facts; `oid` is None if there is no table, and `elsewhere` then names stores in other places.
 
-    `analysed` is None where this user may not read the events. `row_security` says that policies apply to this user,
-    `policies` that there may be some.
+    `estimated` is -1 if it was never analysed; `analysed` is None where this user may not read the events.
+    `row_security` says that policies apply to this user, `policies` that there may be some.
     """
 
     database: str
@@ -79,6 +80,7 @@ class Table:
     policies: bool = False
     columns: Mapping[str, Column] | None = None
     target: Target = EVENTS
+    elsewhere: Sequence[str] = ()
 
     @property
     def name(self) -> str:
@@ -126,7 +128,7 @@ async def read_table(connection: Session, target: Target) -> Table:
     )
     assert row is not None
     if row["oid"] is None or target.kind is None:
-        return Table(row["database"], target=target)
+        return Table(row["database"], target=target, elsewhere=tuple(await stores_elsewhere(connection)))
     columns = await connection.fetch(
         """
         SELECT a.attname::text, format_type(a.atttypid, NULL), a.attnotnull, a.attidentity::text <> '',
@@ -148,7 +150,14 @@ def presence(table: Table) -> Iterator[Finding]:
     name, kind, base = shown(target.table), target.kind, target.base
     if table.columns is None:
         missing = f"database {shown(table.database)} has no table {'' if not target.named else 'or view '}{name}"
-        yield found.error(missing, *(() if target.named else ("esx init",)))
+        if table.elsewhere:
+            there = f"esx doctor --store {quote(table.elsewhere[0])}"
+            there = f"esx doctor --store {quote(table.elsewhere[0])}"
+            there = f"esx doctor --store {quote(table.elsewhere[0])}"
+            there = f"esx doctor --store {quote(table.elsewhere[0])}"
+            yield found.error(f"{missing}, but {instead(table.elsewhere)}", there)
+        else:
+            yield found.error(missing, *(() if target.named else ("esx init",)))
     elif kind in VIEWS and not target.named:
         yield found.error(
             f"{name} is {VIEWS[kind]} of user {shown(target.owner)}: it is read only where it is named, as what its "

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 import asyncpg
 
 from esx.store.careful import readable
+from esx.store.connection import limit_within
 from esx.store.doctor.finding import About, identifier, literal, shown
 from esx.store.driver import first_line, is_cancelled
 
@@ -78,9 +79,10 @@ async def limited(connection: Session, read: Callable[[Session], Awaitable[F]], 
     """Run `read` in a read-only transaction of its own, within the limits."""
     async with connection.transaction(isolation="read_committed", readonly=True):
         await connection.resolve(guarded=True, restricted=connection.restricted)
+        statement = limit_within(connection, "statement_timeout", round(limits.statement * 1000))
+        lock = limit_within(connection, "lock_timeout", round(limits.lock * 1000))
         await connection.execute(
-            f"SET LOCAL statement_timeout = {limits.statement * 1000:.0f}; "
-            f"SET LOCAL lock_timeout = {limits.lock * 1000:.0f}"
+            f"SELECT set_config('statement_timeout', {statement}, true), set_config('lock_timeout', {lock}, true)"
         )
         try:
             return await read(connection)

@@ -1,0 +1,211 @@
+"""What people write to name a database: URLs, keywords and names, taken apart and put together again.
+
+Nothing is looked up here, and no message holds what may be a part of a password.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+from urllib.parse import quote, unquote, urlencode
+
+from esx.libpq.parameters import BY_KEYWORD, FOREIGN, KNOWN_SETTINGS, RENAMED, SECRETS
+from esx.text import visible
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9.-]*)(?:\+[A-Za-z0-9_.-]+)?://")
+_KEYWORD = re.compile(r"\s*(\w+)\s*=\s*(?:'((?:\\.|[^'\\])*)'(?=\s|$)|((?:\\.|[^\s'\\])(?:\\.|[^\s\\])*|))", re.DOTALL)
+_MASKED = r"(?i)(\w*(?:pass|pasw|pwd|secret|scram)\w*\s*=)"
+_BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
+# Of an IPv6 address, or the name of a machine; what else a name may hold, no resolver finds.
+_HOST = re.compile(r"[\w.:%-]*|/[^\n]*")
+
+
+class Odd(Exception):
+    """What is wrong with a text, to follow the text itself. Never holds a part of it that may be a password."""
+
+
+def parse(text: str) -> dict[str, str]:
+    """Return the parameters that a text gives, as libpq calls them; others are settings of the session, or foreign.
+
+    That is a URL (also with a driver, ``postgresql+psycopg://``, as SQLAlchemy writes it), libpq's keywords
+    (``host=localhost dbname=x``), or the name of a database, as ``psql -d`` takes it. A keyword may be empty, which
+    stands for its default. Raises Odd.
+    """
+    text = text.strip()
+    if match := _SCHEME.match(text):
+        if match[1].lower() not in ("postgresql", "postgres"):
+            raise Odd("is not PostgreSQL")
+        return checked(_from_url(text[match.end() :]))
+    if "=" in text and "://" not in text.partition("=")[0]:
+        return checked(_from_keywords(text))
+    if re.search(r"[\s:/@?#]", text) or not text.isprintable():
+        raise Odd("is not understood")
+    return checked({"dbname": text})
+
+
+def _from_url(rest: str) -> dict[str, str]:
+    """Take apart what follows ``postgresql://``."""
+    if "#" in rest:
+        raise Odd("has a # that must be written %23")
+    match = re.match(r"([^/?]*)(?:/([^?]*))?(?:\?(.*))?", rest, re.DOTALL)
+    assert match is not None
+    network, path, query = match[1], match[2] or "", match[3]
+    # libpq would take what follows an unescaped @ for a host, and ask the DNS for the rest of a password.
+    if "@" in path or (":" in network and "@" in (query or "")):
+        raise Odd("has an @ behind its host, or a / or ? in its password that must be written %2F or %3F")
+    account, _, hosts = network.rpartition("@")
+    user, _, password = account.partition(":")
+    names: list[str] = []
+    ports: list[str] = []
+    for each in hosts.split(",") if hosts else ():
+        found = re.fullmatch(r"(\[[^\[\]]*\]|[^:\[\]]*)(?::(\d*))?", each)
+        if found is None:
+            raise Odd("has a malformed host or port")
+        names.append(_decoded(found[1].strip("[]")))
+        ports.append(found[2] or "")
+    given = {
+        "user": _decoded(user, spaces=False),
+        "password": _decoded(password, spaces=False),
+        "host": ",".join(names),
+        # As libpq does: where there are several hosts, none takes its port from elsewhere.
+        "port": ",".join(ports) if any(ports) or len(ports) > 1 else "",
+        "dbname": _decoded(path),
+    }
+    return {key: value for key, value in given.items() if value} | _query(query, secret=bool(password))
+
+
+def _query(query: str | None, *, secret: bool) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for pair in query.split("&") if query else ():
+        name, equals, value = pair.partition("=")
+        if not equals or not name:
+            raise Odd("has a malformed parameter after the ?")
+        key = _decoded(name)
+        key = RENAMED.get(key, key)
+        if key not in BY_KEYWORD and key not in FOREIGN:
+            if not re.fullmatch(r"[A-Za-z_][\w.$]*", key):
+                raise Odd("has a malformed parameter after the ?")
+            if secret and key.lower() not in KNOWN_SETTINGS:
+                raise Odd(
+                    "has a parameter behind its password that is not one of libpq's: in a password, & must be written "
+                    "%26; put other settings before it"
+                )
+        secret = secret or key in SECRETS
+        found[key] = _decoded(value, spaces=key not in SECRETS)
+    return found
+
+
+def _decoded(text: str, *, spaces: bool = True) -> str:
+    if not spaces and re.search(r"\s", text):
+        raise Odd("has a space that must be written %20")
+    if _BAD_ESCAPE.search(text):
+        raise Odd("has a % that must be written %25")
+    try:
+        return unquote(text, errors="strict")
+    except UnicodeDecodeError:
+        raise Odd("has a % escape that is not UTF-8") from None
+
+
+def _from_keywords(text: str) -> dict[str, str]:
+    """Take apart libpq's ``keyword=value`` pairs, where values may be quoted and have escapes."""
+    given: dict[str, str] = {}
+    at = 0
+    while at < len(text):
+        match = _KEYWORD.match(text, at)
+        if match is None or match.end() == at:
+            raise Odd("is not a list of keyword=value")
+        key = match[1].lower()
+        key = RENAMED.get(key, key)
+        if key not in BY_KEYWORD and key not in FOREIGN:
+            # Where a password is not quoted, what looks like a keyword may be a part of it.
+            name = "a parameter" if "password" in given else f"the parameter {visible(key, limit=40)}"
+            raise Odd(f"has {name} that PostgreSQL does not know")
+        value = match[2] if match[2] is not None else match[3]
+        given[key] = re.sub(r"\\(.)", r"\1", value, flags=re.DOTALL)
+        at = match.end()
+    return given
+
+
+def checked(given: dict[str, str]) -> dict[str, str]:
+    """Return the parameters, once what is looked up and shown is sure to be what it should be. Raises Odd."""
+    if "sslmode" in given:
+        booleans = {"true": "require", "1": "require", "on": "require", "false": "disable", "0": "disable"}
+        mode = given["sslmode"]
+        given["sslmode"] = (booleans | {"off": "disable"}).get(mode.lower(), mode)
+    if any("\0" in value for value in given.values()):
+        raise Odd("has a zero byte")
+    port = given.get("port", "")
+    if not all(0 < int(each) < 65536 if each.isascii() and each.isdigit() else not each for each in port.split(",")):
+        raise Odd("has a port that is not a number from 1 to 65535")
+    names = [given.get("user", ""), given.get("host", ""), given.get("hostaddr", ""), given.get("dbname", "")]
+    if any(re.search(r"[;=]", each) for each in names):
+        raise Odd("has a ; or = where none belongs")  # Password=... of other databases' syntax ends up there
+    if any("://" in each for each in names):
+        raise Odd("has an address where a name belongs")
+    for key in ("host", "hostaddr"):
+        if not all(_HOST.fullmatch(each.strip()) for each in given.get(key, "").split(",")):
+            raise Odd(f"has a {key} that cannot be the name of one")
+    hosts = _list(given, "host") or _list(given, "hostaddr")
+    addresses = _list(given, "hostaddr")
+    if addresses and len(addresses) != len(hosts):
+        raise Odd("has not as many addresses as hosts")
+    if len(port.split(",")) not in (1, max(len(hosts), 1)):
+        raise Odd("has not as many ports as hosts")
+    return given
+
+
+def _list(given: Mapping[str, str], key: str) -> list[str]:
+    return given[key].split(",") if given.get(key) else []
+
+
+def url(given: Mapping[str, str]) -> str:
+    """Return the URL that gives these parameters, as `parse` returned them."""
+    left = dict(given)
+    host, port = left.pop("host", ""), left.pop("port", "")
+    where = ""
+    if "host" in given and (not host or host.startswith("/") or "," in host):
+        left["host"] = host  # sockets and several hosts do not fit where hosts are in a URL
+    elif host:
+        where = f"[{host}]" if ":" in host else quote(host, safe="")
+    if "," in host and port:
+        port = ",".join(each or "5432" for each in port.split(","))
+    if where and port:
+        where += f":{port}"
+    elif port:
+        left["port"] = port
+    user, password = left.pop("user", ""), left.pop("password", "")
+    who = quote(user, safe="") + (f":{quote(password, safe='')}" if password else "")
+    database = left.pop("dbname", "")
+    path = f"/{quote(database, safe='')}" if database else ""
+    # What is no parameter goes first: behind a password it would be taken for a part of that.
+    query = sorted(left.items(), key=lambda item: item[0] in BY_KEYWORD)
+    tail = f"?{urlencode(query, quote_via=quote, safe='/,')}" if query else ""
+    return f"postgresql://{who}{'@' if who else ''}{where}{path}{tail}"
+
+
+def without_password(text: str) -> str:
+    """Return what names a database with its passwords replaced by ``***``, however broken it is."""
+    try:
+        given = parse(text)
+    except Odd:
+        return _masked(text, broken=True)
+    return _masked(text, broken=False) if given.keys() & SECRETS else text
+
+
+def _masked(text: str, *, broken: bool) -> str:
+    # Where quotes are missing nobody knows where a password ends.
+    masked = re.sub(_MASKED + ".*", r"\1***", text, count=1, flags=re.DOTALL)
+    if re.match(r"\s*(?:jdbc:)?(?:[\w+.-]+:)?//", text):
+        # Up to the last @: an unescaped @ in a password must not end what is hidden. Without one, what follows a : may
+        # be a password whose host was forgotten.
+        if "@" in masked:
+            return re.sub(r"(//[^:@]*:).*@", r"\1***@", masked, flags=re.DOTALL)
+        return re.sub(r"(//[^:@\[]*:)(?!\d*(?:[,/?]|$)).*", r"\1***", masked, flags=re.DOTALL)
+    if broken and masked == text:
+        masked = re.sub(r":.*@", ":***@", text, flags=re.DOTALL)
+        if "=" in masked:  # a word without a keyword may be a password that lost it
+            masked = re.sub(r"(?<=\s)(?<!=\s)[^\s='\"]+(?=\s+[^\s=]|$)", "***", masked)
+    return masked

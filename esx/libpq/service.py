@@ -1,0 +1,93 @@
+"""The service file, as libpq reads it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from esx.libpq.parameters import BY_KEYWORD, BadParameter
+from esx.text import visible
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+# Where PostgreSQL is built to look; which of them, differs between builds.
+_SYSTEM = ("/etc/postgresql-common", "/etc/sysconfig/pgsql", "/usr/local/pgsql/etc", "/usr/local/etc/postgresql")
+
+
+def home(environ: Mapping[str, str]) -> Path | None:
+    """Return the user's directory."""
+    if named := environ.get("HOME"):
+        return Path(named)
+    try:
+        return Path.home()
+    except (RuntimeError, KeyError):
+        return None
+
+
+def read_service(service: str, file: str | None, environ: Mapping[str, str]) -> tuple[Path, dict[str, str]]:
+    """Return the file that defines the service, and its parameters.
+
+    `file` is the one that was named, if any was. Raises BadParameter.
+    """
+    looked: list[Path] = []
+    if file:
+        path = Path(file)
+        if not path.exists():
+            raise BadParameter(f"service file {visible(file, limit=300)} is not there: change PGSERVICEFILE")
+        candidates = [path]
+    else:
+        directory = home(environ)
+        candidates = [] if directory is None else [directory / ".pg_service.conf"]
+    system = environ.get("PGSYSCONFDIR")
+    candidates += [Path(each, "pg_service.conf") for each in ((system,) if system else _SYSTEM)]
+    for path in candidates:
+        if not path.exists():
+            looked.append(path)
+            continue
+        found = _parameters(path, service)
+        if found is not None:
+            return path, found
+        looked.append(path)
+    shown = ", ".join(visible(str(each), limit=300) for each in looked[:3])
+    raise BadParameter(
+        f"there is no service {visible(service, limit=100)} in {shown}: add [{visible(service, limit=100)}] there, or "
+        "name another with PGSERVICE or service=..."
+    )
+
+
+def _parameters(path: Path, service: str) -> dict[str, str] | None:
+    try:
+        lines = path.read_bytes().decode().split("\n")
+    except OSError as error:
+        raise BadParameter(f"service file {visible(str(path), limit=300)} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise BadParameter(f"service file {visible(str(path), limit=300)} is not UTF-8: save it as UTF-8") from None
+    found: dict[str, str] | None = None
+    for number, whole in enumerate(lines, 1):
+        line = whole.strip()
+        if not line or line.startswith("#"):
+            continue
+        if line.startswith("["):
+            if found is not None:
+                break
+            if line.startswith(f"[{service}]"):
+                found = {}
+        elif found is not None:
+            key, equals, value = line.partition("=")
+            if not equals or key not in BY_KEYWORD or key in ("service", "servicefile"):
+                what = _wrong(line, key, equals)
+                raise BadParameter(f"service file {visible(str(path), limit=300)}, line {number}: {what}")
+            found.setdefault(key, value)
+    return found
+
+
+def _wrong(line: str, key: str, equals: str) -> str:
+    """Say what is wrong with a line; never a part of it, as it may hold a password."""
+    if line.startswith("ldap"):
+        return "esx does not ask LDAP for services: write the parameters themselves"
+    if key.strip() in ("service", "servicefile"):
+        return "a service cannot name another: write the parameters themselves"
+    if equals and key != key.strip():
+        return "there must be no space before the =: write keyword=value"
+    return "that is no parameter of libpq's: write keyword=value"
