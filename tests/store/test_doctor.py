@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -17,6 +18,8 @@ from esx.store.doctor import activity, indexes, projections, scan, server, table
 from esx.store.doctor.target import Target
 from esx.store.projection_table import ProjectionStatus
 from esx.store.schema import schema_sql
+from tests.conftest import Servers
+from tests.oddities import database
 from tests.prepared import prepare_append, preparing_server
 
 if TYPE_CHECKING:
@@ -33,6 +36,7 @@ _NOTIFIER = """
     BEGIN PERFORM pg_notify('all', NEW.stream_id); RETURN NULL; END $$;
     CREATE TRIGGER shouts AFTER INSERT ON events FOR EACH ROW EXECUTE FUNCTION shout()
 """
+_UNDOES = "/* UNDOES what it has not committed */ "
 # The servers of the tests run without it, for speed.
 _TESTS_ONLY = {"fsync"}
 
@@ -40,7 +44,15 @@ _TESTS_ONLY = {"fsync"}
 async def examine(dsn: str, *, full: bool = False) -> list[Finding]:
     """Let the doctor look, from a session that may not write."""
     async with EventStore.connect(dsn, read_only=True) as store:
-        return await store.doctor(full=full)
+        findings = await store.doctor(full=full)
+    assert not [step for finding in findings for step in finding.remedy if _UNTOLD.search(step)]
+    return findings
+
+
+# What a remedy does to events without a word of warning before it.
+_UNTOLD = re.compile(
+    r"^(?!/\* [A-Z]+ ).*\b(DELETE FROM|TRUNCATE|UPDATE events|UPDATE projections SET position|ROLLBACK PREPARED)"
+)
 
 
 async def found(dsn: str, check: str, *, full: bool = False) -> list[Finding]:
@@ -492,7 +504,7 @@ async def test_an_open_writer(monkeypatch: pytest.MonkeyPatch, dsn: str, writer:
     monkeypatch.setattr(activity, "_WRITER_WARNING", 0.0)
     finding = await one(dsn, "open-writers")
     pid = writer.get_server_pid()
-    assert (finding.severity, finding.remedy) == (WARNING, (f"SELECT pg_terminate_backend({pid});",))
+    assert (finding.severity, finding.remedy) == (WARNING, (f"{_UNDOES}SELECT pg_terminate_backend({pid});",))
     assert all(part in finding.message for part in (f"pid {pid}", "batch", "postgres", "idle in transaction", "feed"))
     assert "\x1b" not in finding.message
     monkeypatch.setattr(activity, "_WRITER_ERROR", 0.0)
@@ -519,7 +531,7 @@ async def test_a_long_transaction(monkeypatch: pytest.MonkeyPatch, dsn: str, sql
         monkeypatch.setattr(activity, "_LONG", 0.0)
         pid = sql.get_server_pid()
         about = [finding for finding in await found(dsn, "long-transactions") if f"pid {pid} " in finding.message]
-        assert [(f.severity, f.remedy) for f in about] == [(INFO, (f"SELECT pg_terminate_backend({pid});",))]
+        assert [(f.severity, f.remedy) for f in about] == [(INFO, (f"{_UNDOES}SELECT pg_terminate_backend({pid});",))]
 
 
 @pytest.mark.parametrize("version", [16, 18])
@@ -535,7 +547,10 @@ async def test_a_prepared_transaction_is_named_and_ended(monkeypatch: pytest.Mon
                 patch.setattr(activity, "_LONG", 0.0)
                 finding = await one(server.dsn, "open-writers")
                 assert "prepared" not in (await one(server.dsn, "long-transactions")).message
-            assert (finding.severity, finding.remedy) == (WARNING, ("ROLLBACK PREPARED 'it''s';",))
+            assert (finding.severity, finding.remedy) == (
+                WARNING,
+                ("/* UNDOES what it has written */ ROLLBACK PREPARED 'it''s';",),
+            )
             assert finding.message.startswith("prepared transaction it's (postgres, open for ")
             assert finding.message.endswith(" has written to events and holds the feed until it ends")
         await run(server.dsn, finding)
@@ -546,7 +561,7 @@ async def test_a_prepared_transaction_is_named_and_ended(monkeypatch: pytest.Mon
         await connection.close()
         monkeypatch.setattr(activity, "_WRITER_WARNING", 0.0)
         finding = await one(server.dsn, "table-lock")
-        assert finding.remedy == ("ROLLBACK PREPARED 'lock';",)
+        assert finding.remedy == ("/* UNDOES what it has written */ ROLLBACK PREPARED 'lock';",)
         await run(server.dsn, finding)
         assert (await one(server.dsn, "table-lock")).severity is OK
 
@@ -558,7 +573,7 @@ def test_the_queue_of_notifications(used: float, severity: Severity) -> None:
     assert finding.severity is severity
     if severity is not OK:
         assert "pid 7" in finding.message
-        assert finding.remedy == ("SELECT pg_terminate_backend(7);",)
+        assert finding.remedy == (f"{_UNDOES}SELECT pg_terminate_backend(7);",)
         [nameless] = activity.notifications(activity.Activity(queue=used))
         assert nameless.remedy
 
@@ -740,7 +755,9 @@ async def test_policies_that_hide_events(dsn18: str, role: Role) -> None:
     connection = await asyncpg.connect(dsn18)
     await connection.execute(f"ALTER TABLE events ENABLE ROW LEVEL SECURITY; GRANT SELECT ON events TO {role.name}")
     await connection.close()
-    assert (await one(dsn18, "row-security")).severity is OK
+    superuser = await one(dsn18, "row-security")
+    assert (superuser.severity, superuser.remedy) == (INFO, ())
+    assert "bypasses" in superuser.message
     finding = await one(role.dsn(dsn18), "row-security")
     assert finding.severity is WARNING
     await run(dsn18, finding)
@@ -959,3 +976,48 @@ def test_schema_sql_is_understood() -> None:
     assert [*projections.expected()] == [
         *("name", "id", "position", "paused", "last_error", "updated_at", "kind", "history")
     ]
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "quote_all_identifiers = on",
+        "standard_conforming_strings = off",
+        "transform_null_equals = on",
+        "bytea_output = escape",
+        "DateStyle = 'German'",
+        "IntervalStyle = sql_standard",
+        "extra_float_digits = -15",
+        "search_path = pg_catalog, public",
+    ],
+)
+async def test_it_says_the_same_whatever_a_session_is_set_to(
+    dsn: str, sql: asyncpg.Connection, store: EventStore, setting: str
+) -> None:
+    """Such as how names and strings are spelled: by that it would take columns for others, and have them altered."""
+
+    async def told() -> list[tuple[str, Severity, tuple[str, ...]]]:
+        return [(each.check, each.severity, each.remedy) for each in await examine(dsn, full=True)]
+
+    await store.append("s", [NewEvent("T"), NewEvent("T")])
+    await sql.execute("CREATE INDEX mine ON events (stream_id); ALTER TABLE events ADD CHECK (stream_seq >= 0)")
+    before = await told()
+    name = await sql.fetchval("SELECT current_database()")
+    await sql.execute(f"ALTER DATABASE {name} SET {setting}")
+    assert await told() == before
+
+
+async def test_a_unique_index_of_somebody_else_is_told(dsn18: str, sql18: asyncpg.Connection) -> None:
+    assert (await one(dsn18, "other-unique-indexes")).severity is OK
+    await sql18.execute("CREATE UNIQUE INDEX once ON events ((data ->> 'order'))")
+    finding = await one(dsn18, "other-unique-indexes")
+    assert (finding.severity, finding.remedy) == (INFO, ())
+    assert "index once keeps" in finding.message
+
+
+@pytest.mark.parametrize(("encoding", "severity"), [("LATIN1", INFO), ("SQL_ASCII", WARNING)])
+async def test_an_encoding_that_lacks_characters_is_told(servers: Servers, encoding: str, severity: Severity) -> None:
+    async with database(await servers.get(18), encoding) as dsn:
+        finding = await one(dsn, "encoding")
+        assert finding.severity is severity
+        assert encoding in finding.message
