@@ -90,14 +90,16 @@ _SURPRISES = 20
 class Appender:
     """Appends to one events table. Stateless but for its statements: share it between connections.
 
-    `judge` is what decides between two writers of the table; without one nothing can be appended.
+    `judge` is what decides between two writers of the table; without one nothing can be appended. `as_user` are the
+    expressions by which triggers, which run once these have been evaluated, find names as the user does.
     """
 
-    def __init__(self, layout: Layout, judge: Judge | None) -> None:
+    def __init__(self, layout: Layout, judge: Judge | None, as_user: Sequence[str] = ()) -> None:
         self._layout = layout
         self._places = layout.places
         self.judge = judge
-        self.refusals = Refusals(layout)
+        self.as_user = tuple(as_user)
+        self.refusals = Refusals(layout, self.as_user)
         self._lock = f"SELECT {layout.ours('esx_lock_stream')}($1)"
         has_id = layout.event_id is not None
         id_at = (
@@ -113,13 +115,14 @@ class Appender:
             "coalesce(pg_catalog.max(e.stream_seq) < 0, false) AS below "
             f"FROM {layout.table} e WHERE e.stream_id = $1"
         )
+        found = " AND ".join(f"{each} IS NOT NULL" for each in self.as_user) or "true"
         # A function sees what was committed while it waited for the lock; a subquery would not.
         locked_state = (
             "SELECT l.version, l.version = -1 AND EXISTS "
             f"(SELECT FROM {layout.table} e WHERE e.stream_id = $1) AS below "
-            f"FROM (SELECT {layout.ours('esx_lock_stream')}($1) AS version) l"
+            f"FROM (SELECT CASE WHEN {found} THEN {layout.ours('esx_lock_stream')}($1) END AS version) l"
         )
-        holds = "false" if judge is None else f"NOT stream.below AND {still_judges(layout, judge)}"
+        holds = "false" if judge is None else f"NOT stream.below AND {still_judges(layout, judge)} AND {found}"
         # What is sent once more, and suits any version, is recognised by its event ids alone.
         holds_again = f"{holds} AND {ids_unique(layout)}"
 

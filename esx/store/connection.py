@@ -84,13 +84,15 @@ class Session(asyncpg.Connection):
         "_group",
         "_relaxed",
         "asked",
-        "checked_at",
         "depth",
+        "group_until",
         "guarded",
         "kept",
         "limited",
         "path",
+        "resting",
         "restricted",
+        "rests_since",
         "server_started",
         "standby",
     )
@@ -98,8 +100,11 @@ class Session(asyncpg.Connection):
     path: str
     guarded: bool
     restricted: str
-    checked_at: float
-    """When it was last looked at who owns what runs when the store is read, by the monotonic clock."""
+    group_until: float
+    """When its group is to end at the latest, by the monotonic clock."""
+    rests_since: float
+    resting: asyncio.TimerHandle | None
+    """What looks whether its group has been idle, while there is one."""
     kept: dict[str, tuple[PreparedStatement[asyncpg.Record], Any]] | None
     limited: bool
     server_started: datetime | None
@@ -178,15 +183,19 @@ class Session(asyncpg.Connection):
 
     async def end(self, *, commit: bool = False) -> None:
         """End the group of queries that `begin` began, whatever has become of it, and be usable again."""
-        self._group = None
         await self.execute("COMMIT" if commit else "ROLLBACK")
-        self._top_xact = None
+        self._group = self._top_xact = None
         self.transaction_ends()
 
     def transaction_ends(self) -> None:
         """Take note that a transaction ends, and with it what was set for it."""
         if self.kept is None:
             self.guarded, self.restricted = False, ""
+
+    @property
+    def rests(self) -> bool:
+        """Whether its transaction is that of a group which can go on."""
+        return self._group is not None and not self.depth
 
     @property
     def in_group(self) -> bool:
@@ -375,8 +384,9 @@ class Connector:
             raise StoreUnavailable(f"cannot reach {self.where}: {first_line(error)} ({why})") from error
         connection.asked = target.asked
         connection.server_started = connection.standby = None
-        connection.guarded, connection.checked_at, connection.path, connection.restricted = False, 0.0, "", ""
+        connection.guarded, connection.path, connection.restricted = False, "", ""
         connection._relaxed, connection._group, connection.depth = {}, None, 0
+        connection.group_until, connection.rests_since, connection.resting = 0.0, 0.0, None
         connection.limited = limit is not None
         connection.kept = {} if keep_statements else None
         if not keep_statements:

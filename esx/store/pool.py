@@ -32,6 +32,9 @@ _REST_LIMIT = 10.0
 _REST_PAUSE = 0.005
 _CLOSE_PATIENCE = 1.0
 _CHECK_EVERY = 5.0
+# Seconds for which a transaction serves loans that follow each other, and for which it may wait for the next.
+_GROUP_FOR = 0.5
+_REST_FOR = 0.05
 
 
 class Hold:
@@ -70,7 +73,9 @@ class Pool:
         self._where = where
         self._read_only = read_only
         self.check: Callable[[Session], Awaitable[None]] | None = None
-        """Called with a guarded connection that is lent, now and then: it may find that nothing should be read."""
+        """Called with a connection to read with, now and then: it may find that nothing should be read."""
+        self.checked_at = 0.0
+        """When that was done, by the monotonic clock."""
         self.restricted = ""
         """The kinds of relations that guarded connections may not read."""
         self._size = self._kept = size
@@ -81,23 +86,23 @@ class Pool:
         self._waiting: deque[asyncio.Future[Session | Exception]] = deque()
         self._opening: set[asyncio.Task[Session]] = set()
         self._settling: set[asyncio.Task[bool]] = set()
-        self._spares = True
         self._closed = False
 
     def lend(self, *, guarded: bool = True, grouped: bool = True) -> Loan:
         """Return a context manager for one connection. Errors of the driver become the store's own.
 
-        A guarded one of a read-only pool is in one READ ONLY transaction for as long as it is lent: where something of
-        somebody else's runs after all, it can switch off what a session may not do, but not what a transaction may not.
-        So it is behind a pooler, where nothing can be set for longer. `grouped` False is for who does so himself.
+        A guarded one of a read-only pool is in a READ ONLY transaction: where something of somebody else's runs after
+        all, it can switch off what a session may not do, but not what a transaction may not. What is lent again at once
+        is in the same one, for half a second at most. So it is behind a pooler, where nothing can be set for longer,
+        but there the transaction ends with the loan. `grouped` False is for who does so himself.
         """
         return Loan(self, guarded=guarded, grouped=grouped)
 
     def idle(self, *, guarded: bool) -> Loan | None:
         """Return the loan of a connection that is idle now, for a plain ``with``; None if there is none.
 
-        For what is called most: ``with pool.idle(guarded=False) or await pool.taken() as connection`` does without the
-        coroutines of ``async with pool.lend(guarded=False)``.
+        For what is called most: ``with pool.idle(guarded=True) or await pool.taken(guarded=True) as connection`` does
+        without the coroutines of ``async with pool.lend()``. Not for what is lent in a transaction.
         """
         idle = self._idle
         if (
@@ -112,9 +117,9 @@ class Pool:
         self._lent.add(connection)
         return loan
 
-    async def taken(self) -> Loan:
-        """Return the loan of a connection that is the user's, for a plain ``with``, once there is one to be had."""
-        loan = Loan(self, guarded=False)
+    async def taken(self, *, guarded: bool) -> Loan:
+        """Return the loan of a connection for a plain ``with``, as `idle` does, once there is one to be had."""
+        loan = Loan(self, guarded=guarded)
         await loan.__aenter__()
         return loan
 
@@ -176,23 +181,7 @@ class Pool:
         for at in range(len(self._idle) - 1, -1, -1):
             if self._idle[at].guarded is guarded or self._idle[at].kept is None:
                 return at
-        # Whoever reads and appends in turn would switch each time: from the next time on there is one for each.
-        if self._room and self._spares and not self._closed:
-            self._room -= 1
-            self._spares = False
-            opening = asyncio.create_task(self._connect(), name="esx-open")
-            self._opening.add(opening)
-            opening.add_done_callback(self._opened_spare)
         return -1
-
-    def _opened_spare(self, opening: asyncio.Task[Session]) -> None:
-        if not opening.cancelled() and opening.exception() is None:
-            self._spares = True
-            self._opened(opening)
-        else:  # the server has none left, or is gone: those who need one find out
-            self._opening.discard(opening)
-            self._room += 1
-            self._open()
 
     async def _wait(self, *, first: bool = False) -> Session:
         """Line up, before all others if `first`, and return the connection that we are given."""
@@ -277,8 +266,7 @@ class Pool:
             or connection.is_closed()
             # A transaction left open could only be one that was cut short. Where that was its BEGIN, asyncpg alone
             # takes it for open, and would nest the next one in it.
-            or connection.is_in_transaction()
-            or connection._top_xact is not None
+            or ((connection.is_in_transaction() or connection._top_xact is not None) and not connection.rests)
         ):
             self._lent.discard(connection)
             connection.terminate()
@@ -293,6 +281,20 @@ class Pool:
             else:
                 connection.terminate()
                 self._room += 1
+
+    def _rest(self, connection: Session) -> None:
+        """End the transaction of a connection that nobody has wanted for a moment."""
+        if connection not in self._idle or not connection.in_group:
+            connection.resting = None
+            return
+        loop = asyncio.get_running_loop()
+        if loop.time() < connection.rests_since + _REST_FOR:
+            connection.resting = loop.call_later(_REST_FOR, self._rest, connection)
+            return
+        connection.resting = None
+        self._idle.remove(connection)
+        self._lent.add(connection)
+        self._settle(connection)
 
     def _next(self) -> asyncio.Future[Session | Exception] | None:
         """Return who has waited longest, and no longer waits from now on; None if nobody waits."""
@@ -350,21 +352,33 @@ class Loan:
 
     async def _prepare(self, connection: Session) -> None:
         pool, guarded = self._pool, self._guarded
-        if guarded and self._grouped and pool._in_group(connection):
+        grouped = guarded and self._grouped and pool._in_group(connection)
+        if connection.in_group and not (grouped and time.monotonic() < connection.group_until):
+            await connection.end(commit=True)
+        if grouped and not connection.in_group:
             await connection.begin(read_only=pool._read_only)
+            connection.group_until = time.monotonic() + _GROUP_FOR
         switches = connection.guarded is not guarded or (guarded and connection.restricted != pool.restricted)
         if switches and (connection.kept is not None or connection.in_group):
             await connection.resolve(guarded=guarded, restricted=pool.restricted)
-        if guarded and pool.check is not None and time.monotonic() >= connection.checked_at + _CHECK_EVERY:
-            await pool.check(connection)
-            connection.checked_at = time.monotonic()
+        if grouped and pool.check is not None and time.monotonic() >= pool.checked_at + _CHECK_EVERY:
+            pool.checked_at = time.monotonic()
+            try:
+                await pool.check(connection)
+            except BaseException:
+                pool.checked_at = 0.0  # whoever comes next is to hear of it too
+                raise
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         connection = self._connection
         assert connection is not None
-        if connection.in_group and (error is None or isinstance(error, Exception)) and not connection.is_closed():
+        if error is None and self._pool._read_only and connection.kept is not None and connection.in_group:
+            connection.rests_since = asyncio.get_running_loop().time()
+            if connection.resting is None:
+                connection.resting = asyncio.get_running_loop().call_later(_REST_FOR, self._pool._rest, connection)
+        elif connection.in_group and (error is None or isinstance(error, Exception)) and not connection.is_closed():
             try:
                 await connection.end(commit=error is None)
             except asyncio.CancelledError:

@@ -29,8 +29,9 @@ HIGHEST = 2**63 - 1
 class Refusals:
     """Finds out why one events table did not take an append."""
 
-    def __init__(self, layout: Layout) -> None:
+    def __init__(self, layout: Layout, as_user: Sequence[str] = ()) -> None:
         self._layout = layout
+        self._as_user = as_user
         self._has_id = layout.event_id is not None
         self._version = layout.version()
         self._room = (
@@ -157,7 +158,8 @@ class Refusals:
         await transaction.start()
         try:
             # Nobody is to be woken for what will not be there.
-            await connection.execute("SELECT pg_catalog.set_config('esx.notification', 'off', true)")
+            silence = "pg_catalog.set_config('esx.notification', 'off', true)"
+            await connection.execute(f"SELECT {', '.join((silence, *self._as_user))}")
             version = await connection.fetchval(self._version, stream_id)
             for index, event in enumerate(events):
                 data = encode_json(event.data, index=index, name="data")

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from esx.store.errors import OwnerNotTrusted
 from esx.store.family import above, below
-from esx.store.layout import literal
 from esx.text import visible
 
 if TYPE_CHECKING:
@@ -34,46 +33,56 @@ _OURS = (
 )
 _NAME_LIMIT = 100
 
+_RELATIONS = """
+    WITH RECURSIVE {above}, {below}, relations (oid) AS (
+        SELECT oid FROM above UNION SELECT oid FROM below
+        UNION SELECT to_regclass(name)::oid FROM unnest($1::text[]) name
+        UNION
+        SELECT more.oid FROM relations CROSS JOIN LATERAL (
+            SELECT d.refobjid FROM pg_rewrite w
+            JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = w.oid
+                 AND d.refclassid = 'pg_class'::regclass
+            WHERE w.ev_class = relations.oid
+            UNION ALL SELECT h.inhrelid FROM pg_inherits h WHERE h.inhparent = relations.oid) more (oid)
+    )
+    SELECT array_agg(oid) FROM relations WHERE oid IS NOT NULL
+"""
 # What is evaluated, as (classid, objid, what it is, the table). Of columns, the types; of rules, those of views too.
 _PARTS = """
-    SELECT 'pg_class'::regclass::oid AS classid, r.oid AS objid, 'the definition' AS kind, NULL::text AS name,
-           r.oid AS rel
-    FROM relations r
+    SELECT 'pg_class'::regclass::oid AS classid, r AS objid, 'the definition' AS kind, NULL::text AS name, r AS rel
+    FROM unnest($1::oid[]) r
     UNION ALL
     SELECT 'pg_class'::regclass, i.indexrelid, 'index', x.relname::text, i.indrelid
-    FROM relations r JOIN pg_index i ON i.indrelid = r.oid JOIN pg_class x ON x.oid = i.indexrelid
+    FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid WHERE i.indrelid = ANY ($1::oid[])
     UNION ALL
     SELECT 'pg_constraint'::regclass, k.oid, 'constraint', k.conname::text, k.conrelid
-    FROM relations r JOIN pg_constraint k ON k.conrelid = r.oid AND k.contype = 'c'
+    FROM pg_constraint k WHERE k.conrelid = ANY ($1::oid[]) AND k.contype = 'c'
     UNION ALL
     SELECT 'pg_policy'::regclass, p.oid, 'policy', p.polname::text, p.polrelid
-    FROM relations r JOIN pg_policy p ON p.polrelid = r.oid
+    FROM pg_policy p WHERE p.polrelid = ANY ($1::oid[])
     UNION ALL
     SELECT 'pg_rewrite'::regclass, w.oid, 'rule', w.rulename::text, w.ev_class
-    FROM relations r JOIN pg_rewrite w ON w.ev_class = r.oid
+    FROM pg_rewrite w WHERE w.ev_class = ANY ($1::oid[])
     UNION ALL
     SELECT 'pg_statistic_ext'::regclass, s.oid, 'statistics', s.stxname::text, s.stxrelid
-    FROM relations r JOIN pg_statistic_ext s ON s.stxrelid = r.oid
+    FROM pg_statistic_ext s WHERE s.stxrelid = ANY ($1::oid[])
     UNION ALL
     SELECT 'pg_attrdef'::regclass, d.oid, 'generated column', a.attname::text, d.adrelid
-    FROM relations r JOIN pg_attribute a ON a.attrelid = r.oid AND a.attgenerated <> ''
-    JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+    FROM pg_attrdef d JOIN pg_attribute a ON a.attrelid = d.adrelid AND a.attnum = d.adnum
+    WHERE d.adrelid = ANY ($1::oid[]) AND a.attgenerated <> ''
+"""
+# PostgreSQL's own objects are not noted as what something depends on: of most stores nothing is found.
+_ANY_CODE = f"""
+    SELECT EXISTS (
+        SELECT FROM ({_PARTS}) p CROSS JOIN LATERAL (
+            SELECT FROM pg_depend d WHERE d.classid = p.classid AND d.objid = p.objid AND d.refclassid IN (
+                'pg_proc'::regclass, 'pg_operator'::regclass, 'pg_type'::regclass, 'pg_opclass'::regclass) LIMIT 1) d)
 """
 # Functions, and those behind operators and types, with all that a type is made of.
 _CODE = """
-    WITH RECURSIVE {above}, {below}, relations (oid) AS (
-        SELECT oid FROM above UNION SELECT oid FROM below UNION SELECT unnest($1::oid[])
-        UNION
-        SELECT CASE n.n WHEN 1 THEN d.refobjid ELSE h.inhrelid END
-        FROM relations JOIN (VALUES (1), (2)) n (n) ON true
-        LEFT JOIN (pg_rewrite w JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = w.oid
-                        AND d.refclassid = 'pg_class'::regclass)
-               ON n.n = 1 AND w.ev_class = relations.oid
-        LEFT JOIN pg_inherits h ON n.n = 2 AND h.inhparent = relations.oid
-        WHERE d.refobjid IS NOT NULL OR h.inhrelid IS NOT NULL
-    ), parts AS ({parts}), types (oid, kind, name, rel) AS (
+    WITH RECURSIVE parts AS ({parts}), types (oid, kind, name, rel) AS (
         SELECT a.atttypid, 'column', a.attname::text, a.attrelid
-        FROM relations r JOIN pg_attribute a ON a.attrelid = r.oid AND a.attnum > 0 AND NOT a.attisdropped
+        FROM pg_attribute a WHERE a.attrelid = ANY ($1::oid[]) AND a.attnum > 0 AND NOT a.attisdropped
         UNION
         SELECT d.refobjid, p.kind, p.name, p.rel FROM parts p
         JOIN pg_depend d ON d.classid = p.classid AND d.objid = p.objid AND d.refclassid = 'pg_type'::regclass
@@ -161,11 +170,12 @@ async def check_owners(connection: asyncpg.Connection, layout: Layout) -> None:
 
     Only catalogs are read, whose functions are PostgreSQL's own.
     """
-    ours = ", ".join(f"to_regclass({literal(layout.ours(name))})::oid" for name in _OURS) if layout.own else ""
+    ours = [layout.ours(name) for name in _OURS] if layout.own else []
     start = f"SELECT {layout.oid}::oid"
-    others = await connection.fetchval(f"SELECT array_remove(ARRAY[{ours}]::oid[], NULL)")
-    query = _CODE.format(above=above(start), below=below(start), parts=_PARTS)
-    for row in await connection.fetch(query, others):
+    relations = await connection.fetchval(_RELATIONS.format(above=above(start), below=below(start)), ours)
+    if not await connection.fetchval(_ANY_CODE, relations):
+        return
+    for row in await connection.fetch(_CODE.format(parts=_PARTS), relations):
         found = _Found._make(row)
         user, more = await connection.fetchrow(_MORE, found.owner)  # type: ignore[misc]
         if more:

@@ -164,7 +164,7 @@ async def test_a_connection_goes_to_whoever_has_waited_longest(dsn18: str) -> No
     served = []
 
     async def once(name: str) -> None:
-        with pool.idle(guarded=False) or await pool.taken():
+        with pool.idle(guarded=True) or await pool.taken(guarded=True):
             served.append(name)
 
     async with asyncio.timeout(_DEADLINE):
@@ -172,7 +172,7 @@ async def test_a_connection_goes_to_whoever_has_waited_longest(dsn18: str) -> No
             waiting = [asyncio.create_task(once(name)) for name in "abc"]
             await asyncio.sleep(0)
         # Who asks now asks later than they did, though the connection has just come back.
-        assert pool.idle(guarded=False) is None
+        assert pool.idle(guarded=True) is None
         await once("d")
         await asyncio.gather(*waiting)
     assert served == ["a", "b", "c", "d"]

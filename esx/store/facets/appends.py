@@ -50,7 +50,9 @@ class Appends(Reads):
             try:
                 parts = parts or await self._load()
                 self._check_writable()
-                with self._pool.idle(guarded=False) or await self._pool.taken() as connection:
+                # Behind a pooler what guards is a transaction, and an append is one statement.
+                guarded = self._connector.pooler is None
+                with self._pool.idle(guarded=guarded) or await self._pool.taken(guarded=guarded) as connection:
                     began = True
                     again = trouble is not None and trouble.lost
                     return await parts[1].append(connection, stream_id, events, expected, strategy, again=again)

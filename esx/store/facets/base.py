@@ -122,12 +122,14 @@ class Base:
             if not self._trust_owner:
                 self._pool.check = partial(check_owners, layout=layout)
                 await self._pool.check(connection)
+                self._pool.checked_at = time.monotonic()
             if self._read_only:
                 self._pool.restricted = await restrictions(connection, layout)
             self._doorbell.table = layout.base_oid
             judge = await find_judge(connection, layout)
-            if parts is None or (parts[0], parts[1].judge) != (layout, judge):
-                self._parts = parts = (layout, Appender(layout, judge), Reader(layout))
+            as_user = tuple(connection.as_user())
+            if parts is None or (parts[0], parts[1].judge, parts[1].as_user) != (layout, judge, as_user):
+                self._parts = parts = (layout, Appender(layout, judge, as_user), Reader(layout))
             self._believed_until = time.monotonic() + _BELIEVED_FOR
         return parts
 
