@@ -572,7 +572,7 @@ async def _refuse_behind_a_pooler(
             f"notification {notification.value!r} is a setting of the session, but at {connector.where} "
             f"{connector.pooler}: connect to PostgreSQL itself"
         )
-    isolation = await connection.fetchval("SELECT current_setting('transaction_isolation')")
+    isolation = await connection.fetchval("SELECT current_setting('default_transaction_isolation')")
     if isolation != "read committed" and not read_only:
         raise StoreFailed(
             f"transactions at {connector.where} are {isolation}, and as {connector.pooler}, esx cannot change that: "

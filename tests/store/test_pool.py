@@ -299,11 +299,17 @@ async def test_a_connection_that_is_in_a_transaction_still_is_not_used_again(poo
     await other.close()
 
 
-async def test_a_connection_whose_transaction_was_cut_short_before_it_began_is_not_used_again(pool: Pool) -> None:
+async def test_a_connection_whose_transaction_was_cut_short_before_it_began_is_not_used_again(
+    pool: Pool, dsn18: str
+) -> None:
+    other = await asyncpg.connect(dsn18)
+    asleep = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pid = $1 AND wait_event = 'PgSleep')"
     async with asyncio.timeout(_DEADLINE):
         async with pool.lend() as connection:
             slow = asyncio.create_task(connection.execute("SELECT pg_sleep(60)"))
-            await asyncio.sleep(0)
+            # What has not begun cannot be cancelled.
+            while not await other.fetchval(asleep, connection.get_server_pid()):
+                await asyncio.sleep(0)
             slow.cancel()
             # It waits for the one before it to be cancelled, and asyncpg takes it for begun.
             beginning = asyncio.create_task(connection.transaction().start())
@@ -313,6 +319,7 @@ async def test_a_connection_whose_transaction_was_cut_short_before_it_began_is_n
             await connection.execute("SELECT 1")
         async with pool.lend() as connection, connection.transaction():
             await connection.execute("SELECT 1")
+    await other.close()
 
 
 async def test_a_store_that_cannot_be_opened_leaves_no_connection_behind(dsn18: str) -> None:
