@@ -1,4 +1,4 @@
-"""Looks up the locked versions in a database of known vulnerabilities: ``python .ci/audit.py``, with pip-audit on the PATH.
+"""Looks up the locked versions in a database of known vulnerabilities: ``python .ci/audit.py``, with pip-audit on PATH.
 
 Exits with 1 if one is known. Where the database cannot be reached, or does not know a package, it says so and exits
 with 0: pip-audit by itself would call what it has not looked up free of vulnerabilities.
