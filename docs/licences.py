@@ -65,7 +65,7 @@ def licence(name: str) -> str:
         if name in _ELSEWHERE:
             return _ELSEWHERE[name]
         raise ValueError(f"{name} is not installed: install from requirements.lock first") from None
-    stated = [*(said.get_all("License-Expression") or []), *(said.get_all("License") or [])]
+    stated: list[str] = [*(said.get_all("License-Expression") or []), *(said.get_all("License") or [])]
     stated += [line.rsplit(" :: ", 1)[1] for line in said.get_all("Classifier") or [] if line.startswith("License ::")]
     for text in stated:
         if text and "\n" not in text and text != "UNKNOWN":
