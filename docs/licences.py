@@ -45,7 +45,8 @@ distributes them:
   its `psql` is linked with GNU Readline (GPL-3.0-or-later); esx runs it as a process of its own.
 - pywin32, which Locust needs on Windows only, carries adodbapi (LGPL-2.1), which nothing here imports.
 
-pyzmq carries libzmq (MPL-2.0) and libsodium (ISC).
+pyzmq carries libzmq (MPL-2.0) and libsodium (ISC). Of the tools of development, psycopg is under the LGPL-3.0; only
+tests use it, and import-linter sees to that.
 
 | package | licence |
 | --- | --- |
