@@ -51,7 +51,7 @@ async def examine(dsn: str, *, full: bool = False) -> list[Finding]:
 
 # What a remedy does to events without a word of warning before it.
 _UNTOLD = re.compile(
-    r"^(?!/\* [A-Z]+ ).*\b(DELETE FROM|TRUNCATE|UPDATE events|UPDATE projections SET position|ROLLBACK PREPARED)"
+    r"^(?!/\* [A-Z]+).*\b(DELETE FROM|TRUNCATE|UPDATE events|UPDATE projections SET position|ROLLBACK PREPARED)"
 )
 
 

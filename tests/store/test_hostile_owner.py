@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import asyncpg
 import pytest
 import pytest_asyncio
 
@@ -164,3 +165,16 @@ async def test_a_domain_is_what_it_is_made_of(hostile: Hostile) -> None:
     async with EventStore.connect(hostile.dsn, read_only=True) as store:
         assert await store.head() == 5
         assert [event.event_type async for event in store.read("order-1")] == ["Placed"] * 2
+
+
+async def test_what_switches_the_session_writable_still_cannot_write(hostile: Hostile) -> None:
+    """As a function would that ran after all: the session goes on writable, its transactions do not."""
+    async with EventStore.connect(hostile.dsn, read_only=True, max_connections=1) as store:
+        for _ in range(2):
+            async with store._connection() as connection:
+                await connection.execute("SET default_transaction_read_only = off")
+                for statement in ("DELETE FROM public.events", "SET transaction_read_only = off"):
+                    with pytest.raises(asyncpg.PostgresError, match=r"read-only|read-write"):
+                        async with connection.transaction():
+                            await connection.execute(statement)
+        assert await store.head() == 5
