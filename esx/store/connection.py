@@ -93,6 +93,7 @@ class Session(asyncpg.Connection):
         "resting",
         "restricted",
         "rests_since",
+        "rewrite",
         "server_started",
         "standby",
     )
@@ -105,6 +106,8 @@ class Session(asyncpg.Connection):
     rests_since: float
     resting: asyncio.TimerHandle | None
     """What looks whether its group has been idle, while there is one."""
+    rewrite: Callable[[str], str] | None
+    """What each query is changed by before it is sent; see `esx.store.strange`."""
     kept: dict[str, tuple[PreparedStatement[asyncpg.Record], Any]] | None
     limited: bool
     server_started: datetime | None
@@ -123,6 +126,8 @@ class Session(asyncpg.Connection):
         kept = self.kept
         if kept is None:
             return await self.fetchrow(query, *arguments)
+        if self.rewrite is not None:
+            query = self.rewrite(query)
         found = kept.get(query)
         if found is None:
             statement = await self.prepare(query)
@@ -225,8 +230,14 @@ class Session(asyncpg.Connection):
         """Do as asyncpg does."""
         return await self._anew(super().fetchval, *what, **how)
 
+    async def prepare(self, query: str, **how: Any) -> PreparedStatement[asyncpg.Record]:  # type: ignore[override]
+        """Do as asyncpg does."""
+        return await super().prepare(query if self.rewrite is None else self.rewrite(query), **how)
+
     async def _anew(self, query: Callable[..., Awaitable[T]], *what: Any, **how: Any) -> T:
         """Run a query, in a group once more if the table was altered meanwhile. Outside of one asyncpg does that."""
+        if self.rewrite is not None:
+            what = (self.rewrite(what[0]), *what[1:])
         try:
             return await query(*what, **how)
         except (asyncpg.InvalidCachedStatementError, asyncpg.OutdatedSchemaCacheError):
@@ -243,6 +254,8 @@ class Session(asyncpg.Connection):
 
     async def copy_from_query(self, *what: Any, **how: Any) -> str:
         """Do as asyncpg does."""
+        if self.rewrite is not None:
+            what = (self.rewrite(what[0]), *what[1:])
         return await self._copied(super().copy_from_query(*what, **how))
 
     async def copy_to_table(self, *what: Any, **how: Any) -> str:
@@ -387,6 +400,7 @@ class Connector:
         connection.guarded, connection.path, connection.restricted = False, "", ""
         connection._relaxed, connection._group, connection.depth = {}, None, 0
         connection.group_until, connection.rests_since, connection.resting = 0.0, 0.0, None
+        connection.rewrite = None
         connection.limited = limit is not None
         connection.kept = {} if keep_statements else None
         if not keep_statements:

@@ -7,8 +7,12 @@ by adding a layout instead of touching queries.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from esx.store.errors import StoreFailed
+
+if TYPE_CHECKING:
+    from esx.store.strange import Strange
 
 PREVIEW = 400
 """Characters of an event's data that a preview holds; one more tells that there are more."""
@@ -33,6 +37,8 @@ class Layout:
     hot standby: it can only be read, and the primary's locks are not visible. `encoding` is the encoding of the
     database, by PostgreSQL's name. `timed` says that created_at holds times, and no texts or numbers.
 
+    `strange` are columns of types that are none of PostgreSQL's own.
+
     `refuses_appends` says why nothing can be appended, `disordered` why its kind alone makes an order impossible,
     `warning` what the user should know before it is read. Each is one line, or None.
     """
@@ -56,6 +62,7 @@ class Layout:
     timed: bool = True
     standby: bool = False
     encoding: str = "UTF8"
+    strange: tuple[Strange, ...] = ()
     refuses_appends: str | None = None
     disordered: str | None = None
     warning: str | None = None

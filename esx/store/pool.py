@@ -76,6 +76,8 @@ class Pool:
         """Called with a connection to read with, now and then: it may find that nothing should be read."""
         self.checked_at = 0.0
         """When that was done, by the monotonic clock."""
+        self.rewrite: Callable[[str], str] | None = None
+        """What each query is changed by before it is sent, where columns are of types that are not PostgreSQL's own."""
         self.restricted = ""
         """The kinds of relations that guarded connections may not read."""
         self._size = self._kept = size
@@ -114,6 +116,7 @@ class Pool:
             return None
         loan = Loan(self, guarded=guarded)
         loan._connection = connection = idle.pop()
+        connection.rewrite = self.rewrite
         self._lent.add(connection)
         return loan
 
@@ -159,6 +162,7 @@ class Pool:
         if self._reserve is None:
             self._reserve = reserve = Pool(self._connect, self._size, self._where, read_only=self._read_only)
             reserve._kept, reserve.check, reserve.restricted = 1, self.check, self.restricted
+            reserve.rewrite = self.rewrite
             reserve._lent, reserve._settling, reserve._closed = self._lent, self._settling, self._closed
         return self._reserve
 
@@ -352,6 +356,7 @@ class Loan:
 
     async def _prepare(self, connection: Session) -> None:
         pool, guarded = self._pool, self._guarded
+        connection.rewrite = pool.rewrite
         grouped = guarded and self._grouped and pool._in_group(connection)
         if connection.in_group and not (grouped and time.monotonic() < connection.group_until):
             await connection.end(commit=True)

@@ -15,6 +15,7 @@ from esx.store.elsewhere import NEEDED, instead, stores_elsewhere
 from esx.store.errors import OrderUnknown, SchemaMissing, StoreNotNamed
 from esx.store.family import above, below
 from esx.store.layout import Layout
+from esx.store.strange import OPERATORS, Strange
 from esx.store.viewrule import Base, table_behind
 from esx.text import visible
 
@@ -44,15 +45,9 @@ _FACTS = f"""
            pg_get_userbyid(c.relowner)::text AS owner, found.plain, found.home,
            ARRAY(SELECT a.attname::text FROM pg_attribute a
                  WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum) AS columns,
-           -- A domain compares as what it is made of.
-           (WITH RECURSIVE types (name, oid) AS (
-                SELECT a.attname::text, a.atttypid FROM pg_attribute a
-                WHERE a.attrelid = c.oid AND a.attname = ANY ($3::text[]) AND NOT a.attisdropped
-                UNION ALL
-                SELECT t.name, y.typbasetype FROM types t JOIN pg_type y ON y.oid = t.oid WHERE y.typtype = 'd')
-            SELECT min(t.name || ' is of type ' || t.oid::regtype::text)
-            FROM types t JOIN pg_type y ON y.oid = t.oid
-            WHERE y.typtype <> 'd' AND y.typnamespace <> 'pg_catalog'::regnamespace) AS strange,
+           EXISTS (SELECT FROM pg_attribute a JOIN pg_type y ON y.oid = a.atttypid
+                   WHERE a.attrelid = c.oid AND a.attname = ANY ($3::text[]) AND NOT a.attisdropped
+                     AND y.typnamespace <> 'pg_catalog'::regnamespace) AS strange,
            (SELECT co.collname::text FROM pg_attribute a JOIN pg_collation co ON co.oid = a.attcollation
             WHERE a.attrelid = c.oid AND a.attname = 'stream_id') AS collation,
            (SELECT a.atttypid IN ('timestamptz'::regtype, 'timestamp'::regtype, 'date'::regtype) FROM pg_attribute a
@@ -145,11 +140,7 @@ async def detect_layout(connection: asyncpg.Connection, store: str | None = None
             f"{kind.split()[-1]} {called} of database {facts['database']} has no column {', '.join(missing)}",
             "esx reads tables made by schema.sql; `esx init` in a database of its own creates one",
         )
-    if facts["strange"] is not None:
-        raise SchemaMissing(
-            f"{kind.split()[-1]} {called} of database {facts['database']}: {_shown(facts['strange'])}, which is none "
-            "of PostgreSQL's own, and how its values compare is not known: read a view that casts it, by --store"
-        )
+    strange = await _strange(connection, facts["oid"], called) if facts["strange"] else ()
     base: Base | None = None
     disordered: str | None = None
     if facts["kind"] == "v":
@@ -172,7 +163,8 @@ async def detect_layout(connection: asyncpg.Connection, store: str | None = None
         own=own,
         places=frozenset((schema, name) for schema, name in facts["places"]),
         event_id="event_id" if "event_id" in facts["columns"] else None,
-        byte_order=facts["collation"] in _BYTE_ORDERED,
+        byte_order=facts["collation"] in _BYTE_ORDERED and "stream_id" not in {each.column for each in strange},
+        strange=strange,
         lockable=facts["lockable"] and own and facts["kind"] in _TABLES,
         unique_event_id=facts["unique_event_id"],
         timed=facts["timed"],
@@ -182,6 +174,39 @@ async def detect_layout(connection: asyncpg.Connection, store: str | None = None
         disordered=disordered and f"{disordered} is not known, so no position is safe: follow the table itself",
         warning=None if facts["kind"] in _TABLES else _about(facts),
     )
+
+
+async def _strange(connection: asyncpg.Connection, table: int, called: str) -> tuple[Strange, ...]:
+    """Return the columns of types that are none of PostgreSQL's own, with the operators that their indexes go by.
+
+    Raises SchemaMissing for a type that is not known to compare and to read as a text does.
+    """
+    rows = await connection.fetch(
+        """
+        -- A domain compares as what it is made of.
+        WITH RECURSIVE types (name, oid) AS (
+            SELECT a.attname::text, a.atttypid FROM pg_attribute a
+            WHERE a.attrelid = $1 AND a.attname = ANY ($2::text[]) AND NOT a.attisdropped
+            UNION ALL SELECT t.name, y.typbasetype FROM types t JOIN pg_type y ON y.oid = t.oid WHERE y.typtype = 'd')
+        SELECT t.name, t.oid::regtype::text, CASE WHEN y.typcategory = 'S' THEN ARRAY(
+            SELECT quote_ident(n.nspname) || '.' || o.oprname
+            FROM pg_opclass oc JOIN pg_am am ON am.oid = oc.opcmethod AND am.amname = 'btree'
+            JOIN pg_amop ao ON ao.amopfamily = oc.opcfamily AND ao.amoplefttype = t.oid AND ao.amoprighttype = t.oid
+            JOIN pg_operator o ON o.oid = ao.amopopr JOIN pg_namespace n ON n.oid = o.oprnamespace
+            WHERE oc.opcdefault AND oc.opcintype = t.oid AND ao.amoppurpose = 's' ORDER BY ao.amopstrategy) END
+        FROM types t JOIN pg_type y ON y.oid = t.oid
+        WHERE y.typtype <> 'd' AND y.typnamespace <> 'pg_catalog'::regnamespace ORDER BY t.name
+        """,
+        table,
+        [*NEEDED, "event_id"],
+    )
+    for name, kind, operators in rows:
+        if name not in ("stream_id", "event_type") or len(operators or ()) != len(OPERATORS):
+            raise SchemaMissing(
+                f"table {called}: {_shown(name)} is of type {_shown(kind)}, which is none of PostgreSQL's own, and how "
+                "its values compare is not known: read a view that casts it, by --store"
+            )
+    return tuple(Strange(name, kind, tuple(operators)) for name, kind, operators in rows)
 
 
 async def _not_there(connection: asyncpg.Connection, what: str, remedy: str) -> SchemaMissing:

@@ -14,6 +14,7 @@ from esx.store.judge import find_judge
 from esx.store.reading import Reader
 from esx.store.relation import detect_layout
 from esx.store.silence import Watch
+from esx.store.strange import rewriter
 from esx.store.tail import Tails
 from esx.store.trust import check_owners, restrictions
 from esx.store.turns import Turns
@@ -123,6 +124,7 @@ class Base:
                 self._pool.check = partial(check_owners, layout=layout)
                 await self._pool.check(connection)
                 self._pool.checked_at = time.monotonic()
+            self._pool.rewrite = connection.rewrite = rewriter(layout.strange)
             if self._read_only:
                 self._pool.restricted = await restrictions(connection, layout)
             self._doorbell.table = layout.base_oid
