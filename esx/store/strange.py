@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 OPERATORS = ("<", "<=", "=", ">=", ">")
 """In the order of the strategies of a B-tree."""
-_VALUE = r"(?:\$\d+|[a-z_]\w*\.[a-z_]\w*)(?:::text)?"
+_VALUE = r"(?:\$\d+|'[^']*'|[a-z_]\w*\.[a-z_]\w*)(?:::text)?"
 
 
 class Strange(NamedTuple):

@@ -23,7 +23,7 @@ from esx.libpq.target import gather, resolve_dsn
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-psycopg = pytest.importorskip("psycopg", reason="psycopg, which has libpq, is not installed: pip install 'esx[dev]'")
+psycopg = pytest.importorskip("psycopg", reason="psycopg, which has libpq, is not installed: pip install -e '.[dev]'")
 LIBPQ = [(each.keyword.decode(), each.envvar and each.envvar.decode()) for each in psycopg.pq.Conninfo.get_defaults()]
 
 

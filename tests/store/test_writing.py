@@ -123,6 +123,7 @@ async def test_without_event_ids_nothing_is_repeated_blindly(dsn18: str) -> None
                 lambda: store.append_to_streams([part]),
             )
             for append in appends:
+                assert await store.version("s") == -1
                 async with store._connection(), store._writing():
                     pass  # so that there is a connection to be lost, of either kind
                 proxy.cut = "before the reply"
