@@ -212,7 +212,7 @@ class Session(asyncpg.Connection):
         return _Within(self, how.get("isolation"), how.get("readonly", False), how.get("deferrable", False))
 
     async def recover(self) -> bool:
-        """Begin a group of queries anew after one has failed, and return whether that can be done."""
+        """Begin a group of queries anew, as after one has failed, and return whether that can be done."""
         if self._group is None or self.depth:
             return False
         await self._begin_anew()

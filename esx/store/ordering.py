@@ -126,4 +126,4 @@ async def _index(connection: asyncpg.Connection, layout: Layout, *, broken: bool
     if known:
         return None
     # A block range index is tiny, and of use only where times rise.
-    return f"CREATE INDEX CONCURRENTLY ON {layout.table} {'' if broken else 'USING brin '}(created_at)"
+    return f"CREATE INDEX CONCURRENTLY ON {layout.called} {'' if broken else 'USING brin '}(created_at)"

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="there is no openssl to make certificates with")
-psycopg = pytest.importorskip("psycopg", reason="psycopg, which has libpq, is not installed: pip install 'esx[dev]'")
+psycopg = pytest.importorskip("psycopg", reason="psycopg, which has libpq, is not installed: pip install -e '.[dev]'")
 
 
 @pytest.fixture(scope="module")

@@ -74,3 +74,11 @@ async def test_psql_applies_it_twice(empty_dsn: str, server: EmbeddedServer) -> 
         )
     async with EventStore.connect(empty_dsn) as store:
         assert await store.init() == []
+
+
+async def test_a_table_that_was_made_a_moment_ago_is_found(empty_dsn: str) -> None:
+    async with EventStore.connect(empty_dsn, read_only=True, max_connections=1) as reader:
+        assert not await reader.has_schema()
+        async with EventStore.connect(empty_dsn) as store:
+            await store.init()
+        assert await reader.has_schema()

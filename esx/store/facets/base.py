@@ -119,6 +119,8 @@ class Base:
     async def _tools(self, connection: Session) -> Parts:
         parts = self._parts
         if parts is None or time.monotonic() > self._believed_until:
+            # A transaction that is under way need not have heard of a table that was made meanwhile.
+            await connection.recover()
             layout = await detect_layout(connection, self._store)
             if not self._trust_owner:
                 self._pool.check = partial(check_owners, layout=layout)
