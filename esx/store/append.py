@@ -116,24 +116,29 @@ class Appender:
             f"FROM {layout.table} e WHERE e.stream_id = $1"
         )
         found = " AND ".join(f"{each} IS NOT NULL" for each in self.as_user) or "true"
+        found_too = "".join(f", {each}" for each in self.as_user)
         # A function sees what was committed while it waited for the lock; a subquery would not.
         locked_state = (
             "SELECT l.version, l.version = -1 AND EXISTS "
             f"(SELECT FROM {layout.table} e WHERE e.stream_id = $1) AS below "
             f"FROM (SELECT CASE WHEN {found} THEN {layout.ours('esx_lock_stream')}($1) END AS version) l"
         )
-        holds = "false" if judge is None else f"NOT stream.below AND {still_judges(layout, judge)} AND {found}"
+        holds = "false" if judge is None else f"NOT stream.below AND {still_judges(layout, judge)}"
         # What is sent once more, and suits any version, is recognised by its event ids alone.
         holds_again = f"{holds} AND {ids_unique(layout)}"
+
+        # A trigger that runs before a statement runs before the first row of the shortest one is made. Of the others
+        # it is a part that is not begun until the version is known.
+        shortest = _ONE if layout.before_statement else _SHORT
 
         def statements(version: str, short: str, holds: str) -> dict[bool, str]:
             """Return them by whether it is a batch."""
             return {
                 many: template.format(
-                    version=version,
+                    version=version if template is _SHORT else f"SELECT v.*{found_too} FROM ({version}) v",
                     table=layout.table,
                     id_at=id_at,
-                    holds=holds,
+                    holds=f"{holds} AND {found}" if template is _SHORT else holds,
                     event_id_column=f", {layout.event_id}" if has_id else "",
                     event_id_one=", $7::uuid" if has_id else "",
                     event_id_many=", new.event_id" if has_id else "",
@@ -141,9 +146,9 @@ class Appender:
                 for many, template in ((False, short), (True, _MANY))
             }
 
-        self._conditional, self._locking = statements(state, _SHORT, holds), statements(locked_state, _ONE, holds)
+        self._conditional, self._locking = statements(state, shortest, holds), statements(locked_state, _ONE, holds)
         self._again = {
-            Strategy.CONDITIONAL: statements(state, _SHORT, holds_again),
+            Strategy.CONDITIONAL: statements(state, shortest, holds_again),
             Strategy.ROW_LOCK: statements(locked_state, _ONE, holds_again),
         }
         self._refused = f"SELECT s.version, {id_at}, $2::bigint, s.below FROM ({state}) s"

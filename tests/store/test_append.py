@@ -523,3 +523,45 @@ async def test_any_json_comes_back_equal(store18: EventStore, data: object, meta
     assert event is not None
     assert event.data == data
     assert event.metadata == metadata
+
+
+@pytest.mark.parametrize("strategy", list(Strategy))
+@pytest.mark.parametrize(
+    "when", ["BEFORE INSERT ON events", "BEFORE INSERT ON events FOR EACH ROW", "AFTER INSERT ON events"]
+)
+async def test_triggers_find_names_as_the_user_does(
+    dsn: str, sql: asyncpg.Connection, strategy: Strategy, when: str
+) -> None:
+    name = await sql.fetchval("SELECT current_database()")
+    await sql.execute(f"""ALTER DATABASE {name} SET search_path = 'it''s {{odd}} %s', public""")
+    await sql.execute(
+        "CREATE TABLE seen (path text);"
+        "CREATE FUNCTION see() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+        "INSERT INTO seen VALUES (current_setting('search_path')); RETURN NEW; END $$;"
+        f"CREATE TRIGGER sees {when} EXECUTE FUNCTION see()"
+    )
+    async with EventStore.connect(dsn) as store:
+        for events in ([NewEvent("T")], [NewEvent("T"), NewEvent("T")]):
+            await store.append("s", events, strategy=strategy)
+        await store.append_to_streams(
+            [StreamAppend("a", [NewEvent("T")], ANY), StreamAppend("b", [NewEvent("T")], ANY)]
+        )
+        async with store.lock_stream("s") as stream:
+            await stream.append([NewEvent("T")])
+        await store.import_ndjson([b'{"stream_id": "i", "event_type": "T", "data": {}}\n'])
+        # Reading goes on without it.
+        assert await store.head() == 7
+    paths = {row[0] for row in await sql.fetch("SELECT path FROM seen")}
+    assert paths == {'"it\'s {odd} %s", public'}
+
+
+async def test_a_trigger_that_comes_while_a_store_is_open(store: EventStore, sql: asyncpg.Connection) -> None:
+    await store.append("s", [NewEvent("T")])
+    await sql.execute(
+        "CREATE SEQUENCE attempts;"
+        "CREATE FUNCTION count_attempt() RETURNS trigger LANGUAGE plpgsql AS "
+        "$$ BEGIN PERFORM nextval('attempts'); RETURN NULL; END $$;"
+        "CREATE TRIGGER attempt BEFORE INSERT ON events EXECUTE FUNCTION count_attempt()"
+    )
+    assert (await store.append("s", [NewEvent("T")])).version == 1
+    assert await sql.fetchval("SELECT is_called FROM attempts")
