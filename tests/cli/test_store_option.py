@@ -113,7 +113,7 @@ async def test_the_doctor_tells_of_a_name_of_nothing_too(stores: str) -> None:
     done = esx("doctor", "--json", "-d", stores, "--store", "tenant.nothing")
     assert done.returncode == 1
     table = next(finding for finding in ndjson(done.stdout) if finding["check"] == "table")
-    assert (table["severity"], table["remedy"]) == ("error", [])
+    assert (table["severity"], table["remedy"]) == ("error", ["esx doctor --store public.events"])
     assert table["message"].endswith("has no table or view tenant.nothing")
 
 

@@ -166,7 +166,7 @@ async def test_formats_of_the_session_do_not_alter_what_is_printed(dsn18: str, s
 async def test_variables_set_the_session(dsn18: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"PGTZ": "Asia/Tokyo", "PGDATESTYLE": "SQL, DMY", "PGGEQO": "off", "PGAPPNAME": "till"}.items():
         monkeypatch.setenv(name, value)
-    async with EventStore.connect(dsn18) as store, store._pool.lend() as connection:
+    async with EventStore.connect(dsn18) as store, store._pool.lend(guarded=False) as connection:
         names = ("timezone", "datestyle", "geqo", "application_name")
         shown = [await connection.fetchval(f"SHOW {name}") for name in names]
         assert shown == ["Asia/Tokyo", "SQL, DMY", "off", "till"]

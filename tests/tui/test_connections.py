@@ -116,7 +116,7 @@ async def test_a_query_that_takes_too_long_is_a_message(dsn18: str, store18: Eve
             from esx.store.errors import EsxError
 
             try:
-                async with app.link.store._writing() as connection:
+                async with app.link.store._connection() as connection:
                     await connection.execute("SELECT pg_sleep(60)")
             except EsxError as error:
                 app.link.report(error)
@@ -126,7 +126,7 @@ async def test_a_query_that_takes_too_long_is_a_message(dsn18: str, store18: Eve
         assert app.link.state is LinkState.CONNECTED
         store = app.link.store
         assert store is not None
-        async with store._writing() as connection:
+        async with store._connection() as connection:
             assert await connection.fetchval("SHOW default_transaction_read_only") == "on"
 
 
