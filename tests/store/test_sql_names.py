@@ -99,7 +99,7 @@ async def write_in_every_way(store: EventStore, sql: asyncpg.Connection) -> None
 FUNCTIONS = """
     age array_agg bit bool_and bool_or cardinality chr clock_timestamp convert_from convert_to count
     current_database current_schema current_setting extract format format_type gen_random_uuid generate_series
-    getdatabaseencoding has_database_privilege has_function_privilege has_schema_privilege
+    getdatabaseencoding has_column_privilege has_database_privilege has_function_privilege has_schema_privilege
     has_sequence_privilege has_table_privilege host int8multirange int8range isfinite jsonb_build_object
     jsonb_path_query_first jsonb_typeof lag lead left lower max min nextval now pg_advisory_xact_lock
     pg_backend_pid pg_column_size pg_control_checkpoint pg_control_recovery pg_control_system
