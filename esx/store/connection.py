@@ -45,6 +45,7 @@ _GUARDED = {
     "IntervalStyle": "postgres",
     "extra_float_digits": "1",
 }
+_ENDED_BY = ("idle_in_transaction_session_timeout", "transaction_timeout")
 _CLOSE_PATIENCE = 1.0
 # Of what a small append costs the client, asyncpg's layers above its protocol are an eighth. What they do besides, such
 # as reading the schema anew for composite types, no statement here needs. The protocol is no public interface: an
@@ -89,6 +90,7 @@ class Session(asyncpg.Connection):
         "guarded",
         "kept",
         "limited",
+        "may_rest",
         "path",
         "resting",
         "restricted",
@@ -104,6 +106,8 @@ class Session(asyncpg.Connection):
     group_until: float
     """When its group is to end at the latest, by the monotonic clock."""
     rests_since: float
+    may_rest: bool
+    """Whether a group may wait for its next query: not where the server ends transactions within less than a second."""
     resting: asyncio.TimerHandle | None
     """What looks whether its group has been idle, while there is one."""
     rewrite: Callable[[str], str] | None
@@ -401,6 +405,7 @@ class Connector:
         connection._relaxed, connection._group, connection.depth = {}, None, 0
         connection.group_until, connection.rests_since, connection.resting = 0.0, 0.0, None
         connection.rewrite = None
+        connection.may_rest = True
         connection.limited = limit is not None
         connection.kept = {} if keep_statements else None
         if not keep_statements:
@@ -436,7 +441,7 @@ class Connector:
                 second = await self._connect(target, "", keep_statements=False)
                 known = None
                 for _ in range(_GLANCES):
-                    pid = await second.fetchval("SELECT pg_backend_pid()")
+                    pid = await second.fetchval("SELECT pg_catalog.pg_backend_pid()")
                     if known not in (None, pid) or await _has_pid(first, pid):
                         return Pooler(certain=True)
                     known = pid
@@ -467,12 +472,17 @@ async def _own_session(connection: Session, settings: Mapping[str, str]) -> bool
 
 
 def limit_within(connection: asyncpg.Connection, name: str, milliseconds: int) -> str:
-    """Return as SQL how long something may take: what esx wants, 0 for no limit, or the user's own limit if shorter."""
+    """Return as SQL how long something may take: what esx wants, 0 for no limit, or the user's own limit if shorter.
+
+    It is for sessions that are not guarded yet, too.
+    """
     if name not in getattr(connection, "asked", {}):
         return f"'{milliseconds}'"
     return (
-        f"(SELECT CASE WHEN reset_val::int8 BETWEEN 1 AND {milliseconds or 2**31 - 1} THEN reset_val "
-        f"ELSE '{milliseconds}' END FROM pg_catalog.pg_settings WHERE name = '{name}')"
+        "(SELECT CASE WHEN reset_val::pg_catalog.int8 OPERATOR(pg_catalog.>=) 1::pg_catalog.int8 "
+        f"AND reset_val::pg_catalog.int8 OPERATOR(pg_catalog.<=) {milliseconds or 2**31 - 1}::pg_catalog.int8 "
+        f"THEN reset_val ELSE '{milliseconds}' END FROM pg_catalog.pg_settings "
+        f"WHERE name OPERATOR(pg_catalog.=) '{name}'::pg_catalog.text)"
     )
 
 
@@ -513,9 +523,13 @@ async def _learn(connection: Session) -> None:
     """Take note of what the session is like, and guard it."""
     was = ", ".join(f"pg_catalog.current_setting({quoted(name)})" for name in _GUARDED)
     guard = ", ".join(_guard("", local=False))
-    row = await connection.fetchrow(f"SELECT {_RUN}, {was}, {guard}")
+    limits = ", ".join(f"pg_catalog.current_setting({quoted(name)}, true)" for name in _ENDED_BY)
+    row = await connection.fetchrow(f"SELECT {_RUN}, {was}, {limits}, {guard}")
     assert row is not None
     connection.server_started, connection.standby, *before = row[: 2 + len(_GUARDED)]
+    # PostgreSQL writes whole seconds without milliseconds, and 0 for no limit.
+    ends_soon = (limit is not None and limit.endswith("ms") for limit in row[2 + len(_GUARDED) :][: len(_ENDED_BY)])
+    connection.may_rest = not any(ends_soon)
     connection._relaxed = dict(zip(_GUARDED, before, strict=True))
     connection.path = before[0]
     connection.guarded = True

@@ -366,7 +366,8 @@ class Loan:
         switches = connection.guarded is not guarded or (guarded and connection.restricted != pool.restricted)
         if switches and (connection.kept is not None or connection.in_group):
             await connection.resolve(guarded=guarded, restricted=pool.restricted)
-        if grouped and pool.check is not None and time.monotonic() >= pool.checked_at + _CHECK_EVERY:
+        reads = guarded and self._grouped
+        if reads and pool.check is not None and time.monotonic() >= pool.checked_at + _CHECK_EVERY:
             pool.checked_at = time.monotonic()
             try:
                 await pool.check(connection)
@@ -379,7 +380,8 @@ class Loan:
     ) -> None:
         connection = self._connection
         assert connection is not None
-        if error is None and self._pool._read_only and connection.kept is not None and connection.in_group:
+        keeps = self._pool._read_only and connection.kept is not None and connection.may_rest
+        if error is None and keeps and connection.in_group:
             connection.rests_since = asyncio.get_running_loop().time()
             if connection.resting is None:
                 connection.resting = asyncio.get_running_loop().call_later(_REST_FOR, self._pool._rest, connection)

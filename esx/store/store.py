@@ -161,6 +161,7 @@ class EventStore(Appends, Searches, Feeds, Projections, Bulk):
         come. It only reads, and does not need the tables to be there.
         """
         from esx.store.doctor.diagnosis import diagnose
+        from esx.store.doctor.target import check_target
 
         try:
             await self._load()
@@ -169,6 +170,8 @@ class EventStore(Appends, Searches, Feeds, Projections, Bulk):
         except EsxError:
             pass  # what is wrong with the table is what the doctor tells
         async with self._pool.lend(grouped=False) as connection:
+            if not self._trust_owner:
+                await check_target(connection, self._store)
             return await diagnose(
                 connection, store=self._store, pooler=self._connector.pooler, full=full, on_progress=on_progress
             )

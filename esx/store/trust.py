@@ -43,6 +43,11 @@ _RELATIONS = """
             JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = w.oid
                  AND d.refclassid = 'pg_class'::regclass
             WHERE w.ev_class = relations.oid
+            UNION ALL
+            SELECT d.refobjid FROM pg_policy p
+            JOIN pg_depend d ON d.classid = 'pg_policy'::regclass AND d.objid = p.oid
+                 AND d.refclassid = 'pg_class'::regclass
+            WHERE p.polrelid = relations.oid
             UNION ALL SELECT h.inhrelid FROM pg_inherits h WHERE h.inhparent = relations.oid) more (oid)
     )
     SELECT array_agg(oid) FROM relations WHERE oid IS NOT NULL
@@ -71,18 +76,44 @@ _PARTS = """
     FROM pg_attrdef d JOIN pg_attribute a ON a.attrelid = d.adrelid AND a.attnum = d.adnum
     WHERE d.adrelid = ANY ($1::oid[]) AND a.attgenerated <> ''
 """
-# PostgreSQL's own objects are not noted as what something depends on: of most stores nothing is found.
+# Functions of PostgreSQL's own that run a text as a query, read into a type by its number, or do what only some may:
+# the owner's code too, once they stand in what runs with the rights of others. A query or a policy can call any.
+_REACHES_FURTHER = """
+    p.provolatile = 'v' AND p.proname NOT IN ('clock_timestamp', 'timeofday', 'random', 'random_normal',
+        'gen_random_uuid', 'uuidv4', 'uuidv7', 'currval', 'lastval')
+    OR p.proname ~ '_to_xml' OR p.proname ~ '^(domain|record|array|anyarray|range|multirange)_(in|recv)$'
+"""
+_CALLED = """
+    trees AS (
+        SELECT w.ev_action::text AS tree, 'rule' AS kind, w.rulename::text AS name, w.ev_class AS rel
+        FROM pg_rewrite w WHERE w.ev_class = ANY ($1::oid[])
+        UNION ALL
+        SELECT p.polqual::text, 'policy', p.polname::text, p.polrelid
+        FROM pg_policy p WHERE p.polrelid = ANY ($1::oid[])
+    ), called AS (
+        SELECT DISTINCT m.oid[1]::oid AS oid, t.kind, t.name, t.rel
+        FROM trees t CROSS JOIN LATERAL regexp_matches(t.tree, ':(?:opfuncid|funcid) (\\d+)', 'g') m (oid)
+    )
+"""
+# PostgreSQL's own objects are not noted as what something depends on: of most stores nothing is found. What views and
+# policies call has to be looked at all the same.
 _ANY_CODE = f"""
     SELECT EXISTS (
         SELECT FROM ({_PARTS}) p CROSS JOIN LATERAL (
             SELECT FROM pg_depend d WHERE d.classid = p.classid AND d.objid = p.objid AND d.refclassid IN (
                 'pg_proc'::regclass, 'pg_operator'::regclass, 'pg_type'::regclass, 'pg_opclass'::regclass) LIMIT 1) d)
+        OR EXISTS (
+            WITH {_CALLED} SELECT FROM called f JOIN pg_proc p ON p.oid = f.oid
+            WHERE p.pronamespace = 'pg_catalog'::regnamespace AND ({_REACHES_FURTHER}))
 """
-# Functions, and those behind operators and types, with all that a type is made of.
+# Functions, and those behind operators and types, with all that a type is made of. The cast of a type to json is what
+# to_json and its like call.
 _CODE = """
     WITH RECURSIVE parts AS ({parts}), types (oid, kind, name, rel) AS (
         SELECT a.atttypid, 'column', a.attname::text, a.attrelid
         FROM pg_attribute a WHERE a.attrelid = ANY ($1::oid[]) AND a.attnum > 0 AND NOT a.attisdropped
+        UNION
+        SELECT c.reltype, 'the row type', NULL::text, c.oid FROM pg_class c WHERE c.oid = ANY ($1::oid[])
         UNION
         SELECT d.refobjid, p.kind, p.name, p.rel FROM parts p
         JOIN pg_depend d ON d.classid = p.classid AND d.objid = p.objid AND d.refclassid = 'pg_type'::regclass
@@ -91,7 +122,7 @@ _CODE = """
         FROM types t JOIN pg_type y ON y.oid = t.oid
         CROSS JOIN LATERAL (
             SELECT y.typbasetype WHERE y.typbasetype <> 0 UNION ALL SELECT y.typelem WHERE y.typelem <> 0
-            UNION ALL SELECT g.rngsubtype FROM pg_range g WHERE g.rngtypid = y.oid
+            UNION ALL SELECT g.rngsubtype FROM pg_range g WHERE y.oid IN (g.rngtypid, g.rngmultitypid)
             UNION ALL SELECT a.atttypid FROM pg_attribute a
                       WHERE a.attrelid = y.typrelid AND a.attnum > 0 AND NOT a.attisdropped) inner_type (oid)
     ), functions AS (
@@ -113,16 +144,29 @@ _CODE = """
         JOIN pg_constraint k ON k.contypid = t.oid
         JOIN pg_depend d ON d.classid = 'pg_constraint'::regclass AND d.objid = k.oid
              AND d.refclassid = 'pg_proc'::regclass
-    ), code AS (
+        UNION ALL
+        SELECT o.oprcode, t.kind, t.name, t.rel FROM types t
+        JOIN pg_constraint k ON k.contypid = t.oid
+        JOIN pg_depend d ON d.classid = 'pg_constraint'::regclass AND d.objid = k.oid
+             AND d.refclassid = 'pg_operator'::regclass
+        JOIN pg_operator o ON o.oid = d.refobjid
+        UNION ALL
+        SELECT k.castfunc, t.kind, t.name, t.rel FROM types t
+        JOIN pg_cast k ON k.castsource = t.oid AND k.casttarget IN ('json'::regtype, 'jsonb'::regtype)
+    ), {called}, code AS (
         SELECT f.kind, f.name, f.rel, 'function ' || quote_ident(n.nspname) || '.' || quote_ident(p.proname) AS uses,
                p.proowner AS owner
         FROM functions f JOIN pg_proc p ON p.oid = f.oid JOIN pg_namespace n ON n.oid = p.pronamespace
+        UNION ALL
+        SELECT f.kind, f.name, f.rel, 'function pg_catalog.' || quote_ident(p.proname), c.relowner
+        FROM called f JOIN pg_proc p ON p.oid = f.oid JOIN pg_class c ON c.oid = f.rel
+        WHERE p.pronamespace = 'pg_catalog'::regnamespace AND ({further})
     )
     SELECT DISTINCT ON (o.oid) code.kind, code.name, c.relname::text AS rel, cn.nspname::text AS schema,
            code.uses, o.oid AS owner, o.rolname::text AS owner_name
     FROM code JOIN pg_roles o ON o.oid = code.owner
     JOIN pg_class c ON c.oid = code.rel JOIN pg_namespace cn ON cn.oid = c.relnamespace
-    WHERE NOT o.rolsuper AND o.rolname NOT IN (current_user, session_user)
+    WHERE NOT o.rolsuper AND o.rolname <> session_user
       AND NOT pg_has_role(o.oid, (SELECT oid FROM pg_roles WHERE rolname = session_user), 'MEMBER')
     ORDER BY o.oid, code.kind, code.name
 """
@@ -130,7 +174,7 @@ _CODE = """
 _MORE = """
     SELECT current_user::text, EXISTS (
         SELECT FROM pg_roles u, pg_roles o
-        WHERE u.rolname IN (current_user, session_user) AND o.oid = $1 AND (
+        WHERE u.rolname IN (current_user, session_user) AND o.oid = $1 AND u.oid <> o.oid AND (
             u.rolsuper OR u.rolcreaterole AND NOT o.rolcreaterole OR u.rolcreatedb AND NOT o.rolcreatedb
             OR u.rolreplication AND NOT o.rolreplication OR u.rolbypassrls AND NOT o.rolbypassrls
             OR EXISTS (SELECT FROM pg_roles g WHERE g.oid <> u.oid AND pg_has_role(u.oid, g.oid, 'MEMBER')
@@ -144,6 +188,13 @@ _MORE = """
                         OR s.classid = 'pg_class'::regclass AND EXISTS (
                             SELECT FROM unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE', 'TRUNCATE']) p
                             WHERE has_table_privilege(u.oid, s.objid, p) AND NOT has_table_privilege(o.oid, s.objid, p))
+                        OR s.classid = 'pg_class'::regclass AND s.objsubid <> 0 AND EXISTS (
+                            SELECT FROM unnest(ARRAY['SELECT', 'INSERT', 'UPDATE']) p
+                            WHERE has_column_privilege(u.oid, s.objid, s.objsubid::int2, p)
+                              AND NOT has_column_privilege(o.oid, s.objid, s.objsubid::int2, p))
+                        OR s.classid = 'pg_proc'::regclass
+                           AND has_function_privilege(u.oid, s.objid, 'EXECUTE')
+                           AND NOT has_function_privilege(o.oid, s.objid, 'EXECUTE')
                         OR s.classid = 'pg_namespace'::regclass AND EXISTS (
                             SELECT FROM unnest(ARRAY['USAGE', 'CREATE']) p
                             WHERE has_schema_privilege(u.oid, s.objid, p)
@@ -175,7 +226,7 @@ async def check_owners(connection: asyncpg.Connection, layout: Layout) -> None:
     relations = await connection.fetchval(_RELATIONS.format(above=above(start), below=below(start)), ours)
     if not await connection.fetchval(_ANY_CODE, relations):
         return
-    for row in await connection.fetch(_CODE.format(parts=_PARTS), relations):
+    for row in await connection.fetch(_CODE.format(parts=_PARTS, further=_REACHES_FURTHER, called=_CALLED), relations):
         found = _Found._make(row)
         user, more = await connection.fetchrow(_MORE, found.owner)  # type: ignore[misc]
         if more:

@@ -230,7 +230,8 @@ BROKEN = {
         "INSERT INTO events (global_seq, stream_id, stream_seq, event_type, data) VALUES (0, 's', 0, 'T', '{}')",
         "global-seq", ERROR,
         "/* MOVES events */ UPDATE events e SET global_seq = moved.number FROM (SELECT global_seq, "
-        "nextval('events_global_seq_seq') AS number FROM (SELECT global_seq FROM events WHERE global_seq < 1 ORDER BY global_seq) early) moved "
+        "nextval('events_global_seq_seq') AS number FROM (SELECT global_seq FROM events WHERE global_seq < 1 "
+        "ORDER BY global_seq) early) moved "
         "WHERE e.global_seq = moved.global_seq;",
     ),
     "starts below the feed": (

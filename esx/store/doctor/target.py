@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from esx.store.doctor.finding import identifier, literal
+from esx.store.doctor.topic import QUICK, limited
+from esx.store.layout import Layout
 from esx.store.relation import BAD_NAMES, find_home, find_tables
+from esx.store.trust import check_owners
 from esx.store.viewrule import Base, table_behind
 
 if TYPE_CHECKING:
@@ -111,3 +114,14 @@ async def find_target(connection: Session, store: str | None) -> Target:
         base=base,
         home=schema,
     )
+
+
+async def check_target(connection: Session, store: str | None) -> None:
+    """Raise OwnerNotTrusted as `check_owners` does, also for what is no store that can be read."""
+
+    async def check(session: Session) -> None:
+        target = await find_target(session, store)
+        if target.kind is not None:
+            await check_owners(session, Layout(table=target.quoted, home=identifier(target.home), own=target.own))
+
+    await limited(connection, check, QUICK)
