@@ -127,9 +127,9 @@ class Appender:
         # What is sent once more, and suits any version, is recognised by its event ids alone.
         holds_again = f"{holds} AND {ids_unique(layout)}"
 
-        # A trigger that runs before a statement runs before the first row of the shortest one is made. Of the others
-        # it is a part that is not begun until the version is known.
-        shortest = _ONE if layout.before_statement else _SHORT
+        # A trigger for each statement may run before the first row is made, and where there is none. The longer ones
+        # insert in a part of them that is not begun until the version is known.
+        shortest = _ONE if layout.for_statements else _SHORT
 
         def statements(version: str, short: str, holds: str) -> dict[bool, str]:
             """Return them by whether it is a batch."""

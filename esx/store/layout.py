@@ -37,8 +37,8 @@ class Layout:
     hot standby: it can only be read, and the primary's locks are not visible. `encoding` is the encoding of the
     database, by PostgreSQL's name. `timed` says that created_at holds times, and no texts or numbers.
 
-    `strange` are columns of types that are none of PostgreSQL's own. `before_statement` says that a trigger runs before
-    a statement that inserts.
+    `strange` are columns of types that are none of PostgreSQL's own. `for_statements` says that a trigger runs for
+    each statement that inserts, not for each row.
 
     `refuses_appends` says why nothing can be appended, `disordered` why its kind alone makes an order impossible,
     `warning` what the user should know before it is read. Each is one line, or None.
@@ -64,7 +64,7 @@ class Layout:
     standby: bool = False
     encoding: str = "UTF8"
     strange: tuple[Strange, ...] = ()
-    before_statement: bool = False
+    for_statements: bool = False
     refuses_appends: str | None = None
     disordered: str | None = None
     warning: str | None = None

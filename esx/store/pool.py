@@ -161,9 +161,9 @@ class Pool:
             return self
         if self._reserve is None:
             self._reserve = reserve = Pool(self._connect, self._size, self._where, read_only=self._read_only)
-            reserve._kept, reserve.check, reserve.restricted = 1, self.check, self.restricted
-            reserve.rewrite = self.rewrite
+            reserve._kept = 1
             reserve._lent, reserve._settling, reserve._closed = self._lent, self._settling, self._closed
+        self._reserve.check, self._reserve.restricted, self._reserve.rewrite = self.check, self.restricted, self.rewrite
         return self._reserve
 
     async def _take(self, *, guarded: bool) -> Session:

@@ -46,7 +46,7 @@ _FACTS = f"""
            ARRAY(SELECT a.attname::text FROM pg_attribute a
                  WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum) AS columns,
            EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = c.oid AND NOT t.tgisinternal AND t.tgenabled <> 'D'
-                     AND t.tgtype & 7 = 6) AS before_statement,  -- BEFORE INSERT, and not FOR EACH ROW
+                     AND t.tgtype & 5 = 4) AS for_statements,  -- INSERT, and not FOR EACH ROW
            EXISTS (SELECT FROM pg_attribute a JOIN pg_type y ON y.oid = a.atttypid
                    WHERE a.attrelid = c.oid AND a.attname = ANY ($3::text[]) AND NOT a.attisdropped
                      AND y.typnamespace <> 'pg_catalog'::regnamespace) AS strange,
@@ -167,7 +167,7 @@ async def detect_layout(connection: asyncpg.Connection, store: str | None = None
         event_id="event_id" if "event_id" in facts["columns"] else None,
         byte_order=facts["collation"] in _BYTE_ORDERED and "stream_id" not in {each.column for each in strange},
         strange=strange,
-        before_statement=facts["before_statement"],
+        for_statements=facts["for_statements"],
         lockable=facts["lockable"] and own and facts["kind"] in _TABLES,
         unique_event_id=facts["unique_event_id"],
         timed=facts["timed"],

@@ -167,7 +167,9 @@ _CODE = """
     FROM code JOIN pg_roles o ON o.oid = code.owner
     JOIN pg_class c ON c.oid = code.rel JOIN pg_namespace cn ON cn.oid = c.relnamespace
     WHERE NOT o.rolsuper AND o.rolname <> session_user
-      AND NOT pg_has_role(o.oid, (SELECT oid FROM pg_roles WHERE rolname = session_user), 'MEMBER')
+      AND NOT pg_has_role(o.oid, (SELECT oid FROM pg_roles WHERE rolname = session_user),
+          -- A member who may neither use those rights nor become that role gains nothing by it.
+          CASE WHEN current_setting('server_version_num')::int >= 160000 THEN 'SET' ELSE 'MEMBER' END)
     ORDER BY o.oid, code.kind, code.name
 """
 # Whether one of the users of this session may do something that the owner $1 may not.

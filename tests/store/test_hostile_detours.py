@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 import pytest_asyncio
 
-from esx import EventStore, OwnerNotTrusted
+from esx import EventStore, NewEvent, OwnerNotTrusted, WrongVersion
 from tests.hostile import hostile_database
 from tests.roles import new_role
 
@@ -130,3 +130,16 @@ async def test_reads_outlive_a_server_that_ends_idle_transactions_soon(hostile: 
         for n in range(60):
             assert await store.head() == 5
             await asyncio.sleep(0.022 + n % 10 * 0.001)
+
+
+@pytest.mark.parametrize("when", ["BEFORE", "AFTER"])
+async def test_triggers_for_each_statement_find_what_the_user_does(hostile: Hostile, when: str) -> None:
+    await hostile.hers.execute(
+        "CREATE TABLE audit (x int); CREATE FUNCTION aud() RETURNS trigger LANGUAGE plpgsql AS "
+        "$$ BEGIN INSERT INTO audit VALUES (1); RETURN NULL; END $$;"
+        f"CREATE TRIGGER a {when} INSERT ON events FOR EACH STATEMENT EXECUTE FUNCTION aud()"
+    )
+    async with EventStore.connect(hostile.owner.dsn(hostile.dsn)) as store:
+        await store.append("order-1", [NewEvent("Placed")])
+        with pytest.raises(WrongVersion):
+            await store.append("order-1", [NewEvent("Placed")] * 2, expected=77)
