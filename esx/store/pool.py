@@ -358,14 +358,18 @@ class Loan:
         pool, guarded = self._pool, self._guarded
         connection.rewrite = pool.rewrite
         grouped = guarded and self._grouped and pool._in_group(connection)
-        if connection.in_group and not (grouped and time.monotonic() < connection.group_until):
+        switches = connection.guarded is not guarded or (guarded and connection.restricted != pool.restricted)
+        goes_on = grouped and not switches and time.monotonic() < connection.group_until
+        if connection.in_group and not goes_on:
             await connection.end(commit=True)
+        if switches and connection.kept is not None:
+            # Outside of a transaction: what is set within one is gone if that is undone.
+            await connection.resolve(guarded=guarded, restricted=pool.restricted)
         if grouped and not connection.in_group:
             await connection.begin(read_only=pool._read_only)
             connection.group_until = time.monotonic() + _GROUP_FOR
-        switches = connection.guarded is not guarded or (guarded and connection.restricted != pool.restricted)
-        if switches and (connection.kept is not None or connection.in_group):
-            await connection.resolve(guarded=guarded, restricted=pool.restricted)
+            if connection.kept is None:
+                await connection.resolve(guarded=guarded, restricted=pool.restricted)
         reads = guarded and self._grouped
         if reads and pool.check is not None and time.monotonic() >= pool.checked_at + _CHECK_EVERY:
             pool.checked_at = time.monotonic()

@@ -12,6 +12,7 @@ from esx import EventStore, OwnerNotTrusted, SchemaMissing
 from esx.positions import parse_position
 from esx.store.barrier import Filter
 from tests.hostile import hostile_database
+from tests.roles import new_role
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -93,6 +94,16 @@ _WHERE_CODE_RUNS = {
     "the domain of a column": (
         "CREATE DOMAIN kind AS text CHECK (public.hers(VALUE) IS NULL);ALTER TABLE events ADD COLUMN kind kind"
     ),
+    "the domain of a column's domain": (
+        "CREATE DOMAIN kind AS text CHECK (public.hers(VALUE) IS NULL); CREATE DOMAIN kinds AS kind[];"
+        "ALTER TABLE events ADD COLUMN kinds kinds"
+    ),
+    "the domain of an index's expression": (
+        "CREATE DOMAIN kind AS text CHECK (public.hers(VALUE) IS NULL);"
+        "CREATE INDEX ON events ((event_type::public.kind::text)) WHERE event_type IS NULL"
+    ),
+    "a rule": "CREATE RULE r AS ON INSERT TO events DO ALSO SELECT public.hers(NEW.event_type)",
+    "a generated column": "ALTER TABLE events ADD COLUMN g text GENERATED ALWAYS AS (public.hers(event_type)) STORED",
 }
 
 
@@ -120,6 +131,60 @@ async def test_whoever_has_put_code_into_a_table_is_named_before_it_runs(hostile
         assert await store.head() == 5
 
 
+async def test_code_in_a_view_or_in_a_partition_key_is_found(hostile: Hostile) -> None:
+    await hostile.hers.execute(
+        "CREATE FUNCTION public.hers(text) RETURNS text LANGUAGE sql IMMUTABLE AS 'SELECT $1';"
+        "CREATE VIEW public.seen AS SELECT * FROM events WHERE public.hers(event_type) IS NOT NULL;"
+        "CREATE TABLE public.parted (LIKE events INCLUDING DEFAULTS) PARTITION BY LIST ((public.hers(event_type)))"
+    )
+    for name, place in (("public.seen", "rule "), ("public.parted", "the definition of ")):
+        async with EventStore.connect(hostile.dsn, read_only=True, store=name) as store:
+            with pytest.raises(OwnerNotTrusted, match=place):
+                await store.version("order-1")
+
+
+_RIGHTS = {
+    "no more": "SELECT 1",
+    "to make databases": "ALTER ROLE {user} CREATEDB",
+    "to make roles": "ALTER ROLE {user} CREATEROLE",
+    "to replicate": "ALTER ROLE {user} REPLICATION",
+    "to pass by policies": "ALTER ROLE {user} BYPASSRLS",
+    "those of another role": "GRANT pg_read_all_settings TO {user}",
+    "an object of his own": "CREATE SCHEMA his AUTHORIZATION {user}",
+    "to read another table": "CREATE TABLE public.his (n int); GRANT SELECT ON public.his TO {user}",
+    "to use another schema": "CREATE SCHEMA his; GRANT USAGE ON SCHEMA his TO {user}",
+    "to make schemas": "GRANT CREATE ON DATABASE {database} TO {user}",
+}
+
+
+@pytest.mark.parametrize("more", _RIGHTS)
+async def test_only_who_has_more_rights_than_the_owner_is_asked(hostile: Hostile, more: str) -> None:
+    await hostile.hers.execute(
+        "CREATE FUNCTION public.hers(text) RETURNS text LANGUAGE sql IMMUTABLE AS 'SELECT $1';"
+        "CREATE INDEX ON events ((public.hers(event_type)))"
+    )
+    database = await hostile.admin.fetchval("SELECT current_database()")
+    async with new_role(hostile.dsn) as user:
+        await user.grant("SELECT ON events")
+        await hostile.admin.execute(_RIGHTS[more].format(user=user.name, database=f'"{database}"'))
+        async with EventStore.connect(user.dsn(hostile.dsn), read_only=True) as store:
+            if more == "no more":
+                assert await store.version("order-1") == 1
+            else:
+                with pytest.raises(OwnerNotTrusted):
+                    await store.version("order-1")
+
+
+async def test_an_owner_who_may_become_the_user_gains_nothing(hostile: Hostile) -> None:
+    await hostile.hers.execute(
+        "CREATE FUNCTION public.hers(text) RETURNS text LANGUAGE sql IMMUTABLE AS 'SELECT $1';"
+        "CREATE INDEX ON events ((public.hers(event_type)))"
+    )
+    await hostile.owner.grant("postgres")
+    async with EventStore.connect(hostile.dsn, read_only=True) as store:
+        assert await store.head() == 5
+
+
 async def test_code_that_is_put_in_later_is_found_too(hostile: Hostile, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("esx.store.pool._CHECK_EVERY", 0)
     async with EventStore.connect(hostile.dsn, read_only=True) as store:
@@ -130,6 +195,47 @@ async def test_code_that_is_put_in_later_is_found_too(hostile: Hostile, monkeypa
         )
         with pytest.raises(OwnerNotTrusted):
             await store.head()
+
+
+async def test_who_was_not_trusted_is_not_trusted_by_whoever_comes_next(hostile: Hostile) -> None:
+    async with EventStore.connect(hostile.dsn, read_only=True) as store:
+        assert await store.head() == 5
+        await hostile.plant_in_an_index()
+        store._pool.checked_at = 0.0  # it is time to look again
+        for _ in range(2):
+            with pytest.raises(OwnerNotTrusted):
+                await store.head()
+    assert not hostile.sprung
+
+
+async def test_a_table_that_becomes_a_view_between_two_looks_is_not_read(hostile: Hostile) -> None:
+    known = await hostile.admin.fetchval("SELECT current_setting('restrict_nonsystem_relation_kind', true)")
+    if known is None:
+        pytest.skip("this PostgreSQL has no restrict_nonsystem_relation_kind")
+    async with EventStore.connect(hostile.dsn, read_only=True) as store:
+        assert await store.version("order-1") == 1
+        await hostile.plant("text", "public.hers")
+        await hostile.hers.execute(
+            "BEGIN; ALTER TABLE events RENAME TO aside;"
+            "CREATE VIEW events AS SELECT * FROM aside WHERE public.hers(event_type) IS NULL; COMMIT"
+        )
+        with pytest.raises(Exception, match="view"):
+            await store.version("order-1")
+    assert not hostile.sprung
+
+
+async def test_a_policy_behind_a_view_that_is_made_between_two_looks_is_not_run(hostile: Hostile) -> None:
+    await hostile.hers.execute("CREATE VIEW public.seen AS SELECT * FROM events")
+    async with EventStore.connect(hostile.dsn, read_only=True, store="public.seen") as store:
+        assert await store.version("order-1") == 1
+        await hostile.plant("text", "public.hers")
+        await hostile.hers.execute(
+            "BEGIN; CREATE POLICY p ON events USING (public.hers(event_type) IS NULL);"
+            "ALTER TABLE events ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY; COMMIT"
+        )
+        with pytest.raises(Exception, match="row-level security"):
+            await store.version("order-1")
+    assert not hostile.sprung
 
 
 async def test_an_ordinary_store_opens_without_a_question(hostile: Hostile) -> None:
