@@ -175,6 +175,8 @@ async def nobody_reads(dsn: str) -> AsyncIterator[asyncpg.Connection]:
 async def waits(pilot: Pilot[None], lock: asyncpg.Connection, query: str) -> None:
     """Wait until a query of the explorer waits for the lock; `query` is a part of it."""
     for _ in range(2000):
+        # In a transaction what the others do is read once.
+        await lock.execute("SELECT pg_stat_clear_snapshot()")
         if await lock.fetchval(
             "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'esx explorer%' "
             "AND wait_event_type = 'Lock' AND query ILIKE $1",
@@ -182,7 +184,10 @@ async def waits(pilot: Pilot[None], lock: asyncpg.Connection, query: str) -> Non
         ):
             return
         await pilot.pause(0.01)
-    raise AssertionError(f"nothing waits for {query}")
+    others = await lock.fetch(
+        "SELECT state, wait_event_type, query FROM pg_stat_activity WHERE application_name LIKE 'esx explorer%'"
+    )
+    raise AssertionError(f"nothing waits for {query}: {others}; the screen shows\n{text_of(pilot.app)}")
 
 
 # -- a load test out of sight ------------------------------------------------------------------------------------------
