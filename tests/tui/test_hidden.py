@@ -375,8 +375,8 @@ async def test_what_ends_after_its_screen_was_left_keeps_the_focus_until_one_com
         events_of = browse(app).event_list
         # A filter, and a place to go to.
         for keys, query, done in (
-            (("f", *"Type1", "enter"), "event_type", lambda: events_of.filter == Filter(event_type="Type1")),
-            (("colon", *"#2", "enter"), "global_seq", lambda: not events_of.line.shown),
+            (("f", *"Type1", "enter"), "events", lambda: events_of.filter == Filter(event_type="Type1")),
+            (("colon", *"#2", "enter"), "events", lambda: not events_of.line.shown),
         ):
             await go(app, "1")
             events_of.table.focus()
