@@ -13,6 +13,7 @@ from esx.positions import parse_position
 from esx.store.barrier import Filter
 from tests.hostile import hostile_database
 from tests.roles import new_role
+from tests.store.pgbouncer import needs_pgbouncer, pooled
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -284,3 +285,15 @@ async def test_what_switches_the_session_writable_still_cannot_write(hostile: Ho
                         async with connection.transaction():
                             await connection.execute(statement)
         assert await store.head() == 5
+
+
+@needs_pgbouncer
+async def test_nor_is_it_behind_a_pooler_where_nothing_may_stay_set(hostile: Hostile) -> None:
+    await hostile.plant("jsonb", "public.pg_column_size", "integer")
+    await hostile.plant("text, jsonb", "public.jsonb_build_object", "jsonb")
+    async with pooled(hostile.dsn) as address:
+        for read_only in (True, False):
+            async with EventStore.connect(address, read_only=read_only) as store:
+                assert store.pooler is not None
+                assert len(await read_all_there_is(store)) > 20
+    assert not hostile.sprung
