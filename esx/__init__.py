@@ -1,92 +1,23 @@
 """esx: a small asyncpg library for event stores in PostgreSQL, and the terminal tool on top of it.
 
-The names below are the public library; they load on first use, so that ``esx --version`` stays instant.
+The names of `esx.library` are the public ones; they load on first use, so that ``esx --version`` stays instant.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from esx.moment import FarTime
-    from esx.store.errors import (
-        EsxError,
-        EventIdsReused,
-        HistoryChanged,
-        InvalidEvent,
-        NotAllowed,
-        OrderUnknown,
-        OutcomeUnknown,
-        OwnerNotTrusted,
-        ProjectionFailed,
-        QueryCancelled,
-        SchemaMissing,
-        StoreFailed,
-        StoreNotNamed,
-        StoreUnavailable,
-        UnknownProjection,
-        UnreadableValue,
-        WrongVersion,
-    )
-    from esx.store.model import (
-        ANY,
-        NO_STREAM,
-        STREAM_EXISTS,
-        AppendResult,
-        Event,
-        Expected,
-        JsonText,
-        NewEvent,
-        Notification,
-        Strategy,
-        StreamAppend,
-        StreamSummary,
-    )
-    from esx.store.projection_table import ProjectionStatus
-    from esx.store.store import EventStore
-
-__all__ = [
-    "ANY",
-    "NO_STREAM",
-    "STREAM_EXISTS",
-    "AppendResult",
-    "EsxError",
-    "Event",
-    "EventIdsReused",
-    "EventStore",
-    "Expected",
-    "FarTime",
-    "HistoryChanged",
-    "InvalidEvent",
-    "JsonText",
-    "NewEvent",
-    "NotAllowed",
-    "Notification",
-    "OrderUnknown",
-    "OutcomeUnknown",
-    "OwnerNotTrusted",
-    "ProjectionFailed",
-    "ProjectionStatus",
-    "QueryCancelled",
-    "SchemaMissing",
-    "StoreFailed",
-    "StoreNotNamed",
-    "StoreUnavailable",
-    "Strategy",
-    "StreamAppend",
-    "StreamSummary",
-    "UnknownProjection",
-    "UnreadableValue",
-    "WrongVersion",
-    "__version__",
-]
+    from esx.library import *  # noqa: F403
 
 
 def __getattr__(name: str) -> object:
-    if name in __all__:
-        import esx.store
-
-        return getattr(esx.store, name)
+    # Python asks for names such as __path__ as well; those must not load the library.
+    if not name.startswith("_") or name == "__all__":
+        library = import_module("esx.library")
+        if name in library.__all__ or name == "__all__":
+            return getattr(library, name)
     raise AttributeError(f"module 'esx' has no attribute {name!r}")

@@ -1,44 +1,42 @@
-"""The config file: named connections, keys, theme, time zone, and the names of fields in metadata.
+"""The config file: named connections, layouts, keys, theme, time zone, and the names of fields in metadata.
 
-It is read strictly: what esx does not know is an error that names the file, the key and the remedy, so that a
-misspelt setting is never silently without effect.
+It is read strictly: an unknown setting is an error that names the file, the key and the remedy, so that a misspelt
+setting is noticed.
 """
-
-from __future__ import annotations
 
 import os
 import re
 import tomllib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import tzinfo
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from zoneinfo import ZoneInfo
 
-from esx.store.errors import EsxError
-from esx.store.trail import COMMON_FIELDS, FieldNames
-from esx.text import visible
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
-    from datetime import tzinfo
+from esx.errors import EsxError
+from esx.layouts.foreign.own import OPTIONAL, OwnLayout, relation_of
+from esx.store.trail.trail import COMMON_FIELDS, FieldNames
+from esx.text import either, visible
 
 VARIABLE = "ESX_CONFIG"
 """The environment variable that names another config file."""
 STATEMENT_TIMEOUT = 30.0
-"""Seconds that a query of the explorer may take, unless configured otherwise."""
+"""How many seconds a query of the explorer may take by default."""
 LONGEST_TIMEOUT = 2_147_483.0  # PostgreSQL keeps milliseconds in 31 bits
 
 
 class BadConfig(EsxError):
-    """The config file cannot be read or holds something that makes no sense. The message is one line."""
+    """The config file cannot be read, or has a wrong setting. The message is one line."""
 
 
 @dataclass(frozen=True, slots=True)
 class Connection:
     """A database with a name.
 
-    `read_only` True forbids every session to write, False lets the explorer's sessions write too; None: the
-    explorer only reads, commands may write. `statement_timeout` is in seconds, 0 for none, None for the default.
+    With `read_only` True no session may write, with False the explorer's sessions may write too; None: the explorer
+    only reads, commands may write. `statement_timeout` is in seconds, 0 for none, None for the default.
     `password_env` names the environment variable that holds the password. `store` is the table or view that is read,
     as SQL writes it, None for events. `trust_owner` says that code of its owner may run when it is read.
     """
@@ -54,7 +52,7 @@ class Connection:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """What the config file says, or the defaults. `path` is where it is, or would be; None for neither."""
+    """The settings of the config file, or the defaults. `path` is where the file is or would be, None if unknown."""
 
     path: Path | None = None
     exists: bool = False
@@ -62,9 +60,11 @@ class Config:
     time_zone: str = "local"
     statement_timeout: float = STATEMENT_TIMEOUT
     reducer: str | None = None
+    decoder: str | None = None
     fields: FieldNames = COMMON_FIELDS
     keymap: Mapping[str, str] = field(default_factory=dict)
     connections: Mapping[str, Connection] = field(default_factory=dict)
+    layouts: tuple[OwnLayout, ...] = ()
 
     @property
     def zone(self) -> tzinfo | None:
@@ -118,10 +118,12 @@ class _Reader:
             "theme": self._text,
             "time_zone": self._zone,
             "statement_timeout": self._seconds,
-            "reducer": self._reducer,
+            "reducer": self._function,
+            "decoder": self._function,
             "fields": self._fields,
             "keymap": self._keymap,
             "connections": self._connections,
+            "layouts": self._layouts,
         }
         return Config(self._path, True, **self._table("", given, settings))
 
@@ -130,7 +132,7 @@ class _Reader:
         for key, value in self._dict(at, given).items():
             name = f"{at}.{key}" if at else key
             if key not in settings:
-                raise self._error(name, f"is not a setting: use {_either(settings)}")
+                raise self._error(name, f"is not a setting: use {either(settings)}")
             found[key] = settings[key](name, value)
         return found
 
@@ -174,7 +176,7 @@ class _Reader:
             raise self._error(key, 'must be seconds, or text like "500ms", "30s" or "2m"; 0 means no limit')
         return float(seconds)
 
-    def _reducer(self, key: str, value: Any) -> str:
+    def _function(self, key: str, value: Any) -> str:
         name = self._text(key, value)
         if not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*", name):
             raise self._error(key, 'must name a function: write "module:function"')
@@ -227,7 +229,80 @@ class _Reader:
             connections[name] = Connection(name, **settings)
         return connections
 
+    def _layouts(self, key: str, value: Any) -> tuple[OwnLayout, ...]:
+        return tuple(self._layout(f"{key}.{name}", name, given) for name, given in self._dict(key, value).items())
 
-def _either(names: Iterable[str]) -> str:
-    *most, last = names
-    return f"{', '.join(most)} or {last}" if most else last
+    def _layout(self, at: str, name: str, given: Any) -> OwnLayout:
+        from esx.layouts.foreign.kinds import KINDS
+
+        if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
+            raise self._error(at, "cannot be a layout's name: use other letters, digits, - and _")
+        if name in ("esx", *(kind.name for kind in KINDS)):
+            raise self._error(at, "has the name of a kind that esx knows: use another")
+        values = self._table(
+            at,
+            given,
+            {
+                "relation": self._relation,
+                "global_seq": self._number,
+                "stream_id": self._columns,
+                **dict.fromkeys(("stream_seq", "event_type", "data", *OPTIONAL), self._text),
+                "separator": self._character,
+                "first": self._first,
+                **dict.fromkeys(("joins", "where", "title", "caution"), self._text),
+                "streams": self._streams,
+                "order": partial(self._one_of, words=("sequence", "serialised", "none")),
+                "rule": partial(self._one_of, words=("locks", "none needed", "not promised")),
+            },
+        )
+        for needed in ("relation", "global_seq", "stream_id", "stream_seq", "event_type", "data"):
+            if needed not in values:
+                what = "or false for none" if needed == "global_seq" else "docs/stores.md has an example"
+                raise self._error(at, f'has no {needed}: write {needed} = "...", {what}')
+        order = values.setdefault("order", "sequence" if values["global_seq"] is not None else "none")
+        rule = values.setdefault("rule", {"none": "not promised", "serialised": "none needed"}.get(order, "locks"))
+        if values["global_seq"] is None and order != "none":
+            raise self._error(f"{at}.order", 'must be "none" where global_seq is false')
+        if order == "none" and rule != "not promised":
+            raise self._error(f"{at}.rule", 'must be "not promised" where order is "none"')
+        return OwnLayout(name, **values)
+
+    def _relation(self, key: str, value: Any) -> str:
+        text = self._text(key, value)
+        try:
+            relation_of(text)
+        except ValueError:
+            raise self._error(key, 'must name a table with its schema, as SQL does: write "schema.table"') from None
+        return text
+
+    def _character(self, key: str, value: Any) -> str:
+        if not isinstance(value, str) or len(value) != 1:
+            raise self._error(key, 'must be one character: write "/"')
+        return value
+
+    def _number(self, key: str, value: Any) -> str | None:
+        return None if value is False else self._text(key, value)
+
+    def _columns(self, key: str, value: Any) -> tuple[str, ...]:
+        names = [value] if isinstance(value, str) else value
+        if not isinstance(names, list) or not names or not all(isinstance(name, str) and name for name in names):
+            raise self._error(key, 'must be a column, or a list: write "stream" or ["tenant", "id"]')
+        return tuple(names)
+
+    def _first(self, key: str, value: Any) -> int:
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise self._error(key, "must be the number of a stream's first event: write 0 or 1")
+        return value
+
+    def _streams(self, key: str, value: Any) -> tuple[str, str]:
+        given = self._table(key, value, {"relation": self._relation, "column": self._text})
+        if len(given) != 2:
+            raise self._error(key, 'must have both: write { relation = "schema.table", column = "..." }')
+        if not re.fullmatch(r"[^\W\d]\w*", given["column"]):
+            raise self._error(f"{key}.column", "must be the plain name of a column")
+        return given["relation"], given["column"]
+
+    def _one_of(self, key: str, value: Any, words: tuple[str, ...]) -> str:
+        if value not in words:
+            raise self._error(key, f"must be {either([repr(word) for word in words])}".replace("'", '"'))
+        return str(value)

@@ -1,22 +1,18 @@
-"""The one way in which esx writes files: beside the place, under another name, and moved there once complete.
+"""Writes files: under another name in the same directory first, renamed when they are complete.
 
-What another process left half written because it was killed is removed by the next that writes in the same directory:
-each holds a lock on what it writes, which the kernel takes back.
+A file that a killed process left incomplete is removed by the next process that writes in the same directory: a writer
+holds a lock on its file, which the kernel releases.
 """
-
-from __future__ import annotations
 
 import io
 import os
 import re
 import secrets
 import stat
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import IO, TYPE_CHECKING, cast
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+from pathlib import Path
+from typing import IO, cast
 
 _NAME = 40
 _PART = re.compile(r".*\.esx-[0-9a-f]{16}\.part", re.S)
@@ -25,11 +21,11 @@ _STANDARD = {"stdin": 0, "stdout": 1, "stderr": 2}
 
 
 class InTheWay(FileExistsError):
-    """Something is there already that is not to be replaced. The message names it and the remedy."""
+    """There is already a file that must not be replaced. The message names it and the remedy."""
 
 
 def check_target(path: Path, *, force: bool) -> None:
-    """Raise InTheWay, or OSError, if nothing can be written to `path` as `new_file` would: for before long work."""
+    """Raise InTheWay or OSError if `new_file` cannot write to `path`, for a check before long work."""
     if _is_output(path):
         return
     if path.is_symlink():
@@ -48,18 +44,18 @@ def check_target(path: Path, *, force: bool) -> None:
 
 @contextmanager
 def new_file(path: Path, *, force: bool = False, private: bool = False) -> Iterator[IO[bytes]]:
-    """Give a file to write to, which takes its name once the block ends well; else nothing is left of it.
+    """Yield a file to write to; it gets its name when the block ends without an error, else it is removed.
 
-    With `force` a file that is there is replaced, and keeps its mode and its owner. A symbolic link never is. With
-    `private` nobody else may read it. What is no regular file, such as a terminal or a pipe, is written to as it is.
-    Raises InTheWay, and OSError.
+    With `force` an existing file is replaced, and the new one has its mode and owner; a symbolic link is never
+    replaced. With `private` only the user may read it. A terminal, a pipe and the like are written to directly. Raises
+    InTheWay and OSError.
     """
     check_target(path, force=force)
     if _is_output(path):
         with _output(path) as file:
             yield file
         return
-    part = Part(path.parent, path.name, private=private, like=path)
+    part = PartFile(path.parent, path.name, private=private, like=path)
     try:
         part.open()
         yield part.file
@@ -69,10 +65,10 @@ def new_file(path: Path, *, force: bool = False, private: bool = False) -> Itera
         raise
 
 
-class Part:
-    """A file that is being written in `directory`: `keep` gives it its name, `discard` leaves nothing of it.
+class PartFile:
+    """A file that is being written in `directory`: `keep` gives it its name, `discard` removes it.
 
-    `like` is what it will replace. Raises OSError.
+    `like` is the file that it will replace. Raises OSError.
     """
 
     file: IO[bytes]
@@ -93,21 +89,21 @@ class Part:
                 old = self._like.stat()
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
         while True:
-            # A name of its own, as another may be writing to the same file; short, as names may have 255 bytes at most.
-            # Known before it is there: Ctrl-C may come at any moment.
+            # Its own name, as another process may be writing the same file; short, as names have at most 255 bytes. It
+            # is set before the file exists, as Ctrl-C may come at any moment.
             self._path = self._directory / f"{self._name[:_NAME]}.esx-{secrets.token_hex(8)}.part"
             descriptor = os.open(self._path, flags, 0o600 if self._private or old else 0o666)
             _lock(descriptor)
             if os.fstat(descriptor).st_nlink:
                 break
-            os.close(descriptor)  # taken for left behind before it was locked
+            os.close(descriptor)  # another process removed it before it was locked
         if old is not None:
             _make_like(descriptor, old)
         shown = str(self._like or self._directory / self._name)
         self.file = cast("IO[bytes]", io.BufferedWriter(_Named(descriptor, shown)))
 
     def keep(self, path: Path) -> None:
-        """Write everything to disk and give it its name; raises OSError, and then it can be discarded."""
+        """Write the file to disk and give it its name. After an OSError it can be discarded."""
         assert self._path is not None
         self.file.flush()
         os.fsync(self.file.fileno())
@@ -117,15 +113,15 @@ class Part:
         _sync_directory(path.parent)
 
     def discard(self) -> None:
-        """Leave nothing of it."""
+        """Remove it."""
         if self._path is not None:
             self._path.unlink(missing_ok=True)
         with suppress(OSError, AttributeError):
-            self.file.close()  # what was not written yet may not fit
+            self.file.close()  # there may be no room for the rest
 
 
 class _Named(io.FileIO):
-    """A file whose errors name the file that it is to become."""
+    """A file whose errors have the final name of the file."""
 
     def __init__(self, descriptor: int, shown: str) -> None:
         super().__init__(descriptor, "wb")
@@ -139,14 +135,14 @@ class _Named(io.FileIO):
 
 
 def private_directory(path: Path) -> None:
-    """Make a directory, or see to it that the one that is there is closed to others. Raises OSError."""
+    """Make a directory that only the user can enter, or change an existing one. Raises OSError."""
     path.mkdir(parents=True, exist_ok=True, mode=0o700)
     if stat.S_IMODE(path.stat().st_mode) & 0o077:
         path.chmod(0o700)
 
 
 def _is_output(path: Path) -> bool:
-    """Return whether `path` is written to as it is: a device, a pipe, an open file of this process."""
+    """Return whether `path` is written to directly: a device, a pipe, an open file of this process."""
     if _DESCRIPTOR.fullmatch(os.path.abspath(path)):
         return True
     with suppress(OSError):
@@ -156,7 +152,7 @@ def _is_output(path: Path) -> bool:
 
 
 def _output(path: Path) -> IO[bytes]:
-    # Not by its name: that would begin the file anew that the shell has opened for appending.
+    # Not by its name: that would truncate a file that the shell has opened for appending.
     named = _DESCRIPTOR.fullmatch(os.path.abspath(path))
     if named is None:
         return path.open("wb")
@@ -171,13 +167,13 @@ def _make_like(descriptor: int, old: os.stat_result) -> None:
             try:
                 os.fchown(descriptor, old.st_uid, old.st_gid)
             except OSError:
-                # What the old group might read is not for this one.
+                # The new group must not read what only the old one could.
                 mode &= 0o707 if new.st_gid == old.st_gid else 0o700
         os.fchmod(descriptor, mode)
 
 
 def _remove_left(directory: Path) -> None:
-    """Remove what killed processes have left half written."""
+    """Remove the incomplete files of killed processes."""
     with suppress(OSError):
         for name in os.listdir(directory):
             if _PART.fullmatch(name):
@@ -196,7 +192,7 @@ def _remove_if_left(path: Path) -> None:
 
 
 def _lock(descriptor: int) -> bool:
-    """Lock an open file for this process; return False where another has it or there are no locks."""
+    """Lock an open file; return False if another process has the lock, or there are no locks."""
     try:
         import fcntl
 
@@ -207,7 +203,7 @@ def _lock(descriptor: int) -> bool:
 
 
 def _sync_directory(directory: Path) -> None:
-    # So that the name outlives a power cut as well.
+    # So that the name survives a power failure too.
     with suppress(OSError):
         descriptor = os.open(directory, os.O_RDONLY)
         try:

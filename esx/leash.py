@@ -1,12 +1,9 @@
-"""No process of ours outlives the one that started it, however that ended, killed or not.
+"""Ends a child process with its parent, also if the parent was killed.
 
-The one that starts a process gives it `leashed` as its environment; the process calls `hold` first of all. On Linux
-the kernel then tells it of its parent's end, elsewhere it looks once a second. It is asked to end as by SIGTERM, so
-that it can leave in order, and is ended for good a few seconds later: also where it spins, or waits for a reader who
-has gone.
+The parent starts the process with `leashed` as its environment, and the process calls `hold` first. On Linux the kernel
+then signals the end of the parent, elsewhere the process looks once a second. It gets a SIGTERM first, so that it can
+end in order, and is killed a few seconds later, for example if it is in an endless loop.
 """
-
-from __future__ import annotations
 
 import contextlib
 import ctypes
@@ -15,14 +12,11 @@ import signal
 import sys
 import time
 from _thread import start_new_thread
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
 
 PATIENCE = 5.0
-"""Seconds that a process has to end in order."""
+"""How many seconds a process has to end in order."""
 _PARENT = "ESX_PARENT"
 _LOOK_EVERY = 1.0
 _PR_SET_PDEATHSIG = 1
@@ -34,13 +28,13 @@ def leashed(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def parent() -> int:
-    """Return the process that this one ends with: the one that said so, else the one that started it."""
+    """Return the process with which this one ends: the one in the environment, else the parent process."""
     told = os.environ.pop(_PARENT, "")
     return int(told) if told.isdecimal() else os.getppid()
 
 
 def is_held() -> bool:
-    """Return whether whoever started this process wants it to end with itself."""
+    """Return whether the process that started this one wants it to end with itself."""
     return _PARENT in os.environ
 
 
@@ -53,20 +47,19 @@ def hold(
 ) -> None:
     """End this process soon after its parent, which is `by` if that is given.
 
-    The `kernel` can tell of that at once, where the parent starts processes from a thread that lasts as long as it
-    does itself. `start` starts a native thread and `sleep` lets it wait, where others have taken the place of
-    Python's own.
+    The `kernel` can signal that at once, if the parent starts processes from a thread that lives as long as the parent.
+    `start` starts a native thread and `sleep` lets it wait, for processes that have replaced Python's own functions.
     """
     watched = parent() if by is None else by
     if kernel and sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-    # The thread also sees a parent that had gone before the kernel was asked.
+    # The thread also notices a parent that ended before the kernel was asked.
     start(partial(_watch, watched, sleep), ())
 
 
 def _watch(watched: int, sleep: Callable[[float], object]) -> None:
-    # Some pythons are started by a launcher, which then stands between.
+    # Some Pythons are started by a launcher, which is then the parent process.
     above = os.getppid()
     while os.getppid() == above and (above == watched or _runs(watched)):
         sleep(_LOOK_EVERY)
@@ -84,7 +77,7 @@ def _runs(process: int) -> bool:
 
 
 def end_within(patience: float = PATIENCE, *, sleep: Callable[[float], object] = time.sleep) -> None:
-    """End this process for good after `patience` seconds, and with it the group that it leads."""
+    """Kill this process after `patience` seconds, with its process group if it leads one."""
     sleep(patience)
     if hasattr(os, "killpg") and os.getpgrp() == os.getpid():
         os.killpg(0, signal.SIGKILL)

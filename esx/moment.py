@@ -1,4 +1,4 @@
-"""Times that PostgreSQL holds and Python does not: infinite ones, and those before the year 1 or after 9999."""
+"""Times of PostgreSQL that Python does not have: infinite ones, and those before the year 1 or after 9999."""
 
 from __future__ import annotations
 
@@ -9,17 +9,16 @@ _TICK = timedelta(microseconds=1)
 
 
 class FarTime(datetime):
-    """Such a time, as the nearest one that Python has, in UTC, so that it can be compared and sorted.
+    """Such a time, as the nearest datetime in UTC, so that it can be compared and sorted.
 
-    `text` is what PostgreSQL calls it, and what all of esx prints: ``infinity``, ``-infinity``,
-    ``20000-01-01T00:00:00.000000Z`` or ``0044-03-15T12:00:00+00:00 BC``. What is computed from it is an ordinary
-    datetime, and only as right as the nearest time is.
+    `text` is PostgreSQL's text of it, which esx prints: ``infinity``, ``-infinity``, ``20000-01-01T00:00:00.000000Z``
+    or ``0044-03-15T12:00:00+00:00 BC``. Computations with it return ordinary datetimes, based on the nearest time.
     """
 
     text: str
 
     def __new__(cls, *parts: Any, **named: Any) -> datetime:  # type: ignore[misc]
-        """Return an ordinary datetime: this is how datetime makes the results of its own methods."""
+        """Return an ordinary datetime, as datetime calls this for results of its methods."""
         return datetime(*parts, **named)
 
     @classmethod
@@ -28,24 +27,15 @@ class FarTime(datetime):
         early = text.startswith("-") or text.endswith(" BC")
         nearest = datetime.min if early else datetime.max
         if "infinity" not in text:
-            # The last ones mean infinity to asyncpg, which must not be stored for a time that is not.
+            # asyncpg takes the first and the last datetime for infinity, which this is not.
             nearest += _TICK if early else -_TICK
-        at = super().__new__(
-            cls,
-            nearest.year,
-            nearest.month,
-            nearest.day,
-            nearest.hour,
-            nearest.minute,
-            nearest.second,
-            nearest.microsecond,
-            UTC,
-        )
+        parts: Any = (*nearest.timetuple()[:6], nearest.microsecond, UTC)
+        at = super().__new__(cls, *parts)
         at.text = text
         return at
 
     def astimezone(self, tz: Any = None) -> FarTime:  # noqa: ARG002
-        """Return the same: what is nearest in UTC may be beyond Python in another zone."""
+        """Return the same, as the nearest time in UTC may not exist in another zone."""
         return self
 
     def replace(self, *parts: Any, **named: Any) -> datetime:  # type: ignore[override]
@@ -53,7 +43,7 @@ class FarTime(datetime):
         return datetime.combine(self.date(), self.timetz()).replace(*parts, **named)
 
     def isoformat(self, sep: str = "T", timespec: str = "auto") -> str:  # noqa: ARG002
-        """Return what PostgreSQL calls it."""
+        """Return PostgreSQL's text of it."""
         return self.text
 
     def __str__(self) -> str:
@@ -67,7 +57,7 @@ class FarTime(datetime):
 
     @property
     def brief(self) -> str:
-        """It to the minute, in no more than 19 characters: ``20000-01-01 00:00``, ``0044-03-15 12:00 BC``."""
+        """The time to the minute, in up to 19 characters: ``20000-01-01 00:00``, ``0044-03-15 12:00 BC``."""
         if "infinity" in self.text:
             return self.text
         day, _, clock = self.text.partition("T")
@@ -75,17 +65,17 @@ class FarTime(datetime):
 
     @property
     def age(self) -> str:
-        """How long ago it was, in no more than four characters, as far as that can be told in these."""
+        """A sign for its age, in up to four characters: ``-∞``, ``+∞``, ``BC`` or ``far``."""
         if "infinity" in self.text:
             return "-∞" if self.text.startswith("-") else "+∞"
         return "BC" if self.text.endswith(" BC") else "far"
 
 
 def from_driver(value: Any) -> datetime | None:
-    """Return what asyncpg made of a time as what esx hands over: with a zone, or as a FarTime.
+    """Return a value of asyncpg as a time with a zone, or as a FarTime.
 
-    A time without a zone is one in UTC: asyncpg's infinity has none, nor has what a column ``timestamp`` holds. A text
-    stands for itself.
+    A time without a zone is in UTC: asyncpg's infinity has none, and neither has a column of type ``timestamp``. A text
+    is parsed.
     """
     if value is None:
         return None
@@ -99,7 +89,7 @@ def from_driver(value: Any) -> datetime | None:
 
 
 def from_text(text: str | None) -> datetime | None:
-    """Return the time that `text` writes, in ISO 8601 with its zone; what Python cannot read, as a FarTime."""
+    """Return the time in `text`, in ISO 8601 with its zone; a FarTime if Python cannot read it."""
     if text is None:
         return None
     try:

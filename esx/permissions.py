@@ -1,19 +1,16 @@
-"""What an explorer may do beyond reading the store that it shows: all of it at a terminal, nothing of it in a browser.
+"""What an explorer may do beyond reading its store: at a terminal everything, in a browser nothing by default.
 
-This is the one place that knows. `esx serve` switches single things on and tells its pages' explorers through the
-environment; these ask for every action, whatever called for it: a key, the palette, the footer or a click.
+`esx serve` allows single things, and passes them to the explorers of its pages through the environment. An explorer
+checks each action here, for a key, the palette, the footer or a click.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 VARIABLE = "ESX_SERVED"
-"""Set for an explorer in a browser: what it may do, separated by commas."""
+"""The environment variable of an explorer in a browser: what it may do, separated by commas."""
 
 NEEDS: Mapping[str, str] = {
     "app.connections": "connections",
@@ -23,7 +20,7 @@ NEEDS: Mapping[str, str] = {
     "app.trust": "terminal",
     "load.start": "load",
 }
-"""What an action needs, by its name as a keymap knows it. What is not named here only reads, or moves about."""
+"""The permission that an action needs, by its name in keymaps. Other actions only read or navigate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,15 +28,15 @@ class Permissions:
     """What an explorer may do."""
 
     load: bool = True
-    """Run load tests, and with it write at all: without it every session only reads."""
+    """Run load tests, and write at all: without it all sessions are read-only."""
     export: bool = True
-    """Make files."""
+    """Write files."""
     reducer: bool = True
-    """Run the Python code that the config file names."""
+    """Run the Python code named in the config file: its reducer and its decoder."""
     connections: bool = True
-    """Show another database than the one it was opened on."""
+    """Open other databases."""
     terminal: bool = True
-    """Use the terminal that it runs in, as to suspend the process."""
+    """Use its terminal, for example to suspend the process."""
 
     @property
     def served(self) -> bool:
@@ -48,7 +45,7 @@ class Permissions:
 
     @classmethod
     def of(cls, environ: Mapping[str, str]) -> Permissions:
-        """Return what `environ` permits. What another server shows in a browser may do nothing."""
+        """Return what `environ` permits. An explorer that another server shows in a browser may do nothing."""
         told = environ.get(VARIABLE)
         if told is None and not environ.get("TEXTUAL_DRIVER"):
             return cls()
@@ -56,7 +53,7 @@ class Permissions:
 
     @classmethod
     def only(cls, *names: str) -> Permissions:
-        """Return those permissions and no others; a name that is none counts for nothing."""
+        """Return only these permissions; unknown names are ignored."""
         return cls(**{field.name: field.name in names for field in fields(cls)})
 
     def __str__(self) -> str:

@@ -1,10 +1,8 @@
-"""Where to go in a list of events, as people type it: a number in the list, a global number, or a point in time."""
-
-from __future__ import annotations
+"""Parses positions in a list of events: a number of the list, a global_seq, or a point in time."""
 
 import re
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, time, timedelta
 
 from esx.times import in_zone
 
@@ -28,8 +26,8 @@ _TODAY = re.compile(rf"{_CLOCK}(?:\s*{_ZONE})?", re.IGNORECASE)
 class Position:
     """A place in a list of events; exactly one of the three is set.
 
-    `number` counts as the list does: a stream_seq in a stream, a global_seq in $all. `global_seq` is a global_seq
-    in any list. `moment` is an aware datetime, and stands for the first event at or after it.
+    `number` is a number of the list: a stream_seq in a stream, a global_seq in $all. `global_seq` is a global_seq in
+    any list. `moment` is an aware datetime, and stands for the first event at or after it.
     """
 
     number: int | None = None
@@ -40,12 +38,12 @@ class Position:
 def parse_position(text: str, *, now: datetime | None = None) -> Position:
     """Return the position written as ``1234``, ``#99`` (a global_seq) or a time as `parse_moment` takes it.
 
-    Raises ValueError, in one line, naming the text and the forms there are.
+    Raises ValueError, whose message is one line with the text and the possible forms.
     """
     plain = text.strip()
     if number := _NUMBER.fullmatch(plain):
         value = number[2].replace(",", "")
-        # Counted first: Python refuses to read very long numbers.
+        # The length first, as Python refuses to parse very long numbers.
         if len(value.lstrip("0")) > 19 or int(value) >= _MOST:
             raise ValueError(f"{_quoted(text)} is larger than any position")
         return Position(global_seq=int(value)) if number[1] else Position(number=int(value))
@@ -63,8 +61,8 @@ def parse_moment(text: str, *, now: datetime | None = None) -> datetime:
     """Return the point in time, in UTC, that `text` means.
 
     ``2026-08-07``, ``2026-08-07 14:00``, ``2026-08-07T14:00:05.25Z``, ``14:00`` (of today), ``yesterday 14:00``,
-    ``today``, ``now``, and ``-2h`` or ``-1d12h`` (before now; units s m h d w). What names no offset from UTC is in the
-    time zone of the display. Raises ValueError, in one line, naming the text and the forms there are.
+    ``today``, ``now``, and ``-2h`` or ``-1d12h`` (before now; units s m h d w). A time without an offset is in the time
+    zone of the display. Raises ValueError, whose message is one line with the text and the possible forms.
     """
     plain = text.strip()
     now = in_zone(now or datetime.now(UTC))
@@ -72,7 +70,7 @@ def parse_moment(text: str, *, now: datetime | None = None) -> datetime:
         if plain.lower() == "now":
             return now.astimezone(UTC)
         if ago := _AGO.fullmatch(plain):
-            # Through floats, which have no limit of digits, and are exact up to 2^53 seconds.
+            # As floats, which have no limit of digits, and are exact up to 2^53 seconds.
             return now.astimezone(UTC) - timedelta(
                 seconds=sum(float(count) * _UNITS[unit.lower()] for count, unit in _PART.findall(ago[1]))
             )
@@ -84,39 +82,19 @@ def parse_moment(text: str, *, now: datetime | None = None) -> datetime:
 
 
 class _Impossible(ValueError):
-    """Well formed, and yet no point in time."""
+    """A well formed text for a time that does not exist."""
 
 
 def _moment(found: re.Match[str], now: datetime) -> datetime:
     parts = found.groupdict()
-    day = _day(parts.get("day") or "today", now)
-    moment = datetime(
-        day.year,
-        day.month,
-        day.day,
-        int(parts["hour"] or 0),
-        int(parts["minute"] or 0),
-        int(parts["second"] or 0),
-        int((parts["fraction"] or "0")[:6].ljust(6, "0")),
-    )
+    day = (parts.get("day") or "today").lower()
+    named = {"today": now.date(), "yesterday": now.date() - timedelta(days=1)}
+    hour, minute, second = (int(parts[name] or 0) for name in ("hour", "minute", "second"))
+    clock = time(hour, minute, second, int((parts["fraction"] or "0")[:6].ljust(6, "0")))
     if parts["zone"]:
-        return moment.replace(tzinfo=_offset(parts["zone"])).astimezone(UTC)
-    return in_zone(moment).astimezone(UTC)
-
-
-def _day(text: str, now: datetime) -> date:
-    if text.lower() == "today":
-        return now.date()
-    if text.lower() == "yesterday":
-        return now.date() - timedelta(days=1)
-    return date.fromisoformat(text)
-
-
-def _offset(text: str) -> timezone:
-    if text.lower() in ("z", "utc"):
-        return UTC
-    minutes = int(text[1:3]) * 60 + int(text[3:].lstrip(":") or 0)
-    return timezone(timedelta(minutes=-minutes if text[0] == "-" else minutes))
+        zone = parts["zone"].upper().replace("UTC", "Z")
+        clock = clock.replace(tzinfo=time.fromisoformat(f"00:00{zone}").tzinfo)
+    return in_zone(datetime.combine(named.get(day) or date.fromisoformat(day), clock)).astimezone(UTC)
 
 
 def _quoted(text: str) -> str:

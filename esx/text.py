@@ -1,21 +1,21 @@
-"""Showing text that nobody vouches for: ids, types and payloads can hold anything.
+"""Shows untrusted text: ids, types and payloads can contain anything.
 
-What reaches a terminal must neither be obeyed by it (control sequences) nor reorder it (bidirectional
-overrides), and must stay on its own line.
+A terminal must not obey the text (control sequences) or reorder it (bidirectional overrides), and the text must stay on
+its line.
 """
 
-from __future__ import annotations
-
 import re
+import shlex
+from collections.abc import Iterable
 from datetime import UTC, datetime
 
 from esx.moment import FarTime
 
 _PICTURES = {code: chr(0x2400 + code) for code in range(0x20)}
 _PICTURES[0x7F] = "\u2421"
-# C1 controls are obeyed by some terminals; line and paragraph separators break lines; the rest reorder or hide
-# text ("Trojan Source", CVE-2021-42574), take as many cells as the terminal likes (variation selectors), or cannot be
-# encoded at all (surrogates).
+# Some terminals obey C1 controls; line and paragraph separators break lines; the others reorder or hide text ("Trojan
+# Source", CVE-2021-42574), have a width that depends on the terminal (variation selectors), or cannot be encoded
+# (surrogates).
 _ESCAPED = [
     *range(0x80, 0xA0),
     0x00AD,
@@ -45,7 +45,7 @@ _TABLE_KEEPING_LINES = {code: shown for code, shown in _TABLE.items() if code no
 
 
 def visible(text: str, *, limit: int | None = None) -> str:
-    """Return `text` on one line with nothing in it that a terminal would obey.
+    """Return `text` on one line, without anything that a terminal would obey.
 
     Control characters become control pictures (U+2400 block), invisible and reordering characters become
     ``\\uXXXX`` escapes, a byte that is no text becomes ``\ufffd\\xNN``. With `limit`, at most that many characters of
@@ -53,40 +53,60 @@ def visible(text: str, *, limit: int | None = None) -> str:
     """
     if limit is not None and len(text) > limit:
         text = text[: max(limit - 1, 0)] + "…"
-    # Whatever else the table holds, Python takes for not printable; looking is ten times as fast as translating.
+    # Python calls all other characters of the table not printable, and this check is ten times as fast as translating.
     if text.isprintable() and (text.isascii() or not _SELECTORS.search(text)):
         return text
     return text.translate(_TABLE)
 
 
 def visible_lines(text: str) -> str:
-    """Like `visible`, keeping line feeds and tabs: for text already laid out over lines."""
+    """Do as `visible`, but keep line feeds and tabs, for text that is laid out over lines."""
     return text.translate(_TABLE_KEEPING_LINES)
 
 
 def bytes_from_shown(text: str) -> str:
-    """Return `text` with the bytes that `visible` shows in it, as ``\ufffd\\xNN``, as the store's own names hold them.
+    """Return `text` with the bytes that `visible` shows as ``\ufffd\\xNN`` in the form of the store's names.
 
-    A name whose bytes are no text is handed over as Python hands over such a file name: each byte that is none is one
-    of the characters U+DC80 to U+DCFF (PEP 383), which no text in PostgreSQL can hold.
+    In a name with bytes that are no text, each such byte is one of the characters U+DC80 to U+DCFF (PEP 383), as in
+    Python's file names. No text in PostgreSQL can contain these.
     """
     return _SHOWN_BYTE.sub(lambda byte: chr(0xDC00 + int(byte[1], 16)), text) if _BYTE in text else text
 
 
+def shell_word(text: str) -> str:
+    """Return `text` as one word for a shell.
+
+    Characters that a terminal would obey are written as ``$'\\x1b'``, for bash, zsh and ksh.
+    """
+    if visible(text) == text:
+        return shlex.quote(text)
+    escaped = (
+        "".join(f"\\x{byte:02x}" for byte in char.encode()) if visible(char) != char or char in "\\'" else char
+        for char in text
+    )
+    return f"$'{''.join(escaped)}'"
+
+
 def is_text(text: str) -> bool:
-    """Return whether there is nothing in `text` that UTF-8 cannot hold, as a byte that was no text."""
+    """Return whether UTF-8 can encode `text`; it cannot if it has bytes that are no text."""
     return text.isascii() or _SURROGATE.search(text) is None
 
 
 def encodable(json: str) -> str:
-    """Return JSON so that it can be written as UTF-8: a byte that is no text stands in it as `visible` shows it."""
+    """Return JSON that can be written as UTF-8: a byte that is no text is written as `visible` shows it."""
     return json if is_text(json) else _SURROGATE.sub(_escaped_in_json, json)
 
 
 def _escaped_in_json(found: re.Match[str]) -> str:
     code = ord(found[0])
-    # A lone surrogate is no JSON that everybody reads.
+    # Not all parsers of JSON read a lone surrogate.
     return f"{_BYTE.replace(chr(92), chr(92) * 2)}{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else f"\\u{code:04x}"
+
+
+def either(names: Iterable[str]) -> str:
+    """Return names as a list for a message: ``a, b or c``."""
+    *most, last = names
+    return f"{', '.join(most)} or {last}" if most else last
 
 
 def iso_utc(moment: datetime | None) -> str:
@@ -118,6 +138,18 @@ def ago(moment: datetime | None, now: datetime | None = None) -> str:
     return f"{sign}{int(seconds)}s"
 
 
+def counted(count: int, one: str, many: str = "") -> str:
+    """Return a count with its noun: ``1 stream``, ``2,000 streams``; `many` is the noun for several if not with -s."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def age(moment: datetime | None) -> float | None:
+    """Return how many seconds ago `moment` was, less than 0 if it is still to come; None where that is not known."""
+    if moment is None or isinstance(moment, FarTime):
+        return None
+    return (datetime.now(UTC) - moment).total_seconds()
+
+
 def lapse(seconds: float) -> str:
     """Return a time span in two units at most, e.g. ``12 ms``, ``1.5 s``, ``3 min 20 s``, ``2 d 4 h``."""
     sign = "-" if seconds < 0 else ""
@@ -135,8 +167,17 @@ def lapse(seconds: float) -> str:
 
 
 def round_estimate(count: int) -> int:
-    """Return an estimate with no more digits than it deserves: two."""
+    """Return an estimate with two significant digits."""
     return round(count, 2 - len(str(abs(count))))
+
+
+def size_of(count: float) -> str:
+    """Return a number of bytes as text: ``812 B``, ``4.2 MB``."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
 
 
 def short_count(count: int) -> str:
@@ -148,3 +189,24 @@ def short_count(count: int) -> str:
             shown = count / size
             return f"{shown:.1f}{unit}" if shown < 10 else f"{shown:.0f}{unit}"
     return str(count)
+
+
+_BARS = "▁▂▃▄▅▆▇█"
+
+
+def sparkline(values: Iterable[float], width: int, *, top: float = 0.0) -> str:
+    """Return values as bars in exactly `width` cells, the newest on the right; more values than that are averaged.
+
+    The lowest bar is 0 to an eighth of `top`, or of the highest value if `top` is 0. A space is no value yet.
+    """
+    if width <= 0:
+        return ""
+    values = list(values)
+    size = -(-len(values) // width) or 1
+    first = len(values) % size
+    pieces = [values[:first]] if first else []
+    pieces += [values[at : at + size] for at in range(first, len(values), size)]
+    # Averages, so that a piece with fewer values is not lower than the others.
+    heights = [sum(piece) / len(piece) for piece in pieces]
+    highest = top or max(heights, default=0.0) or 1.0
+    return "".join(_BARS[min(int(height / highest * 8), 7)] for height in heights).rjust(width)

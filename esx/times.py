@@ -1,6 +1,4 @@
-"""Times as people read them: in one time zone for the whole process. NDJSON stays in UTC, see `esx.text.iso_utc`."""
-
-from __future__ import annotations
+"""Shows times in one time zone for the whole process. NDJSON stays in UTC, see `esx.text.iso_utc`."""
 
 from datetime import UTC, datetime, tzinfo
 
@@ -19,9 +17,9 @@ def show_times_in(zone: tzinfo | None) -> None:
 
 
 def in_zone(moment: datetime) -> datetime:
-    """Return `moment` in the time zone of the display; in UTC where that zone cannot tell it, as for the year 1.
+    """Return `moment` in the time zone of the display; in UTC if that zone does not have it, as for the year 1.
 
-    A moment without a zone is one of the display's.
+    A moment without a zone is in the zone of the display.
     """
     zone = _Shown.zone
     if moment.tzinfo is None and zone is not None:

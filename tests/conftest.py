@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import gc
+import importlib
+import os
 import shutil
+import signal
+import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,13 +19,52 @@ import pytest
 import pytest_asyncio
 
 from esx.embedded import EmbeddedServer
-from esx.store import EventStore
-from tests.roles import Role, new_role
+from esx.eventstore import EventStore
+from tests.support.connections import connected
+from tests.support.roles import Role, new_role
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
+    from contextlib import AbstractAsyncContextManager
+
+pytest_plugins = ["tests.support.limit", "tests.support.markers"]
 
 _TEMPLATE = "esx_template"
+_IN_MEMORY = Path("/dev/shm")
+_ROOM = 4 * 2**30
+
+# Tests start Python some hundred times, and each process of pytest-xdist loads all tests: none need compile it again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
+# Each test makes a database: on a disk, that takes most of a short test's time, and nothing of it is kept.
+if "TMPDIR" not in os.environ and os.access(_IN_MEMORY, os.W_OK | os.X_OK):
+    _found = os.statvfs(_IN_MEMORY)
+    if _found.f_bavail * _found.f_frsize >= _ROOM and not _found.f_flag & os.ST_NOEXEC:
+        os.environ["TMPDIR"] = str(_IN_MEMORY)
+        tempfile.tempdir = None
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Return two more than there are cores: tests wait for PostgreSQL and for programs a third of their time."""
+    return int(os.environ.get("PYTEST_XDIST_AUTO_NUM_WORKERS") or (os.cpu_count() or 1) + 2)
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Let each process of pytest-xdist compile a part of the tests for all of them, before each loads all."""
+    worker = getattr(session.config, "workerinput", None)
+    if worker is None or session.config.args_source is not pytest.Config.ArgsSource.TESTPATHS:
+        return
+    here = Path(__file__).parent
+    modules = sorted(".".join(path.relative_to(here.parent).with_suffix("").parts) for path in here.rglob("test_*.py"))
+    for module in modules[int(worker["workerid"].removeprefix("gw")) :: worker["workercount"]]:
+        with contextlib.suppress(Exception):  # it is loaded again, and then it is told
+            importlib.import_module(module)
+
+
+def pytest_collection_finish() -> None:
+    """Leave the tests and what they import out of the searches for garbage: they stay until the end."""
+    gc.freeze()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -60,13 +104,17 @@ class Servers:
             server.stop()
 
 
-@contextlib.asynccontextmanager
-async def admin(server: EmbeddedServer) -> AsyncIterator[asyncpg.Connection]:
-    connection = await asyncpg.connect(server.dsn_for("postgres"))
-    try:
-        yield connection
-    finally:
-        await connection.close()
+def admin(server: EmbeddedServer) -> AbstractAsyncContextManager[asyncpg.Connection]:
+    return connected(server.dsn_for("postgres"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interruptible() -> None:
+    """Let commands be interrupted: a shell starts what runs in the background with these ignored."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if hasattr(signal, "SIGQUIT") and signal.getsignal(signal.SIGQUIT) is signal.SIG_IGN:
+        signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -149,21 +197,15 @@ async def store18(dsn18: str) -> AsyncIterator[EventStore]:
 
 @pytest_asyncio.fixture
 async def sql(dsn: str) -> AsyncIterator[asyncpg.Connection]:
-    """A bare connection to the database of `dsn`: what anyone else would do to it."""
-    connection = await asyncpg.connect(dsn)
-    try:
+    """A bare connection to the database of `dsn`: for what is done there without esx."""
+    async with connected(dsn) as connection:
         yield connection
-    finally:
-        await connection.close()
 
 
 @pytest_asyncio.fixture
 async def sql18(dsn18: str) -> AsyncIterator[asyncpg.Connection]:
-    connection = await asyncpg.connect(dsn18)
-    try:
+    async with connected(dsn18) as connection:
         yield connection
-    finally:
-        await connection.close()
 
 
 @pytest_asyncio.fixture

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from esx.files import InTheWay, Part, check_target, new_file, private_directory
-from tests.test_embedded import NOBODY, as_root
+from esx.files import InTheWay, PartFile, check_target, new_file, private_directory
+from tests.embedded.test_embedded import NOBODY, as_root
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -50,7 +50,7 @@ def writing(path: Path) -> subprocess.Popen[str]:
 
 def end(process: subprocess.Popen[str]) -> None:
     process.kill()
-    process.wait(30)
+    process.wait(120)
     assert process.stdout is not None
     process.stdout.close()
 
@@ -168,7 +168,7 @@ def test_an_error_on_the_way_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("moment", ["_lock", "_make_like", "_remove_left"])
+@pytest.mark.parametrize("moment", ["fcntl.flock", "os.fchmod", "os.listdir", "os.fsync"])
 def test_an_interruption_while_it_is_made_leaves_nothing(
     tmp_path: Path, moment: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -177,9 +177,10 @@ def test_an_interruption_while_it_is_made_leaves_nothing(
 
     path = tmp_path / "out"
     path.write_text("old")
-    monkeypatch.setattr(f"esx.files.{moment}", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        write(path, force=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(moment, interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            write(path, force=True)
     assert [each.read_text() for each in tmp_path.iterdir()] == ["old"]
 
 
@@ -216,7 +217,7 @@ def test_what_another_user_has_half_written_stays(tmp_path: Path) -> None:
 
 
 def test_a_part_that_is_being_written_is_locked_from_its_first_moment(tmp_path: Path) -> None:
-    parts = [Part(tmp_path, "same") for _ in range(5)]
+    parts = [PartFile(tmp_path, "same") for _ in range(5)]
     for part in parts:
         part.open()
     for part in parts:

@@ -18,6 +18,7 @@ def test_there_are_promises() -> None:
     assert len(ROWS) >= 7
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("promise", "tests"), ROWS)
 def test_each_promise_has_its_tests(promise: str, tests: str) -> None:
     named = re.findall(r"`([^`]+)`", tests)

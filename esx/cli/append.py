@@ -9,16 +9,20 @@ from uuid import UUID, uuid4
 
 import click
 
-from esx.cli.common import Lines, database_option, json_option, with_store
+from esx.cli.opening import with_store
+from esx.cli.options import database_option, json_option
+from esx.cli.output import OutputLines
 
 if TYPE_CHECKING:
-    from esx.store import AppendResult, EventStore, ExpectedVersion, NewEvent
+    from esx.eventstore import EventStore
+    from esx.expected import ExpectedVersion
+    from esx.model import AppendResult, NewEvent
 
 _MEMBERS = ("event_type", "data", "metadata", "event_id")
 
 
 def _expected(ctx: click.Context, parameter: click.Parameter, value: str) -> ExpectedVersion:
-    from esx.store.model import parse_expected
+    from esx.expected import parse_expected
 
     try:
         return parse_expected(value)
@@ -78,7 +82,7 @@ def command(
     else:
         events = [_event(event_type, data, metadata, event_id)]
 
-    from esx.store.errors import InvalidEvent
+    from esx.errors import InvalidEvent
 
     async def work(store: EventStore) -> AppendResult:
         try:
@@ -89,16 +93,16 @@ def command(
             raise click.ClickException(f"the event cannot be stored: {error.reason}") from None
 
     done = with_store(dsn, work)
-    lines = Lines()
+    lines = OutputLines()
     if as_json:
-        lines.json(json.dumps(done._asdict(), ensure_ascii=False))
+        lines.value(done._asdict())
     else:
         lines.text(f"{done.stream_id}  version {done.version}  global_seq {done.global_seq}")
 
 
 def _event(event_type: str, data: str | None, metadata: str | None, event_id: UUID | None) -> NewEvent:
-    from esx.store.jsontext import check_json
-    from esx.store.model import NewEvent
+    from esx.model import NewEvent
+    from esx.store.bulk.jsontext import check_json
 
     try:
         text = sys.stdin.read() if data == "-" else data
@@ -116,8 +120,8 @@ def _event(event_type: str, data: str | None, metadata: str | None, event_id: UU
 
 
 def _batch(lines: IO[str]) -> list[NewEvent]:
-    from esx.store.jsontext import split_object
-    from esx.store.model import JsonText, NewEvent
+    from esx.model import JsonText, NewEvent
+    from esx.store.bulk.jsontext import split_object
 
     events = []
     try:

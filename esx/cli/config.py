@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import click
 
-from esx.cli.common import Lines
-from esx.cli.common import config as load_config
+from esx.cli.opening import config as load_config
+from esx.cli.output import OutputLines
 from esx.text import visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from esx.config import Config
+    from esx.layouts.foreign.own import OwnLayout
 
 EXAMPLE = """\
 # esx reads this file from the path that `esx config` prints, or from $ESX_CONFIG. Every setting can be left out.
@@ -31,6 +33,9 @@ statement_timeout = "30s"
 
 # A function that folds the events of a stream to its state, in place of merging their data.
 # reducer = "shop.reducers:fold"
+
+# A function that decodes payloads that are no JSON, as other stores have.
+# decoder = "shop.payloads:decode"
 
 # The fields of metadata that hold the ids. Without them the common names are recognised: correlation_id,
 # correlationId, $correlationId and the like.
@@ -52,12 +57,21 @@ dsn = "postgresql://me@localhost/shop"
 
 [connections.production]
 dsn = "postgresql://reader@db.example.com/shop?sslmode=verify-full"
-# Nothing writes here: not the commands either.
+# Nothing writes here, not even the commands.
 read_only = true
 statement_timeout = "10s"
-# Another table than events, or a view, as SQL writes its name. What the owner of a view has put into it runs when it
-# is read, so a view has to be named.
+# Another table than events, or a view, as SQL writes its name. Reading a view runs code of its owner, so esx reads one
+# only if it is named.
 # store = "reporting.events"
+
+# A store of your own, by its columns: `esx --store orders`. docs/stores.md says what each setting means.
+[layouts.orders]
+relation = "shop.order_log"
+global_seq = "no"
+stream_id = "order_id"
+stream_seq = "version"
+event_type = "kind"
+data = "body"
 """
 
 
@@ -66,15 +80,13 @@ statement_timeout = "10s"
 @click.option("--keys", is_flag=True, help="Print the names of the explorer's actions and their keys.")
 def command(example: bool, keys: bool) -> None:
     """Print the path of the config file and the settings in effect, as TOML; passwords are masked."""
-    lines = Lines()
     if example:
         text: Iterable[str] = EXAMPLE.splitlines()
     elif keys:
         text = _keys(load_config())
     else:
         text = _settings(load_config())
-    for line in text:
-        lines.text(line)
+    OutputLines().text(*text)
 
 
 def _settings(config: Config) -> Iterator[str]:
@@ -82,34 +94,39 @@ def _settings(config: Config) -> Iterator[str]:
 
     yield f"# {config.path}{'' if config.exists else ' (there is none: these are the defaults)'}"
     yield f"# database: {_database(config)}"
-    if config.theme is not None:
-        yield f"theme = {_quoted(config.theme)}"
-    yield f"time_zone = {_quoted(config.time_zone)}"
-    yield f"statement_timeout = {config.statement_timeout:g}"
-    if config.reducer is not None:
-        yield f"reducer = {_quoted(config.reducer)}"
-    yield from ("", "[fields]")
-    for name in ("correlation", "causation", "identity"):
-        yield f"{name} = [{', '.join(map(_quoted, getattr(config.fields, name)))}]"
+    yield from _table(config, "theme", "time_zone", "statement_timeout", "reducer", "decoder")
+    yield from ("", "[fields]", *_table(config.fields, "correlation", "causation", "identity"))
     if config.keymap:
         yield from ("", "[keymap]")
-        yield from (f"{_quoted(name)} = {_quoted(keys)}" for name, keys in config.keymap.items())
+        yield from (f"{_toml(name)} = {_toml(keys)}" for name, keys in config.keymap.items())
+    for layout in config.layouts:
+        yield from ("", f"[layouts.{layout.name if '.' not in layout.name else _toml(layout.name)}]")
+        yield from _layout(layout)
     for name, connection in config.connections.items():
-        yield from ("", f"[connections.{name if '.' not in name else _quoted(name)}]")
-        yield f"dsn = {_quoted(without_password(connection.dsn))}"
-        if connection.password_env is not None:
-            yield f"password_env = {_quoted(connection.password_env)}"
-        if connection.read_only is not None:
-            yield f"read_only = {str(connection.read_only).lower()}"
-        if connection.statement_timeout is not None:
-            yield f"statement_timeout = {connection.statement_timeout:g}"
-        if connection.store is not None:
-            yield f"store = {_quoted(connection.store)}"
+        yield from ("", f"[connections.{name if '.' not in name else _toml(name)}]")
+        yield f"dsn = {_toml(without_password(connection.dsn))}"
+        yield from _table(connection, "password_env", "read_only", "statement_timeout", "store")
+        if connection.trust_owner:
+            yield "trust_owner = true"
+
+
+def _layout(layout: OwnLayout) -> Iterator[str]:
+    for setting, value in asdict(layout).items():
+        if setting == "global_seq" and value is None:
+            yield "global_seq = false"
+        elif setting == "streams" and value is not None:
+            yield f"streams = {{ relation = {_toml(value[0])}, column = {_toml(value[1])} }}"
+        elif setting != "name" and value not in (None, ""):
+            yield f"{setting} = {_toml(value)}"
+
+
+def _table(settings: object, *names: str) -> Iterator[str]:
+    return (f"{name} = {_toml(value)}" for name in names if (value := getattr(settings, name)) is not None)
 
 
 def _database(config: Config) -> str:
-    from esx.database import choose
-    from esx.store.errors import EsxError
+    from esx.database_choice import choose
+    from esx.errors import EsxError
 
     try:
         database = choose(None, os.environ, config)
@@ -127,5 +144,7 @@ def _keys(config: Config) -> Iterator[str]:
         yield f"{name:<{width}}  {config.keymap.get(name, keys):<22}  {what}".rstrip()
 
 
-def _quoted(text: str) -> str:
-    return visible(json.dumps(text, ensure_ascii=False))
+def _toml(value: str | float | bool | tuple[str, ...]) -> str:
+    if isinstance(value, float):
+        return f"{value:g}"
+    return visible(json.dumps(value, ensure_ascii=False))

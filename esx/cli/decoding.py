@@ -1,9 +1,7 @@
-"""What an import is given, as plain UTF-8: told by its first bytes whether it is compressed or in another encoding.
+"""Decompressing and decoding what an import reads into UTF-8; the first bytes tell its format.
 
-Everything is done piece by piece, and no piece that is handed on is large, however much a few bytes may stand for.
+This is done piece by piece, and no piece that is returned is large, even where a few bytes stand for very many.
 """
-
-from __future__ import annotations
 
 import bz2
 import codecs
@@ -11,10 +9,8 @@ import importlib
 import lzma
 import sys
 import zlib
-from typing import TYPE_CHECKING, Any, NamedTuple
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 _PIECE = 2**20
 _SNIFFED = 6
@@ -32,18 +28,18 @@ _BOMS = (  # the longer ones first, as one begins like another
 
 
 class Unreadable(Exception):
-    """The input cannot be read as what its first bytes say that it is. The message says why, in one line."""
+    """The input is not in the format that its first bytes announce. The message is one line with the reason."""
 
 
 class _Format(NamedTuple):
     name: str
     magic: bytes
     decompressor: Callable[[], Any]
-    """Makes what has `decompress(data, max_length)`, `needs_input`, `eof` and `unused_data`."""
+    """Makes an object with `decompress(data, max_length)`, `needs_input`, `eof` and `unused_data`."""
 
 
 class _Gzip:
-    """The decompressor of one gzip member, used like those of bz2 and lzma."""
+    """A decompressor of one gzip member, with the interface of those of bz2 and lzma."""
 
     def __init__(self) -> None:
         self._zlib = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
@@ -79,15 +75,13 @@ _FORMATS = (
     _Format("xz", b"\xfd7zXZ\0", lzma.LZMADecompressor),
     _Format("bzip2", b"BZh", bz2.BZ2Decompressor),
 )
-_REFUSED = {b"PK\x03\x04": "a zip archive: unzip -p FILE | ..."}
 
 
 def plain(pieces: Iterator[bytes]) -> Iterator[bytes]:
-    """Yield what `pieces` hold, decompressed and as UTF-8. Raises Unreadable."""
+    """Yield the content of `pieces`, decompressed and as UTF-8. Raises Unreadable."""
     head, pieces = _peek(pieces)
-    for magic, what in _REFUSED.items():
-        if head.startswith(magic):
-            raise Unreadable(f"it is {what}")
+    if head.startswith(b"PK\x03\x04"):
+        raise Unreadable("it is a zip archive: unzip -p FILE | ...")
     for form in _FORMATS:
         if head.startswith(form.magic):
             head, pieces = _peek(_decompressed(pieces, form))
@@ -99,7 +93,7 @@ def plain(pieces: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _peek(pieces: Iterator[bytes]) -> tuple[bytes, Iterator[bytes]]:
-    """Return the first bytes, and all of them."""
+    """Return the first bytes, and an iterator over all of them."""
     first = b""
     for piece in pieces:
         first += piece
@@ -122,7 +116,7 @@ def _decompressed(pieces: Iterator[bytes], form: _Format) -> Iterator[bytes]:
             data = piece
             while data or not stream.needs_input:
                 if stream.eof:
-                    # Files may be put one behind the other; some are padded with zeros.
+                    # Compressed files may be concatenated; some are padded with zeros.
                     data = data.lstrip(b"\0")
                     if not data:
                         break
@@ -132,18 +126,14 @@ def _decompressed(pieces: Iterator[bytes], form: _Format) -> Iterator[bytes]:
                 data = stream.unused_data if stream.eof else b""
                 if out:
                     yield out
-    except (zlib.error, OSError, lzma.LZMAError, EOFError, ValueError) as error:
-        raise Unreadable(f"its {form.name} is damaged: {_one_line(error)}") from None
     except Exception as error:
-        if type(error).__name__ != "ZstdError":
+        damaged = isinstance(error, zlib.error | OSError | lzma.LZMAError | EOFError | ValueError)
+        if not damaged and type(error).__name__ != "ZstdError":
             raise
-        raise Unreadable(f"its {form.name} is damaged: {_one_line(error)}") from None
+        reason = " ".join(str(error).split())
+        raise Unreadable(f"its {form.name} is damaged: {reason}") from None
     if begun and not stream.eof:
         raise Unreadable(f"its {form.name} ends too early: it was cut short")
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
 
 
 def _utf8(pieces: Iterator[bytes], encoding: str) -> Iterator[bytes]:

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from esx.cli.common import Lines, config, database_option, narrate, progress, run, store_on
-from esx.cli.reducer import reducer_of, reducer_option
-from esx.cli.storename import named_store
+from esx.cli.opening import config, reducer_of, store_on
+from esx.cli.options import database_option, named_store, reducer_option
+from esx.cli.output import OutputLines, narrate, progress
+from esx.cli.running import run
+from esx.text import counted
 
 if TYPE_CHECKING:
-    from esx.database import Database
+    from esx.database_choice import Database
 
 
 @click.command(name="demo")
@@ -23,10 +25,10 @@ def command(dsn: str | None, no_tui: bool, reducer: str | None) -> None:
     """Open the explorer on the embedded store, filled with a sample history and with live traffic.
 
     The history (accounts, orders, payments, carts) is made once; running it again adds nothing. It goes to the
-    embedded PostgreSQL whatever $ESX_DSN says; to put it elsewhere, name that database with --dsn.
+    embedded PostgreSQL even where $ESX_DSN is set; to put it elsewhere, name that database with --dsn.
     """
     from esx.cli.explore import need_terminal, open_explorer
-    from esx.database import CHOOSING, open_database
+    from esx.database_choice import CHOOSING, open_database
 
     if named_store() is not None:
         raise click.UsageError("the demo fills the table events: leave --store out")
@@ -37,12 +39,12 @@ def command(dsn: str | None, no_tui: bool, reducer: str | None) -> None:
     with open_database(dsn, environ, config(), on_progress=progress()) as opened:
         made = run(_fill(opened))
         if no_tui:
-            Lines().text(f"{made} in {opened.label}")
+            OutputLines().text(f"{made} in {opened.label}")
         else:
             narrate(made)
 
             async def traffic() -> None:
-                from esx.demo.traffic import run_traffic
+                from esx.demo import run_traffic
 
                 async with store_on(opened, application_name="esx demo traffic") as store:
                     await run_traffic(store)
@@ -51,11 +53,11 @@ def command(dsn: str | None, no_tui: bool, reducer: str | None) -> None:
 
 
 async def _fill(opened: Database) -> str:
-    from esx.demo.fill import fill
+    from esx.demo import fill
 
     async with store_on(opened, application_name="esx demo") as store:
         if not await store.has_schema():
             await store.init()
         made = await fill(store)
-    what = f"{made.events:,} events in {made.streams:,} streams"
-    return f"made {what}" if made.created else f"the sample history is there already: {what}"
+    what = f"{counted(made.events, 'event')} in {counted(made.streams, 'stream')}"
+    return f"made {what}" if made.created else f"the sample shop is there already: {what}"

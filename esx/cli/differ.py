@@ -4,37 +4,38 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from esx.cli.odd import tell_odd_event
+from esx.cli.events import event_head, tell_odd_event
 from esx.fold.diff import MISSING, diff
 from esx.fold.value import dump, jsonpath, parse
-from esx.times import iso
+from esx.payload import Undecoded
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from esx.cli.common import Lines
+    from esx.cli.output import OutputLines
+    from esx.eventstore import EventStore
     from esx.fold.diff import Change
-    from esx.store import Event, EventStore
+    from esx.model import Event
 
 _SCAN = 5000
-"""How many events are looked at in a go for the previous one of a type."""
+"""How many events one query looks at for the previous event of a type."""
 _MARKS = {"added": "+", "removed": "-", "changed": "~"}
 
 
 class Differ:
     """Compares each event with the one before it in its stream, or with the last one of its type.
 
-    `all_events` says that it is given all events of the stream, not chosen ones.
+    `all_events` says that it is given all events of the stream, without a filter.
     """
 
     def __init__(self, store: EventStore, *, same_type: bool, all_events: bool = True) -> None:
         self._store = store
         self._same_type = same_type
         self._all_events = all_events
-        # What came last, by type if types matter; saves a query an event when reading forwards.
+        # The last event, by type with `same_type`; saves a query for each event when reading forwards.
         self._last: dict[str, Event] = {}
 
-    async def print(self, lines: Lines, event: Event, *, as_json: bool) -> None:
+    async def print(self, lines: OutputLines, event: Event, *, as_json: bool) -> None:
         """Print an event with its changes: as one object with a list ``diff``, or as lines for people."""
         tell_odd_event(event)
         previous = await self._previous(event)
@@ -43,12 +44,9 @@ class Differ:
         if as_json:
             lines.json(f'{event.to_json()[:-1]}, "diff": [{", ".join(change.to_json() for change in changes)}]}}')
             return
-        lines.text(
-            f"{event.global_seq:>8}  {iso(event.created_at)}  {event.stream_id}@{event.stream_seq}  "
-            f"{event.event_type}{self._against(previous)}"
-        )
-        for line in _change_lines(changes):
-            lines.text(line)
+        unread = isinstance(event.data_json, Undecoded) or (previous and isinstance(previous.data_json, Undecoded))
+        note = "  (not compared: the data are no JSON)" if unread else ""
+        lines.text(f"{event_head(event)}{self._against(previous)}{note}", *_change_lines(changes))
 
     async def _previous(self, event: Event) -> Event | None:
         key = event.event_type if self._same_type else ""
@@ -58,7 +56,7 @@ class Differ:
             return last
         if not self._same_type:
             return await self._store.previous_event(event.stream_id, event.stream_seq)
-        # As far back as it takes: numbers ascend at least as quickly as events.
+        # Each step covers at most _SCAN events, as a stream has no more events than numbers.
         for before in range(event.stream_seq, 0, -_SCAN):
             found = await self._store.previous_event(event.stream_id, before, event_type=event.event_type, scan=_SCAN)
             if found is not None:

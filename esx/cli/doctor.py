@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from esx.cli.common import Lines, ProgressLine, database, database_option, json_option, run, store_on
-from esx.cli.partial import incomplete, partial_option
+from esx.cli.opening import with_store
+from esx.cli.options import database_option, json_option, partial_option
+from esx.cli.output import OutputLines, ProgressLine, incomplete
+from esx.text import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from esx.database import Database
-    from esx.store import Finding
+    from esx.doctor.finding import Finding
+    from esx.eventstore import EventStore
 
 
 @click.command(name="doctor")
@@ -26,20 +28,18 @@ if TYPE_CHECKING:
 def command(dsn: str | None, full: bool, as_json: bool) -> int:
     """Look for what is wrong with the store, and say what to do about it.
 
-    Quick at any size, unless --full is given. It only reads. The exit code is 1 if there is an error or a warning, else
+    Quick at any size, unless --full is given. It only reads. Exits with 1 if there is an error or a warning, else with
     4 if a check could not be made.
     """
 
-    async def inside(opened: Database) -> tuple[list[Finding], float]:
-        async with store_on(opened, application_name="esx", read_only=True) as store:
-            begun = time.monotonic()
-            with ProgressLine() as progress:
-                found = await store.doctor(full=full, on_progress=progress)
-            return found, time.monotonic() - begun
+    async def work(store: EventStore) -> tuple[list[Finding], float]:
+        begun = time.monotonic()
+        with ProgressLine() as progress:
+            found = await store.doctor(full=full, on_progress=progress)
+        return found, time.monotonic() - begun
 
-    with database(dsn) as opened:
-        findings, took = run(inside(opened))
-    lines = Lines()
+    findings, took = with_store(dsn, work, read_only=True)
+    lines = OutputLines()
     if as_json:
         for finding in findings:
             lines.json(finding.to_json())
@@ -51,9 +51,9 @@ def command(dsn: str | None, full: bool, as_json: bool) -> int:
     return 1 if any(finding.severity.wrong for finding in findings) else 0
 
 
-def _print(lines: Lines, findings: Sequence[Finding], took: float) -> None:
-    """Print the findings, the worst last, next to the counts."""
-    from esx.store import Severity
+def _print(lines: OutputLines, findings: Sequence[Finding], took: float) -> None:
+    """Print the findings, the worst last, and then the counts."""
+    from esx.doctor.finding import Severity
 
     ranks = list(Severity)
     ranked = sorted(findings, key=lambda finding: ranks.index(finding.severity))
@@ -62,8 +62,7 @@ def _print(lines: Lines, findings: Sequence[Finding], took: float) -> None:
     for _, group in groupby(ranked, key=lambda finding: finding.severity):
         for finding in group:
             lines.text(f"{finding.severity!s:<{label}}  {finding.check:<{width}}  {finding.message}")
-            for step in finding.remedy:
-                lines.text(" " * (label + width + 4) + step)
+            lines.text(*(" " * (label + width + 4) + step for step in finding.remedy))
         lines.text("")
     errors, warnings = (
         sum(finding.severity is severity for finding in findings) for severity in (Severity.ERROR, Severity.WARNING)
@@ -71,10 +70,6 @@ def _print(lines: Lines, findings: Sequence[Finding], took: float) -> None:
     wrong = {finding.check for finding in findings if finding.severity.wrong}
     passed = len({finding.check for finding in findings} - wrong)
     lines.text(
-        f"{_counted(errors, 'error')}, {_counted(warnings, 'warning')}, {_counted(passed, 'check')} passed "
+        f"{counted(errors, 'error')}, {counted(warnings, 'warning')}, {counted(passed, 'check')} passed "
         f"in {f'{took:.1f} s' if took >= 1 else f'{took * 1000:.0f} ms'}"
     )
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{count} {what}{'' if count == 1 else 's'}"

@@ -9,17 +9,18 @@ from typing import TYPE_CHECKING
 
 import click
 
-from esx.cli.common import Lines, database_option, filter_options, narrate, progress, with_store
-from esx.cli.meter import Meter
-from esx.cli.odd import tell_odd_lines
-from esx.cli.partial import incomplete, partial_option
-from esx.cli.printing import ended_before
+from esx.cli.events import ended_before, tell_odd_lines
+from esx.cli.opening import with_store
+from esx.cli.options import database_option, filter_options, partial_option
+from esx.cli.output import Meter, OutputLines, incomplete, narrate, progress
+from esx.cli.payloads import PayloadDecoding, decode_options
 from esx.cli.writing import force_option, target
+from esx.text import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from esx.store import EventStore
+    from esx.eventstore import EventStore
 
 
 @click.command(name="export")
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     "start",
     type=click.IntRange(0, 2**63 - 1),
     metavar="N",
-    default=0,
     help="Only events after global_seq N.",
 )
 @filter_options
@@ -36,37 +36,76 @@ if TYPE_CHECKING:
     "-o", "--output", metavar="FILE", help="Write to FILE, which appears once it is complete (default: stdout)."
 )
 @force_option
+@click.option(
+    "--snapshot",
+    is_flag=True,
+    help="Where a store has no order to follow: what is there now, by global_seq or else stream by stream.",
+)
+@decode_options
 @partial_option
 @database_option
 def command(
     dsn: str | None,
-    start: int,
+    start: int | None,
     stream: str | None,
     event_type: str | None,
     where: str | None,
     output: str | None,
     force: bool,
+    snapshot: bool,
+    decode: bool,
+    decoder: str | None,
 ) -> None:
     """Write all events, or a slice, as NDJSON in global order: one event a line, every digit kept.
 
-    It ends at the safe position, below which no event can appear any more. If a writer that is still open may hold
-    that back, it says so and exits with 4. To back up what is new, go on --from the last global_seq written. esx
-    import reads it.
+    It ends at the safe position, below which no event can appear any more. If an open transaction may hold that back,
+    it says so and exits with 4. To back up only new events, start --from the last global_seq written. esx import
+    reads the result.
+
+    Payloads of other stores that are no JSON are null, with a data_note; stderr says how many, and it exits with 4.
+    With --decode or --decoder they are what they are decoded to, and stderr says how.
     """
+    decoding = PayloadDecoding(decoder) if decode or decoder is not None else None
 
     async def work(store: EventStore) -> None:
-        from esx.store.barrier import Filter
+        from esx.errors import OrderUnknown
+        from esx.filters import Filter
 
-        export = await store.export(after=start, where=Filter(stream, event_type, where))
+        after = -1 if start is None else start
+        try:
+            export = await store.export(
+                after=after,
+                where=Filter(stream, event_type, where),
+                snapshot=snapshot,
+                decode=None if decoding is None else decoding.event,
+            )
+        except OrderUnknown as error:
+            if decoding is not None:
+                raise
+            if snapshot:
+                raise click.UsageError("--from goes by global_seq, which this store does not have") from error
+            raise click.ClickException(f"{error}; --snapshot exports what is there now") from error
         async for piece in export:
             tell_odd_lines(piece)
             write(piece)
-            meter.update(export.events, (export.position - start) / max(export.until - start, 1))
+            meter.update(export.events, (export.position - after) / max(export.until - after, 1))
+        if export.snapshot is not None:
+            order = "stream by stream" if export.until < 0 else "by global_seq"
+            narrate(f"a snapshot, {order}: events that are committed later can have their places between these")
+        if decoding is not None:
+            decoding.tell()
+        if export.undecoded:
+            hint = "; --decode decodes what it can" if decoding is None else ""
+            payloads = counted(export.undecoded, "payload is", "payloads are")
+            incomplete(
+                f"{payloads} no JSON: null is written instead, and what it is in data_note or metadata_note{hint}"
+            )
         if export.gap is not None:
             incomplete(ended_before(export.until, export.gap))
         if output is not None and progress() is not None:
             rate = meter.rate(export.events)
-            done.append(f"exported {export.events:,} events up to global_seq {export.until}, {rate:,.0f}/s")
+            end = "" if export.until < 0 else f" up to global_seq {export.until}"
+            done.append(f"exported {counted(export.events, 'event')}{end}, {rate:,.0f}/s")
 
     done: list[str] = []
     with _target(output, force=force) as write, Meter(quiet=output is None and sys.stdout.isatty()) as meter:
@@ -77,9 +116,9 @@ def command(
 
 @contextlib.contextmanager
 def _target(output: str | None, *, force: bool) -> Iterator[Callable[[bytes], object]]:
-    """Give a function that writes; a regular file takes its name only when all is written."""
+    """Return a function that writes; a regular file takes its name only when all is written."""
     if output is None or output == "-":
-        yield Lines().ndjson
+        yield OutputLines().ndjson
         return
     with target(Path(output), force=force) as file:
         yield file.write

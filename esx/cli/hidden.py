@@ -1,10 +1,8 @@
 """Keeping passwords out of the list of processes, which every user of the machine can read.
 
-esx starts again, in the same process, with the address in its environment, which only its owner can read. It happens
-before anything else is imported.
+Before anything else is imported, esx executes itself again in the same process, with the address in its environment,
+which only its owner can read.
 """
-
-from __future__ import annotations
 
 import json
 import os
@@ -16,7 +14,7 @@ _VARIABLE = "ESX_HIDDEN_ARGUMENTS"
 
 
 def hide_passwords() -> None:
-    """Start again without the passwords of ``-d`` in the arguments, and take those of such a start back from there.
+    """Start again without the password of ``-d`` in the arguments; after such a start, restore the arguments.
 
     Raises CannotHide where that is not possible.
     """

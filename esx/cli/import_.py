@@ -12,17 +12,26 @@ from typing import TYPE_CHECKING
 
 import click
 
-from esx.cli.common import Lines, database_option, json_option, narrate, with_store
 from esx.cli.decoding import Unreadable, plain
-from esx.cli.meter import Meter
+from esx.cli.opening import with_store
+from esx.cli.options import database_option, json_option, mark_incomplete, partial_option
+from esx.cli.output import Meter, OutputLines, narrate
+from esx.text import counted
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator
 
-    from esx.store import EventStore, Imported
+    from esx.eventstore import EventStore
+    from esx.store.bulk.import_ import Imported
 
 _PIECE = 2**20
 _PIECES_AHEAD = 4
+
+
+def _usable(_ctx: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
+    if value is not None and (not value or value.startswith("$")):
+        raise click.BadParameter("it is empty or begins with $: give another text")
+    return value
 
 
 @click.command(name="import")
@@ -30,28 +39,51 @@ _PIECES_AHEAD = 4
 @click.option(
     "--keep-global-seq",
     is_flag=True,
-    help="Keep the global_seq of the lines, which must ascend and be above all that the store has handed out.",
+    help="Keep the global_seq of the lines, which must ascend and be above all that the store has used.",
 )
-@click.option("--renumber", is_flag=True, help="Count stream_seq anew in each stream, for slices that have holes.")
+@click.option("--renumber", is_flag=True, help="Assign new stream_seq in each stream, for slices that have holes.")
 @click.option(
     "--faithful",
     is_flag=True,
-    help="Make of an empty store the one that was exported: every number, id and time is kept, and every gap.",
+    help="Make an exact copy in an empty store: every number, id and time is kept, and every gap.",
 )
+@click.option(
+    "--no-stream",
+    metavar="NAME",
+    callback=_usable,
+    help="Put events of no stream, as other tools have, into stream NAME.",
+)
+@click.option("--no-type", metavar="NAME", callback=_usable, help="Give events without a type the type NAME.")
+@click.option("--dollar-prefix", metavar="TEXT", callback=_usable, help="Put TEXT before stream ids that begin with $.")
 @json_option
+@partial_option
 @database_option
-def command(dsn: str | None, file: str, keep_global_seq: bool, renumber: bool, faithful: bool, as_json: bool) -> None:
+def command(
+    dsn: str | None,
+    file: str,
+    keep_global_seq: bool,
+    renumber: bool,
+    faithful: bool,
+    no_stream: str | None,
+    no_type: str | None,
+    dollar_prefix: str | None,
+    as_json: bool,
+) -> None:
     """Store the events of FILE (- is stdin), NDJSON as esx export writes it, every digit kept.
 
     FILE may be compressed with gzip, zstd, xz or bzip2, and in UTF-16: its first bytes tell.
 
     A line needs stream_id, event_type and data. Optional are metadata; created_at (default: now); stream_seq, in all
     lines or in none (default: counted per stream from 0 on); and event_id (default: made from the rest of the line,
-    the same every time). The order of the lines becomes the global order; global_seq is assigned anew unless it is to
-    be kept. Within a stream, stream_seq must go on without a hole from what is stored.
+    the same every time). The order of the lines becomes the global order, with new global_seq unless they are kept.
+    Within a stream, stream_seq must go on without a hole from what is stored.
 
-    Chunks of lines are stored one after the other, each all or nothing. What is stored already is skipped, so after
-    any interruption run the same import again: it goes on where it was. Of a chunk with a bad line nothing is stored.
+    Lines are stored in chunks, each all or nothing. Events that are stored already are skipped, so after an
+    interruption run the same import again: it goes on where it was. Of a chunk with a bad line nothing is stored.
+
+    An export of another tool's store is taken into esx's own table. Where its streams begin at 1, as the lines say,
+    stream_seq counts from 0; --renumber also closes holes. At the end stderr says what is not as it was, and how often.
+    It exits with 4 if payloads are missing.
     """
     if faithful and renumber:
         raise click.UsageError("--faithful keeps stream_seq as it is: leave --renumber out")
@@ -60,7 +92,7 @@ def command(dsn: str | None, file: str, keep_global_seq: bool, renumber: bool, f
 
     def on_progress(done: Imported) -> None:
         last[:] = [done]
-        # By what has been read of the file, compressed or not: somewhat ahead of what is stored.
+        # The share of the file that has been read, which is somewhat ahead of what is stored.
         meter.update(done.stored + done.skipped, reader.read / reader.size if reader.size else None)
 
     async def work(store: EventStore) -> Imported:
@@ -70,6 +102,9 @@ def command(dsn: str | None, file: str, keep_global_seq: bool, renumber: bool, f
                 keep_global_seq=keep_global_seq,
                 renumber=renumber,
                 faithful=faithful,
+                no_stream=no_stream,
+                no_type=no_type,
+                dollar_prefix=dollar_prefix,
                 on_progress=on_progress,
             )
 
@@ -77,7 +112,7 @@ def command(dsn: str | None, file: str, keep_global_seq: bool, renumber: bool, f
         with Meter() as meter:
             done = with_store(dsn, work)
     except Unreadable as error:
-        from esx.store.bulk_import import Imported, stored_before
+        from esx.store.bulk.import_ import Imported, stored_before
 
         far = stored_before(last[0] if last else Imported(0, 0, 0))
         raise click.ClickException(f"{file} cannot be read: {error}; {far}") from None
@@ -85,16 +120,20 @@ def command(dsn: str | None, file: str, keep_global_seq: bool, renumber: bool, f
         _say_how_far(error, last)
         raise
     if as_json:
-        Lines().json(f'{{"stored": {done.stored}, "skipped": {done.skipped}}}')
+        OutputLines().value({"stored": done.stored, "skipped": done.skipped, "changed": done.changes.counted()})
     else:
-        skipped = f", {done.skipped:,} were there already" if done.skipped else ""
+        skipped = f", {counted(done.skipped, 'was', 'were')} there already" if done.skipped else ""
         kept = "; global_seq, stream_seq, created_at and event_id are as they were" if faithful else ""
-        Lines().text(f"imported {done.stored:,} events{skipped}{kept}")
+        OutputLines().text(f"imported {counted(done.stored, 'event')}{skipped}{kept}")
+    for line in done.changes.told():
+        narrate(line)
+    if done.changes.lost:
+        mark_incomplete()
 
 
 def _say_how_far(error: BaseException, last: list[Imported]) -> None:
-    """Say what an import that was cut short has stored, unless the error says it itself."""
-    from esx.store.bulk_import import ImportFailed, stored_before
+    """Say what an interrupted import has stored, unless the error says so itself."""
+    from esx.store.bulk.import_ import ImportFailed, stored_before
 
     if last and not isinstance(error, ImportFailed):
         narrate(stored_before(last[0]))
@@ -103,7 +142,7 @@ def _say_how_far(error: BaseException, last: list[Imported]) -> None:
 class _Reader:
     """Reads a file or stdin in a thread, so that a silent pipe holds up neither the import nor its Ctrl-C.
 
-    `size` is the length in bytes, None if unknown, and `read` how many have been read. What is compressed is unpacked.
+    `size` is the length in bytes, None if unknown, and `read` how many have been read. Compressed files are unpacked.
     """
 
     def __init__(self, file: str) -> None:

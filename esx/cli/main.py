@@ -6,7 +6,6 @@ Commands are imported when they are used, so that `esx --version` and `esx --hel
 from __future__ import annotations
 
 import errno
-import importlib
 import io
 import os
 import signal
@@ -17,68 +16,51 @@ import click
 
 from esx import __version__
 from esx.cli.hidden import CannotHide, hide_passwords
-from esx.cli.partial import ended_incomplete
-from esx.cli.reducer import reducer_option
-from esx.cli.storename import store_option
+from esx.cli.lazy import LazyGroup
+from esx.cli.options import database_option, decoder_option, ended_incomplete, reducer_option
 
 if TYPE_CHECKING:
     from types import FrameType
 
 DONE, FAILED, WRONG_USAGE, WRONG_VERSION, INCOMPLETE, INTERRUPTED = 0, 1, 2, 3, 4, 130
-
-_COMMANDS = {
-    "demo": "Fill the embedded store with a sample history and open the explorer on it.",
-    "init": "Create the events table (apply schema.sql); safe to repeat.",
-    "streams": "List streams.",
-    "read": "Print the events of a stream, or of $all.",
-    "state": "Print what the events of a stream fold to, at any version.",
-    "append": "Append an event, or a batch, with an expected version.",
-    "tail": "Follow the ordered feed of all events.",
-    "trail": "Print what shares an event's correlation id, and what caused what.",
-    "export": "Write all events, or a slice, as NDJSON.",
-    "import": "Store events from NDJSON; safe to repeat.",
-    "health": "Print head, safe position, writers, projections and sizes.",
-    "doctor": "Look for what is wrong with the store, with remedies.",
-    "serve": "Show the explorer in a browser.",
-    "config": "Show the config file and the settings in effect.",
-    "load": "Load-test optimistic concurrency with the bundled Locust scenario.",
-}
-# A module cannot be named like a keyword.
-_MODULES = {"import": "import_"}
-
-
 _told: list[str] = []
-"""The errors that were said."""
+"""The errors that were reported."""
 
 
 class _ReaderGone(Exception):
-    """Whoever read our stdout has had enough, as with ``| head``."""
+    """The reader of stdout has ended, as with ``| head``."""
 
 
-class _Commands(click.Group):
+class _Commands(LazyGroup):
+    package = "esx.cli"
+    listed = {  # noqa: RUF012 - declared in the base class
+        "demo": "Fill the embedded store with a sample history and open the explorer on it.",
+        "init": "Create the events table (apply schema.sql); safe to repeat.",
+        "stores": "List the event stores of the database, of any kind.",
+        "streams": "List streams.",
+        "read": "Print the events of a stream, or of $all.",
+        "state": "Print what the events of a stream fold to, at any version.",
+        "append": "Append an event, or a batch, with an expected version.",
+        "tail": "Follow the ordered feed of all events.",
+        "trail": "Print what shares an event's correlation id, and what caused what.",
+        "export": "Write all events, or a slice, as NDJSON.",
+        "import": "Store events from NDJSON; safe to repeat.",
+        "health": "Print head, safe position, writers, projections and sizes.",
+        "doctor": "Look for what is wrong with the store, with remedies.",
+        "serve": "Show the explorer in a browser.",
+        "config": "Show the config file and the settings in effect.",
+        "load": "Load-test optimistic concurrency with the bundled Locust scenario.",
+    }
+    modules = {"import": "import_", "load": "load.run"}  # noqa: RUF012 - a module cannot be named like a keyword
+
     def invoke(self, ctx: click.Context) -> object:
         try:
             result = super().invoke(ctx)
         except BrokenPipeError:
-            # Before click sees it, which would call it a failure.
+            # Before click sees it, which would report a failure.
             raise _ReaderGone from None
-        # What is wrong counts for more than what is missing.
+        # An error counts for more than an incomplete answer.
         return result or (INCOMPLETE if ended_incomplete(ctx) else DONE)
-
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
-        return list(_COMMANDS)
-
-    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:  # noqa: ARG002
-        if name not in _COMMANDS:
-            return None
-        module = importlib.import_module(f"esx.cli.{_MODULES.get(name, name)}")
-        command = module.command
-        assert isinstance(command, click.Command)
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
-        with formatter.section("Commands"):
-            formatter.write_dl(list(_COMMANDS.items()))
 
 
 @click.group(
@@ -87,16 +69,11 @@ class _Commands(click.Group):
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(__version__, message="esx %(version)s")
-@click.option(
-    "-d",
-    "--dsn",
-    metavar="URL|NAME",
-    help="The database: a connection of the config file, a URL, libpq's key=value form, or a database name.",
-)
-@store_option
+@database_option
 @reducer_option
+@decoder_option
 @click.pass_context
-def cli(ctx: click.Context, dsn: str | None, reducer: str | None) -> None:
+def cli(ctx: click.Context, dsn: str | None, reducer: str | None, decoder: str | None) -> None:
     """Look into event stores kept in PostgreSQL, follow them live, and load-test them.
 
     Without a command, esx opens the explorer.
@@ -105,16 +82,16 @@ def cli(ctx: click.Context, dsn: str | None, reducer: str | None) -> None:
     comes with esx. Exit codes: 0 done, 1 failed, 2 wrong usage, 3 wrong version, 4 incomplete
     (stderr says what is missing), 130 interrupted, 143 and 129 ended by SIGTERM and SIGHUP.
     """
-    ctx.obj = dsn
     if ctx.invoked_subcommand is None:
         from esx.cli.explore import explore
 
-        explore(dsn, reducer)
-    elif reducer is not None:
-        raise click.UsageError(f"--reducer belongs after the command: esx {ctx.invoked_subcommand} --reducer ...")
+        explore(dsn, reducer, decoder)
+    for option, value in (("reducer", reducer), ("decoder", decoder)):
+        if value is not None and ctx.invoked_subcommand is not None:
+            raise click.UsageError(f"--{option} belongs after the command: esx {ctx.invoked_subcommand} --{option} ...")
 
 
-# The second comes when the terminal is closed; Windows has none.
+# SIGHUP comes when the terminal is closed; Windows has none.
 _ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
@@ -136,7 +113,7 @@ def main() -> NoReturn:
     try:
         sys.stdout.flush()
     except BrokenPipeError:
-        # Whoever has had enough misses nothing.
+        # A reader that has ended misses nothing.
         code = DONE if code == INCOMPLETE else code
         _drop_stdout()
     except OSError as error:
@@ -149,10 +126,10 @@ def main() -> NoReturn:
 
 
 def _prepare_streams() -> None:
-    """Make the standard streams UTF-8, whatever the locale says, and see to those that are closed.
+    """Make the standard streams UTF-8 in every locale, and replace those that are closed.
 
-    What would be read from or written to a closed one is lost, so that is an error; of stderr nobody could be told. Its
-    number is taken, or the next file that is opened would get it, and what is printed would go there.
+    Reading from or writing to a closed one is an error, except for stderr, where errors are printed. Its file number is
+    taken, or the next file that is opened would get that number, and the output.
     """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         try:
@@ -175,7 +152,7 @@ def _closed_stream(name: str) -> TextIO:
 
 
 class _Closed(io.RawIOBase):
-    """A standard stream that whoever started us has closed."""
+    """A standard stream that was closed when esx started."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -219,10 +196,10 @@ def _run() -> int:
         _drop_stdout()
         return DONE
     except Exception as error:
-        from esx.store.errors import EsxError, InvalidQuery, WrongVersion
+        from esx.errors import EsxError, InvalidQuery, WrongVersion
 
-        # Imported by whoever raised them, if anybody did.
-        for module, name in (("esx.config", "BadConfig"), ("esx.database", "BadDatabase")):
+        # Not imported: where one of them was raised, its module is there already.
+        for module, name in (("esx.config", "BadConfig"), ("esx.database_choice", "BadDatabase")):
             if module in sys.modules and isinstance(error, getattr(sys.modules[module], name)):
                 return _fail(str(error), WRONG_USAGE)
         if isinstance(error, WrongVersion):
@@ -250,13 +227,13 @@ def _drop_stdout() -> None:
     try:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError:
-        # It was closed: what is left in it must not be tried once more at the end.
+        # It was closed: what is left in its buffer must not be written again at exit.
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - for as long as we run
 
 
 def _end_orderly(number: int, _frame: FrameType | None) -> None:
-    # So that finally blocks run, and the embedded server is stopped if nobody else uses it. Undisturbed: the shell and
-    # the kernel may both tell of a closed terminal.
+    # Runs finally blocks, and stops the embedded server if no other process uses it. Further signals are ignored: the
+    # shell and the kernel may both report a closed terminal.
     for each in _ENDING:
         signal.signal(each, signal.SIG_IGN)
     raise SystemExit(128 + number)

@@ -6,30 +6,35 @@ from typing import TYPE_CHECKING
 
 import click
 
-from esx.cli.common import Lines, ProgressLine, database_option, json_option, narrate, no_such_stream, with_store
-from esx.cli.odd import stored_name
-from esx.cli.partial import partial_option, say_doubt
-from esx.cli.printing import print_events
-from esx.cli.times import as_moment, as_position
+from esx.cli.events import no_such_stream, stored_name
+from esx.cli.opening import with_store
+from esx.cli.options import (
+    as_moment,
+    as_position,
+    database_option,
+    json_option,
+    partial_option,
+    type_option,
+    where_option,
+)
+from esx.cli.output import ProgressLine, narrate, say_doubt
+from esx.cli.payloads import EventPrinter, decode_options
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from datetime import datetime
 
+    from esx.eventstore import EventStore
+    from esx.model import Event
     from esx.positions import Position
-    from esx.store import Event, EventStore
-    from esx.store.barrier import Filter
+    from esx.store.search.plan import SearchPlan
 
 
 @click.command(name="read")
 @click.argument("stream")
 @click.option("--stream", "streams", metavar="GLOB", help="With $all: only events of matching streams.")
-@click.option("--type", "event_type", metavar="GLOB", help="Only events of matching types.")
-@click.option(
-    "--where",
-    metavar="JSONPATH",
-    help="Only events for which the path holds or finds something in data ($metadata is the metadata).",
-)
+@type_option
+@where_option
 @click.option(
     "--from", "start", type=click.IntRange(min=0), metavar="N", help="From stream_seq N on ($all: global_seq N)."
 )
@@ -47,6 +52,7 @@ if TYPE_CHECKING:
 @click.option("--backwards", is_flag=True, help="Newest first.")
 @click.option("--diff", "with_diff", is_flag=True, help="With what changed in data since the event before it.")
 @click.option("--same-type", is_flag=True, help="With --diff: since the one before it of the same type.")
+@decode_options
 @json_option
 @partial_option
 @database_option
@@ -64,13 +70,18 @@ def command(
     backwards: bool,
     with_diff: bool,
     same_type: bool,
+    decode: bool,
+    decoder: str | None,
     as_json: bool,
 ) -> None:
     """Print the events of STREAM in order, or those of all streams: esx read '$all'.
 
     Times are in the time zone of the display unless they name another: 2026-08-07T14:00Z, 14:00, yesterday. An event's
-    time is when its transaction began. Where many events have to be looked at, the cost is told first, on stderr. Where
-    times are out of order, so that some may be missing, stderr says so, and it exits with 4.
+    time is when its transaction began. Where many events have to be looked at, stderr first says how many. Where
+    times are out of order, so that some events may be missing, stderr says so, and it exits with 4.
+
+    Payloads that are no JSON, as other stores have, are decoded with --decode or --decoder: with --json into
+    data_decoded and metadata_decoded. Without --json, a single event (--limit 1) is decoded anyway.
 
     Fails if the stream has no events.
     """
@@ -81,21 +92,25 @@ def command(
     if sum(given is not None for given in (start, at, since)) > 1:
         raise click.UsageError("--from, --at and --since all say where to begin: give one of them")
     if since is not None and until is not None and since >= until:
-        raise click.UsageError("--since is not before --until, so that no event can be between them")
+        raise click.UsageError("--since is not before --until: no event can be between them")
     if streams is not None and stream != "$all":
         raise click.UsageError("--stream chooses among all streams: esx read '$all' --stream GLOB")
 
+    if with_diff and (decode or decoder is not None):
+        raise click.UsageError("--diff compares the JSON that is stored: leave --decode and --decoder out")
+    printer = EventPrinter(as_json=as_json, decode=decode, decoder=decoder, in_full=limit == 1 and not with_diff)
+
     async def work(store: EventStore) -> None:
-        from esx.store.barrier import Filter
+        from esx.filters import Filter
 
         one = None if stream == "$all" else await stored_name(store, stream)
-        lines = Lines()
         chosen = Filter(stream=streams, event_type=event_type, where=where)
+        searches = bool(chosen) or since is not None or until is not None
         differ = None
         if with_diff:
             from esx.cli.differ import Differ
 
-            differ = Differ(store, same_type=same_type, all_events=not chosen and since is None and until is None)
+            differ = Differ(store, same_type=same_type, all_events=not searches)
         begin = start
         if at is not None:
             place = await store.locate(at, stream=one)
@@ -105,19 +120,20 @@ def command(
             if begin is None and not backwards and not await _is_missing(store, one):
                 narrate("nothing there: the last event is before that position")
                 return
-        if chosen or since is not None or until is not None:
-            events = _search(store, one, chosen, since, until, begin, limit, backwards=backwards)
+        if searches:
+            plan = await store.plan_search(chosen, stream=one, since=since, until=until, wanted=limit)
+            events = _search(store, plan, begin, limit, backwards=backwards)
         else:
             events = _read(store, one, begin, limit, backwards=backwards)
         found = False
         async for event in events:
             found = True
             if differ is None:
-                print_events(lines, (event,), as_json=as_json)
+                await printer.print((event,))
             else:
-                await differ.print(lines, event, as_json=as_json)
+                await differ.print(printer.lines, event, as_json=as_json)
         if not found:
-            await _explain_nothing(store, one, chosen=bool(chosen) or since is not None or until is not None)
+            await _explain_nothing(store, one, chosen=searches)
 
     with_store(dsn, work, read_only=True)
 
@@ -129,22 +145,13 @@ def _read(
         return store.read(stream, start=start, limit=limit, backwards=backwards)
     if backwards:
         return store.read_all(before=None if start is None else start + 1, limit=limit, backwards=True)
-    return store.read_all(after=max((start or 0) - 1, 0), limit=limit)
+    return store.read_all(after=None if start is None else start - 1, limit=limit)
 
 
 async def _search(
-    store: EventStore,
-    stream: str | None,
-    chosen: Filter,
-    since: datetime | None,
-    until: datetime | None,
-    start: int | None,
-    limit: int | None,
-    *,
-    backwards: bool,
+    store: EventStore, plan: SearchPlan, start: int | None, limit: int | None, *, backwards: bool
 ) -> AsyncIterator[Event]:
-    """Yield what is found, having said what it costs if that is much, and saying how far it is."""
-    plan = await store.plan_search(chosen, stream=stream, since=since, until=until, wanted=limit)
+    """Yield what is found; say first what it costs if that is much, and then how far it is."""
     if plan.doubt is not None:
         say_doubt(plan.doubt)
     if plan.large:

@@ -1,14 +1,14 @@
 """esx serve."""
 
-from __future__ import annotations
-
 import os
 import sys
 
 import click
 
-from esx.cli.common import config, database, database_option, narrate, run
-from esx.cli.storename import named_store
+from esx.cli.opening import config, database
+from esx.cli.options import database_option, named_store
+from esx.cli.output import narrate
+from esx.cli.running import run
 from esx.text import visible
 
 
@@ -27,14 +27,14 @@ from esx.text import visible
 @click.option(
     "--allow-remote",
     is_flag=True,
-    help="Let other machines in. Whoever has the address with its token reads the store, as you.",
+    help="Let other machines in. Every user who has the address with its token reads the store, as you.",
 )
 @click.option(
     "--allow-load", is_flag=True, help="Let pages run load tests, which write, on the database that is shown."
 )
 @click.option("--allow-export", is_flag=True, help="Let pages export what they show, to a file of the browser.")
 @click.option(
-    "--allow-reducer", is_flag=True, help="Fold streams with the reducer of the config file, which is Python code."
+    "--allow-reducer", is_flag=True, help="Use the reducer and the decoder of the config file, which are Python code."
 )
 @click.option(
     "--allow-connections", is_flag=True, help="Let pages show every other database of the config file, as you."
@@ -56,7 +56,7 @@ from esx.text import visible
     default=43200,
     show_default="12 hours",
     metavar="SECONDS",
-    help="End a page in which no key was pressed and the mouse not moved for so long; 0 never.",
+    help="End a page in which no key was pressed and the mouse not moved for this long; 0: never.",
 )
 @click.option("--open", "open_page", is_flag=True, help="Open the page in your browser.")
 @database_option
@@ -66,20 +66,17 @@ def command(
     host: str,
     public: tuple[str, ...],
     allow_remote: bool,
-    allow_load: bool,
-    allow_export: bool,
-    allow_reducer: bool,
-    allow_connections: bool,
     max_sessions: int,
     max_memory: int,
     idle_timeout: float,
     open_page: bool,
+    **allowed: bool,
 ) -> None:
     """Show the explorer in a browser.
 
     Each page runs an explorer of its own, which only reads, and only this database; the --allow options let it do
     more. Only this machine can reach it, unless --host says otherwise, and only a browser that was given the address
-    with the token in it may use it. $ESX_WEB_TOKEN is a token of your own.
+    with its token may use it. $ESX_WEB_TOKEN sets the token.
     """
     from esx.permissions import VARIABLE as SERVED
     from esx.permissions import Permissions
@@ -98,17 +95,12 @@ def command(
                 "others can listen to: use 127.0.0.1 and an ssh tunnel, or confirm with --allow-remote"
             )
         narrate(
-            f"warning: whoever has the token and reaches {host} port {port} can read the store as you; "
-            "without a proxy that adds TLS, whoever listens on the way reads the token too"
+            f"warning: every user who has the token and reaches {host} port {port} can read the store as you; "
+            "without a proxy that adds TLS, the token can be read on the way"
         )
-    allowed = {
-        "load": allow_load,
-        "export": allow_export,
-        "reducer": allow_reducer,
-        "connections": allow_connections,
-    }
-    if config().reducer is not None and not allow_reducer:
-        narrate(f"pages fold by JSON merge: --allow-reducer lets them run {visible(config().reducer or '', limit=100)}")
+    for code, without in ((config().reducer, "fold by JSON merge"), (config().decoder, "use no decoder of yours")):
+        if code is not None and not allowed["allow_reducer"]:
+            narrate(f"pages {without}: --allow-reducer lets them run {visible(code, limit=100)}")
 
     def started(url: str) -> None:
         narrate(f"the explorer is at {url}  (Ctrl-C ends it)")
@@ -117,21 +109,21 @@ def command(
         if open_page:
             click.launch(url)
 
-    with database(dsn, writing=allow_load) as opened:
+    with database(dsn, writing=allowed["allow_load"]) as opened:
         if opened.embedded:
             from esx.cli.explore import prepare
 
             run(prepare(opened))
         environ = {name: value for name, value in os.environ.items() if name != TOKEN}
-        environ[SERVED] = str(Permissions.only(*(name for name, on in allowed.items() if on)))
-        # By the environment, which only you can read: a command line is there for everybody.
+        environ[SERVED] = str(Permissions.only(*(name.removeprefix("allow_") for name, on in allowed.items() if on)))
+        # In the environment, which only you can read; every user of the machine can read a command line.
         if opened.embedded:
             environ["ESX_DSN"] = "embedded"
         elif opened.name is not None:
             environ["ESX_DSN"] = opened.name
         elif opened.source == "--dsn" and opened.dsn is not None:
             environ["ESX_DSN"] = opened.dsn
-        # -P: nothing in the working directory takes the place of a module.
+        # -P: no file in the working directory takes the place of a module.
         store = [] if named_store() is None else ["--store", opened.store or ""]
         trust = ["--trust-owner"] if opened.trust_owner else []
         run(

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from esx.cli.common import Lines, database_option, json_option, narrate, no_such_stream, with_store
-from esx.cli.odd import stored_name, tell_odd_event
-from esx.cli.partial import incomplete, partial_option, say_doubt
-from esx.cli.reducer import reducer_of, reducer_option
-from esx.cli.times import as_position
+from esx.cli.events import no_such_stream, stored_name, tell_odd_event
+from esx.cli.opening import decoder_of, reducer_of, with_store
+from esx.cli.options import as_position, database_option, decoder_option, json_option, partial_option, reducer_option
+from esx.cli.output import OutputLines, incomplete, narrate, say_doubt
 from esx.text import iso_utc, visible
 from esx.times import iso
 
 if TYPE_CHECKING:
+    from esx.eventstore import EventStore
+    from esx.model import Event
     from esx.positions import Position
-    from esx.store import Event, EventStore
 
 
 @click.command(name="state")
@@ -31,17 +31,28 @@ if TYPE_CHECKING:
 )
 @click.option("--each", is_flag=True, help="At every version up to there, a line each.")
 @reducer_option
+@decoder_option
 @json_option
 @partial_option
 @database_option
-def command(dsn: str | None, stream: str, at: Position | None, each: bool, reducer: str | None, as_json: bool) -> None:
+def command(
+    dsn: str | None,
+    stream: str,
+    at: Position | None,
+    each: bool,
+    reducer: str | None,
+    decoder: str | None,
+    as_json: bool,
+) -> None:
     """Print the state that the events of STREAM fold to.
 
     By default the data of its events are merged as JSON (RFC 7386): members replace those of the same name, objects
     are merged, null removes a member. --reducer names a Python function(state, event) that returns the next state; its
-    attribute `initial` is the first one, else that is None.
+    attribute `initial` is the state before the first event (default: None). Data that are no JSON are decoded first.
     """
-    fold = reducer_of(reducer)
+    from esx.payloads.decoder import decoding
+
+    fold = decoding(reducer_of(reducer), decoder_of(decoder))
 
     async def work(store: EventStore) -> None:
         nonlocal stream
@@ -50,13 +61,13 @@ def command(dsn: str | None, stream: str, at: Position | None, each: bool, reduc
         if last < 0:
             raise no_such_stream(stream)
         until = await _version(store, stream, at, last)
-        lines = Lines()
+        lines = OutputLines()
         if each:
             await _print_each(store, lines, until)
         else:
             await _print_one(store, lines, until, last)
 
-    async def _print_each(store: EventStore, lines: Lines, until: int) -> None:
+    async def _print_each(store: EventStore, lines: OutputLines, until: int) -> None:
         state = fold.start()
         async for event in store.read(stream):
             if event.stream_seq > until:
@@ -69,8 +80,8 @@ def command(dsn: str | None, stream: str, at: Position | None, each: bool, reduc
             else:
                 lines.text(f"{event.stream_seq:>6}  {iso(event.created_at)}  {event.event_type}  {text}")
 
-    async def _print_one(store: EventStore, lines: Lines, until: int, last: int) -> None:
-        from esx.cli.meter import Meter
+    async def _print_one(store: EventStore, lines: OutputLines, until: int, last: int) -> None:
+        from esx.cli.output import Meter
         from esx.fold.states import States
 
         with Meter() as meter:
@@ -83,17 +94,15 @@ def command(dsn: str | None, stream: str, at: Position | None, each: bool, reduc
         if as_json:
             lines.json(_as_json(state.event, state.text))
             return
-        from esx.tui.jsonlayout import pretty
+        from esx.tui.event.jsonlayout import pretty
 
         narrate(f"{visible(stream, limit=200)} at version {state.version:,} of {last:,}, by {fold.name}")
-        for line in pretty(state.text).split("\n"):
-            lines.text(line)
+        lines.text(*pretty(state.text).split("\n"))
 
     with_store(dsn, work, read_only=True)
 
 
 async def _version(store: EventStore, stream: str, at: Position | None, last: int) -> int:
-    """Return the version that is asked for."""
     if at is None:
         return last
     shown = visible(stream, limit=200)
@@ -101,7 +110,7 @@ async def _version(store: EventStore, stream: str, at: Position | None, last: in
         if at.number > last:
             raise click.ClickException(f"stream {shown} has no version {at.number}: its version is {last}")
         return at.number
-    # Up to the event before the first one that comes later.
+    # The last event before the first one that comes later.
     later = at if at.global_seq is None else replace(at, global_seq=min(at.global_seq + 1, 2**63 - 1))
     place = await store.locate(later, stream=stream)
     until = last if place.first is None else place.first - 1
@@ -119,11 +128,14 @@ async def _version(store: EventStore, stream: str, at: Position | None, last: in
 
 
 def _as_json(event: Event, state: str) -> str:
+    from esx.model import UNNUMBERED
+
+    number = "null" if event.global_seq == UNNUMBERED else event.global_seq
     at = None if event.created_at is None else iso_utc(event.created_at)
     stream_id, event_type, created_at = (
         json.dumps(text, ensure_ascii=False) for text in (event.stream_id, event.event_type, at)
     )
     return (
-        f'{{"stream_id": {stream_id}, "version": {event.stream_seq}, "global_seq": {event.global_seq}, '
+        f'{{"stream_id": {stream_id}, "version": {event.stream_seq}, "global_seq": {number}, '
         f'"event_type": {event_type}, "created_at": {created_at}, "state": {state}}}'
     )

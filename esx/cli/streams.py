@@ -6,17 +6,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from esx.cli.common import Lines, database_option, json_option, narrate, with_store
-from esx.cli.meter import Meter
-from esx.cli.odd import tell_odd_value
-from esx.cli.partial import incomplete, partial_option
+from esx.cli.events import number_text, tell_odd_value
+from esx.cli.opening import with_store
+from esx.cli.options import database_option, json_option, partial_option
+from esx.cli.output import Meter, OutputLines, OutputTable, incomplete, narrate
 from esx.text import bytes_from_shown, visible
 from esx.times import iso
 
 if TYPE_CHECKING:
-    from esx.store import EventStore, StreamSummary
-
-_SCREENFUL = 200
+    from esx.eventstore import EventStore
+    from esx.model import StreamSummary
 
 
 @click.command(name="streams")
@@ -45,26 +44,30 @@ def command(
 ) -> None:
     """List streams with their version, number of events, and last event.
 
-    The number of events is that of the places from the first event to the last one (in JSON: "events"). Where events in
+    The number of events (in JSON: "events") counts the places from the first event to the last one. Where events in
     between were deleted there are fewer: `esx doctor --full` finds such holes.
 
-    The streams of a category with many of them are estimated, marked with ~ (in JSON: "exact": false). Where that may
-    be off by more than a factor of two, only how many were counted is told (in JSON: "at_least"), and it exits with 4.
+    For a category with many streams, their number is an estimate, marked with ~ (in JSON: "exact": false). Where that
+    may be off by more than a factor of two, only how many were counted is shown (in JSON: "at_least"), and it exits
+    with 4.
     """
     if match is not None and contains is not None:
         raise click.UsageError("choose streams by --match or by --contains, not by both")
-    if categories and (prefix or match is not None or contains is not None or sort != "name"):
+    narrowed = bool(prefix) or match is not None or contains is not None
+    if categories and (narrowed or sort != "name"):
         raise click.UsageError("--categories lists all categories by name: it cannot be narrowed down or sorted")
 
     async def list_streams(store: EventStore) -> None:
         found = False
-        lines = Lines()
-        table = _Table(lines, ("STREAM", "VERSION", "≤ EVENTS", "LAST TYPE", "LAST EVENT AT", "GLOBAL SEQ"), {1, 2, 5})
+        lines = OutputLines()
+        table = OutputTable(
+            lines, ("STREAM", "VERSION", "≤ EVENTS", "LAST TYPE", "LAST EVENT AT", "GLOBAL SEQ"), {1, 2, 5}
+        )
         with Meter(noun="events looked at" if sort == "recent" else "streams looked at") as meter:
 
             def progress(looked: int) -> None:
-                # What has been found should not wait for what is searched for next.
-                meter.wipe()
+                # Print what has been found before the search goes on.
+                meter.clear()
                 table.flush()
                 lines.flush()
                 meter.update(looked)
@@ -85,17 +88,16 @@ def command(
                     table.add(_cells(stream))
         table.flush()
         if not found:
-            narrate("no stream passes" if prefix or match is not None or contains is not None else "no streams yet")
+            narrate("no stream passes" if narrowed else "no streams yet")
 
     async def list_categories(store: EventStore) -> None:
-        lines = Lines()
-        table = _Table(lines, ("CATEGORY", "STREAMS"), {1})
-        left = limit
-        vague = 0
+        lines = OutputLines()
+        table = OutputTable(lines, ("CATEGORY", "STREAMS"), {1})
+        shown = vague = 0
         async for category in store.categories():
-            if left == 0:
+            if shown == limit:
                 break
-            left = None if left is None else left - 1
+            shown += 1
             if as_json:
                 lines.json(category.to_json())
             else:
@@ -115,40 +117,5 @@ def _cells(stream: StreamSummary) -> tuple[str, ...]:
         str(stream.events),
         visible(stream.last_event_type, limit=80),
         iso(stream.last_created_at),
-        str(stream.last_global_seq),
+        number_text(stream.last_global_seq),
     )
-
-
-class _Table:
-    """Aligns lines a screenful at a time, so that a million of them never wait for the last.
-
-    `right` are the columns that are aligned to the right.
-    """
-
-    def __init__(self, lines: Lines, titles: tuple[str, ...], right: set[int]) -> None:
-        self._lines = lines
-        self._titles = titles
-        self._right = right
-        self._rows: list[tuple[str, ...]] = []
-        self._headed = False
-
-    def add(self, row: tuple[str, ...]) -> None:
-        self._rows.append(row)
-        if len(self._rows) >= _SCREENFUL:
-            self.flush()
-
-    def flush(self) -> None:
-        if not self._rows:
-            return
-        if not self._headed:
-            self._rows.insert(0, self._titles)
-            self._headed = True
-        widths = [max(len(cell) for cell in column) for column in zip(*self._rows, strict=True)]
-        for row in self._rows:
-            cells = [
-                cell.rjust(width) if place in self._right else cell.ljust(width)
-                for place, (cell, width) in enumerate(zip(row, widths, strict=True))
-            ]
-            self._lines.text("  ".join(cells).rstrip())
-        self._lines.flush()
-        self._rows.clear()

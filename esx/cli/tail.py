@@ -8,28 +8,29 @@ from typing import TYPE_CHECKING
 
 import click
 
-from esx.cli.common import Lines, database_option, filter_options, json_option, narrate, with_store
-from esx.cli.odd import tell_odd_lines
-from esx.cli.partial import incomplete, partial_option, say_doubt
-from esx.cli.printing import describe_gap, describe_missed, ended_before, print_events
-from esx.cli.times import as_moment
-from esx.text import lapse
+from esx.cli.events import describe_gap, describe_missed, ended_before, tell_odd_lines
+from esx.cli.opening import with_store
+from esx.cli.options import as_moment, database_option, filter_options, json_option, partial_option
+from esx.cli.output import OutputLines, incomplete, narrate, say_doubt
+from esx.cli.payloads import EventPrinter, decode_options
+from esx.text import counted, lapse
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from esx.store import EventStore
-    from esx.store.barrier import Batch, Filter, Gap
-    from esx.store.feed import Feed
+    from esx.eventstore import EventStore
+    from esx.filters import Filter
+    from esx.store.feed.batch import Batch, Gap
+    from esx.store.feed.feed import Feed
 
 _LOOK = 0.25
 """Seconds between looks at what holds the feed."""
 
 
 def _start(ctx: click.Context, parameter: click.Parameter, value: str) -> int | datetime | None:
-    """Return after which global_seq or from which time on; None: from now on."""
+    """Return the global_seq or the time to start after, -1 for the first event, None for now."""
     if value in ("start", "end"):
-        return 0 if value == "start" else None
+        return -1 if value == "start" else None
     if value.isascii() and value.isdigit() and len(value) < 20 and int(value) < 2**63:
         return int(value)
     try:
@@ -50,8 +51,9 @@ def _start(ctx: click.Context, parameter: click.Parameter, value: str) -> int | 
     help="From the first event, from now on, after global_seq N, or from '2026-08-07 14:00' or -2h on.",
 )
 @filter_options
-@click.option("--follow/--no-follow", default=True, help="Go on for ever, or end at the safe position.")
+@click.option("--follow/--no-follow", default=True, help="Go on without end, or end at the safe position.")
 @click.option("--stats", is_flag=True, help="Say at the end what came, on stderr: also late events and dead numbers.")
+@decode_options
 @json_option
 @partial_option
 @database_option
@@ -63,21 +65,24 @@ def command(
     where: str | None,
     follow: bool,
     stats: bool,
+    decode: bool,
+    decoder: str | None,
     as_json: bool,
 ) -> None:
     """Print the events of all streams in their global order, each exactly once, and follow as they come.
 
     An event that commits late is waited for, never skipped: nothing is printed beyond the safe position. When that
-    takes longer than a second, stderr says who may hold it; it also says when the connection is lost and found again.
-    With --no-follow it exits with 4 where it ends before such an event. An event that appears below the safe position
-    all the same, because its number was drawn by hand, is told on stderr as missed.
+    takes longer than a second, stderr says who may hold it; it also says when the connection is lost and when it is
+    back. With --no-follow it exits with 4 where it ends before such an event. An event that still appears below the
+    safe position, because its number was drawn by hand, is reported on stderr as missed.
     """
+    printer = EventPrinter(as_json=as_json, decode=decode, decoder=decoder)
 
     async def work(store: EventStore) -> None:
-        from esx.store.barrier import Filter
+        from esx.filters import Filter
 
         chosen = Filter(stream, event_type, where)
-        if as_json and not follow and not stats and isinstance(start, int):
+        if as_json and not printer.decodes and not follow and not stats and isinstance(start, int):
             await _export(store, start, chosen)
             return
         if start is None:
@@ -94,9 +99,9 @@ def command(
         totals = Totals()
         try:
             if follow:
-                await _follow(feed, totals, as_json=as_json)
+                await _follow(feed, totals, printer)
             else:
-                await _to_safe_position(feed, totals, as_json=as_json)
+                await _to_safe_position(feed, totals, printer)
         finally:
             if stats:
                 narrate(totals.line(feed))
@@ -105,8 +110,8 @@ def command(
 
 
 async def _export(store: EventStore, after: int, chosen: Filter) -> None:
-    """Print what the feed would, several times as fast: PostgreSQL makes the lines."""
-    lines = Lines()
+    """Print the same as the feed, several times as fast: PostgreSQL makes the lines."""
+    lines = OutputLines()
     export = await store.export(after=after, where=chosen)
     async for piece in export:
         tell_odd_lines(piece)
@@ -115,19 +120,17 @@ async def _export(store: EventStore, after: int, chosen: Filter) -> None:
         incomplete(ended_before(export.until, export.gap))
 
 
-async def _to_safe_position(feed: Feed, totals: Totals, *, as_json: bool) -> None:
-    lines = Lines()
+async def _to_safe_position(feed: Feed, totals: Totals, printer: EventPrinter) -> None:
     async for batch in feed.to_safe_position():
-        print_events(lines, batch.events, as_json=as_json)
+        await printer.print(batch.events)
         totals.add(batch)
         _say_missed(batch)
-    # Of now: what the batches met may have been filled meanwhile.
+    # The gap at the end: those of the batches may have been filled meanwhile.
     if feed.gap is not None:
         incomplete(ended_before(feed.position, feed.gap))
 
 
-async def _follow(feed: Feed, totals: Totals, *, as_json: bool) -> None:
-    lines = Lines()
+async def _follow(feed: Feed, totals: Totals, printer: EventPrinter) -> None:
     narrate(f"following after global_seq {feed.position}; Ctrl-C ends it")
     if not await feed.listen():
         narrate(f"polling, as nothing wakes this feed: {feed.problem}")
@@ -137,8 +140,8 @@ async def _follow(feed: Feed, totals: Totals, *, as_json: bool) -> None:
     watch = asyncio.create_task(_watch(feed, held))
     try:
         async for batch in feed.follow():
-            print_events(lines, batch.events, as_json=as_json)
-            lines.flush()
+            await printer.print(batch.events)
+            printer.lines.flush()
             totals.add(batch)
             held.see(batch.gap)
             _say_missed(batch)
@@ -147,49 +150,50 @@ async def _follow(feed: Feed, totals: Totals, *, as_json: bool) -> None:
 
 
 def _say_missed(batch: Batch) -> None:
-    """Say which events have appeared below the safe position: whoever reads this has not been given them."""
+    """Say which events have appeared below the safe position and so are not printed."""
     for missed in batch.missed:
         narrate(f"missed: {describe_missed(missed)}; `esx doctor` says where such numbers come from")
 
 
 async def _watch(feed: Feed, held: Held) -> None:
-    # A gap that stays the same makes no batch to tell of it.
+    # A gap that stays the same makes no batch.
     while True:
         await asyncio.sleep(_LOOK)
         held.see(feed.gap)
 
 
 class Totals:
-    """Counts what was printed and what was waited for."""
+    """Counts printed events and late ones."""
 
     def __init__(self) -> None:
         self._printed = 0
         self._longest = 0.0
 
     def add(self, batch: Batch) -> None:
-        """Take a batch into account."""
+        """Count a batch."""
         self._printed += len(batch.events)
         self._longest = max(self._longest, max(batch.late.values(), default=0.0))
 
     def line(self, feed: Feed) -> str:
         """Return the counts in a line."""
-        missed = f", {feed.missed:,} were missed" if feed.missed else ""
-        erased = f", {feed.erased:,} have been deleted since" if feed.erased else ""
+        missed = f", {counted(feed.missed, 'was', 'were')} missed" if feed.missed else ""
+        erased = f", {counted(feed.erased, 'has', 'have')} been deleted since" if feed.erased else ""
         longest = f" (the longest by {lapse(self._longest)})" if feed.late else ""
         return (
-            f"{self._printed:,} events printed of {feed.looked:,} looked at, up to global_seq {feed.position}; "
-            f"{feed.late:,} came late{longest}, {feed.dead:,} numbers are dead{missed}{erased}"
+            f"{counted(self._printed, 'event')} "
+            f"printed of {feed.looked:,} looked at, up to global_seq {feed.position}; "
+            f"{feed.late:,} came late{longest}, {counted(feed.dead, 'number is', 'numbers are')} dead{missed}{erased}"
         )
 
 
 class Lost:
-    """Says when the connection is lost, and when there is one again."""
+    """Says when the connection is lost, and when it is back."""
 
     def __init__(self) -> None:
         self._said = False
 
     def see(self, problem: str | None) -> None:
-        """Take note of the state of the connection."""
+        """Note why there is no connection, None if there is one."""
         if problem is not None and not self._said:
             narrate(f"{problem}; trying again, nothing will be lost")
         elif problem is None and self._said:
@@ -198,17 +202,16 @@ class Lost:
 
 
 class Held:
-    """Says once when the feed is held by a writer for longer than a moment, and once when it goes on."""
+    """Says once when a writer holds the feed for more than `after` seconds, and once when the feed goes on."""
 
     def __init__(self, *, after: float = 1.0) -> None:
         self._after = after
         self._first: int | None = None
-        """The number that is waited for."""
         self._since = 0.0
         self._said = self._told = False
 
     def see(self, gap: Gap | None) -> None:
-        """Take note of what holds the feed now."""
+        """Note what holds the feed now."""
         if gap is None or gap.first != self._first:
             if self._said and gap is None:
                 narrate("the feed goes on")

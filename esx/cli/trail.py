@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
-from esx.cli.common import Lines, ProgressLine, config, database_option, json_option, narrate, with_store
-from esx.cli.odd import tell_odd_value
-from esx.cli.partial import incomplete, partial_option
-from esx.text import visible
+from esx.cli.events import tell_odd_value
+from esx.cli.opening import config, with_store
+from esx.cli.options import database_option, json_option, partial_option
+from esx.cli.output import OutputLines, ProgressLine, incomplete, narrate
+from esx.text import counted, visible
 
 if TYPE_CHECKING:
-    from esx.store import EventStore
-    from esx.store.trail import FieldNames, Trail
+    from esx.eventstore import EventStore
+    from esx.store.trail.trail import FieldNames, Trail
 
 _PAGE = 200
 _TYPE = 70
@@ -66,16 +67,17 @@ def command(
     """Print what shares a correlation id, as a tree of what caused what.
 
     EVENT is a global_seq, the id of an event, or a correlation id. The ids are looked for in metadata as
-    correlation_id and causation_id, correlationId, $correlationId and the like, or as the config file says.
+    correlation_id and causation_id, correlationId, $correlationId and the like, or as the config file says; in another
+    tool's store where that tool keeps them.
 
     --json prints events in the global order, each with its depth in the tree, its parent's global_seq, and its link:
     root, caused, absent (its cause is not among them) or circle.
 
-    Exits with 4 where --scan, or the default of --limit, leaves off something.
+    Exits with 4 where --scan, or the default of --limit, leaves something out.
     """
 
     async def work(store: EventStore) -> None:
-        from esx.store.errors import NotFound
+        from esx.errors import NotFound
 
         try:
             with ProgressLine() as progress:
@@ -91,13 +93,13 @@ def command(
                 raise
             incomplete(f"{error} (--scan all looks at all of them)")
             return
-        lines = Lines()
+        lines = OutputLines()
         for node in trail.nodes:
             tell_odd_value(node.event.global_seq, node.event.created_at, node.event.stream_id, node.event.event_type)
         if as_json:
             await _print_json(lines, store, trail)
         else:
-            from esx.store.trail import headline
+            from esx.store.trail.trail import headline
 
             narrate(headline(trail))
             _print_tree(lines, trail)
@@ -111,16 +113,17 @@ def command(
 
 
 def _fields(correlation: tuple[str, ...], causation: tuple[str, ...]) -> FieldNames:
-    from esx.store.trail import FieldNames
+    from esx.store.trail.trail import FieldNames
 
     known = config().fields
     return FieldNames(correlation or known.correlation, causation or known.causation, known.identity)
 
 
-def _print_tree(lines: Lines, trail: Trail) -> None:
+def _print_tree(lines: OutputLines, trail: Trail) -> None:
     from rich.cells import cell_len
 
-    from esx.store.trail import remark, since
+    from esx.model import place_text
+    from esx.store.trail.trail import remark, since
 
     texts = [trail.rails(index) + visible(trail.nodes[index].event.event_type, limit=200) for index in trail.tree]
     width = min(max(map(cell_len, texts), default=0), _TYPE)
@@ -129,12 +132,12 @@ def _print_tree(lines: Lines, trail: Trail) -> None:
         event = node.event
         mark = "*" if event.global_seq == trail.anchor else " "
         gap = " " * max(width - cell_len(text), 0)
-        where = f"{event.stream_id}@{event.stream_seq}"
+        where = place_text(event.stream_id, event.stream_seq)
         about = f"  ({remark(node)})" if remark(node) else ""
         lines.text(f"{event.global_seq:>8} {mark} {since(trail, node):>12}  {text}{gap}  {where}{about}")
 
 
-async def _print_json(lines: Lines, store: EventStore, trail: Trail) -> None:
+async def _print_json(lines: OutputLines, store: EventStore, trail: Trail) -> None:
     for start in range(0, len(trail.nodes), _PAGE):
         page = trail.nodes[start : start + _PAGE]
         events = await store.events([node.event.global_seq for node in page])
@@ -150,7 +153,7 @@ async def _print_json(lines: Lines, store: EventStore, trail: Trail) -> None:
 def _narrate_scan(trail: Trail) -> None:
     scan = trail.scan
     assert scan is not None
-    looked = f"no index finds them: looked at {scan.looked:,} events"
+    looked = f"no index finds them: looked at {counted(scan.looked, 'event')}"
     if scan.whole:
         narrate(looked)
     else:

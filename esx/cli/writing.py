@@ -1,29 +1,22 @@
 """Files that commands write where the user says."""
 
-from __future__ import annotations
-
 import contextlib
-from typing import IO, TYPE_CHECKING, Any, TypeVar
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
 
 import click
 
 from esx.files import InTheWay, check_target, new_file
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
-
-Command = TypeVar("Command", bound="Callable[..., Any]")
-
-
-def force_option(command: Command) -> Command:
-    """Add --force, which the command receives as `force`."""
-    return click.option("--force", is_flag=True, help="Replace FILE if it is there already.")(command)
+FILE = click.Path(dir_okay=False, path_type=Path)
+"""The type of an option that names such a file."""
+force_option = click.option("--force", is_flag=True, help="Replace FILE if it is there already.")
 
 
 @contextlib.contextmanager
 def target(path: Path, *, force: bool) -> Iterator[IO[bytes]]:
-    """Give a file to write to, which takes its name once complete; see `esx.files.new_file`.
+    """Open a file for writing, which takes its name once complete; see `esx.files.new_file`.
 
     Raises UsageError where something is in the way, and FileError.
     """
@@ -34,7 +27,7 @@ def target(path: Path, *, force: bool) -> Iterator[IO[bytes]]:
 
 
 def check(path: Path, *, force: bool) -> None:
-    """Raise what `target` would, before the work."""
+    """Raise what `target` would, before any work is done."""
     with _told(path):
         check_target(path, force=force)
 

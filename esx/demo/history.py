@@ -1,36 +1,65 @@
-# ruff: noqa: S311 - a made-up history needs no cryptography
 """The sample history: two weeks of the shop, always the same but for the time it ends at."""
 
-from __future__ import annotations
-
+import asyncio
 import heapq
 import random
 from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
-from itertools import count
-from typing import TYPE_CHECKING, NamedTuple
+from itertools import accumulate, count
+from typing import NamedTuple
 from uuid import UUID, uuid5
 
-from esx.demo import nouns, shop
-from esx.demo.money import encode
-from esx.store.bulk import ImportedEvent
+from esx.demo import shop
+from esx.demo.samples import encode
+from esx.demo.shop import CATEGORIES, SHOP_ACCOUNT, WINDOW, Fact, Step, is_ours
+from esx.eventstore import EventStore
+from esx.store.bulk.copy import ImportedEvent, StreamTaken
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from esx.demo.nouns import Fact, Outcome, Step
-
-SEED = 20260807
-FIRST_STREAM = nouns.SHOP_ACCOUNT
-"""The history's first event is the first of this stream."""
-
+SEED = 20260816
 _NAMESPACE = UUID("6f2d1c1e-54c6-5d0b-9f5c-0d7a3a1f8e42")
-_DAY = 86400.0
-_DAYS = 14
-_CUSTOMERS = 105
-_QUIET = timedelta(minutes=3)
-# How busy the hours of a day are, from midnight on.
+_DAY, _DAYS, _CUSTOMERS = 86400.0, 14, 105
+# How busy the hours of a day are, from midnight on; and how many seconds of business each of them ends.
 _RHYTHM = (5, 3, 3, 3, 3, 4, 7, 12, 17, 20, 22, 24, 26, 24, 22, 22, 24, 28, 33, 38, 38, 30, 18, 9)
+_DONE = [_DAY * done / sum(_RHYTHM) for done in accumulate(_RHYTHM, initial=0)]
+
+
+class FillResult(NamedTuple):
+    """How many streams and events the shop has, and whether this call put them there."""
+
+    streams: int
+    events: int
+    created: bool
+
+
+async def fill(store: EventStore, *, now: datetime | None = None) -> FillResult:
+    """Put the sample history into the store unless the shop is there already, with this or an earlier esx's history.
+
+    It is one COPY, all or nothing, so whatever was interrupted or runs at the same time leaves one whole history.
+    What else is in the store stays. Raises StreamTaken if a stream of the history's name is somebody else's.
+    """
+    try:
+        if not await _is_there(store):
+            # By default the shop keeps the hours of the machine it runs on. In a thread: screens go on meanwhile.
+            rows = await asyncio.to_thread(lambda: list(generate(now or datetime.now().astimezone())))
+            await store.import_events(rows)
+            return FillResult(len({row.stream_id for row in rows}), len(rows), created=True)
+    except StreamTaken:
+        # Another session may have filled it since we looked.
+        if not await _is_there(store):
+            raise
+    sizes = [of.events for each in CATEGORIES async for of in store.streams(prefix=f"{each}-") if is_ours(of.stream_id)]
+    return FillResult(len(sizes), sum(sizes), created=False)
+
+
+async def _is_there(store: EventStore) -> bool:
+    # This id is the same in the history of each version of esx.
+    return [first.event_id for first in await store.read_page(SHOP_ACCOUNT, limit=1)] == [_event_id(SHOP_ACCOUNT, 0)]
+
+
+def _event_id(stream_id: str, stream_seq: int) -> UUID:
+    return uuid5(_NAMESPACE, f"{stream_id}/{stream_seq}")
 
 
 def generate(now: datetime, seed: int = SEED) -> Iterator[ImportedEvent]:
@@ -38,118 +67,64 @@ def generate(now: datetime, seed: int = SEED) -> Iterator[ImportedEvent]:
 
     Streams, contents and event ids depend on the seed only; days and nights are those of `now`'s time zone.
     """
-    played = _play(seed)
-    clock = _Clock(now - _QUIET, played[-1].time)
-    for event in played:
-        outcome, fact = event.outcome, event.fact
-        yield ImportedEvent(
-            fact.stream_id,
-            event.stream_seq,
-            outcome.event_type,
-            encode(outcome.data),
-            encode(nouns.metadata(event.step, outcome, fact.correlation_id)),
-            clock.at(event.time),
-            fact.event_id,
-        )
+    if now.utcoffset() is None:
+        raise ValueError(f"{now} has no time zone")
+    end = (now - timedelta(minutes=3)).astimezone(timezone(now.utcoffset() or timedelta()))
+    midnight = end.replace(hour=0, minute=0, second=0, microsecond=0)
+    played = _play(random.Random(seed))
+    # Played are seconds of business: a busy hour of the clock has more of them than a quiet one.
+    part = (end - midnight) / timedelta(hours=1) % 1
+    shift = _DONE[end.hour] + part * (_DONE[end.hour + 1] - _DONE[end.hour]) - played[-1][0]
+    for time, stream_seq, fact in played:
+        days, done = divmod(time + shift, _DAY)
+        hour = bisect_right(_DONE, done) - 1
+        hours = 24 * days + hour + (done - _DONE[hour]) / (_DONE[hour + 1] - _DONE[hour])
+        created_at = (midnight + timedelta(hours=hours)).astimezone(UTC)
+        data, metadata = encode(fact.data), encode(fact.metadata)
+        yield ImportedEvent(fact.stream_id, stream_seq, fact.event_type, data, metadata, created_at, fact.event_id)
 
 
-def event_id(stream_id: str, stream_seq: int) -> UUID:
-    """Return the id of the history's event at that place."""
-    return uuid5(_NAMESPACE, f"{stream_id}/{stream_seq}")
-
-
-class _Played(NamedTuple):
-    """An event with its time in seconds of business: a busy hour of the clock has more of them than a quiet one."""
-
-    time: float
-    stream_seq: int
-    step: Step
-    outcome: Outcome
-    fact: Fact
-
-
-def _play(seed: int) -> list[_Played]:
-    """Play the shop for two weeks: always take the step that is due next, and note what it leads to."""
-    rng = random.Random(seed)
+def _play(rng: random.Random) -> list[tuple[float, int, Fact]]:
+    """Take the step that is due next until two weeks are over, and note when, where in its stream, and what it made."""
     order = count()
     due = [(time, next(order), step) for time, step in _plan(rng)]
     heapq.heapify(due)
-    streams: dict[str, list[Fact]] = {}
-    played: list[_Played] = []
-    while due:
+    streams: defaultdict[str, list[Fact]] = defaultdict(list)
+    played: list[tuple[float, int, Fact]] = []
+    while due[0][0] <= _DAYS * _DAY:
         time, _, step = heapq.heappop(due)
-        if time > _DAYS * _DAY:
-            break
-        stream = streams.setdefault(step.stream_id, [])
-        outcome = step.decide(step, stream[-shop.WINDOW :], rng)
-        if outcome is None:
-            continue
-        this = event_id(step.stream_id, len(stream))
-        correlation = "" if step.cause else str(uuid5(this, "correlation"))
-        fact = nouns.made(step, outcome, this, correlation)
-        played.append(_Played(time, len(stream), step, outcome, fact))
-        stream.append(fact)
-        following = shop.react(stream[-shop.WINDOW :], rng)
-        if following is not None:
-            heapq.heappush(due, (time + following.wait, next(order), following))
+        stream = streams[step.stream_id]
+        fact = shop.decide(step, stream[-WINDOW:], _event_id(step.stream_id, len(stream)), rng)
+        if fact is not None:
+            played.append((time, len(stream), fact))
+            stream.append(fact)
+            following = shop.react(stream[-WINDOW:], rng)
+            if following is not None:
+                heapq.heappush(due, (time + following.wait, next(order), following))
     return played
 
 
 def _plan(rng: random.Random) -> Iterator[tuple[float, Step]]:
     """Yield what customers do of their own accord, with its time: all that the rest follows from."""
-    end = _DAYS * _DAY
-    yield 0.0, shop.open_shop()
+    yield 0.0, Step(SHOP_ACCOUNT, "AccountOpened")
     for day in range(1, _DAYS):
-        yield day * _DAY + rng.uniform(0, 600), shop.settle()
-        yield day * _DAY - rng.uniform(0, 7200), shop.deposit(nouns.SHOP_ACCOUNT)
-    # Most customers came in the first days.
-    openings = sorted(0.9 * end * rng.random() ** 2 + 300 for _ in range(_CUSTOMERS))
+        yield day * _DAY + rng.uniform(0, 600), Step(SHOP_ACCOUNT, "SettlementReported")
+        yield day * _DAY - rng.uniform(0, 7200), Step(SHOP_ACCOUNT, "MoneyDeposited")
     visits: list[tuple[float, str]] = []
-    for number, opened in enumerate(openings, nouns.FIRST_CUSTOMER):
-        account = nouns.account_stream(number)
-        yield opened, shop.open_account(number)
-        keen = rng.paretovariate(1.6)
-        visits += [(time, account) for time in _times(rng, opened + 3600, end, 5.6 * _DAY / min(keen, 6))]
-        for time in _times(rng, opened + 7200, end, 2.6 * _DAY):
-            yield time, shop.deposit(account)
-        for time in _times(rng, opened + 7200, end, 6 * _DAY):
-            yield time, shop.withdraw(account)
-        for time in _times(rng, opened + 7200, end, 20 * _DAY):
-            yield time, shop.change_contact(account)
-    for cart, (time, account) in enumerate(sorted(visits), nouns.FIRST_CART):
-        yield time, shop.start_cart(cart, account)
+    for number in range(_CUSTOMERS):
+        account = f"accounts-{shop.FIRST_CUSTOMER + number}"
+        # Most customers came in the first days.
+        opened = 0.9 * _DAYS * _DAY * ((number + rng.random()) / _CUSTOMERS) ** 2 + 300
+        yield opened, Step(account, "AccountOpened")
+        visits += [(time, account) for time in _times(rng, opened, 5.2 / min(rng.paretovariate(1.6), 6))]
+        for event_type, days in (("MoneyDeposited", 2.6), ("MoneyWithdrawn", 6), ("ContactDetailsChanged", 20)):
+            yield from ((time, Step(account, event_type)) for time in _times(rng, opened, days))
+    for cart, (time, account) in enumerate(sorted(visits), shop.FIRST_CART):
+        yield time, Step(f"carts-{cart}", "CartCreated", {"account_id": account})
 
 
-def _times(rng: random.Random, start: float, end: float, mean: float) -> Iterator[float]:
-    time = start + rng.expovariate(1 / mean)
-    while time < end:
+def _times(rng: random.Random, opened: float, days: float) -> Iterator[float]:
+    """Yield times at random, so many days apart on average, from an hour after an account was opened."""
+    time = opened + 3600
+    while (time := time + rng.expovariate(1 / days) * _DAY) < _DAYS * _DAY:
         yield time
-        time += rng.expovariate(1 / mean)
-
-
-class _Clock:
-    """Turns business time into time of day: the same order, but slow at night."""
-
-    def __init__(self, end: datetime, end_time: float) -> None:
-        offset = end.utcoffset()
-        if offset is None:
-            raise ValueError(f"{end} has no time zone")
-        self._end = end.astimezone(UTC)
-        self._end_time = end_time
-        # Going back from the end: at business second _business[i] before it, _wall[i] seconds of the clock are gone.
-        self._business, self._wall = [0.0], [0.0]
-        local = end.astimezone(timezone(offset))
-        mean = sum(_RHYTHM) / len(_RHYTHM)
-        hour, span = local.hour, local.minute * 60 + local.second + local.microsecond / 1e6
-        while self._business[-1] <= end_time:
-            self._business.append(self._business[-1] + span * _RHYTHM[hour] / mean)
-            self._wall.append(self._wall[-1] + span)
-            hour, span = (hour - 1) % 24, 3600.0
-
-    def at(self, time: float) -> datetime:
-        """Return when, in UTC, that business second was."""
-        back = self._end_time - time
-        hour = min(bisect_right(self._business, back), len(self._business) - 1)
-        low, high = self._business[hour - 1], self._business[hour]
-        within = (back - low) / (high - low) * (self._wall[hour] - self._wall[hour - 1])
-        return self._end - timedelta(seconds=self._wall[hour - 1] + within)

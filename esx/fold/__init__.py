@@ -1,1 +1,1 @@
-"""What events change: JSON values with every digit, the difference of two, and the state that a stream folds to."""
+"""JSON values with every digit, their differences, and the states that streams fold to."""

@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from itertools import zip_longest
+from typing import Any, TypeAlias
 
 from esx.fold.value import Path, dump, jsonpath
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    _Chain: TypeAlias = tuple["_Chain", str | int] | None
+_Chain: TypeAlias = tuple["_Chain", str | int] | None
 
 
-class Missing:
-    """The type of `MISSING`: nothing there, which is not the same as null."""
+class MissingType:
+    """The type of `MISSING`: no value, which is not null."""
 
     def __repr__(self) -> str:
         return "MISSING"
 
 
-MISSING = Missing()
+MISSING = MissingType()
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A value that came, went, or is another now. `old` or `new` is MISSING where there is none."""
+    """A value that was added, removed or changed. `old` or `new` is MISSING where there is none."""
 
     path: Path
     old: Any
@@ -39,20 +38,20 @@ class Change:
         return "removed" if self.new is MISSING else "changed"
 
     def to_json(self) -> str:
-        """Return ``{"path", "op", "old", "new"}`` as JSON, the path as JSONPath, null for what is not there."""
+        """Return ``{"path", "op", "old", "new"}`` as JSON, the path as JSONPath, null for a missing value."""
         old, new = ("null" if side is MISSING else dump(side) for side in (self.old, self.new))
         return f'{{"path": {dump(jsonpath(self.path))}, "op": "{self.op}", "old": {old}, "new": {new}}}'
 
 
 def diff(old: Any, new: Any) -> Iterator[Change]:
-    """Yield what changed between two values of `parse`, in the order of the new one, removed members last.
+    """Yield the changes between two values of `parse`, in the order of the new one, removed members last.
 
-    Objects are compared by name. Of arrays the equal elements at both ends are paired off, and what is left between
-    them is compared by place, so that an element more or less is one change. An index counts in the new array; of a
-    removed element, in the old one. Values of another kind, and numbers with other digits, are changed as a whole.
+    Objects are compared by name. In arrays, equal elements at both ends are skipped and the others compared by place,
+    so that one added or removed element is one change. An index is that in the new array; of a removed element, that
+    in the old one. Values of another kind, and numbers with other digits, are changed as a whole.
     """
     prints = _Prints()
-    # A path is a chain of steps, innermost first, until somebody wants it.
+    # A path is a chain of steps, the innermost first; it becomes a tuple only for a change.
     todo: list[tuple[_Chain, Any, Any]] = [(None, old, new)]
     while todo:
         path, before, after = todo.pop()
@@ -85,24 +84,18 @@ def _elements(before: Sequence[Any], after: Sequence[Any], prints: _Prints) -> l
     while tail < shorter - head and old[-1 - tail] == new[-1 - tail]:
         tail += 1
     left, right = before[head : len(before) - tail], after[head : len(after) - tail]
-    return [
-        (
-            head + place,
-            left[place] if place < len(left) else MISSING,
-            right[place] if place < len(right) else MISSING,
-        )
-        for place in range(max(len(left), len(right)))
-    ]
+    pairs = zip_longest(left, right, fillvalue=MISSING)
+    return [(place, *pair) for place, pair in enumerate(pairs, head)]
 
 
 class _Prints:
-    """A hash of each value, made once, so that elements are compared without walking through them again and again."""
+    """The hash of each value, computed once, so that comparing elements is quick."""
 
     def __init__(self) -> None:
         self._made: dict[int, int] = {}
 
     def of(self, value: Any) -> int:
-        """Return the hash of a value: the same for the same value, whatever the order of members."""
+        """Return the hash of a value, which does not depend on the order of members."""
         made = self._made
         todo = [value]
         while todo:

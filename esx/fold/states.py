@@ -1,18 +1,13 @@
-"""The states of one stream by version, kept so that going back and forth between versions is quick."""
-
-from __future__ import annotations
+"""The states of one stream by version, some of them kept so that another version is found quickly."""
 
 import asyncio
 from bisect import bisect_right
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from esx.fold.reducer import MERGE, Reducer
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from esx.store.model import Event
+from esx.model import Event
 
 PAGE = 500
 _MOST_KEPT = 400
@@ -21,7 +16,7 @@ _FIRST_PAGE = 32
 
 
 class Pages(Protocol):
-    """Where the events come from: an `EventStore`."""
+    """The source of events: an `EventStore`."""
 
     async def read_page(
         self, stream_id: str, *, start: int | None = None, limit: int = ..., backwards: bool = False
@@ -32,7 +27,7 @@ class Pages(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """A stream's state at a version: after `event`, as JSON text; `before` is the state before that event."""
+    """A stream's state after `event` as JSON text; `before` is the state before that event."""
 
     event: Event
     text: str
@@ -45,9 +40,9 @@ class State:
 
 
 class States:
-    """Folds a stream, and keeps a state every so many versions to go on from.
+    """Folds a stream, and keeps states at regular versions to start from later.
 
-    At most some hundred states are kept; where a stream is longer, they are further apart.
+    At most a few hundred states are kept, further apart in longer streams.
     """
 
     def __init__(self, store: Pages, stream_id: str, reducer: Reducer = MERGE) -> None:
@@ -64,8 +59,8 @@ class States:
     async def at(self, version: int, on_progress: Callable[[int], None] | None = None) -> State | None:
         """Return the state at `version`, or at the last version before it; None if there is no event up to there.
 
-        Folding happens in a thread, a page at a time, so it can be cancelled between pages; `on_progress` hears up to
-        which version it has come. Raises ReducerFailed, and what the store raises.
+        Folding happens in a thread, a page at a time, so it can be cancelled between pages; `on_progress` receives the
+        last folded version. Raises ReducerFailed, and the store's errors.
         """
         place = bisect_right(self._nexts, version) - 1
         start, state = self._nexts[place], self.reducer.keep(self._kept[place])
@@ -83,7 +78,7 @@ class States:
                 on_progress(start - 1)
 
     async def _before(self, start: int) -> State | None:
-        """Return the state of the last event before `start`, which is the last that there is."""
+        """Return the state of the last event before `start`."""
         if start == 0:
             return None
         last = await self._store.read_page(self.stream_id, start=start - 1, limit=1, backwards=True)
@@ -97,7 +92,7 @@ class States:
         page = await self._store.read_page(self.stream_id, start=start, limit=limit)
         size = sum(len(event.data_json) for event in page)
         self._limit = max(limit // 2, 1) if size > _MOST_BYTES else min(limit * 2, PAGE)
-        # What is looked at again at once is kept, unless it is huge.
+        # Kept for the next call, unless it is very large.
         self._last_page = page if size <= _MOST_BYTES else []
         return page, len(page) == limit
 

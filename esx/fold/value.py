@@ -1,10 +1,8 @@
-"""JSON as Python values that keep every digit, at any depth: nothing here recurses, nothing here goes through float.
+"""JSON as Python values that keep every digit, at any depth: without recursion and without float.
 
-A number is a `Number`, which is its own text. Objects are dicts, arrays are lists; of a key that is there twice the
-last value counts, as for jsonb.
+A number is a `Number`, which is its own text. Objects are dicts, arrays are lists; of a repeated key the last value
+counts, as for jsonb.
 """
-
-from __future__ import annotations
 
 import dataclasses
 import json
@@ -17,7 +15,7 @@ from typing import Any
 from uuid import UUID
 
 Path = tuple[str | int, ...]
-"""Where a value is: names of members and indexes of elements, from the outside in."""
+"""The place of a value: names of members and indexes of elements, the outermost first."""
 
 _PLAIN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _TOKEN = re.compile(r'[ \t\n\r]*(?:(?P<mark>["{}\[\],:])|(?P<number>-?\d[\d.eE+-]*)|(?P<word>true|false|null))')
@@ -32,7 +30,7 @@ class Number(str):
 
 
 def parse(text: str) -> Any:
-    """Return the value of JSON text. Raises ValueError if it is none."""
+    """Return the value of JSON text. Raises ValueError if it is not JSON."""
     try:
         return json.loads(text, parse_int=Number, parse_float=Number, parse_constant=_refuse)
     except RecursionError:
@@ -44,7 +42,7 @@ def _refuse(constant: str) -> None:
 
 
 def _parse_deep(text: str) -> Any:
-    """Parse with a stack of its own, for what is nested deeper than json goes."""
+    """Parse text that is nested deeper than json allows."""
     root: list[Any] = []
     stack: list[Any] = [root]
     names: list[str | None] = [None]
@@ -91,12 +89,12 @@ def _parse_deep(text: str) -> Any:
 def dump(value: Any) -> str:
     """Return a value as JSON text on one line, as PostgreSQL writes it.
 
-    Besides what `parse` returns it takes what reducers return: ints, floats, Decimals, tuples, sets, dataclasses,
-    enums, dates, times and UUIDs. Raises TypeError for anything else.
+    Besides values of `parse` it takes those of reducers: ints, floats, Decimals, tuples, sets, dataclasses, enums,
+    dates, times and UUIDs. Raises TypeError for other types.
     """
     pieces: list[str] = []
-    # What is still to be written, the next at the end: text as it is, a value (in a list of its own), or the id of a
-    # container that ends here.
+    # Still to be written, the next at the end: text, a value (in a list of its own), or the id of a container that ends
+    # here.
     todo: list[str | list[Any] | int] = [[value]]
     inside: set[int] = set()
     while todo:
@@ -149,7 +147,7 @@ def _scalar(value: object) -> str:
     if isinstance(value, str):
         return _quote(value)
     if isinstance(value, int):
-        # Not through int's own text, which refuses more than 4,300 digits.
+        # str(int) refuses more than 4,300 digits.
         return f"{Decimal(value):f}"
     if isinstance(value, float | Decimal):
         if not Decimal(value).is_finite():

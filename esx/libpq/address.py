@@ -1,38 +1,35 @@
-"""What people write to name a database: URLs, keywords and names, taken apart and put together again.
+"""Parses and builds the texts that name a database: URLs, keywords and names.
 
-Nothing is looked up here, and no message holds what may be a part of a password.
+Nothing is looked up here, and no message has what may be a part of a password.
 """
 
-from __future__ import annotations
-
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 from urllib.parse import quote, unquote, urlencode
 
 from esx.libpq.parameters import BY_KEYWORD, FOREIGN, KNOWN_SETTINGS, RENAMED, SECRETS
 from esx.text import visible
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9.-]*)(?:\+[A-Za-z0-9_.-]+)?://")
+_POSTGRESQL = re.compile(r"\s*(?:jdbc:)?postgres(?:ql)?(?:\+[\w.-]+)?://", re.IGNORECASE)
 _KEYWORD = re.compile(r"\s*(\w+)\s*=\s*(?:'((?:\\.|[^'\\])*)'(?=\s|$)|((?:\\.|[^\s'\\])(?:\\.|[^\s\\])*|))", re.DOTALL)
 _MASKED = r"(?i)(\w*(?:pass|pasw|pwd|secret|scram)\w*\s*=)"
+_BOOLEAN_MODES = dict.fromkeys(("true", "1", "on"), "require") | dict.fromkeys(("false", "0", "off"), "disable")
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
-# Of an IPv6 address, or the name of a machine; what else a name may hold, no resolver finds.
+# The characters of IPv6 addresses and of names of machines; no resolver finds other names.
 _HOST = re.compile(r"[\w.:%-]*|/[^\n]*")
 
 
 class Odd(Exception):
-    """What is wrong with a text, to follow the text itself. Never holds a part of it that may be a password."""
+    """What is wrong with a text, to follow the text in a message. It never has a part that may be a password."""
 
 
 def parse(text: str) -> dict[str, str]:
-    """Return the parameters that a text gives, as libpq calls them; others are settings of the session, or foreign.
+    """Return the parameters in a text, by libpq's names; other names are settings of the session, or foreign.
 
-    That is a URL (also with a driver, ``postgresql+psycopg://``, as SQLAlchemy writes it), libpq's keywords
-    (``host=localhost dbname=x``), or the name of a database, as ``psql -d`` takes it. A keyword may be empty, which
-    stands for its default. Raises Odd.
+    The text is a URL (also with a driver, ``postgresql+psycopg://``, as SQLAlchemy writes it), libpq's keywords
+    (``host=localhost dbname=x``), or the name of a database, as for ``psql -d``. An empty value stands for the default.
+    Raises Odd.
     """
     text = text.strip()
     if match := _SCHEME.match(text):
@@ -53,7 +50,7 @@ def _from_url(rest: str) -> dict[str, str]:
     match = re.match(r"([^/?]*)(?:/([^?]*))?(?:\?(.*))?", rest, re.DOTALL)
     assert match is not None
     network, path, query = match[1], match[2] or "", match[3]
-    # libpq would take what follows an unescaped @ for a host, and ask the DNS for the rest of a password.
+    # libpq would take the text after an unescaped @ for a host, and ask the DNS for the rest of a password.
     if "@" in path or (":" in network and "@" in (query or "")):
         raise Odd("has an @ behind its host, or a / or ? in its password that must be written %2F or %3F")
     account, _, hosts = network.rpartition("@")
@@ -120,7 +117,7 @@ def _from_keywords(text: str) -> dict[str, str]:
         key = match[1].lower()
         key = RENAMED.get(key, key)
         if key not in BY_KEYWORD and key not in FOREIGN:
-            # Where a password is not quoted, what looks like a keyword may be a part of it.
+            # In a password without quotes, a part of it may look like a keyword.
             name = "a parameter" if "password" in given else f"the parameter {visible(key, limit=40)}"
             raise Odd(f"has {name} that PostgreSQL does not know")
         value = match[2] if match[2] is not None else match[3]
@@ -130,11 +127,10 @@ def _from_keywords(text: str) -> dict[str, str]:
 
 
 def checked(given: dict[str, str]) -> dict[str, str]:
-    """Return the parameters, once what is looked up and shown is sure to be what it should be. Raises Odd."""
+    """Return the parameters after a check of those that are looked up and shown. Raises Odd."""
     if "sslmode" in given:
-        booleans = {"true": "require", "1": "require", "on": "require", "false": "disable", "0": "disable"}
         mode = given["sslmode"]
-        given["sslmode"] = (booleans | {"off": "disable"}).get(mode.lower(), mode)
+        given["sslmode"] = _BOOLEAN_MODES.get(mode.lower(), mode)
     if any("\0" in value for value in given.values()):
         raise Odd("has a zero byte")
     port = given.get("port", "")
@@ -142,7 +138,7 @@ def checked(given: dict[str, str]) -> dict[str, str]:
         raise Odd("has a port that is not a number from 1 to 65535")
     names = [given.get("user", ""), given.get("host", ""), given.get("hostaddr", ""), given.get("dbname", "")]
     if any(re.search(r"[;=]", each) for each in names):
-        raise Odd("has a ; or = where none belongs")  # Password=... of other databases' syntax ends up there
+        raise Odd("has a ; or = where none belongs")  # from the syntax of other databases, such as Password=...
     if any("://" in each for each in names):
         raise Odd("has an address where a name belongs")
     for key in ("host", "hostaddr"):
@@ -167,7 +163,7 @@ def url(given: Mapping[str, str]) -> str:
     host, port = left.pop("host", ""), left.pop("port", "")
     where = ""
     if "host" in given and (not host or host.startswith("/") or "," in host):
-        left["host"] = host  # sockets and several hosts do not fit where hosts are in a URL
+        left["host"] = host  # a socket or several hosts cannot be the host of a URL
     elif host:
         where = f"[{host}]" if ":" in host else quote(host, safe="")
     if "," in host and port:
@@ -180,14 +176,14 @@ def url(given: Mapping[str, str]) -> str:
     who = quote(user, safe="") + (f":{quote(password, safe='')}" if password else "")
     database = left.pop("dbname", "")
     path = f"/{quote(database, safe='')}" if database else ""
-    # What is no parameter goes first: behind a password it would be taken for a part of that.
+    # Other settings come first: after a password they would be taken for a part of it.
     query = sorted(left.items(), key=lambda item: item[0] in BY_KEYWORD)
     tail = f"?{urlencode(query, quote_via=quote, safe='/,')}" if query else ""
     return f"postgresql://{who}{'@' if who else ''}{where}{path}{tail}"
 
 
 def without_password(text: str) -> str:
-    """Return what names a database with its passwords replaced by ``***``, however broken it is."""
+    """Return a text that names a database, even a malformed one, with ``***`` instead of passwords."""
     try:
         given = parse(text)
     except Odd:
@@ -196,12 +192,15 @@ def without_password(text: str) -> str:
 
 
 def _masked(text: str, *, broken: bool) -> str:
-    # Where quotes are missing nobody knows where a password ends.
+    # Without quotes the end of a password is unknown.
     masked = re.sub(_MASKED + ".*", r"\1***", text, count=1, flags=re.DOTALL)
     if re.match(r"\s*(?:jdbc:)?(?:[\w+.-]+:)?//", text):
-        # Up to the last @: an unescaped @ in a password must not end what is hidden. Without one, what follows a : may
-        # be a password whose host was forgotten.
+        # Up to the last @, as a password may have an unescaped @. Without an @, the text after a : may be a password
+        # whose host is missing.
         if "@" in masked:
+            if broken and not _POSTGRESQL.match(text):
+                # The scheme may be a user, and the text after the // a password: u://secret@host.
+                masked = re.sub(r"//[^:@]*@", "//***@", masked)
             return re.sub(r"(//[^:@]*:).*@", r"\1***@", masked, flags=re.DOTALL)
         return re.sub(r"(//[^:@\[]*:)(?!\d*(?:[,/?]|$)).*", r"\1***", masked, flags=re.DOTALL)
     if broken and masked == text:

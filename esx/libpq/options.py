@@ -1,16 +1,14 @@
-"""``options`` and PGOPTIONS: what is handed to the server's command line, read as the server reads it."""
-
-from __future__ import annotations
+"""Parses ``options`` and PGOPTIONS, the server's command line, as the server does."""
 
 import re
 
 
 class Malformed(ValueError):
-    """What is wrong with the options, to follow their name."""
+    """What is wrong with the options, to follow their name in a message."""
 
 
 def words(text: str) -> list[str]:
-    """Split at white space, which a backslash makes part of a word, as it does itself."""
+    """Split at white space; a backslash makes the next character a part of the word."""
     found = re.findall(r"(?:\\.|[^ \t\n\r\f\v\\]|\\\Z)+", text, re.DOTALL)
     return [re.sub(r"\\(.|\Z)", r"\1", word, flags=re.DOTALL) for word in found]
 
@@ -37,5 +35,5 @@ def split_options(text: str) -> list[tuple[str, str]]:
 
 
 def names_utf8(name: str) -> bool:
-    """Return whether PostgreSQL takes it for UTF-8."""
+    """Return whether PostgreSQL takes this name of an encoding for UTF-8."""
     return re.sub(r"[^a-z0-9]", "", name.strip("'\"").lower()) in ("utf8", "unicode")

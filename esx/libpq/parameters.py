@@ -1,33 +1,29 @@
-"""What esx does with each parameter of libpq and its variable: honours it, or refuses it with the remedy."""
-
-from __future__ import annotations
+"""All parameters of libpq and their variables: esx honours each of them, or refuses it with a remedy."""
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from esx.libpq.options import Malformed, names_utf8, split_options
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from esx.text import either
 
 
 class BadParameter(Exception):
-    """A parameter that makes no sense, or that esx cannot honour: one line with the remedy, without any secret."""
+    """A parameter is wrong, or esx cannot honour it. The message is one line with the remedy, without secrets."""
 
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """A parameter, as libpq calls it, and the variable that sets it too."""
+    """A parameter, by libpq's name, and its environment variable."""
 
     keyword: str
     variable: str | None
     does: str
     """What esx does with it, for the documentation."""
     check: Callable[[str], str | None] = lambda _: None
-    """Returns what is wrong with a value, to follow the parameter's name; None if nothing is."""
+    """Returns what is wrong with a value, to follow the parameter's name in a message; None for nothing."""
     secret: bool = False
-    """Whether its value is for its owner alone."""
+    """Whether its value is a secret."""
 
 
 def _one_of(*allowed: str, refused: str = "") -> Callable[[str], str | None]:
@@ -36,7 +32,7 @@ def _one_of(*allowed: str, refused: str = "") -> Callable[[str], str | None]:
     def check(value: str) -> str | None:
         if value in allowed:
             return None
-        return f"must be {_either(allowed)}" + (f": {refused}" if refused else "")
+        return f"must be {either(allowed)}" + (f": {refused}" if refused else "")
 
     return check
 
@@ -47,7 +43,7 @@ def _unless(value: str, why: str, *allowed: str) -> Callable[[str], str | None]:
     def check(given: str) -> str | None:
         if given == value:
             return f"is {value}, which esx cannot honour: {why}"
-        return None if given in allowed else f"must be {_either((*allowed, value))}"
+        return None if given in allowed else f"must be {either((*allowed, value))}"
 
     return check
 
@@ -79,18 +75,13 @@ def _options(value: str) -> str | None:
 
 def _tls(value: str) -> str | None:
     known = ("TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3")
-    return None if value.lower() in map(str.lower, known) else f"must be {_either(known)}"
+    return None if value.lower() in map(str.lower, known) else f"must be {either(known)}"
 
 
 def _replication(value: str) -> str | None:
     if value.lower() in ("false", "off", "no", "0"):
         return None
     return "asks for a replication connection, over which no store can be read: leave it out"
-
-
-def _either(values: tuple[str, ...]) -> str:
-    *most, last = values
-    return f"{', '.join(most)} or {last}" if most else last
 
 
 _TRUSTED = "leave it out; sslmode=verify-full keeps a password from other servers"
@@ -183,8 +174,8 @@ PARAMETERS: tuple[Parameter, ...] = (
     Parameter(
         "require_auth",
         "PGREQUIREAUTH",
-        "refused: the driver answers whatever way the server asks",
-        _never(f"its driver answers whatever way the server asks; {_TRUSTED}"),
+        "refused: the driver answers in any way that the server asks for",
+        _never(f"its driver answers in any way that the server asks for; {_TRUSTED}"),
     ),
     Parameter(
         "min_protocol_version",
@@ -239,7 +230,7 @@ PARAMETERS: tuple[Parameter, ...] = (
 BY_KEYWORD = {each.keyword: each for each in PARAMETERS}
 """The parameters by their names."""
 SECRETS = frozenset(each.keyword for each in PARAMETERS if each.secret)
-"""Those that are for their owner alone."""
+"""The names of secret parameters."""
 
 VARIABLES: dict[str, str] = {
     "PGSYSCONFDIR": "honoured: where `pg_service.conf` is for all users",
@@ -250,12 +241,12 @@ VARIABLES: dict[str, str] = {
     "PGOAUTHDEBUG": "without effect: esx does not speak OAuth",
     "PGLOCALEDIR": "without effect: esx's own messages are English",
 }
-"""Variables of libpq's that are no parameters."""
+"""libpq's variables without a parameter."""
 SETTINGS = {"PGDATESTYLE": "datestyle", "PGTZ": "timezone", "PGGEQO": "geqo"}
-"""Those that libpq sends as settings of the session."""
+"""The variables that libpq sends as settings of the session."""
 
 RENAMED = {"ssl": "sslmode", "schema": "search_path", "database": "dbname"}
-"""Parameters as other drivers write them, and what libpq or PostgreSQL call them."""
+"""Names of parameters in other drivers, with the name in libpq or PostgreSQL."""
 FOREIGN = {
     "pgbouncer": "Prisma's: esx notices a pooler by itself",
     "connection_limit": "Prisma's: esx opens connections as needed",
@@ -264,13 +255,13 @@ FOREIGN = {
     "prepared_statement_name_func": "SQLAlchemy's: esx names its own statements",
     "async_fallback": "SQLAlchemy's: esx is asynchronous",
 }
-"""Parameters of other drivers that mean nothing here, and why."""
-# In an address with a password, another name may be a part of that.
+"""Parameters of other drivers that have no effect here, and why."""
+# In an address with a password, other names may be a part of the password.
 KNOWN_SETTINGS = frozenset(
     {"search_path", "timezone", "datestyle", "statement_timeout", "lock_timeout", "role", "jit", "work_mem", "geqo"}
     | {"default_transaction_read_only", "default_transaction_isolation", "idle_in_transaction_session_timeout"}
 )
-"""Settings of a session that an address may name behind its password."""
+"""Settings of a session that may follow the password in an address."""
 
 
 def table() -> list[str]:

@@ -1,25 +1,20 @@
 """The password file, as libpq reads it."""
 
-from __future__ import annotations
-
 import os
 import re
 import stat
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from esx.text import visible
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
 SOCKET_DIRECTORIES = ("/run/postgresql", "/var/run/postgresql", "/tmp", "/private/tmp")  # noqa: S108 - where others listen
-"""Where a server listens by default; which of them, differs between builds."""
+"""The directories in which a server may listen by default; they differ between builds."""
 DEFAULT_HOST = "localhost"
 _LAST_FIELD = re.compile(r"(?:\\.|[^:\\]|\\\Z)*", re.DOTALL)
 
 
 class PasswordFile:
-    """The lines of a password file; `warning` says why it is not read, as libpq does."""
+    """The lines of a password file; `warning` says why it is not read, None if it is."""
 
     def __init__(self, path: Path) -> None:
         self.warning: str | None = None
@@ -31,14 +26,14 @@ class PasswordFile:
                 if self.warning is None:
                     self._read(file.read())
         except OSError:
-            return  # as if there were none
+            return  # as without a file
 
     def _read(self, data: bytes) -> None:
         lines = data.decode("utf-8", "surrogateescape").split("\n")
         self._lines = [line.rstrip("\r") for line in lines if not line.startswith("#")]
 
     def password(self, host: str, port: int, database: str, user: str) -> str | None:
-        """Return the password of the first line that matches."""
+        """Return the password of the first line that matches, None without one."""
         hosts = (DEFAULT_HOST, host) if host in SOCKET_DIRECTORIES else (host or DEFAULT_HOST,)
         for line in self._lines:
             for each in hosts:
@@ -53,7 +48,7 @@ class PasswordFile:
 
 
 def _behind(line: str, wanted: str) -> str | None:
-    """Return what follows the first field of a line, if that matches; as libpq does, which needs no escape for it."""
+    """Return the text after the first field of a line if the field matches; as in libpq, escapes are optional."""
     if line.startswith("*:"):
         return line[2:]
     at = 0

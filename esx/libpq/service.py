@@ -1,22 +1,17 @@
 """The service file, as libpq reads it."""
 
-from __future__ import annotations
-
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from esx.libpq.parameters import BY_KEYWORD, BadParameter
 from esx.text import visible
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-# Where PostgreSQL is built to look; which of them, differs between builds.
+# The directories in which PostgreSQL looks; they differ between builds.
 _SYSTEM = ("/etc/postgresql-common", "/etc/sysconfig/pgsql", "/usr/local/pgsql/etc", "/usr/local/etc/postgresql")
 
 
 def home(environ: Mapping[str, str]) -> Path | None:
-    """Return the user's directory."""
+    """Return the user's home directory, None if it is unknown."""
     if named := environ.get("HOME"):
         return Path(named)
     try:
@@ -28,9 +23,8 @@ def home(environ: Mapping[str, str]) -> Path | None:
 def read_service(service: str, file: str | None, environ: Mapping[str, str]) -> tuple[Path, dict[str, str]]:
     """Return the file that defines the service, and its parameters.
 
-    `file` is the one that was named, if any was. Raises BadParameter.
+    `file` is the service file that was named, or None. Raises BadParameter.
     """
-    looked: list[Path] = []
     if file:
         path = Path(file)
         if not path.exists():
@@ -42,14 +36,10 @@ def read_service(service: str, file: str | None, environ: Mapping[str, str]) -> 
     system = environ.get("PGSYSCONFDIR")
     candidates += [Path(each, "pg_service.conf") for each in ((system,) if system else _SYSTEM)]
     for path in candidates:
-        if not path.exists():
-            looked.append(path)
-            continue
-        found = _parameters(path, service)
+        found = _parameters(path, service) if path.exists() else None
         if found is not None:
             return path, found
-        looked.append(path)
-    shown = ", ".join(visible(str(each), limit=300) for each in looked[:3])
+    shown = ", ".join(visible(str(each), limit=300) for each in candidates[:3])
     raise BadParameter(
         f"there is no service {visible(service, limit=100)} in {shown}: add [{visible(service, limit=100)}] there, or "
         "name another with PGSERVICE or service=..."
@@ -83,7 +73,7 @@ def _parameters(path: Path, service: str) -> dict[str, str] | None:
 
 
 def _wrong(line: str, key: str, equals: str) -> str:
-    """Say what is wrong with a line; never a part of it, as it may hold a password."""
+    """Return what is wrong with a line, without a part of it, as it may have a password."""
     if line.startswith("ldap"):
         return "esx does not ask LDAP for services: write the parameters themselves"
     if key.strip() in ("service", "servicefile"):

@@ -1,12 +1,10 @@
-"""Where a connection goes and how, as libpq puts it together of an address, a service, variables and files."""
-
-from __future__ import annotations
+"""Finds where and how to connect, as libpq does, from an address, a service, variables and files."""
 
 import getpass
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from esx.libpq.address import Odd, checked, parse
 from esx.libpq.options import split_options
@@ -16,16 +14,13 @@ from esx.libpq.service import home, read_service
 from esx.libpq.tls import Files
 from esx.text import visible
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
 _PORT = 5432
 _PASSWORD_FILE = ".pgpass"  # noqa: S105 - a name
 
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """One server to try: by name, or at `address` while `name` is who must answer, or in a socket directory."""
+    """A server to try: by name, at an `address` with a certificate for `name`, or in a socket directory."""
 
     name: str
     port: int
@@ -34,18 +29,18 @@ class Host:
 
     @property
     def goes_to(self) -> str:
-        """What is connected to: a directory, an address, or a name to look up."""
+        """Where to connect: a directory, an address, or a name to look up."""
         return self.address or self.name
 
     @property
     def is_socket(self) -> bool:
-        """Whether there is no network in between."""
+        """Whether it is a Unix socket."""
         return self.goes_to.startswith("/")
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """All that libpq's parameters say; what is not said is None, or has the value that libpq would take."""
+    """The values of libpq's parameters; one that was not given is None, or libpq's default."""
 
     hosts: tuple[Host, ...]
     user: str
@@ -53,9 +48,9 @@ class Target:
     sslmode: str
     tls: Files
     settings: Mapping[str, str]
-    """Settings of the session for the server, with ``options`` as it reads them."""
+    """Settings of the session, as sent to the server, with ``options`` as text."""
     asked: Mapping[str, str]
-    """All settings of the session by name, those in ``options`` too."""
+    """All settings of the session by name, also those in ``options``."""
     application_name: str | None
     connect_timeout: float | None
     """Seconds for each host, 0 for no limit."""
@@ -65,23 +60,23 @@ class Target:
     krbsrvname: str | None
     gsslib: str | None
     warnings: tuple[str, ...] = ()
-    """What the user should know, each once."""
+    """Messages for the user."""
 
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """The parameters that were given anywhere, and where the service came from."""
+    """The given parameters, and the origin of each that does not come from the address."""
 
     values: Mapping[str, str] = field(repr=False)
     origins: Mapping[str, str]
     service: str | None
 
     def where(self, key: str) -> str:
-        """Return the name of a parameter, for a message, with where it was given."""
+        """Return the name of a parameter and its origin, for messages."""
         return self.origins.get(key, f"the parameter {key}")
 
     def label(self) -> str:
-        """Return ``user@host:port/database`` for people: never a password."""
+        """Return ``user@host:port/database`` for messages, without a password."""
         at = self.values
         host = at.get("host") or at.get("hostaddr") or DEFAULT_HOST
         user, port, database = (at.get(key, "") for key in ("user", "port", "dbname"))
@@ -92,7 +87,7 @@ class Given:
 
 
 def gather(explicit: Mapping[str, str], environ: Mapping[str, str]) -> Given:
-    """Put together what the address, the service and the variables say, in this order. Raises BadParameter."""
+    """Return the parameters of the address, else of the service, else of the variables. Raises BadParameter."""
     values = dict(explicit)
     origins: dict[str, str] = {}
     service = values.get("service", environ.get("PGSERVICE", "")) or None
@@ -118,7 +113,7 @@ def gather(explicit: Mapping[str, str], environ: Mapping[str, str]) -> Given:
 
 
 def resolve(explicit: Mapping[str, str], environ: Mapping[str, str]) -> Target:
-    """Return what to connect to. Reads files, looks nothing up. Raises BadParameter."""
+    """Return the target. It reads files, and looks no name up. Raises BadParameter."""
     given = gather(explicit, environ)
     at = {key: value for key, value in given.values.items() if value}
     for key, value in at.items():
@@ -165,7 +160,7 @@ def resolve(explicit: Mapping[str, str], environ: Mapping[str, str]) -> Target:
 
 
 def resolve_dsn(dsn: str | None, environ: Mapping[str, str]) -> Target:
-    """Do as `resolve` for what names a database; None stands for the variables alone. Raises BadParameter."""
+    """Do as `resolve` for a text that names a database, None for the variables only. Raises BadParameter."""
     try:
         explicit = parse(dsn) if dsn is not None else {}
     except Odd as odd:

@@ -1,19 +1,16 @@
-"""The files of TLS: which are used, whether they are fit, and what is made of them."""
+"""The files of TLS: which are used, the checks of them, and the TLS context."""
 
 from __future__ import annotations
 
 import os
 import ssl
 import stat
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from esx.libpq.parameters import SSLMODES, BadParameter
 from esx.text import visible
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
 
 _VERSIONS = {
     "tlsv1": ssl.TLSVersion.TLSv1,
@@ -27,11 +24,11 @@ _ROOT = 0
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """What a TLS connection is made with. Files that were named are known to be there."""
+    """The files and options of a TLS connection. Named files are known to exist."""
 
     mode: str
     root: str | None = None
-    """A file, or ``system``; None: nobody's certificate is checked."""
+    """A file, or ``system``; None: the server's certificate is not checked."""
     crl: str | None = None
     crl_directory: str | None = None
     certificate: str | None = None
@@ -43,12 +40,12 @@ class Files:
 
     @property
     def strict(self) -> bool:
-        """Whether there is TLS, or no connection."""
+        """Whether a connection needs TLS."""
         return SSLMODES.index(self.mode) >= SSLMODES.index("require")
 
     @classmethod
     def find(cls, mode: str, at: Mapping[str, str], where: Callable[[str], str], home: Path | None) -> Files:
-        """Return the files to use. Raises BadParameter for one that is missing or not fit."""
+        """Return the files to use. Raises BadParameter for a missing or unsuitable one."""
         if mode == "disable":
             return cls(mode)
         folder = None if home is None else home / ".postgresql"
@@ -87,7 +84,7 @@ class Files:
         )
 
     def parameters(self) -> dict[str, str]:
-        """Return what asyncpg takes in an address, for the modes in which it may do without TLS."""
+        """Return parameters for an address for asyncpg, for the modes in which TLS is optional."""
         all_of_them = {
             "sslmode": self.mode,
             "sslcert": self.certificate,
@@ -99,7 +96,7 @@ class Files:
         return {key: value for key, value in all_of_them.items() if value}
 
     def context(self, name: str | None) -> ssl.SSLContext:
-        """Return the context for a strict mode; `name` is who must answer, where that is not what is connected to.
+        """Return the context for a strict mode; `name` is the name for the certificate, if it is not the host.
 
         Raises BadParameter.
         """
@@ -120,7 +117,7 @@ class Files:
             made.verify_flags |= ssl.VERIFY_CRL_CHECK_CHAIN
         if self.certificate is not None:
             certificate = self.certificate
-            # With a function, OpenSSL asks nobody at the terminal.
+            # With a function OpenSSL does not ask for a password at the terminal.
             _load(
                 "sslcert or sslkey",
                 certificate,
@@ -135,7 +132,7 @@ class Files:
 
 
 class _Context(ssl.SSLContext):
-    """Checks for another name than that which was connected to, where there is one."""
+    """A context that checks the certificate for the name `expected`, if there is one."""
 
     expected: str | None = None
 
@@ -169,17 +166,13 @@ def _file(
     if named is None:
         path = None if folder is None else folder / default
         return str(path) if path is not None and path.exists() else None
-    _check_readable(named, where(key))
-    return named
-
-
-def _check_readable(path: str, who: str) -> None:
     try:
-        with Path(path).open("rb"):
-            pass
+        with Path(named).open("rb"):
+            return named
     except OSError as error:
         raise BadParameter(
-            f"{who} names {visible(path, limit=300)}, which cannot be read: {error.strerror}: name a file that can"
+            f"{where(key)} names {visible(named, limit=300)}, which cannot be read: {error.strerror}: name a file that "
+            "can"
         ) from None
 
 

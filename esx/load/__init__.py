@@ -1,1 +1,1 @@
-"""Load tests: what one is asked to do, running it, judging what it left in the store, and telling the result."""
+"""Load tests: their options, running one, the verdict on its events, and reports."""

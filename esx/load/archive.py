@@ -1,48 +1,45 @@
-"""Runs that are kept: one file each, JSON lines, in the directory of esx's data.
+"""Saved runs: a file of JSON lines each, in the directory of esx's data.
 
-The first line is a header (format, time, database, options, environment), then come the lines that the run told, a
-second each, and its summary last. A file is written under another name and renamed at its end, so what is called
-``<run>.ndjson`` is whole.
+The first line is a header (format, time, database, options), then comes the run's progress, a line a second, and its
+summary last. A file is written under another name and renamed at the end, so ``<run>.ndjson`` is whole.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import secrets
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import IO, Any, ClassVar, Protocol, Self, TypeVar
+
+import msgspec
 
 from esx.embedded import data_directory
-from esx.files import Part, private_directory
+from esx.files import PartFile, private_directory
 from esx.load.errors import LoadFailed
 from esx.load.model import LoadOptions, LoadProgress, LoadSummary, from_dict, to_dict
-from esx.load.shape import check_shape
-from esx.text import iso_utc, visible
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
-    from pathlib import Path
-    from typing import IO, Protocol
-
-    class Test(Protocol):
-        """A load test under way: what is iterated over, and how it is ended."""
-
-        options: LoadOptions
-
-        def __aiter__(self) -> AsyncIterator[LoadProgress | LoadSummary]: ...
-        def stop(self) -> None:
-            """End it with its summary."""
-
-        async def aclose(self) -> None:
-            """End it now."""
+from esx.text import visible
 
 
+class Test(Protocol):
+    """A load test under way: iterate over its lines, and end it with `stop` or `aclose`."""
+
+    options: LoadOptions
+
+    def __aiter__(self) -> AsyncIterator[LoadProgress | LoadSummary]: ...
+    def stop(self) -> None:
+        """End it with its summary."""
+
+    async def aclose(self) -> None:
+        """End it now."""
+
+
+T = TypeVar("T")
 FORMAT = 1
-SUFFIX = ".ndjson"
 _ID = re.compile(r"[A-Za-z0-9_.]{1,64}")
 _CHUNK = 1 << 16
 _LONGEST_LINE = 64 << 20  # bytes looked at for a file's last line
@@ -50,12 +47,12 @@ _NONE_SAVED = "no run has been saved yet: `esx load` makes one"
 
 
 class NoSuchRun(LoadFailed):
-    """There is no saved run of that name, or its file cannot be read. The message names it and the remedy."""
+    """There is no saved run or sweep of that name, or its file cannot be read. The message has the remedy."""
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What is known of a run before it begins. `database` is for people and holds no password."""
+    """What is known about a run before it begins. `database` is for people and holds no password."""
 
     started_at: datetime
     database: str
@@ -66,7 +63,7 @@ class Header:
 
 @dataclass(frozen=True, slots=True)
 class SavedRun:
-    """A run as it was told, second by second. `summary` is None if it ended without one."""
+    """A run with a line of progress for each second. `summary` is None if it ended without one."""
 
     id: str
     header: Header
@@ -76,27 +73,47 @@ class SavedRun:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A saved run in a list: without its series."""
+    """A saved run without its series, for lists."""
 
     id: str
     header: Header
     summary: LoadSummary | None
 
 
-class Archive:
-    """The saved runs in one directory, which is made when the first is saved."""
+class SavedFiles:
+    """The saved runs, or sweeps, in one directory, which is made when the first is saved."""
+
+    kind: ClassVar[str]
+    suffix: ClassVar[str]
+    hint: ClassVar[str] = ""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
 
     @classmethod
-    def of(cls, environ: Mapping[str, str]) -> Archive:
-        """Return the archive that `environ` means."""
-        return cls(data_directory(environ).expanduser() / "runs")
+    def of(cls, environ: Mapping[str, str]) -> Self:
+        """Return those in the data directory that `environ` names."""
+        return cls(data_directory(environ).expanduser() / f"{cls.kind}s")
 
-    def path(self, run: str) -> Path:
-        """Return the file of a run; raises NoSuchRun for what cannot be a run's name."""
-        return self.directory / f"{check_name(run)}{SUFFIX}"
+    def path(self, name: str) -> Path:
+        """Return the file of that name. Raises NoSuchRun for a name that a file cannot have."""
+        if not _ID.fullmatch(name) or not name.strip("."):
+            raise NoSuchRun(f"{visible(name, limit=80)!r} is not the name of a run: `esx load runs` lists them")
+        return self.directory / f"{name}{self.suffix}"
+
+    def _read(self, name: str, read: Callable[[Path], T]) -> T:
+        try:
+            return read(self.path(name))
+        except FileNotFoundError:
+            raise NoSuchRun(f"no {self.kind} {name} is saved in {self.directory}{self.hint}") from None
+        except (OSError, ValueError, RecursionError) as error:
+            raise NoSuchRun(f"the file of {self.kind} {name} cannot be read: {error}") from None
+
+
+class Archive(SavedFiles):
+    """The saved runs."""
+
+    kind, suffix, hint = "run", ".ndjson", ": `esx load runs` lists what is"
 
     def entries(self, problems: list[str] | None = None) -> list[Entry]:
         """Return all saved runs, the newest first. What cannot be read is left out, with a line in `problems`."""
@@ -112,15 +129,7 @@ class Archive:
 
     def load(self, run: str) -> SavedRun:
         """Read a run; ``last`` is the newest one. Raises NoSuchRun, also where a file that cannot be read is newer."""
-        if run == "last":
-            run = self._last()
-        path = self.path(run)
-        try:
-            return read_run(path)
-        except FileNotFoundError:
-            raise NoSuchRun(f"no run {run} is saved in {self.directory}: `esx load runs` lists what is") from None
-        except (OSError, ValueError) as error:
-            raise NoSuchRun(f"the file of run {run} cannot be read: {error}") from None
+        return self._read(self._last() if run == "last" else run, read_run)
 
     def _last(self) -> str:
         problems: list[str] = []
@@ -138,40 +147,39 @@ class Archive:
 
     def _files(self) -> list[Path]:
         with suppress(FileNotFoundError, NotADirectoryError):
-            return sorted(
-                path for path in self.directory.iterdir() if path.suffix == SUFFIX and not path.name.startswith(".")
-            )
+            found = self.directory.iterdir()
+            return sorted(path for path in found if path.suffix == self.suffix and not path.name.startswith("."))
         return []
 
 
 class Recorder:
-    """Writes one run down as it is told. Nothing is left behind of a run of which not a line was told."""
+    """Saves the lines of one run as they come. A run without any line leaves no file."""
 
     def __init__(self, archive: Archive, header: Header) -> None:
         self._archive = archive
         self._header = header
         self._run = f"{header.started_at:%y%m%d%H%M%S}{secrets.randbelow(10_000):04d}"
-        self._part: Part | None = None
+        self._part: PartFile | None = None
 
     def line(self, line: LoadProgress | LoadSummary) -> None:
         """Add a line; raises OSError."""
         if self._part is None:
             private_directory(self._archive.directory)
-            self._part = Part(self._archive.directory, f".{self._run}", private=True)
+            self._part = PartFile(self._archive.directory, f".{self._run}", private=True)
             self._part.open()
-            self._write(_header_dict(self._header))
+            self._write({"kind": "run", "format": FORMAT, **msgspec.to_builtins(self._header)})
         if isinstance(line, LoadSummary):
             self._run = line.run
         self._write(to_dict(line))
 
     def close(self) -> Path | None:
-        """Give the file its name and return it, None if there is nothing to keep; raises OSError."""
+        """Give the file its name and return its path, None if there is nothing to keep; raises OSError."""
         part = self._part
         if part is None:
             return None
         path = self._archive.path(self._run)
         again = 1
-        while path.exists():  # a name that was given twice
+        while path.exists():  # another run has that name
             again += 1
             path = self._archive.path(f"{self._run[:60]}.{again}")
         part.keep(path)
@@ -179,7 +187,7 @@ class Recorder:
         return path
 
     def discard(self) -> None:
-        """Give up what has been written."""
+        """Remove what has been written."""
         part, self._part = self._part, None
         if part is not None:
             with suppress(OSError):
@@ -187,11 +195,11 @@ class Recorder:
 
     def _write(self, fields: Mapping[str, Any]) -> None:
         assert self._part is not None
-        self._part.file.write((json.dumps(fields, ensure_ascii=False, separators=(",", ":")) + "\n").encode())
+        self._part.file.write(msgspec.json.encode(fields) + b"\n")
 
 
 class RecordedRun:
-    """A load test that is saved as it goes: iterate over it, `stop` it and `aclose` it like the test itself.
+    """A load test that is saved as it runs, with the interface of the test itself.
 
     A run that cannot be saved goes on; `problem` then says why. `saved` is the file, once the run is over.
     """
@@ -214,7 +222,7 @@ class RecordedRun:
         self._test.stop()
 
     async def aclose(self) -> None:
-        """End it now; what it told until now is kept."""
+        """End it now; the lines until now are kept."""
         await self._lines.aclose()  # type: ignore[attr-defined]
         await self._test.aclose()
 
@@ -239,23 +247,14 @@ class RecordedRun:
         self._recorder.discard()
 
 
-def check_name(name: str) -> str:
-    """Return a name that can be a file's, and no other; raises NoSuchRun."""
-    if not _ID.fullmatch(name) or not name.strip("."):
-        raise NoSuchRun(f"{visible(name, limit=80)!r} is not the name of a run: `esx load runs` lists them")
-    return name
-
-
 def read_run(path: Path) -> SavedRun:
-    """Read a run's file; raises OSError, and ValueError if it is not one."""
+    """Read a run's file. Raises OSError, and ValueError for another kind of file."""
     series: list[LoadProgress] = []
     summary: LoadSummary | None = None
-    with path.open(encoding="utf-8") as file:
-        header = _header_of(_json(file.readline()))
+    with path.open("rb") as file:
+        header = read_saved(_object(file.readline()), "run", Header)
         for text in file:
-            line = from_dict(_json(text))
-            if not series or isinstance(line, LoadSummary):
-                check_shape(line)  # not each of 86,400 lines: whoever wrote the first wrote the others
+            line = from_dict(_object(text))
             if isinstance(line, LoadSummary):
                 summary = line
             else:
@@ -263,11 +262,19 @@ def read_run(path: Path) -> SavedRun:
     return SavedRun(path.stem, header, tuple(series), summary)
 
 
+def read_saved(found: Any, kind: str, type_: type[T]) -> T:
+    """Return the object that was saved as this kind of file, without unknown fields. Raises ValueError."""
+    if not isinstance(found, dict) or found.get("kind") != kind:
+        raise ValueError(f"it is not a {kind} of esx")
+    if found.get("format") != FORMAT:
+        raise ValueError(f"its format is {found.get('format')!r}, this esx reads {FORMAT}: use the esx that wrote it")
+    return msgspec.convert({**found, "plan": found}, type_)
+
+
 def _entry(path: Path) -> Entry:
     with path.open("rb") as file:
-        header = _header_of(_json(_decoded(file.readline(_LONGEST_LINE))))
-        last = from_dict(_json(_decoded(_last_line(file))))
-        check_shape(last)
+        header = read_saved(_object(file.readline(_LONGEST_LINE)), "run", Header)
+        last = from_dict(_object(_last_line(file)))
     return Entry(path.stem, header, last if isinstance(last, LoadSummary) else None)
 
 
@@ -289,57 +296,11 @@ def _last_line(file: IO[bytes]) -> bytes:
     return b"".join(pieces).rpartition(b"\n")[2]
 
 
-def _decoded(text: bytes) -> str:
-    return text.decode("utf-8")
-
-
-def _no_number(name: str) -> float:
-    raise ValueError(f"{name} is no number")
-
-
-def _json(text: str) -> dict[str, Any]:
+def _object(text: bytes) -> dict[str, Any]:
     try:
-        found = json.loads(text, parse_constant=_no_number)
+        found = msgspec.json.decode(text)
     except (ValueError, RecursionError):
         raise ValueError("it is not a run of esx, or is cut off") from None
     if not isinstance(found, dict):
         raise ValueError("it is not a run of esx")
     return found
-
-
-def _header_dict(header: Header) -> dict[str, Any]:
-    return {
-        "kind": "run",
-        "format": FORMAT,
-        "esx": header.esx,
-        "started_at": iso_utc(header.started_at),
-        "database": header.database,
-        "sweep": header.sweep,
-        "options": asdict(header.options),
-    }
-
-
-def _header_of(found: Mapping[str, Any]) -> Header:
-    if found.get("kind") != "run":
-        raise ValueError("it is not a run of esx")
-    if found.get("format") != FORMAT:
-        raise ValueError(f"its format is {found.get('format')!r}, this esx reads {FORMAT}: use the esx that wrote it")
-    try:
-        sweep = found.get("sweep")
-        return Header(
-            datetime.fromisoformat(found["started_at"]),
-            str(found["database"]),
-            options_of(found["options"]),
-            None if sweep is None else str(sweep),
-            str(found.get("esx", "")),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"its first line cannot be read: {error!r}") from None
-
-
-def options_of(found: Mapping[str, Any]) -> LoadOptions:
-    """Return the options that were written down; what this esx does not know is left out. Raises ValueError."""
-    known = {field.name for field in fields(LoadOptions)}
-    options = LoadOptions(**{name: value for name, value in found.items() if name in known})
-    check_shape(options)
-    return options

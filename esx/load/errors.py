@@ -1,11 +1,11 @@
-"""What can go wrong with a load test besides the database."""
+"""The errors of load tests."""
 
-from esx.store.errors import EsxError
+from esx.errors import EsxError
 
 
 class InvalidOptions(EsxError):
-    """An option of a load test makes no sense. The message names it and says what to give instead."""
+    """An option of a load test is not valid. The message names it and says what to give instead."""
 
 
 class LoadFailed(EsxError):
-    """The load test could not be run, or ended without telling its figures."""
+    """The load test could not be run, or ended without its figures."""

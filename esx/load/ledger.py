@@ -1,27 +1,25 @@
-"""What writers were told, kept so small that a run of any length fits: some fifty bytes for each stream.
+"""What writers were told, in some fifty bytes for each stream, so that a run of any length fits in memory.
 
 Of acknowledged events only a count and a fingerprint are kept, by stream: the sum, modulo 2^128, of a hash of each
-event's id and version. The database's events give the same sum if, and but for a chance of about 1 in 2^128 only if,
-they are the same events at the same versions. So an event that was lost, stored twice, moved, or stored although its
-writer was told that it had lost, shows. Appends whose outcome is unknown are few, and kept by their ids.
+event's id and version. The database's events give the same sum if they are the same events at the same versions, and
+otherwise with a chance of about 1 in 2^128. So an event that was lost, stored twice, moved, or stored although its
+writer was told of a conflict, is found. Appends whose outcome is unknown are few, and kept by their ids.
 """
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID, uuid4
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 _MASK = (1 << 128) - 1
 _STEP = 0x9E3779B97F4A7C15F39CC0605CEDC835
 _MIX = 0xA3EC647659359ACD6D0F27BD9CEDE3B1
 _RECORD = struct.Struct("<IQ16sQQ")
 _KEPT_UNKNOWN = 100_000
-_ID_BITS = 40  # of an event id that count; the rest are the process's own
+_ID_BITS = 40  # bits of an event id that hold its number; the rest belong to the process
 
 
 def fingerprint(version: int, event_id: int) -> int:
@@ -33,7 +31,7 @@ def fingerprint(version: int, event_id: int) -> int:
 
 
 class StreamRecord:
-    """What is known of one stream: events acknowledged, and appends that counted."""
+    """One stream's acknowledged events, and its appends that counted."""
 
     __slots__ = ("conflicts", "events", "fingerprint", "successes")
 
@@ -53,20 +51,20 @@ class Unknown:
 
 
 class EventIds:
-    """Makes the event ids of one process: random together, but each is known to be one of them."""
+    """Makes the event ids of one process: numbers that go on from a random base."""
 
     def __init__(self) -> None:
         self.base = uuid4().int >> _ID_BITS << _ID_BITS
         self.issued = 0
 
     def next(self) -> UUID:
-        """Return an id that was never given before."""
+        """Return a new id."""
         self.issued += 1
         return UUID(int=self.base + self.issued)
 
 
 class Ledger:
-    """What the writers of a run, or of one process of it, were told. Ledgers add up exactly."""
+    """What the writers of a run, or of one of its processes, were told. Ledgers add up exactly."""
 
     def __init__(self) -> None:
         self.streams: dict[int, StreamRecord] = {}
@@ -77,7 +75,7 @@ class Ledger:
         """How many ids there are after each base."""
 
     def record(self, stream: int) -> StreamRecord:
-        """Return the stream's record, a new one if need be."""
+        """Return the stream's record, a new one if there is none."""
         found = self.streams.get(stream)
         if found is None:
             found = self.streams[stream] = StreamRecord()
@@ -87,16 +85,13 @@ class Ledger:
         """Note that events were acknowledged, the last of them at that version; return the stream's record."""
         record = self.record(stream)
         record.events += len(ids)
-        version = last_version - len(ids)
-        total = record.fingerprint
-        for event_id in ids:
-            version += 1
-            total += fingerprint(version, event_id.int)
-        record.fingerprint = total & _MASK
+        for version, event_id in enumerate(ids, last_version - len(ids) + 1):
+            record.fingerprint += fingerprint(version, event_id.int)
+        record.fingerprint &= _MASK
         return record
 
     def lost_sight(self, stream: int, ids: Iterable[UUID]) -> None:
-        """Note an append whose outcome is not known."""
+        """Note an append whose outcome is unknown."""
         if len(self.unknown) >= _KEPT_UNKNOWN:
             self.dropped_unknown += 1
         else:
@@ -108,12 +103,12 @@ class Ledger:
         return sum(record.events for record in self.streams.values())
 
     def was_issued(self, event_id: int) -> bool:
-        """Return whether that is the id of an event that some writer of the run tried to append."""
+        """Return whether a writer of the run made that event id."""
         number = event_id & ((1 << _ID_BITS) - 1)
         return 0 < number <= self.issued.get(event_id - number, 0)
 
     def add(self, other: Ledger) -> None:
-        """Add all that the other holds."""
+        """Add another ledger to this one."""
         for stream, theirs in other.streams.items():
             ours = self.record(stream)
             ours.events += theirs.events

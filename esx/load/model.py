@@ -1,12 +1,10 @@
-"""What a load test is asked to do, and what it says: plain values, one JSON object a line between processes."""
+"""A load test's options, progress and summary: plain values, between processes one JSON object a line."""
 
-from __future__ import annotations
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
-from dataclasses import asdict, dataclass, field, fields
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+import msgspec
 
 PERCENTILES = ("p50", "p90", "p95", "p99", "p99.9", "max")
 """The keys of every mapping of percentiles; the values are milliseconds."""
@@ -14,6 +12,7 @@ EXPECTED = ("exact", "any", "none")
 ON_CONFLICT = ("give-up", "retry", "backoff", "queue", "single-writer")
 STRATEGIES = ("conditional", "row-lock")
 NOTIFICATIONS = ("doorbell", "every", "off")
+APPENDERS = ("esx", "messagedb", "marten")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +40,10 @@ class LoadOptions:
 
     `seed` makes two runs draw the same. `run_id` None means a new one. `yes_write_to`, ``HOST/DATABASE``, names the
     store that may be written to although it is not local or holds other events.
+
+    `appender` is ``esx`` or the kind of another tool's store, which then appends by that tool's function; `append_sql`
+    is the path of a file with a statement that appends instead. `store` is the table, view or kind of store that the
+    events are in, None for the table events.
     """
 
     users: int = 10
@@ -66,13 +69,26 @@ class LoadOptions:
     processes: int = 1
     run_id: str | None = None
     yes_write_to: str | None = None
+    appender: str = "esx"
+    append_sql: str | None = None
+    store: str | None = None
+
+    @property
+    def by_esx(self) -> bool:
+        """Whether esx itself appends."""
+        return self.appender == "esx" and self.append_sql is None
+
+    @property
+    def where(self) -> str | None:
+        """The store that the events are in, as `EventStore.connect` takes it: an appender finds that of its kind."""
+        return self.store or (None if self.appender == "esx" else self.appender)
 
 
 @dataclass(frozen=True, slots=True)
 class LoadCounts:
-    """What became of the appends so far: `attempts` is the sum of the four others. Each try is an attempt.
+    """The outcomes of appends so far: `attempts` is the sum of the four others. Each try is an attempt.
 
-    A conflict (wrong version) is an outcome, not an error. An outcome is unknown when the connection was lost
+    A conflict (wrong version) is an outcome, not an error. An outcome is unknown where the connection was lost
     before the answer came.
     """
 
@@ -85,7 +101,7 @@ class LoadCounts:
 
 @dataclass(frozen=True, slots=True)
 class StreamCounts:
-    """How one stream fared. `stream` is its number, the n of ``load-<run>-<n>``."""
+    """The outcomes in one stream. `stream` is its number, the n of ``load-<run>-<n>``."""
 
     stream: int
     successes: int
@@ -96,7 +112,7 @@ class StreamCounts:
 class DatabaseFigures:
     """What the database did: in a progress line per second, in the summary over the run, warm-up included.
 
-    `wal_bytes` are those of the whole server, `commits` and `rollbacks` those of the database, whoever made them.
+    `wal_bytes` are those of the whole server, `commits` and `rollbacks` those of all sessions in the database.
     `waits` maps what writers waited for, e.g. ``Lock:tuple`` or ``IO:WalSync``, to how many did so on average.
     """
 
@@ -108,11 +124,10 @@ class DatabaseFigures:
 
 @dataclass(frozen=True, slots=True)
 class FeedFigures:
-    """What the subscribers were given, all together, since the start of the run.
+    """What all subscribers together received since the start of the run.
 
-    `duplicates` and `disordered` count events that came again or out of order, and are 0 if the feed keeps its
-    word. `lag` maps PERCENTILES to milliseconds from an append's start to its delivery; in a progress line those of
-    the last second.
+    `duplicates` and `disordered` count events that came again or out of order: 0 if the feed is correct. `lag` maps
+    PERCENTILES to milliseconds from an append's start to its delivery; in a progress line those of the last second.
     """
 
     subscribers: int = 0
@@ -144,8 +159,8 @@ class LoadProgress:
     times are those of the last second: `p50_ms` and so on of the service time, which is that of the append alone, and
     `response_p50_ms` and so on from the intended start, in open loop only. `generator_cpu` is the share of a core (0
     to 1) that the busiest generating process used, `generator_wait` the share of time in which it was ready to run but
-    had no core, because others on the machine had them all. `streams` are the hottest of the last second, at most 20,
-    in the order of their numbers.
+    other processes had all cores. `streams` are the hottest of the last second, at most 20, in the order of their
+    numbers.
     """
 
     elapsed: float
@@ -216,7 +231,7 @@ class LoadSummary:
 
 
 def to_dict(line: LoadProgress | LoadSummary) -> dict[str, Any]:
-    """Return the line as one JSON object, `kind` being ``progress`` or ``summary``; the counts are spread in it."""
+    """Return the line as one flat JSON object with its counts; `kind` is ``progress`` or ``summary``."""
     fields = asdict(line)
     counts = fields.pop("total")
     kind = "summary" if isinstance(line, LoadSummary) else "progress"
@@ -224,29 +239,12 @@ def to_dict(line: LoadProgress | LoadSummary) -> dict[str, Any]:
 
 
 def from_dict(line: Mapping[str, Any]) -> LoadProgress | LoadSummary:
-    """Return the line that `to_dict` made; raises ValueError if it is not one."""
+    """Return the line that `to_dict` made. Raises ValueError, which names the field that is wrong."""
     kinds: dict[Any, type[LoadProgress] | type[LoadSummary]] = {"progress": LoadProgress, "summary": LoadSummary}
-    try:
-        kind = kinds[line["kind"]]
-        counts = LoadCounts(**{field.name: line[field.name] for field in fields(LoadCounts)})
-        own = {field.name: line[field.name] for field in fields(kind) if field.name in line}
-        if "evidence" in own:
-            own["evidence"] = tuple(own["evidence"])
-        if "streams" in own:
-            own["streams"] = tuple(StreamCounts(**stream) for stream in own["streams"])
-        if "parts" in own:
-            own["parts"] = tuple(LoadPart(**{**each, "total": LoadCounts(**each["total"])}) for each in own["parts"])
-        for name, part in (
-            ("database", DatabaseFigures),
-            ("feed", FeedFigures),
-            ("warm_up", LoadCounts),
-            ("options", LoadOptions),
-        ):
-            if own.get(name) is not None:
-                own[name] = part(**own[name])
-        return kind(total=counts, **own)
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"not a line of a load test: {error!r}") from None
+    kind = kinds.get(line.get("kind"))
+    if kind is None or line.get("attempts") is None:
+        raise ValueError("not a line of a load test")
+    return msgspec.convert({**line, "total": line}, kind)
 
 
 def run_prefix(run: str) -> str:

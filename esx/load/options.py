@@ -1,18 +1,11 @@
 """Checking what a load test is asked to do."""
 
-from __future__ import annotations
-
 import math
 import re
-from typing import TYPE_CHECKING
 
 from esx.load.errors import InvalidOptions
-from esx.load.model import EXPECTED, NOTIFICATIONS, ON_CONFLICT, STRATEGIES
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from esx.load.model import LoadOptions
+from esx.load.knobs import KNOBS
+from esx.load.model import LoadOptions
 
 MOST_USERS = 10_000
 LONGEST = 86_400.0
@@ -27,7 +20,7 @@ _RUN_ID = re.compile(r"[A-Za-z0-9_.]{1,64}")
 
 
 def validate(options: LoadOptions) -> LoadOptions:
-    """Return `options` if they make sense together; raises InvalidOptions naming the option and the remedy."""
+    """Return `options` if they are valid; raises InvalidOptions, which names the option and the remedy."""
     _range("--users", options.users, 1, MOST_USERS)
     if not (math.isfinite(options.duration) and 0 < options.duration <= LONGEST):
         raise InvalidOptions(f"--duration is {options.duration:g} s: use more than 0 and at most {LONGEST:g} seconds")
@@ -38,12 +31,12 @@ def validate(options: LoadOptions) -> LoadOptions:
 
 
 def check_workload(options: LoadOptions) -> LoadOptions:
-    """Check all but how many users there are and for how long, which plain Locust knows better."""
+    """Check all options but the users and the duration, which plain Locust has options of its own for."""
     _check_streams(options.streams, options.hot_streams, options.hot_share, options.zipf)
-    _choice("--expected", options.expected, EXPECTED)
-    _choice("--on-conflict", options.on_conflict, ON_CONFLICT)
-    _choice("--strategy", options.strategy, STRATEGIES)
-    _choice("--notification", options.notification, NOTIFICATIONS)
+    for knob in KNOBS:
+        if knob.choices and (value := getattr(options, knob.name)) not in knob.choices:
+            *most, last = knob.choices
+            raise InvalidOptions(f"{knob.option} is {value!r}: use {', '.join(most)} or {last}")
     _range("--events-per-append", options.events_per_append, 1, _MOST_EVENTS)
     _range("--payload-bytes", options.payload_bytes, 0, _MOST_BYTES)
     _range("--max-tries", options.max_tries, 1, 1_000_000)
@@ -62,7 +55,30 @@ def check_workload(options: LoadOptions) -> LoadOptions:
         )
     if options.run_id is not None:
         check_run_id(options.run_id)
+    _check_appender(options)
     return options
+
+
+def _check_appender(options: LoadOptions) -> None:
+    if options.by_esx:
+        return
+    named = f"--appender {options.appender}"
+    if options.append_sql is not None:
+        if options.appender != "esx":
+            raise InvalidOptions(f"{named} and --append-sql exclude each other: leave one out")
+        named = "--append-sql"
+    for option, value, usual in (
+        ("--strategy", options.strategy, "conditional"),
+        ("--notification", options.notification, "doorbell"),
+    ):
+        if value != usual:
+            raise InvalidOptions(f"{option} {value} is for appends by esx, and {named} is given: leave one out")
+    if options.on_conflict == "queue":
+        raise InvalidOptions(f"--on-conflict queue is for appends by esx, and {named} is given: use retry or backoff")
+    if options.appender == "marten" and options.expected != "any":
+        raise InvalidOptions(
+            f"{named} appends by mt_quick_append_events, which takes no expected version: add --expected any"
+        )
 
 
 def _check_streams(streams: int, hot_streams: int, hot_share: float, zipf: float) -> None:
@@ -95,8 +111,3 @@ def check_run_id(run: str) -> str:
 def _range(option: str, value: int, lowest: int, highest: int) -> None:
     if not lowest <= value <= highest:
         raise InvalidOptions(f"{option} is {value}: use a number from {lowest} to {highest}")
-
-
-def _choice(option: str, value: str, choices: Sequence[str]) -> None:
-    if value not in choices:
-        raise InvalidOptions(f"{option} is {value!r}: use {', '.join(choices[:-1])} or {choices[-1]}")

@@ -5,8 +5,6 @@ second to its standard output. Its standard input is a leash: closing it, on pur
 finish the appends in flight, write its summary and end.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import json
@@ -16,18 +14,17 @@ import signal
 import socket
 import sys
 from collections import deque
-from dataclasses import fields, replace
+from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from esx.leash import leashed
 from esx.load.errors import LoadFailed
+from esx.load.knobs import KNOBS
 from esx.load.model import LoadOptions, LoadProgress, LoadSummary, from_dict
 from esx.load.options import validate
 from esx.text import visible
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
 
 LoadLine = LoadProgress | LoadSummary
 
@@ -38,7 +35,6 @@ _OVERTIME = 30  # seconds after its end in which a run finishes its last appends
 _LONGEST_LINE = 1 << 24
 _KEPT_LINES = 20
 _NONSENSE = "the load test's process said what is not a line of figures: {}"
-_LOCUSTS_OWN = frozenset({"users", "duration", "spawn_rate", "processes"})
 
 
 class LoadRun:
@@ -48,16 +44,17 @@ class LoadRun:
         async for line in run:
             ...
 
-    `dsn` None means where libpq's ``PG*`` variables point. Raises InvalidOptions at once if the options make no
-    sense; the iteration raises LoadFailed if the test cannot be run. Whatever ends the iteration, the child process
-    has ended by then; leave it early with `stop`, or by `aclose`, which tells no summary.
+    `dsn` None means the database of libpq's ``PG*`` variables. Raises InvalidOptions at once if the options are not
+    valid; the iteration raises LoadFailed if the test cannot be run. When the iteration ends, for any reason, the
+    child process has ended. End it early with `stop`, or with `aclose`, which gives no summary.
     """
 
-    def __init__(self, dsn: str | None, options: LoadOptions) -> None:
+    def __init__(self, dsn: str | None, options: LoadOptions, *, trust_owner: bool = False) -> None:
         self.options = validate(options)
         self.interrupted = False
         """Whether `stop` was called before the run's time was over."""
         self._dsn = dsn
+        self._trust_owner = trust_owner
         self._process: asyncio.subprocess.Process | None = None
         self._heard = False
         self._errors: deque[str] = deque(maxlen=_KEPT_LINES)
@@ -72,7 +69,7 @@ class LoadRun:
         return self._lines
 
     def stop(self) -> None:
-        """Let the writers finish the appends in flight; the iteration then ends with the summary, soon."""
+        """Let the writers finish the appends in flight; the iteration then soon ends with the summary."""
         self.interrupted = True
         if self._process is not None and self._process.stdin is not None:
             self._process.stdin.close()
@@ -95,11 +92,11 @@ class LoadRun:
                     summary = line
                 else:
                     yield line
-            # All is said: if it does not end by itself now, it is ended below.
+            # If it does not end by itself now, it is ended below.
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(process.wait(), _EXIT_LIMIT)
         finally:
-            # Not by cancellation alone: a child that outlives its reader would go on writing to the store.
+            # A child that outlives its reader would go on writing to the store.
             await _end(process)
             narration.cancel()
         yield replace(summary, interrupted=self.interrupted and summary.elapsed < self.options.duration)
@@ -111,18 +108,19 @@ class LoadRun:
         command = [
             *(sys.executable, "-P", "-m", "locust", "-f", str(scenario), "--headless", "--only-summary"),
             *("--users", str(options.users), "--spawn-rate", repr(float(rate))),
-            # It ends itself at --stop-after; the other is the limit should that fail.
+            # It ends itself at --stop-after; --run-time is the limit if that fails.
             *("--stop-after", repr(options.duration)),
             *("--run-time", f"{math.ceil(options.warm_up + options.duration) + _OVERTIME}s", "--progress-ndjson"),
             *_arguments(options),
+            *(["--trust-owner"] if self._trust_owner else []),
         ]
         if options.processes > 1:
             port = str(_free_port())
             processes = str(options.processes)
             command += ["--processes", processes, "--expect-workers", processes, "--master-bind-host", "127.0.0.1"]
             command += ["--master-host", "127.0.0.1", "--master-bind-port", port, "--master-port", port]
-        # The address by environment, for it may hold a password. Locust's own settings are not for this run; nor
-        # are configuration files and packages in the current directory, so the child starts in another.
+        # The address is in the environment, as it may hold a password. Locust's own variables do not apply to this run,
+        # nor do configuration files and packages in the current directory, so the child starts in another one.
         environment = {
             name: value
             for name, value in os.environ.items()
@@ -139,7 +137,7 @@ class LoadRun:
                 cwd=scenario.parent,
                 env=leashed(environment),
                 limit=_LONGEST_LINE,
-                start_new_session=True,  # Ctrl-C in the terminal is for us alone
+                start_new_session=True,  # Ctrl-C in the terminal reaches only esx
             )
         except OSError as error:
             raise LoadFailed(f"cannot start Locust: {error}") from None
@@ -152,7 +150,7 @@ class LoadRun:
             if kind == "error":
                 raise LoadFailed(str(fields["message"]))
             if kind == "phase":
-                continue  # it is at work, and has no figures to tell
+                continue  # it works, but has no figures now
             try:
                 return from_dict(fields)
             except ValueError as error:
@@ -167,7 +165,7 @@ class LoadRun:
             raise LoadFailed(f"the load test's process said nothing for {limit:g} s and was ended") from None
         self._heard = True
         if not text:
-            raise LoadFailed(await self._epitaph(process, narration))
+            raise LoadFailed(await self._why_ended(process, narration))
         try:
             fields = json.loads(text)
         except ValueError as error:
@@ -181,8 +179,8 @@ class LoadRun:
             if text := line.decode(errors="replace").strip():
                 self._errors.append(visible(text, limit=500))
 
-    async def _epitaph(self, process: asyncio.subprocess.Process, narration: asyncio.Future[None]) -> str:
-        """Say why the child ended without a summary: the last that it wrote to standard error."""
+    async def _why_ended(self, process: asyncio.subprocess.Process, narration: asyncio.Future[None]) -> str:
+        """Return why the child ended without a summary: the last line that it wrote to standard error."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(process.wait(), _EXIT_LIMIT)
             await asyncio.wait_for(asyncio.shield(narration), 1.0)
@@ -192,13 +190,11 @@ class LoadRun:
 
 
 def _arguments(options: LoadOptions) -> list[str]:
-    """Return the scenario's own options, those that differ from their defaults."""
-    default = LoadOptions()
-    names = (field.name for field in fields(LoadOptions) if field.name not in _LOCUSTS_OWN)
+    """Return the scenario's own options that differ from their defaults."""
     return [
-        f"--{name.replace('_', '-')}={getattr(options, name)}"
-        for name in names
-        if getattr(options, name) != getattr(default, name)
+        f"{knob.option}={getattr(options, knob.name)}"
+        for knob in KNOBS
+        if not knob.locusts and getattr(options, knob.name) != knob.default
     ]
 
 
@@ -207,22 +203,8 @@ def _free_port() -> int:
         return int(free.getsockname()[1])
 
 
-async def run_load(dsn: str | None, options: LoadOptions) -> AsyncIterator[LoadLine]:
-    """Run a load test and yield its progress, a line a second, and at last its summary with the verdict.
-
-    `dsn` None means where libpq's ``PG*`` variables point. Raises InvalidOptions and LoadFailed. To be able to
-    stop it early and still get the summary, use `LoadRun`.
-    """
-    run = LoadRun(dsn, options)
-    try:
-        async for line in run:
-            yield line
-    finally:
-        await run.aclose()
-
-
 async def _end(process: asyncio.subprocess.Process) -> None:
-    """Kill the child and what it may have started, if it still runs, and wait for its end."""
+    """Kill the child and its own children, if it still runs, and wait for its end."""
     if process.returncode is None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             if hasattr(os, "killpg"):
@@ -233,5 +215,5 @@ async def _end(process: asyncio.subprocess.Process) -> None:
 
 
 def _locustfile() -> Path:
-    """Return the path of the scenario. It is not imported here, for it would bring gevent in."""
+    """Return the path of the scenario. It is not imported here, as it would import gevent."""
     return Path(__file__).resolve().parents[1] / "loadtest" / "locustfile.py"

@@ -1,16 +1,10 @@
-"""Whether a load test may write to a store: a local one that holds nothing else, or one that its user has named."""
-
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+"""Whether a load test may write to a store: a local one that holds nothing else, or one that the user has named."""
 
 from esx.embedded import DATABASE, is_own
+from esx.eventstore import EventStore
 from esx.load.errors import LoadFailed
 from esx.load.model import run_prefix
 from esx.text import visible
-
-if TYPE_CHECKING:
-    from esx.store import EventStore
 
 _OURS = "load-"
 
@@ -18,9 +12,9 @@ _OURS = "load-"
 async def check_may_write(store: EventStore, allowed: str | None) -> None:
     """Raise LoadFailed unless the store may be written to.
 
-    It may if it is on this machine and holds no events but those of load tests; if it is esx's own, whose demo is
-    there to be played with; or if `allowed` is its ``HOST/DATABASE``, where HOST may have a port, and a local one may
-    be called as in the address. The message says what to give.
+    It may if it is on this machine and holds only events of load tests; if it is the embedded one; or if `allowed` is
+    its ``HOST/DATABASE``, where HOST may have a port, and a local one may be written as in the address. The message
+    says what to give.
     """
     place = await store.place()
     hosts = _hosts(store.address, place.database)
@@ -29,7 +23,7 @@ async def check_may_write(store: EventStore, allowed: str | None) -> None:
     name = f"{hosts[0]}/{place.database}"
     if allowed in [f"{host}/{place.database}" for host in hosts]:
         return
-    remedy = f"to write to it all the same, give --yes-write-to {visible(name, limit=200)}"
+    remedy = f"to write to it anyway, give --yes-write-to {visible(name, limit=200)}"
     if allowed is not None:
         raise LoadFailed(
             f"--yes-write-to names {visible(allowed, limit=200)}, but the store is {visible(name, limit=200)}: {remedy}"
@@ -38,7 +32,7 @@ async def check_may_write(store: EventStore, allowed: str | None) -> None:
         raise LoadFailed(f"the store {visible(name, limit=200)} is not on this machine: {remedy}")
     if place.data_directory is not None and place.database == DATABASE and is_own(place.data_directory):
         return
-    stream = await store.stream_outside(_OURS) or await _somebody_elses(store)
+    stream = await store.stream_outside(_OURS) or await _foreign_stream(store)
     if stream is not None:
         raise LoadFailed(
             f"the store {visible(name, limit=200)} holds events that are not a load test's, e.g. in stream "
@@ -46,8 +40,8 @@ async def check_may_write(store: EventStore, allowed: str | None) -> None:
         )
 
 
-async def _somebody_elses(store: EventStore) -> str | None:
-    """Return a stream that is called like a load test's and is none; those at both ends of the list are looked at."""
+async def _foreign_stream(store: EventStore) -> str | None:
+    """Return a stream with the name of a load test's but other events; only the first and the last are checked."""
     for backwards in (False, True):
         page = await store.streams_page(prefix=_OURS, limit=1, backwards=backwards)
         for stream in page.streams:

@@ -1,25 +1,20 @@
-"""Judging a run: whether the store kept exactly what it acknowledged, and told its subscribers of it once and in order.
+"""Judging a run: whether the store kept exactly what it acknowledged, and delivered each event once and in order.
 
 The run's events are read once, stream by stream, in constant memory, and compared with the ledger of what the
 writers were told.
 """
 
-from __future__ import annotations
-
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from uuid import UUID
 
+from esx.eventstore import EventStore
 from esx.load.ledger import Ledger, StreamRecord, fingerprint
 from esx.load.model import run_prefix
+from esx.text import counted
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from uuid import UUID
-
-    from esx.store import EventStore
-
-_NAMED = 3  # culprits named in the evidence
+_NAMED = 3  # streams named in the evidence
 _LOOKED_INTO = 20  # streams read again to say what is wrong with them
 _MOST_ROWS = 100_000  # of one such stream
 _MASK = (1 << 128) - 1
@@ -39,7 +34,7 @@ class Verdict:
 
 @dataclass(slots=True)
 class Delivery:
-    """What one subscriber was given. `reached` says that it came to the end of the run's events."""
+    """What one subscriber received. `reached` says that it came to the end of the run's events."""
 
     delivered: int = 0
     duplicates: int = 0
@@ -59,6 +54,8 @@ class Findings:
     """What the database holds of a run, compared with the ledger. `head` is the highest global_seq of its events."""
 
     stored: int = 0
+    first: int = 0
+    """The version of a stream's first event."""
     streams: int = 0
     head: int = 0
     fingerprint: int = 0
@@ -72,7 +69,7 @@ class Findings:
     twice: list[str] = field(default_factory=list)
     """Streams in which a version is stored twice."""
     differing: dict[str, tuple[int, int]] = field(default_factory=dict)
-    """Events stored, without those of unknown outcome, and acknowledged, by stream where they are not the same."""
+    """Numbers of events stored, without those of unknown outcome, and acknowledged, by stream where they differ."""
     losers: int = 0
     strangers: int = 0
     repeated: int = 0
@@ -81,7 +78,10 @@ class Findings:
 async def examine(store: EventStore, run: str, ledger: Ledger) -> Findings:
     """Read all events of a run and compare them with its ledger. Raises the store's errors."""
     prefix = run_prefix(run)
-    found = Findings(acknowledged=ledger.events, unknown=len(ledger.unknown), dropped_unknown=ledger.dropped_unknown)
+    first = await store.first_version()
+    found = Findings(
+        first=first, acknowledged=ledger.events, unknown=len(ledger.unknown), dropped_unknown=ledger.dropped_unknown
+    )
     open_ids = {event_id: unknown for unknown in ledger.unknown for event_id in unknown.ids}
     seen: Counter[int] = Counter()
     unseen = set(ledger.streams)
@@ -102,7 +102,7 @@ async def examine(store: EventStore, run: str, ledger: Ledger) -> Findings:
         for stream_id, version, global_seq, event_id in page:
             if stream_id != current:
                 close()
-                current, events, total, next_version = stream_id, 0, 0, 0
+                current, events, total, next_version = stream_id, 0, 0, first
             if version != next_version:
                 kind = found.twice if version < next_version else found.holes
                 if not kind or kind[-1] != stream_id:
@@ -114,7 +114,7 @@ async def examine(store: EventStore, run: str, ledger: Ledger) -> Findings:
             mark = fingerprint(version, number)
             found.fingerprint += mark
             if open_ids and number in open_ids:
-                # In a stream that is not its own it is as wrong as one too many.
+                # In another stream than its own it is as wrong as one too many.
                 seen[number] += 1 if stream_id == f"{prefix}{open_ids[number].stream}" else 2
             else:
                 events += 1
@@ -132,13 +132,13 @@ async def examine(store: EventStore, run: str, ledger: Ledger) -> Findings:
 
 
 def _number(stream_id: str, prefix: str) -> int:
-    """Return a stream's number, -1 if it is none of the scenario's."""
+    """Return a stream's number, -1 for another stream than the scenario's."""
     text = stream_id[len(prefix) :]
     return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else -1
 
 
 async def _look_into(store: EventStore, found: Findings, ledger: Ledger) -> None:
-    """Tell what the extra events are, in the first streams that have some."""
+    """Find out what the extra events are, in the first streams that have some."""
     extra = [stream for stream, (events, acknowledged) in found.differing.items() if events > acknowledged]
     open_ids = {event_id for unknown in ledger.unknown for event_id in unknown.ids}
     for stream_id in extra[:_LOOKED_INTO]:
@@ -158,7 +158,7 @@ async def _look_into(store: EventStore, found: Findings, ledger: Ledger) -> None
 def conclude(found: Findings, deliveries: Sequence[Delivery] = ()) -> Verdict:
     """Return the verdict: each acknowledged event stored exactly once and nothing else, versions without a hole.
 
-    Of appends whose outcome is unknown all events or none may be stored. Each subscriber must have been given each
+    Of an append whose outcome is unknown all events or none may be stored. Each subscriber must have received each
     event once and in order.
     """
     checks = [_kept(found), _contiguous(found)]
@@ -169,13 +169,8 @@ def conclude(found: Findings, deliveries: Sequence[Delivery] = ()) -> Verdict:
     return Verdict(all(passed for passed, _ in checks), found.stored, tuple(text for _, text in checks))
 
 
-async def judge(store: EventStore, run: str, ledger: Ledger) -> Verdict:
-    """Return the verdict on what the store holds of a run. Raises the store's errors if it cannot be read."""
-    return conclude(await examine(store, run, ledger))
-
-
 def _kept(found: Findings) -> tuple[bool, str]:
-    said = f"{found.acknowledged:,} events acknowledged, {found.stored:,} stored"
+    said = f"{counted(found.acknowledged, 'event')} acknowledged, {found.stored:,} stored"
     if not found.acknowledged:
         return False, f"{said}: nothing could be appended, so nothing was tested"
     if not found.differing:
@@ -198,22 +193,23 @@ def _kept(found: Findings) -> tuple[bool, str]:
         ]
         wrong.append(f"{extra:,} too many{' (' + ', '.join(kinds) + ')' if kinds else ''}")
     if changed:
-        wrong.append(f"{len(changed):,} streams with other events than acknowledged")
+        wrong.append(f"{counted(len(changed), 'stream')} with other events than acknowledged")
     return False, f"{said}: {', '.join(wrong)}{_named(list(found.differing))}"
 
 
 def _contiguous(found: Findings) -> tuple[bool, str]:
     if found.holes:
-        return False, f"versions are missing in {len(found.holes):,} streams{_named(found.holes)}"
+        return False, f"versions are missing in {counted(len(found.holes), 'stream')}{_named(found.holes)}"
     if found.twice:
-        return False, f"a version is stored twice in {len(found.twice):,} streams{_named(found.twice)}"
+        return False, f"a version is stored twice in {counted(len(found.twice), 'stream')}{_named(found.twice)}"
     if not found.streams:
         return True, "no streams were made"
-    return True, f"versions are contiguous from 0 in all {found.streams:,} streams"
+    where = f"{'all ' if found.streams > 1 else ''}{counted(found.streams, 'stream')}"
+    return True, f"versions are contiguous from {found.first} in {where}"
 
 
 def _resolved(found: Findings) -> tuple[bool, str]:
-    said = f"of {found.unknown:,} appends of unknown outcome {found.unknown_stored:,} had been stored"
+    said = f"of {counted(found.unknown, 'append')} of unknown outcome {found.unknown_stored:,} had been stored"
     if found.dropped_unknown:
         return False, f"{said}; {found.dropped_unknown:,} more were too many to keep their ids"
     if found.torn:
@@ -222,7 +218,7 @@ def _resolved(found: Findings) -> tuple[bool, str]:
 
 
 def _delivered(found: Findings, deliveries: Sequence[Delivery]) -> tuple[bool, str]:
-    who = "1 subscriber" if len(deliveries) == 1 else f"{len(deliveries):,} subscribers"
+    who = counted(len(deliveries), "subscriber")
     wrong: list[str] = []
     for name, count in (
         ("did not come to the end", sum(not each.reached for each in deliveries)),
@@ -240,7 +236,8 @@ def _delivered(found: Findings, deliveries: Sequence[Delivery]) -> tuple[bool, s
             wrong.append(f"{count:,} {name}")
     if wrong:
         return False, f"of {who} {', '.join(wrong)}"
-    return True, f"the feed gave {who} all {found.stored:,} events, each once and in order"
+    what = f"{'all ' if found.stored > 1 else ''}{counted(found.stored, 'event')}"
+    return True, f"the feed gave {who} {what}, each once and in order"
 
 
 def _named(streams: list[str]) -> str:

@@ -1,19 +1,16 @@
 """asyncio inside a gevent program, such as Locust.
 
-gevent replaces threads, sockets and locks by its own, which asyncio cannot live with in the same thread. So the
-event loop runs in a native thread, one that gevent never saw, on uvloop where there is one. A greenlet hands it a
+gevent replaces threads, sockets and locks by its own, with which asyncio does not work in the same thread. So the
+event loop runs in a native thread, which gevent does not know, with uvloop if it is installed. A greenlet gives it a
 coroutine and waits; only that greenlet blocks:
 
     bridge = AsyncioBridge()
     rows = bridge.run(connection.fetch("SELECT 1"))
 
-Results come back through a deque and one watcher of the greenlets' hub, because waking a greenlet from another
-thread by any other means is unsafe. Code in coroutines must not use gevent or Locust itself; `post` takes what
-has to run there back to a greenlet. The other way round, connections and the like belong to the loop: close them
-in a coroutine, for one that is still open when a greenlet drops it is torn down in the wrong thread, which crashes
-uvloop.
-
-Nothing here knows what the coroutines do: the module needs gevent only, and uvloop if installed.
+Results come back through a deque and one watcher of the greenlets' hub, because no other way to wake a greenlet from
+another thread is safe. Code in coroutines must not use gevent or Locust itself; `post` runs a function in a greenlet.
+Connections and the like belong to the loop, and must be closed in a coroutine: one that is still open when a greenlet
+drops it is closed in the wrong thread, which crashes uvloop.
 """
 
 from __future__ import annotations
@@ -23,20 +20,18 @@ import contextlib
 import logging
 import os
 from collections import deque
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import gevent
 from gevent import monkey
 from gevent.event import Event
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
-
 T = TypeVar("T")
 
 native_thread: Callable[[Callable[..., Any], tuple[Any, ...]], int] = monkey.get_original("_thread", "start_new_thread")
-"""Starts a thread that gevent never saw."""
+"""Starts a thread that gevent does not know."""
 native_sleep: Callable[[float], None] = monkey.get_original("time", "sleep")
 """Lets such a thread wait."""
 _CANCEL_LIMIT = 5.0
@@ -51,8 +46,8 @@ class BridgeStopped(RuntimeError):
 class AsyncioBridge:
     """An asyncio event loop in a native thread, for greenlets.
 
-    It starts by itself with the first `run`; start it after a fork, not before (a bridge that finds itself in a
-    forked process starts anew there). One bridge serves any number of greenlets of one hub.
+    It starts by itself with the first `run`. Start it after a fork, not before; in a forked process it starts again.
+    One bridge serves any number of greenlets of one hub.
     """
 
     def __init__(self) -> None:
@@ -88,8 +83,8 @@ class AsyncioBridge:
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run `coroutine` in the event loop and return its result, or raise what it raised.
 
-        Only the calling greenlet waits. If that is killed, or a gevent timeout ends its waiting, the coroutine is
-        cancelled and given up to 5 seconds to end. Raises BridgeStopped if the bridge stops first.
+        Only the calling greenlet waits. If it is killed, or a gevent timeout ends its waiting, the coroutine is
+        cancelled and has up to 5 seconds to end. Raises BridgeStopped if the bridge stops first.
         """
         try:
             self.start()
@@ -113,17 +108,17 @@ class AsyncioBridge:
         return job.result()
 
     def post(self, function: Callable[..., object], *arguments: Any) -> None:
-        """Call `function` in a greenlet of its own, soon. This is for coroutines: safe from the loop's thread."""
+        """Call `function` soon in a greenlet of its own. This is for coroutines, in the loop's thread."""
         self._return(lambda: gevent.spawn(function, *arguments))
 
     def call_soon(self, function: Callable[..., object], *arguments: Any) -> None:
-        """Call `function` in the event loop's thread, soon. This is for greenlets; ignored once it has stopped."""
+        """Call `function` soon in the event loop's thread. This is for greenlets; ignored if the loop has stopped."""
         if self.running and self._loop is not None:
             with contextlib.suppress(RuntimeError):  # it has ended meanwhile
                 self._loop.call_soon_threadsafe(function, *arguments)
 
     def stop(self, timeout: float = 5.0) -> bool:
-        """Cancel what runs, end the event loop and its thread, and return whether it ended within `timeout` seconds.
+        """Cancel all coroutines, end the event loop and its thread; return whether it ended within `timeout` seconds.
 
         Greenlets that still wait get BridgeStopped. A stopped bridge can be started again.
         """
@@ -151,7 +146,7 @@ class AsyncioBridge:
         try:
             loop.run_forever()
         finally:
-            # Not shutdown_default_executor: it would wait for a thread that gevent made a greenlet.
+            # Not shutdown_default_executor, which would wait for a thread that gevent has made a greenlet.
             with contextlib.suppress(Exception):
                 loop.run_until_complete(loop.shutdown_asyncgens())
             with contextlib.suppress(Exception):
@@ -177,11 +172,11 @@ class AsyncioBridge:
 
     def _return(self, callback: Callable[[], object]) -> None:
         self._returns.append(callback)  # type: ignore[arg-type]
-        with contextlib.suppress(Exception):  # the watcher is closed once nobody waits any more
+        with contextlib.suppress(Exception):  # the watcher is closed once no greenlet waits
             self._watcher.send()
 
     def _report(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        # Logging takes locks that gevent has made its own, so it is done over there.
+        # Logging takes locks that gevent has replaced, so a greenlet does it.
         self.post(lambda: log.error("%s", context.get("message"), exc_info=context.get("exception")))
 
     # -- in the greenlets' hub ---------------------------------------------------------------------------------
@@ -192,7 +187,7 @@ class AsyncioBridge:
 
 
 class _Job(Generic[T]):
-    """A coroutine on its way: launched in the loop's thread, waited for in a greenlet."""
+    """A coroutine that runs in the loop's thread while a greenlet waits for it."""
 
     def __init__(self, coroutine: Coroutine[Any, Any, T]) -> None:
         self.coroutine = coroutine
@@ -206,11 +201,11 @@ class _Job(Generic[T]):
         try:
             self._value.append(await self.coroutine)
         except BaseException as error:
-            # SystemExit and KeyboardInterrupt too: they belong to the greenlet and would end the event loop here.
+            # Also SystemExit and KeyboardInterrupt, which are for the greenlet and would end the event loop here.
             self._error = error
 
     def cancel(self) -> None:
-        """In the loop's thread, where it comes after the launch."""
+        """Cancel the task; called in the loop's thread, after the launch."""
         if self.task is not None:
             self.task.cancel()
 
@@ -223,17 +218,17 @@ class _Job(Generic[T]):
 
 
 class _NativeExecutor(ThreadPoolExecutor):
-    """Runs `loop.run_in_executor` in native threads, one a call; a patched pool would make greenlets of them.
+    """Runs each call of `loop.run_in_executor` in a native thread of its own; a patched pool would use greenlets.
 
-    For the odd blocking call, such as a name look-up, not for throughput.
+    It is for single blocking calls, such as a name look-up.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        # Deliberately without super().__init__(): nothing of it is used but its type.
+        # Without super().__init__(), as only the type is used.
         self._owner = loop
 
     def submit(self, function: Callable[..., Any], /, *arguments: Any, **named: Any) -> Any:
-        # An asyncio future, which run_in_executor passes on as it is: those of concurrent.futures lock with gevent.
+        # run_in_executor returns an asyncio future as it is; those of concurrent.futures use gevent's locks.
         future = self._owner.create_future()
 
         def settle(value: Any, error: BaseException | None) -> None:

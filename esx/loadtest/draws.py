@@ -1,27 +1,21 @@
-"""What users draw: streams by their heat, payloads, and the times at which commands are due. The same with one seed."""
-
-from __future__ import annotations
+"""What users draw at random: streams, payloads, and the times at which commands are due. A seed repeats all of it."""
 
 import random
 import string
 from array import array
 from bisect import bisect_left
+from collections.abc import Callable
 from itertools import accumulate
-from typing import TYPE_CHECKING
 
-from esx.store import JsonText
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from esx.load.model import LoadOptions
+from esx.load.model import LoadOptions
+from esx.model import JsonText
 
 _LETTERS = string.ascii_letters + string.digits
-_PAD = 4096  # characters that payloads are cut from, at random places so that they do not compress to nothing
+_PAD = 4096  # characters that payloads are cut from, at random places so that they do not compress well
 
 
 class Heat:
-    """Says which streams are hot. One for all users of a process, for it may be large."""
+    """Which streams are hot. All users of a process share one, as it may be large."""
 
     def __init__(self, options: LoadOptions) -> None:
         self._streams = options.streams
@@ -33,7 +27,7 @@ class Heat:
             self._weights = array("d", accumulate(weights))
 
     def picker(self, draw: Callable[[], float]) -> Callable[[], int]:
-        """Return what picks a stream's number, from a source of random numbers between 0 and 1."""
+        """Return a function that picks a stream's number with `draw`, a source of random numbers from 0 to 1."""
         hot, streams, share, weights = self._hot, self._streams, self._share, self._weights
         if weights is not None:
             total = weights[-1]
@@ -50,7 +44,7 @@ class Heat:
 
 
 class Payloads:
-    """Makes events' data of a certain size: JSON text of so many bytes, or as few as will do."""
+    """Makes events' data: JSON text of `size` bytes, or the smallest where that is larger."""
 
     def __init__(self, size: int, source: random.Random) -> None:
         self._size = size
@@ -61,7 +55,7 @@ class Payloads:
             self._pad = once * (size // _PAD + 2)
 
     def next(self, number: int) -> JsonText:
-        """Return the data of a user's event of that number."""
+        """Return the data of a user's event `number`."""
         if not self._size:
             return JsonText(f'{{"n":{number}}}')
         start = f'{{"n":{number},"pad":"'
@@ -72,7 +66,7 @@ class Payloads:
 class Schedule:
     """The times at which one user's commands are due: a Poisson process, as with ``pgbench -R``.
 
-    Times are nanoseconds. They do not wait for the user: one that falls behind finds them in the past.
+    Times are nanoseconds. They do not wait for the user: for one that falls behind they are in the past.
     """
 
     def __init__(self, per_second: float, begin: int, source: random.Random) -> None:
@@ -87,7 +81,7 @@ class Schedule:
 
 
 def source(seed: int | None, *names: object) -> random.Random:
-    """Return a source of randomness for one purpose: with a seed the same in every run, without one a new one."""
+    """Return a source of randomness for one purpose: with a seed it is the same in every run."""
     if seed is None:
         return random.Random()  # noqa: S311 - draws streams, keeps no secrets
     return random.Random("/".join(map(str, (seed, *names))))  # noqa: S311

@@ -1,6 +1,4 @@
-"""How hard the generator itself works: a saturated one measures itself more than the store."""
-
-from __future__ import annotations
+"""How busy the generator itself is: a saturated one measures itself more than the store."""
 
 import contextlib
 import time
@@ -13,8 +11,8 @@ _THREADS = Path("/proc/self/task")
 class Effort(NamedTuple):
     """Shares of a core, over some time.
 
-    `cpu` is what the process used. `wait` is how long its busiest thread was ready to run and had no core, because
-    others had them all; 0 where the system does not tell. `busy` says that thread never rested.
+    `cpu` is what the process used. `wait` is how long its busiest thread was ready to run while other processes had
+    all cores; 0 where the system does not say.
     """
 
     cpu: float
@@ -33,7 +31,7 @@ class Gauge:
         self._last = self._mark = _read()
 
     def mark(self) -> None:
-        """Count the whole from now on."""
+        """Let `whole` count from now on."""
         self._mark = _read()
 
     def recent(self) -> Effort:

@@ -1,6 +1,4 @@
-"""The run's subscribers, seen from greenlets: a child process that follows the feed and tells what it was given."""
-
-from __future__ import annotations
+"""The run's subscribers, for greenlets: a child process that follows the feed and reports what it receives."""
 
 import contextlib
 import json
@@ -16,20 +14,23 @@ from esx.leash import leashed
 from esx.load.errors import LoadFailed
 from esx.load.model import FeedFigures
 from esx.load.verdict import Delivery
+from esx.loadtest.settings import Settings
 
 _START_LIMIT = 30.0
 _FINISH_LIMIT = 40.0
 
 
 class Followers:
-    """Some subscribers of one run. Making one starts them and returns when they follow; raises LoadFailed."""
+    """The subscribers of one run. Making it starts them and waits until they follow; raises LoadFailed."""
 
-    def __init__(self, dsn: str | None, prefix: str, count: int) -> None:
+    def __init__(self, settings: Settings, prefix: str) -> None:
         environment = dict(os.environ)
-        if dsn is not None:
-            environment["ESX_DSN"] = dsn
+        if settings.dsn is not None:
+            environment["ESX_DSN"] = settings.dsn
+        count, store = settings.load.subscribers, settings.load.where or ""
+        trust = ["trust"] if settings.trust_owner else []
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "esx.load.follow", prefix, str(count)],
+            [sys.executable, "-m", "esx.load.subscribers", prefix, str(count), store, *trust],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -46,7 +47,7 @@ class Followers:
 
     @property
     def figures(self) -> FeedFigures:
-        """What they were given so far."""
+        """What they have received so far."""
         line = self._line or {"deliveries": [], "lag": {}}
         given = line["deliveries"]
         return FeedFigures(
@@ -58,7 +59,7 @@ class Followers:
         )
 
     def finish(self, head: int) -> list[Delivery]:
-        """Let them go on up to global_seq `head`, end them, and return what each was given."""
+        """Let them go on up to global_seq `head`, end them, and return what each received."""
         with contextlib.suppress(OSError):
             self._process.stdin.write(f"until {head}\n".encode())
             self._process.stdin.flush()

@@ -3,46 +3,41 @@
     locust -f loadtest/locustfile.py                              # with the web UI
     locust -f loadtest/locustfile.py --headless -u 20 -t 20s      # without
 
-A stream that has moved on meanwhile refuses the append: a conflict, which is an outcome and not a failure. Locust's
+A stream that has changed meanwhile refuses the append: a conflict, which is an outcome and not a failure. Locust's
 tables show successes as "append" (with errors as its failures) and conflicts as "append (conflict)". Events go to
-streams of the run's own, ``load-<run id>-<n>``; at the end they are compared with what the users were told.
+new streams, ``load-<run id>-<n>``; at the end they are compared with what the users were told.
 """
 
-# Locust's own types leave listeners out, and know no async tasks.
+# Locust's types have no listeners and no async tasks.
 # mypy: disable-error-code="untyped-decorator, type-var, override, no-untyped-call"
-from __future__ import annotations
-
 import gc
 import logging
 import os
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gevent
 from locust import constant, events, runners, task
+from locust.argument_parser import LocustArgumentParser
+from locust.env import Environment
 from locust.exception import StopTest
-from locust.runners import STATE_MISSING, MasterRunner, WorkerRunner
+from locust.runners import STATE_MISSING, MasterRunner, Runner, WorkerRunner
 
+from esx.errors import EsxError
 from esx.leash import hold
 from esx.load.ledger import Ledger
 from esx.loadtest import webguard, webui
 from esx.loadtest.bridge import native_sleep, native_thread
 from esx.loadtest.protocol import Protocol
-from esx.loadtest.run import Run, open_store
-from esx.loadtest.settings import LONGEST_UNASKED, add_options, new_run_id, own_dsn, settings_of
+from esx.loadtest.run import RunningTest, open_store
+from esx.loadtest.settings import LONGEST_UNASKED, Settings, add_options, new_run_id, own_dsn, settings_of
 from esx.loadtest.user import AsyncUser
-from esx.loadtest.writer import Writer
-from esx.store import EsxError
-
-if TYPE_CHECKING:
-    from locust.argument_parser import LocustArgumentParser
-    from locust.env import Environment
-    from locust.runners import Runner
+from esx.loadtest.writer import LoadWriter
 
 _STARTED = os.getpid()  # before Locust forks its workers
 _COLLECT_EVERY = 0.25
 _FINISH_WITHIN = 10.0  # seconds for the appends in flight at the end; cut off, their outcome would be unknown
-_RESULTS_WITHIN = 10.0  # seconds for workers to tell what they know, after that
+_RESULTS_WITHIN = 10.0  # seconds after that for the workers' results
 _STOP, _RESULT = "esx_stop", "esx_result"  # messages between master and workers
 
 log = logging.getLogger(__name__)
@@ -58,12 +53,12 @@ class StreamWriter(AsyncUser):
         run = state.run
         assert run is not None
         assert run.workshop is not None
-        self.writer = Writer(run.workshop, run.number(), 1 / max(run.options.users, 1), lambda: self.stopping)
+        self.writer = LoadWriter(run.workshop, run.number(), 1 / max(run.options.users, 1), lambda: self.stopping)
         self.think_time = run.options.think_time
 
     @task
     async def append(self) -> None:
-        """Wait until it is time, read, decide, append."""
+        """Wait until a command is due, read, decide, append."""
         due = await self.writer.wait_until_due()
         if self.stopping:
             return
@@ -73,16 +68,16 @@ class StreamWriter(AsyncUser):
             await self.pause(self.writer.thinking())
 
 
-class State:
-    """What this process knows between Locust's events."""
+class ProcessState:
+    """The state of this process between Locust's events."""
 
-    run: Run | None = None
+    run: RunningTest | None = None
     protocol: Protocol | None = None
     failure: str | None = None
     own_dsn: str | None = None
 
 
-state = State()
+state = ProcessState()
 
 
 @events.init_command_line_parser.add_listener
@@ -100,13 +95,13 @@ def _init(environment: Environment, runner: Runner, **_: Any) -> None:
     elif options.progress_ndjson:
         hold(kernel=False, start=native_thread, sleep=native_sleep)
         state.protocol = Protocol()
-    # Greenlets that collect figures must not hold the event loop up for the usual 5 ms: it would show in latencies.
+    # Greenlets that collect figures must not delay the event loop by the usual 5 ms, which would show in latencies.
     sys.setswitchinterval(0.0001)
-    # What has been imported stays: looking through it for garbage again and again would show in latencies too.
+    # Looking for garbage in what is imported, again and again, would show in latencies too.
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 50)
-    # Figures of a second need reports that come as often.
+    # Figures of each second need a report each second.
     runners.WORKER_REPORT_INTERVAL = 1.0
     # Users finish the append in progress, unless told otherwise.
     environment.stop_timeout = environment.stop_timeout or _FINISH_WITHIN
@@ -119,7 +114,7 @@ def _init(environment: Environment, runner: Runner, **_: Any) -> None:
         state.own_dsn = own_dsn(options)
         settings = settings_of(options)
         if not isinstance(runner, MasterRunner | WorkerRunner) or options.processes or settings.dsn:
-            AsyncUser.bridge.run(_check(settings.dsn, settings.load.yes_write_to))
+            AsyncUser.bridge.run(_check(settings))
         webguard.close(environment)
         if isinstance(runner, MasterRunner):
             webguard.warn_of_master(options)
@@ -136,7 +131,7 @@ def _test_start(environment: Environment, **_: Any) -> None:
     assert runner is not None
     _forget_run()
     if isinstance(runner, WorkerRunner):
-        # The master's options have just been laid over ours.
+        # The master's options have just replaced those of this worker.
         options.dsn = state.own_dsn or options.dsn
         options.num_users = options.esx_users
     else:
@@ -147,9 +142,9 @@ def _test_start(environment: Environment, **_: Any) -> None:
         if not isinstance(runner, WorkerRunner):
             options.esx_run = settings.load.run_id or new_run_id()
             if not options.processes:
-                # Workers that know none get it with the other options; those that were forked know it.
+                # Workers without a database receive it with the other options; forked ones know it.
                 options.dsn = settings.dsn
-        run = Run(options.esx_run, settings, environment)
+        run = RunningTest(options.esx_run, settings, environment)
         if isinstance(runner, WorkerRunner):
             run.open_workshop(index=max(runner.worker_index, 0), workers=options.esx_workers)
         elif isinstance(runner, MasterRunner):
@@ -174,7 +169,7 @@ def _test_start(environment: Environment, **_: Any) -> None:
         run.spawn(gevent.spawn_later(seconds, _end, environment))
 
 
-def _open_masters_watch(run: Run) -> None:
+def _open_masters_watch(run: RunningTest) -> None:
     try:
         run.open_watch()
     except EsxError as error:
@@ -190,7 +185,7 @@ def _forget_run() -> None:
 
 
 def _end(environment: Environment) -> None:
-    """End the run: with the web UI only the run, without it Locust too."""
+    """End the run, and without the web UI Locust too."""
     runner = environment.runner
     assert runner is not None
     if environment.web_ui is None:
@@ -209,9 +204,9 @@ def _test_stopping(environment: Environment, **_: Any) -> None:
         _gather(run, runner, environment.stop_timeout)
 
 
-def _gather(run: Run, runner: MasterRunner, stop_timeout: float) -> None:
-    """Stop the workers and wait for what they know; Locust itself would not wait for it when it quits."""
-    # Also those that have not said yet that they began, and those that have gone since.
+def _gather(run: RunningTest, runner: MasterRunner, stop_timeout: float) -> None:
+    """Stop the workers and wait for their results, for which Locust itself does not wait when it quits."""
+    # Also those that have not reported yet, and those that have ended since.
     asked = _alive(runner) | run.collector.workers
     runner.send_message(_STOP, {"run": run.id})
     with gevent.Timeout(stop_timeout + _RESULTS_WITHIN, False):
@@ -231,7 +226,7 @@ def _test_stop(environment: Environment, **_: Any) -> None:
         return
     ledger = run.close()
     if isinstance(runner, WorkerRunner):
-        # With Locust's own statistics: it waits for its workers' last ones for half a second only.
+        # With Locust's own statistics: it waits only half a second for the last ones of its workers.
         data: dict[str, Any] = {}
         environment.events.report_to_master.fire(client_id=runner.client_id, data=data)
         runner.send_message(_RESULT, {"report": data, "run": run.id, "ledger": ledger.to_wire()})
@@ -239,7 +234,7 @@ def _test_stop(environment: Environment, **_: Any) -> None:
         run.judging = gevent.spawn(_judge, run, [ledger, *run.ledgers.values()])
 
 
-def _judge(run: Run, ledgers: list[Ledger]) -> None:
+def _judge(run: RunningTest, ledgers: list[Ledger]) -> None:
     run.judge(ledgers)
     summary = run.summary
     if summary is not None and state.protocol is None:
@@ -252,7 +247,7 @@ def _stop_worker(environment: Environment, msg: Any, **_: Any) -> None:
     assert isinstance(runner, WorkerRunner)
     runner.stop()
     if run is None or run.id != msg.data["run"]:
-        # It has no part in that run, and says so.
+        # It has no part in that run: an empty result.
         runner.send_message(_RESULT, {"report": {}, "run": msg.data["run"], "ledger": Ledger().to_wire()})
 
 
@@ -284,9 +279,9 @@ def _quitting(environment: Environment, **_: Any) -> None:
     if run is None or runner is None or isinstance(runner, WorkerRunner):
         return
     if run.ended is None:
-        # By a signal: the run ends as it would have by itself.
+        # A signal: the run ends as it would by itself.
         runner.quit()
-    # Where the run was being ended already, that has returned at once: users may still be at their last append.
+    # Where the run was already ending, `quit` has returned at once, and users may still be at their last append.
     with gevent.Timeout(environment.stop_timeout + _RESULTS_WITHIN, False):
         while run.judging is None:
             gevent.sleep(0.02)
@@ -309,13 +304,13 @@ def _quit(**_: Any) -> None:
     AsyncUser.bridge.stop()
 
 
-def _collect(run: Run) -> None:
+def _collect(run: RunningTest) -> None:
     while True:
         gevent.sleep(_COLLECT_EVERY)
         run.collector.collect()
 
 
-def _progress(run: Run, environment: Environment) -> None:
+def _progress(run: RunningTest, environment: Environment) -> None:
     seconds = 0
     while True:
         gevent.sleep(_COLLECT_EVERY - run.elapsed % _COLLECT_EVERY)
@@ -333,5 +328,5 @@ def _progress(run: Run, environment: Environment) -> None:
             return
 
 
-async def _check(dsn: str | None, allowed: str | None) -> None:
-    await (await open_store(dsn, allowed)).close()
+async def _check(settings: Settings) -> None:
+    await (await open_store(settings)).close()

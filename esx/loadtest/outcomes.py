@@ -1,7 +1,4 @@
-"""Taking down what became of each append, in the users' thread: one append to a deque each.
-
-It knows neither Locust nor gevent.
-"""
+"""Noting the outcome of each append in the users' thread, with one append to a deque each, without gevent."""
 
 from __future__ import annotations
 
@@ -13,7 +10,7 @@ RESPONSE, TIME_TO_SUCCESS = COMMANDS = ("response", "time_to_success")
 
 
 class Outcomes:
-    """Takes the outcomes down, in the users' thread; `drain` hands them over to another. Times are nanoseconds."""
+    """Takes outcomes in the users' thread; `drain` gives them to another thread. Times are nanoseconds."""
 
     def __init__(self) -> None:
         self._successes: deque[tuple[int, int]] = deque()
@@ -43,7 +40,7 @@ class Outcomes:
 
 
 class Drained:
-    """What users noted in a short while."""
+    """What users noted in a short time."""
 
     def __init__(
         self,

@@ -1,29 +1,25 @@
-"""Talking to `esx load`, whose child process Locust then is: one JSON line a second on standard output.
+"""The protocol between Locust and its parent `esx load`: one JSON line a second on standard output.
 
-Standard input is the leash: when it is closed, by a parent that wants the run to end or by the parent's death, the
-run ends gracefully and its summary is written.
+When standard input is closed, by a parent that wants the run to end or by the parent's death, the run ends gracefully
+and its summary is written.
 """
-
-from __future__ import annotations
 
 import contextlib
 import json
 import os
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import gevent
 from gevent import socket
 
 from esx.load.model import LoadProgress, LoadSummary, to_dict
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 _STDIN, _STDOUT, _STDERR = 0, 1, 2
 
 
 class Protocol:
-    """The child's side. Making one takes standard output over: what others print goes to standard error."""
+    """The child's side. Making one takes over standard output: other output goes to standard error from then on."""
 
     def __init__(self) -> None:
         self._output = os.dup(_STDOUT)
@@ -31,19 +27,19 @@ class Protocol:
         self._parent = os.getppid()
 
     def write(self, line: LoadProgress | LoadSummary) -> None:
-        """Write one line. A parent that has gone is not an error."""
+        """Write one line, also if the parent has ended."""
         self._send(to_dict(line))
 
     def phase(self, name: str) -> None:
-        """Say what goes on while there are no figures."""
+        """Say what the child does while there are no figures."""
         self._send({"kind": "phase", "phase": name})
 
     def error(self, message: str) -> None:
-        """Say in one line why there will be no summary."""
+        """Say why there will be no summary."""
         self._send({"kind": "error", "message": message})
 
     def on_end(self, stop: Callable[[], object]) -> None:
-        """Call `stop` in a greenlet once the parent closes our standard input, or dies."""
+        """Call `stop` in a greenlet once the parent closes the child's standard input, or ends."""
 
         def watch() -> None:
             while os.getppid() == self._parent:

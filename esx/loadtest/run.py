@@ -1,20 +1,25 @@
 """One load test in this process, from test_start to its verdict."""
 
-from __future__ import annotations
-
+import contextlib
 import itertools
 import logging
 import os
 import platform
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import Any
 
 import gevent
 import locust
+from locust.env import Environment
 
 from esx import __version__
-from esx.database import choose
+from esx.config import load as load_config
+from esx.database_choice import choose
+from esx.errors import EsxError, OrderUnknown
+from esx.eventstore import EventStore
+from esx.load.appending import described, open_appender
 from esx.load.errors import LoadFailed
 from esx.load.ledger import Ledger
 from esx.load.model import DatabaseFigures, LoadProgress, LoadSummary, StreamCounts, run_prefix
@@ -22,18 +27,12 @@ from esx.load.safety import check_may_write
 from esx.load.verdict import Findings, conclude, examine
 from esx.loadtest.followers import Followers
 from esx.loadtest.outcomes import RESPONSE, TIME_TO_SUCCESS
+from esx.loadtest.settings import Settings
 from esx.loadtest.stats import Collector
 from esx.loadtest.user import AsyncUser
 from esx.loadtest.writer import Workshop
-from esx.store import EsxError, EventStore, Notification
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from locust.env import Environment
-
-    from esx.loadtest.settings import Settings
-    from esx.store.pressure import Pressure
+from esx.model import Notification
+from esx.store.server_activity import ServerActivity
 
 APPLICATION_NAME = "esx load"
 _SATURATED = 0.9
@@ -44,8 +43,8 @@ _TOP_STREAMS = 100
 log = logging.getLogger(__name__)
 
 
-class Run:
-    """What a process knows of a run. A master has no workshop, a worker no watch."""
+class RunningTest:
+    """A run in one process. A master has no workshop, a worker no watch."""
 
     def __init__(self, run: str, settings: Settings, environment: Environment) -> None:
         self.id = run
@@ -54,7 +53,7 @@ class Run:
         self.prefix = run_prefix(run)
         self.collector = Collector(run, environment.stats)
         self.workshop: Workshop | None = None
-        self.watch: Watch | None = None
+        self.watch: DatabaseWatch | None = None
         self.followers: Followers | None = None
         self.environment: dict[str, str] = {}
         self.users = 0
@@ -65,7 +64,7 @@ class Run:
         """When the last user had stopped, on the clock of `time.perf_counter`."""
         self.judging: Any = None
         self.ledgers: dict[str, Ledger] = {}
-        """What workers told at their end, by worker."""
+        """The ledgers of the workers that have ended, by worker."""
         self._began = time.perf_counter()
         self._numbers = itertools.count()
         self._greenlets: list[Any] = []
@@ -75,16 +74,15 @@ class Run:
 
     def open_workshop(self, *, index: int = 0, workers: int = 1) -> None:
         """Connect the writers of this process, number `index` of `workers`. Raises EsxError."""
-        store = AsyncUser.bridge.run(
-            open_store(self.settings.dsn, self.options.yes_write_to, self.options.notification)
-        )
+        store = AsyncUser.bridge.run(open_store(self.settings, notification=self.options.notification))
+        appender = AsyncUser.bridge.run(open_appender(store, self.options))
         most, rest = divmod(self.options.max_appends, workers)
-        self.workshop = Workshop(store, self.id, self.options, self.collector.outcomes, most + (index < rest))
+        self.workshop = Workshop(store, self.id, self.options, self.collector.outcomes, most + (index < rest), appender)
         self._worker_index = index
 
     def open_watch(self) -> None:
-        """Connect what watches the database, and let the subscribers follow. Raises EsxError."""
-        self.watch = Watch(AsyncUser.bridge.run(open_store(self.settings.dsn, self.options.yes_write_to)))
+        """Connect the watch of the database, and let the subscribers follow. Raises EsxError."""
+        self.watch = DatabaseWatch(AsyncUser.bridge.run(open_store(self.settings)))
         if AsyncUser.bridge.run(_is_used(self.watch.store, self.prefix)):
             raise LoadFailed(f"--run-id is {self.id}, but there is a run of that name already: use another one")
         self.environment = {
@@ -94,12 +92,13 @@ class Run:
             "locust": locust.__version__,
             "platform": platform.platform(),
             "cpus": str(os.cpu_count()),
+            **described(AsyncUser.bridge.run(open_appender(self.watch.store, self.options))),
         }
         if self.options.subscribers:
-            self.followers = Followers(self.settings.dsn, self.prefix, self.options.subscribers)
+            self.followers = Followers(self.settings, self.prefix)
 
     def begin(self) -> None:
-        """Let the clock run: users can begin."""
+        """Start the clock: users can begin."""
         self._began = time.perf_counter()
         if self.workshop is not None:
             self.workshop.begin()
@@ -112,7 +111,7 @@ class Run:
         self._greenlets.extend(greenlets)
 
     def number(self) -> str:
-        """Return a new user's number: workers count apart from each other, and the same in every run."""
+        """Return a new user's number: that of the worker and one that counts up, the same in every run."""
         return f"{self._worker_index}.{next(self._numbers)}"
 
     # -- while it runs -----------------------------------------------------------------------------------------
@@ -136,9 +135,9 @@ class Run:
         return sum((each.successes + each.unknown) for each in (total, warm_up)) >= self.options.max_appends
 
     def progress(self, users: int) -> LoadProgress:
-        """Return a line of figures about the time since the last one, and keep it."""
+        """Return a line of figures since the last line, and add it to `series`."""
         now = self.elapsed
-        # Of the second in which the warm-up ends, only what comes after it counts.
+        # Of the second in which the warm-up ends, only the part after it counts.
         since = self._last_line if now <= self.options.warm_up else max(self._last_line, self.options.warm_up)
         seconds = max(now - since, 1e-6)
         self._last_line = now
@@ -174,11 +173,11 @@ class Run:
     # -- ending ------------------------------------------------------------------------------------------------
 
     def close(self) -> Ledger:
-        """End the writing: every user of this process has stopped. Return what they were told."""
+        """End the writing, once every user of this process has stopped. Return their ledger."""
         if self.ended is None:
             self.ended = time.perf_counter()
             if self.workshop is not None:
-                # Until the last append, or the time was up: that users are then taken down is no time of the run's.
+                # The run ends with the last append or its time: that Locust then stops users does not count.
                 self.ended = min(self.ended, max(self.workshop.last_ended, self.workshop.until) / 1e9)
             gevent.killall([each for each in self._greenlets if each is not gevent.getcurrent()], block=False)
             self.collector.collect()
@@ -187,7 +186,7 @@ class Run:
         return Ledger() if self.workshop is None else self.workshop.close()
 
     def judge(self, ledgers: Iterable[Ledger]) -> None:
-        """Compare what was told with what is stored, and make the summary."""
+        """Compare the ledgers with what is stored, and make the summary."""
         ledger = Ledger()
         for each in ledgers:
             ledger.add(each)
@@ -202,8 +201,9 @@ class Run:
                 raise LoadFailed("this process knows no database: give the master --dsn")
             database = self.watch.whole()
             found: Findings = AsyncUser.bridge.run(examine(self.watch.store, self.id, ledger))
-            # Conflicts have burned numbers: who reads the store later need not wait for any of them.
-            AsyncUser.bridge.run(self.watch.store.keep_fence())
+            # Conflicts have used up numbers: later readers of the store need not wait for them.
+            with contextlib.suppress(OrderUnknown):  # of a view, for example, that has no safe position
+                AsyncUser.bridge.run(self.watch.store.keep_fence())
             deliveries = []
             if self.followers is not None:
                 deliveries = self.followers.finish(found.head)
@@ -217,7 +217,7 @@ class Run:
                 )
             elif counts.attempts or self.collector.warm_up().attempts or stored:
                 verdict = str(judged)
-            # Of a run that was ended before anybody tried there is nothing to judge.
+            # A run that ended before the first attempt has no verdict.
         except EsxError as error:
             evidence = (f"no verdict, the store could not be read: {error}",)
         finally:
@@ -252,14 +252,14 @@ class Run:
         )
 
     def discard(self) -> None:
-        """Close what still watches."""
+        """End the subscribers and close the watch."""
         if self.followers is not None:
             self.followers.kill()
         if self.watch is not None:
             AsyncUser.bridge.run(self.watch.store.close())
 
 
-class Watch:
+class DatabaseWatch:
     """Samples the database's counters a few times a second."""
 
     def __init__(self, store: EventStore) -> None:
@@ -275,7 +275,7 @@ class Watch:
         self._first = self._last_line = self._now = self._sample()
 
     def sample(self) -> None:
-        """Take one sample; a database that cannot be asked just now is passed over."""
+        """Take one sample, unless the database does not answer."""
         try:
             self._now = self._sample()
         except EsxError:
@@ -287,7 +287,7 @@ class Watch:
             self._recent_waits[name] = self._recent_waits.get(name, 0) + count
 
     def per_second(self) -> DatabaseFigures:
-        """Return the figures a second since the last call."""
+        """Return the figures since the last call, a second."""
         last, self._last_line = self._last_line, self._now
         seconds = (self._now.at - last.at).total_seconds()
         waits, samples = self._recent_waits, self._recent_samples
@@ -296,15 +296,17 @@ class Watch:
 
     def whole(self) -> DatabaseFigures:
         """Return the totals since `begin`. Raises EsxError."""
-        # PostgreSQL's sessions tell their commits within a second, or when they end, which they have done by now.
+        # PostgreSQL's sessions report their commits within a second, or when they end, and they have ended by now.
         self._now = self._sample()
         return _difference(self._first, self._now, 1.0, self._waits, self._samples)
 
-    def _sample(self) -> Pressure:
+    def _sample(self) -> ServerActivity:
         return AsyncUser.bridge.run(self.store.pressure(APPLICATION_NAME))
 
 
-def _difference(begin: Pressure, end: Pressure, seconds: float, waits: dict[str, int], samples: int) -> DatabaseFigures:
+def _difference(
+    begin: ServerActivity, end: ServerActivity, seconds: float, waits: dict[str, int], samples: int
+) -> DatabaseFigures:
     return DatabaseFigures(
         (end.wal_bytes - begin.wal_bytes) / seconds,
         (end.commits - begin.commits) / seconds,
@@ -326,19 +328,24 @@ async def _is_used(store: EventStore, prefix: str) -> bool:
     return bool((await store.streams_page(prefix=prefix, limit=1)).streams)
 
 
-async def open_store(dsn: str | None, allowed: str | None, notification: str | None = None) -> EventStore:
-    """Connect to a store that a load test may write to; with `notification`, to write to it. Raises EsxError."""
+async def open_store(settings: Settings, *, notification: str | None = None) -> EventStore:
+    """Connect to a store that a load test may write to; `notification` is for writers. Raises EsxError."""
+    dsn, options = settings.dsn, settings.load
     if dsn is None and choose(None, os.environ).embedded:
         raise LoadFailed("no database is named: set ESX_DSN or pass --dsn; `esx load` takes the embedded one by itself")
     store: EventStore = await EventStore.connect(
         dsn,
         max_connections=1 if notification is None else _MOST_CONNECTIONS,
         application_name=f"{APPLICATION_NAME} watch" if notification is None else APPLICATION_NAME,
+        store=options.where,
+        trust_owner=settings.trust_owner,
+        layouts=() if options.where is None else load_config(os.environ).layouts,
         notification=Notification(notification or Notification.DOORBELL),
     )
     try:
         await store.head()  # raises SchemaMissing where there is no events table
-        await check_may_write(store, allowed)
+        await open_appender(store, options)
+        await check_may_write(store, options.yes_write_to)
     except BaseException:
         await store.close()
         raise

@@ -1,6 +1,4 @@
-"""The scenario's options: how Locust is told of them, and what they come to."""
-
-from __future__ import annotations
+"""The scenario's options: adding them to Locust's, and the settings made of them."""
 
 import argparse
 import os
@@ -8,40 +6,36 @@ import secrets
 import sys
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
 from esx.config import load as load_config
-from esx.database import BadDatabase, choose, may_be_name
+from esx.database_choice import BadDatabase, choose, may_be_name
 from esx.libpq.address import without_password
 from esx.load.errors import InvalidOptions
-from esx.load.model import EXPECTED, NOTIFICATIONS, ON_CONFLICT, STRATEGIES, LoadOptions
+from esx.load.knobs import KNOBS, Knob
+from esx.load.model import LoadOptions
 from esx.load.options import check_workload
-
-if TYPE_CHECKING:
-    from locust.argument_parser import LocustArgumentParser
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the scenario is asked to do. `dsn` None means libpq's ``PG*`` variables."""
+    """The database and the options of the scenario. `dsn` None means libpq's ``PG*`` variables."""
 
     dsn: str | None = field(repr=False)  # it may hold a password
     load: LoadOptions
+    trust_owner: bool = False
 
 
-T = TypeVar("T", int, float)
-
-_DEFAULT = LoadOptions()
 LONGEST_UNASKED = 3600.0
-"""Seconds that a run goes on whose duration nobody said."""
+"""Seconds of a run without a given duration."""
 
 
-def add_options(parser: LocustArgumentParser) -> None:
+def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the scenario's options to Locust's."""
     group = parser.add_argument_group("esx", "The event store, and the streams that users append to.")
 
     def add(name: str, *, in_web_ui: bool = True, **how: Any) -> None:
-        # Locust puts into its form what carries this mark, which it sets itself only outside of groups.
+        # Locust shows options with this mark in its form. It sets the mark itself only outside of groups.
         action: Any = group.add_argument(name, **how)
         action.include_in_web_ui = in_web_ui
         action.is_secret = action.is_required = action.is_multiple = False
@@ -49,146 +43,53 @@ def add_options(parser: LocustArgumentParser) -> None:
     add(
         "--dsn",
         metavar="<dsn>",
-        in_web_ui=False,  # a form would show the password to whoever opens the page
+        in_web_ui=False,  # a form would show the password
         help="PostgreSQL database, e.g. postgresql://user@host/database, or a connection of esx's config file. "
         "Default: ESX_DSN, else DATABASE_URL, else libpq's PG* variables. A worker without one gets the master's",
     )
-    add("--streams", type=int, metavar="<int>", default=_DEFAULT.streams, help="Number of streams to append to")
-    add("--hot-streams", type=int, metavar="<int>", default=0, help="How many of the streams are hot. 0: none")
-    add("--hot-share", type=float, metavar="<0 to 1>", default=0.0, help="The hot streams' share of all appends")
+    for knob in KNOBS:
+        if not knob.locusts:
+            how = {"type": knob.kind, "default": knob.default, "choices": knob.choices or None, "help": knob.help}
+            metavar = "SECONDS" if knob.metavar == "T" else knob.metavar or None
+            add(knob.option, in_web_ui=knob.in_form, metavar=metavar, **how)
     add(
-        "--zipf",
-        type=float,
-        metavar="<exponent>",
-        default=0.0,
-        help="Falling heat: stream n is picked in proportion to 1/(n+1)^exponent. 0: all alike",
+        "--trust-owner",
+        action="store_true",
+        in_web_ui=False,
+        help="Read although this runs code of the table's owner with your rights",
     )
-    add("--events-per-append", type=int, metavar="<int>", default=1, help="Events in each append, stored all or none")
-    add("--payload-bytes", type=int, metavar="<int>", default=0, help="Bytes of data in each event. 0: the smallest")
-    add(
-        "--expected",
-        choices=EXPECTED,
-        default=_DEFAULT.expected,
-        help="exact: read the version, decide, append at it. any: append whatever the version. none: only where "
-        "there is no stream yet",
-    )
-    add(
-        "--on-conflict",
-        choices=ON_CONFLICT,
-        default=_DEFAULT.on_conflict,
-        help="After a conflict: give up, retry at once, retry after a jittered and growing pause, queue on the "
-        "stream's lock, or take turns with the other writers of the process",
-    )
-    add(
-        "--max-tries",
-        type=int,
-        metavar="<int>",
-        default=_DEFAULT.max_tries,
-        help="How often an append is tried at most before it is given up",
-    )
-    add(
-        "--strategy",
-        choices=STRATEGIES,
-        default=_DEFAULT.strategy,
-        help="conditional: an insert that checks the version. row-lock: writers queue on a row that stands for the "
-        "stream",
-    )
-    add(
-        "--notification",
-        choices=NOTIFICATIONS,
-        default=_DEFAULT.notification,
-        help="How appends wake subscribers: one of many rings the doorbell, every one notifies, or none does",
-    )
-    add(
-        "--subscribers",
-        type=int,
-        metavar="<int>",
-        default=0,
-        help="Subscribers that follow the run's events meanwhile, in a process of their own",
-    )
-    add(
-        "--rate",
-        type=float,
-        metavar="<per second>",
-        help="Open loop: so many appends a second are due, over all users, whatever the store can do. "
-        "Default: closed loop, each user as fast as it can",
-    )
-    add(
-        "--think-time",
-        type=float,
-        metavar="<seconds>",
-        default=0.0,
-        help="Closed loop: how long a user pauses between appends, jittered by half",
-    )
-    add("--warm-up", type=float, metavar="<seconds>", default=0.0, help="Seconds at the start that are not counted")
-    add(
-        "--max-appends",
-        type=int,
-        metavar="<int>",
-        default=_DEFAULT.max_appends,
-        help="The run ends once so many appends have been stored",
-    )
-    add("--seed", type=int, metavar="<int>", help="Makes two runs draw the same. Default: none")
-    add(
-        "--run-id",
-        metavar="<id>",
-        help="Part of the ids of the run's streams, load-<id>-<n>, and of its events' metadata. Default: a new one",
-    )
-    add(
-        "--yes-write-to",
-        metavar="<host/database>",
-        in_web_ui=False,  # whoever opens the page must not widen what the run may write to
-        help="Write to this store although it is not local or holds other events than those of load tests",
-    )
-    # The rest is between `esx load` and its child process.
+    # The others are for `esx load`, which starts Locust as a child process.
     add("--progress-ndjson", action="store_true", in_web_ui=False, help=argparse.SUPPRESS)
     add("--stop-after", type=float, in_web_ui=False, help=argparse.SUPPRESS)
 
 
 def settings_of(options: argparse.Namespace) -> Settings:
-    """Return the settings in Locust's parsed options; raises EsxError if they make no sense."""
+    """Return the settings in Locust's parsed options; raises EsxError if they are not valid."""
+    values = {knob.name: _value(knob, getattr(options, knob.name)) for knob in KNOBS if not knob.locusts}
     load = LoadOptions(
         users=options.num_users or 1,
         duration=options.stop_after or options.run_time or LONGEST_UNASKED,
         spawn_rate=options.spawn_rate,
-        streams=options.streams,
-        hot_streams=options.hot_streams,
-        hot_share=options.hot_share,
-        seed=_number("--seed", options.seed, int, "a whole number"),
-        zipf=options.zipf,
-        events_per_append=options.events_per_append,
-        payload_bytes=options.payload_bytes,
-        expected=options.expected,
-        on_conflict=options.on_conflict,
-        max_tries=options.max_tries,
-        strategy=options.strategy,
-        notification=options.notification,
-        subscribers=options.subscribers,
-        rate=_number("--rate", options.rate, float, "a number of appends a second"),
-        think_time=options.think_time,
-        warm_up=options.warm_up,
-        max_appends=options.max_appends,
         processes=max(options.processes or 1, 1),
-        run_id=options.run_id or None,
-        yes_write_to=options.yes_write_to or None,
+        **values,
     )
-    return Settings(own_dsn(options), check_workload(load))
+    return Settings(own_dsn(options), check_workload(load), options.trust_owner)
 
 
-def _number(option: str, value: Any, kind: type[T], what: str) -> T | None:
-    """Return a number that may be missing; the web UI sets options too, and leaves those without a default as text."""
-    if value is None or value == "":
+def _value(knob: Knob, value: Any) -> Any:
+    """Return an option's value; the web UI leaves values of options without a default as text."""
+    if knob.default is None and value in (None, ""):
         return None
     try:
-        return kind(value)
+        return knob.kind(value)
     except ValueError:
-        raise InvalidOptions(f"{option} is {value!r}: use {what}, or nothing") from None
+        raise InvalidOptions(f"{knob.option} is {value!r}: use {knob.noun}, or nothing") from None
 
 
 def own_dsn(options: argparse.Namespace) -> str | None:
-    """Return the database that this process has been told of, None if none. Raises BadDatabase and BadConfig.
+    """Return the database that is named for this process, None if none is. Raises BadDatabase and BadConfig.
 
-    It may be the name of a connection of the config file, as everywhere in esx.
+    The name may be that of a connection of the config file.
     """
     told = [os.environ.get(variable, "").strip() for variable in ("ESX_DSN", "DATABASE_URL")]
     if options.dsn is None and not any(told):

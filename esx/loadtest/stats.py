@@ -1,60 +1,53 @@
-"""What became of the appends, counted without slowing them down.
+"""Counting the outcomes of appends without slowing them down.
 
-A few times a second a greenlet collects (`Collector`) what users noted (`Outcomes`): into counts and HDR histograms in
-microseconds, exact to three digits at any size, and in one step into Locust's own statistics, which feed its web UI,
-console and CSV files. Workers report running totals to the master, so that a lost report is made good by the next.
+A few times a second a greenlet collects (`Collector`) what users noted (`Outcomes`): into counts and histograms, and in
+one step into Locust's own statistics, which feed its web UI, console and CSV files. Workers report running totals to
+the master, so that the next report makes up for a lost one.
 """
 
 from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import astuple
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from hdrh.histogram import HdrHistogram
-from locust.stats import StatsEntry, StatsError, bucket_response_time
+from locust.stats import RequestStats, StatsEntry, StatsError, bucket_response_time
 
+from esx.load.histogram import histogram, percentiles, record
 from esx.load.model import PERCENTILES, LoadCounts, LoadPart, StreamCounts
 from esx.loadtest.effort import Effort, Gauge
 from esx.loadtest.outcomes import COMMANDS, CONFLICT, ERROR, OUTCOMES, SUCCESS, UNKNOWN, Outcomes
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from locust.stats import RequestStats
-
 METHOD = "esx"
 """What Locust's tables show in the column Type."""
 
-_RANKS = {"p50": 50.0, "p90": 90.0, "p95": 95.0, "p99": 99.0, "p99.9": 99.9, "max": 100.0}
-_HIGHEST_US = 600_000_000  # ten minutes; what takes longer counts as that
-_DIGITS = 3
 _NAMES = {SUCCESS: "append", CONFLICT: "append (conflict)", ERROR: "append", UNKNOWN: "append"}
 _HOTTEST = 20
 _HOTTEST_SENT = 200  # by each worker
 
 
-class Tally:
+class OutcomeTally:
     """Counts and latencies by outcome, and those of whole commands. Tallies add up exactly."""
 
     def __init__(self) -> None:
-        self._histograms = {kind: _histogram() for kind in (*OUTCOMES, *COMMANDS)}
+        self._histograms = {kind: histogram() for kind in (*OUTCOMES, *COMMANDS)}
         self.last_error: str | None = None
 
     def record(self, kind: str, microseconds: int, count: int = 1) -> None:
-        """Add `count` appends that ended so (or commands) and took so long each."""
-        self._histograms[kind].record_value(min(max(microseconds, 1), _HIGHEST_US), count)
+        """Add `count` appends of an outcome, or commands, that took that long each."""
+        record(self._histograms[kind], microseconds, count)
 
-    def add(self, other: Tally) -> None:
-        """Add all that the other counted."""
-        for kind, histogram in self._histograms.items():
+    def add(self, other: OutcomeTally) -> None:
+        """Add another tally to this one."""
+        for kind, times in self._histograms.items():
             if other.count(kind):
-                histogram.add(other._histograms[kind])
+                times.add(other._histograms[kind])
         self.last_error = other.last_error or self.last_error
 
     def count(self, kind: str) -> int:
-        """Return how many appends ended so, or how many commands there are."""
+        """Return the number of appends of an outcome, or of commands."""
         return int(self._histograms[kind].get_total_count())
 
     @property
@@ -67,27 +60,22 @@ class Tally:
 
         Zeros if there are none.
         """
-        merged = _histogram()
+        merged = histogram()
         for kind in kinds or OUTCOMES:
             if self.count(kind):
                 merged.add(self._histograms[kind])
-        if not merged.get_total_count():
-            return dict.fromkeys(PERCENTILES, 0.0)
-        found = merged.get_percentile_to_value_dict(list(_RANKS.values()))
-        # The bucket's upper end can be above what was seen.
-        highest = merged.get_max_value()
-        return {name: min(found[rank], highest) / 1000 for name, rank in _RANKS.items()}
+        return percentiles(merged) or dict.fromkeys(PERCENTILES, 0.0)
 
     def histograms(self) -> dict[str, str]:
         """Return the histograms that are not empty: base64 of their compressed encoding, by kind."""
-        return {kind: histogram.encode().decode() for kind, histogram in self._histograms.items() if self.count(kind)}
+        return {kind: times.encode().decode() for kind, times in self._histograms.items() if self.count(kind)}
 
     def to_wire(self) -> dict[str, Any]:
         """Return the tally as plain values, for a worker's report."""
         return {"histograms": self.histograms(), "last_error": self.last_error}
 
     @classmethod
-    def from_wire(cls, wire: Mapping[str, Any]) -> Tally:
+    def from_wire(cls, wire: Mapping[str, Any]) -> OutcomeTally:
         """Return the tally that `to_wire` encoded."""
         tally = cls()
         tally.last_error = wire["last_error"]
@@ -97,7 +85,7 @@ class Tally:
 
 
 class Heatmap:
-    """Successes and conflicts by stream in a short while."""
+    """Successes and conflicts by stream in a short time."""
 
     def __init__(self) -> None:
         self.successes: Counter[int] = Counter()
@@ -131,9 +119,9 @@ class Heatmap:
 
 
 class Collector:
-    """Brings the outcomes of one run together; on a master also those that workers report.
+    """Collects the outcomes of one run; on a master also those that workers report.
 
-    All methods belong to greenlets.
+    All methods are for greenlets.
     """
 
     def __init__(self, run: str, stats: RequestStats) -> None:
@@ -141,16 +129,16 @@ class Collector:
         self.outcomes = Outcomes()
         self.gauge = Gauge()
         self._stats = stats
-        self._total = Tally()
-        self._recent = Tally()
+        self._total = OutcomeTally()
+        self._recent = OutcomeTally()
         self._heat = Heatmap()
-        self._workers: dict[str, Tally] = {}
-        self._workers_recent = Tally()
+        self._workers: dict[str, OutcomeTally] = {}
+        self._workers_recent = OutcomeTally()
         self._workers_warm_up: dict[str, list[int]] = {}
         self._workers_effort: dict[str, tuple[Effort, Effort]] = {}
 
     def collect(self) -> None:
-        """Take in what users noted since the last call, and show it in Locust's statistics."""
+        """Count what users noted since the last call, also in Locust's statistics."""
         drained = self.outcomes.drain()
         for kind, nanoseconds in drained.times.items():
             if nanoseconds:
@@ -163,37 +151,37 @@ class Collector:
             self._recent.last_error = message
             _errors_into_locust(self._stats, message, count)
 
-    def recent(self) -> Tally:
-        """Return what came in since the last call of this method, everywhere."""
+    def recent(self) -> OutcomeTally:
+        """Return the tally since the last call of this method, of all processes."""
         self.collect()
-        recent, self._recent = self._recent, Tally()
+        recent, self._recent = self._recent, OutcomeTally()
         self._total.add(recent)
         if self._workers:
             recent.add(self._workers_recent)
-            self._workers_recent = Tally()
+            self._workers_recent = OutcomeTally()
         return recent
 
     def heat(self) -> Heatmap:
-        """Return how streams fared since the last call of this method, everywhere."""
+        """Return the outcomes by stream since the last call of this method, of all processes."""
         heat, self._heat = self._heat, Heatmap()
         return heat
 
-    def total(self) -> Tally:
-        """Return what came in since the start of the run, everywhere."""
+    def total(self) -> OutcomeTally:
+        """Return the tally since the start of the run, of all processes."""
         self.collect()
-        total = Tally()
+        total = OutcomeTally()
         for part in (self._total, self._recent, *self._workers.values()):
             total.add(part)
         return total
 
     def warm_up(self) -> LoadCounts:
-        """Return what does not count, everywhere."""
+        """Return the counts of the warm-up, of all processes."""
         return counts_of(
             [sum(each) for each in zip(self.outcomes.warm_up, *self._workers_warm_up.values(), strict=True)]
         )
 
     def effort(self) -> tuple[Effort, Effort]:
-        """Return the effort of the busiest generating process: lately, and since it counts."""
+        """Return the effort of the busiest generating process: since the last call, and since the warm-up."""
         if self._workers:
             efforts = list(self._workers_effort.values())
             return max(lately for lately, _ in efforts), max(whole for _, whole in efforts)
@@ -201,7 +189,7 @@ class Collector:
 
     @property
     def workers(self) -> set[str]:
-        """The workers that have told figures of the run."""
+        """The workers that have reported figures of the run."""
         return set(self._workers)
 
     def parts(self) -> tuple[LoadPart, ...]:
@@ -212,7 +200,7 @@ class Collector:
         )
 
     def report(self, data: dict[str, Any]) -> None:
-        """Put this worker's totals, and what is new in them, into its report to the master."""
+        """Put this worker's totals, and what is new since the last report, into its report to the master."""
         recent, heat = self.recent(), self.heat()
         data["esx"] = {
             "run": self.run,
@@ -224,12 +212,12 @@ class Collector:
         }
 
     def take_report(self, worker: str, data: Mapping[str, Any]) -> None:
-        """Take in a worker's report; one about another run is ignored."""
+        """Add a worker's report; one about another run is ignored."""
         report = data.get("esx")
         if report is None or report["run"] != self.run:
             return
-        self._workers[worker] = Tally.from_wire(report["total"])
-        self._workers_recent.add(Tally.from_wire(report["recent"]))
+        self._workers[worker] = OutcomeTally.from_wire(report["total"])
+        self._workers_recent.add(OutcomeTally.from_wire(report["recent"]))
         self._workers_warm_up[worker] = list(report["warm_up"])
         lately, whole = report["effort"]
         self._workers_effort[worker] = (Effort(*lately), Effort(*whole))
@@ -240,10 +228,6 @@ def counts_of(outcomes: list[int]) -> LoadCounts:
     """Return the counts, given in the order of OUTCOMES."""
     successes, conflicts, errors, unknown = outcomes
     return LoadCounts(successes + conflicts + errors + unknown, successes, conflicts, errors, unknown)
-
-
-def _histogram() -> Any:
-    return HdrHistogram(1, _HIGHEST_US, _DIGITS)
 
 
 def _into_locust(stats: RequestStats, outcome: str, nanoseconds: list[int]) -> None:

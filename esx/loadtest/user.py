@@ -7,41 +7,36 @@
         async def read(self) -> None:
             await pool.fetch("SELECT 1")
 
-The whole life of a user is one coroutine, which picks tasks by their weights as Locust does; its greenlet only waits
-for the end. That is twice as fast as handing over each request. Tasks run in the event loop's thread, so they
-must not use gevent or fire Locust's events themselves: `self.bridge.post` has that done in a greenlet.
+A user is one coroutine, which picks tasks by their weights as Locust does; its greenlet only waits for the end. That
+is twice as fast as handing over each request. Tasks run in the event loop's thread, so they must not use gevent or
+fire Locust's events themselves: `self.bridge.post` does that in a greenlet.
 """
-
-from __future__ import annotations
 
 import asyncio
 import inspect
 import random
 import traceback
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Awaitable
+from typing import Any, ClassVar
 
 from gevent import GreenletExit
 from locust import User
+from locust.env import Environment
 from locust.exception import InterruptTaskSet, RescheduleTask, RescheduleTaskImmediately, StopTest, StopUser
 from locust.user.task import LOCUST_STATE_RUNNING, LOCUST_STATE_STOPPING
 
 from esx.loadtest.bridge import AsyncioBridge, log
 
-if TYPE_CHECKING:
-    from collections.abc import Awaitable
-
-    from locust.env import Environment
-
 _AFTER_ERROR = 1.0
 
 
 class AsyncUser(User):
-    """The base of users with ``async def`` tasks; subclass it as you would `locust.User`.
+    """The base of users with ``async def`` tasks, to be subclassed like `locust.User`.
 
     `on_start` and `on_stop` may be ``async def`` too. A graceful stop (Locust's stop timeout) lets the task in
     progress finish; a forced one cancels it. An exception that a task does not catch is reported as Locust does,
-    and the user pauses for a second at least, so that a failing task does not spin. A task must await something
-    now and then, or it starves the other users. TaskSets are not supported.
+    and the user pauses for at least a second, so that a failing task does not spin. A task must await something
+    now and then, or the other users do not run. TaskSets are not supported.
     """
 
     abstract = True
@@ -69,7 +64,7 @@ class AsyncUser(User):
     async def pause(self, seconds: float) -> None:
         """Sleep for so many seconds, or until the user is asked to stop."""
         if self._halt is None or seconds <= 0:
-            return  # the others have their turn whenever a task awaits something
+            return  # other users run whenever a task awaits something
         try:
             async with asyncio.timeout(seconds):
                 await self._halt.wait()
@@ -77,7 +72,7 @@ class AsyncUser(User):
             return
 
     def run(self) -> None:  # type: ignore[misc]
-        """Live, for Locust: in place of the loop over tasks in a greenlet."""
+        """Run the user, for Locust: in place of its loop over tasks in a greenlet."""
         if self.stopping:
             return
         self._state = LOCUST_STATE_RUNNING

@@ -1,50 +1,41 @@
-"""Who may use Locust's web UI, and what they may set there: it starts tests, and those write.
+"""Who may use Locust's web UI, which starts tests that write, and what may be set there.
 
-Locust itself lets everyone in who reaches the port, answers to every site, and lays any field of a form over the
-option of that name. Here a request needs the token that the printed address has, and a form may set what it shows.
+Locust itself admits every request to the port, answers pages of every site, and lets a form overwrite any option. Here
+a request needs the token of the printed address, and a form may set only what it shows.
 """
 
 # Flask's decorators have no types here.
 # mypy: disable-error-code="untyped-decorator"
-from __future__ import annotations
-
+import argparse
 import json
 import os
 import sys
 import webbrowser
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from flask import Response, request
-from locust.argument_parser import ui_extra_args_dict
+from locust.argument_parser import LocustArgumentParser, ui_extra_args_dict
+from locust.env import Environment
 
 from esx.text import visible
 from esx.web.guard import EVERYWHERE, HEADERS, Asked, Guard, Welcomed, address_of, is_loopback, token_of
 
-if TYPE_CHECKING:
-    import argparse
-
-    from locust.argument_parser import LocustArgumentParser
-    from locust.env import Environment
-
 _LOOPBACK = "127.0.0.1"
-_FORM = frozenset(
-    {"user_count", "spawn_rate", "run_time", "host", "profile", "user_classes", "shape_class"},
-)
-"""What Locust's own form sets. The scenario's options come on top, those that the form shows."""
+_FORM = frozenset({"user_count", "spawn_rate", "run_time", "host", "profile", "user_classes", "shape_class"})
+"""The fields of Locust's own form. The form also shows options of the scenario."""
 _OF_A_CLASS = frozenset({"user_class_name", "host", "weight", "fixed_count", "tasks"})
 """What Locust's page may set of a user class."""
 
 
 def listen_here_only(parser: LocustArgumentParser) -> None:
-    """Let the web UI and the master's port be reached from this machine only, where nobody says otherwise."""
+    """Listen on this machine only, with the web UI and the master's port, unless options say otherwise."""
     parser.set_defaults(web_host=_LOOPBACK, master_bind_host=_LOOPBACK)
 
 
 def close(environment: Environment) -> None:
-    """Let in only those that have the token, and print the address that has it. Raises EsxError.
+    """Admit only requests with the token, and print the address with it. Raises EsxError.
 
-    To be called before the web UI listens.
+    Call it before the web UI listens.
     """
     ui, options = environment.web_ui, environment.parsed_options
     if ui is None or ui.app is None or options is None:
@@ -60,27 +51,16 @@ def close(environment: Environment) -> None:
         for name in [name for name in dict(response.headers) if name.lower().startswith("access-control-")]:
             del response.headers[name]
         response.headers.update(HEADERS)
-        # With none at all, browsers would not say where the form of a login page comes from.
+        # With no-referrer, browsers would not send the origin of the login page's form.
         response.headers["Referrer-Policy"] = "same-origin"
         return response
 
-    # Flask takes the last of these first. Locust's own says that every site may read the answers.
+    # Flask calls the last of these first. Locust's own function allows every site to read the answers.
     ui.app.after_request_funcs.setdefault(None, []).insert(0, add_headers)
 
     @ui.app.before_request
     def let_in() -> Response | None:
-        verdict = guard.judge(
-            Asked(
-                request.method,
-                request.host,
-                request.path,
-                request.args,
-                request.cookies,
-                request.headers.get("Origin"),
-                request.headers.get("Sec-Fetch-Site"),
-                request.headers.get("Authorization"),
-            )
-        )
+        verdict = guard.judge(Asked.by(request, request.host, request.args))
         if isinstance(verdict, Welcomed):
             welcome = Response(status=303, headers={"Location": verdict.location})
             welcome.set_cookie(verdict.cookie, verdict.token, path="/", httponly=True, samesite="Strict", secure=tls)
@@ -91,26 +71,26 @@ def close(environment: Environment) -> None:
 
     if ui.host in EVERYWHERE or not is_loopback(ui.host):
         _say(
-            f"warning: --web-host lets other machines in: whoever has the token can start tests, which write as you, "
-            f"and without --tls-cert whoever listens on the way reads the token too (port {ui.port})"
+            f"warning: --web-host lets other machines in: every user who has the token can start tests, which write as "
+            f"you, and without --tls-cert the token can be read on the way (port {ui.port})"
         )
     base = f"http{'s' if tls else ''}://{address_of(ui.host, ui.port)}{options.web_base_path or '/'}"
-    # Not to the log, which the page shows and which may be kept.
+    # Not in the log, which the page shows and which may be kept.
     _say(f"the web UI is at {base}?token={guard.token}")
     _open_with_token(f"{base}?token={guard.token}")
 
 
 def warn_of_master(options: argparse.Namespace) -> None:
-    """Say what it means where other machines reach the master's port."""
+    """Warn if other machines reach the master's port."""
     if options.master_bind_host in EVERYWHERE or not is_loopback(options.master_bind_host):
         _say(
             f"warning: --master-bind-host lets other machines reach port {options.master_bind_port}: "
-            "whoever does is a worker, which is told the database with its password"
+            "each can be a worker, which receives the database with its password"
         )
 
 
 def _check_form() -> Response | None:
-    """Refuse what would set more than the page shows."""
+    """Refuse a form that would set more than the page shows."""
     if request.endpoint == "locust.swarm":
         refused = sorted(set(request.form) - _FORM - ui_extra_args_dict().keys())
     elif request.endpoint == "locust.update_user":
@@ -131,7 +111,7 @@ def _check_form() -> Response | None:
 
 
 def _open_with_token(address: str) -> None:
-    """Let Locust's key for the browser open the address that has the token: it knows only the one without."""
+    """Let Locust's key that opens the browser use the address with the token."""
     opened = webbrowser.open_new_tab
     webbrowser.open_new_tab = lambda url: opened(address)  # noqa: ARG005 - its name is part of the function
 

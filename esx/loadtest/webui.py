@@ -1,40 +1,34 @@
-"""esx in Locust's web UI: a tab of our figures, a page of charts, and the figures as files.
+"""esx in Locust's web UI: a tab of figures, a page of charts, and the figures as files.
 
-The tab is Locust's own extension of its page. It can show tables only, so the charts are a page of ours, ``/esx``,
-which asks for new figures once a second.
+Locust's page can be extended by a tab, but only with tables. So the charts are a separate page, ``/esx``, which asks
+for new figures once a second.
 """
 
 # Locust's own decorators have no types.
 # mypy: disable-error-code="untyped-decorator"
-from __future__ import annotations
-
 import csv
 import io
 import json
-from functools import partial
+from collections.abc import Callable, Iterator
+from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from flask import Blueprint, Response, request
+from locust.env import Environment
 
 from esx.load.model import LoadProgress, to_dict
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from locust.env import Environment
-
-    from esx.loadtest.run import Run
+from esx.loadtest.run import RunningTest
+from esx.text import sparkline
 
 _KEY = "esx"
 _PAGE = Path(__file__).with_name("charts.html")
-_COURSE = 60  # seconds drawn in the tab
-_BARS = "▁▂▃▄▅▆▇█"
+_COURSE = 60  # seconds shown in the tab
 _COLUMNS = ("elapsed", "users", "goodput", "conflict_rate", "p50_ms", "p95_ms", "p99_ms", "generator_cpu")
 
 
-def extend(environment: Environment, current: Callable[[], Run | None]) -> None:
-    """Add tab, page and files to the web UI, if there is one; `current` returns the run there is."""
+def extend(environment: Environment, current: Callable[[], RunningTest | None]) -> None:
+    """Add the tab, the page and the files to the web UI, if there is one; `current` returns the run, if any."""
     ui = environment.web_ui
     if ui is None or ui.app is None:
         return
@@ -98,12 +92,11 @@ def _json(value: Any) -> Response:
     return Response(json.dumps(value), mimetype="application/json")
 
 
-def _summary(run: Run) -> dict[str, Any] | None:
+def _summary(run: RunningTest) -> dict[str, Any] | None:
     return None if run.summary is None else to_dict(run.summary)
 
 
-def _rows(run: Run | None) -> Iterator[dict[str, str]]:
-    """Yield the rows of the tab."""
+def _rows(run: RunningTest | None) -> Iterator[dict[str, str]]:
     if run is None or not run.series:
         return
     last, summary = run.series[-1], run.summary
@@ -112,8 +105,8 @@ def _rows(run: Run | None) -> Iterator[dict[str, str]]:
     counted = run.counted
 
     def row(figure: str, now: str = "", whole: str = "", course: Callable[[LoadProgress], float] | None = None) -> Any:
-        drawn = "" if course is None else _bars([course(line) for line in list(run.series)[-_COURSE:]])
-        return {"figure": figure, "now": now, "run": whole, "course": drawn}
+        values = [] if course is None else [course(line) for line in list(run.series)[-_COURSE:]]
+        return {"figure": figure, "now": now, "run": whole, "course": sparkline(values, len(values))}
 
     yield row("run", "warm-up" if last.warming_up else "", run.id)
     if summary is not None:
@@ -138,12 +131,8 @@ def _rows(run: Run | None) -> Iterator[dict[str, str]]:
         yield row(name, "", f"{getattr(total, name):,}")
     for rank in ("p50", "p95", "p99"):
         name = f"{rank}_ms"
-        yield row(
-            f"service time {rank}, ms",
-            f"{getattr(last, name):.3f}",
-            f"{whole[rank]:.3f}" if whole else "",
-            partial(_attribute, name),
-        )
+        end = f"{whole[rank]:.3f}" if whole else ""
+        yield row(f"service time {rank}, ms", f"{getattr(last, name):.3f}", end, attrgetter(name))
         response = getattr(last, f"response_{name}")
         if response is not None:
             end = f"{summary.response[rank]:.3f}" if summary else ""
@@ -160,12 +149,3 @@ def _rows(run: Run | None) -> Iterator[dict[str, str]]:
     for stream in sorted(last.streams, key=lambda stream: -stream.conflicts)[:5]:
         if stream.conflicts:
             yield row(f"conflicts in stream {stream.stream}", f"{stream.conflicts:,}")
-
-
-def _attribute(name: str, line: LoadProgress) -> float:
-    return float(getattr(line, name))
-
-
-def _bars(values: list[float]) -> str:
-    most = max(values, default=0.0) or 1.0
-    return "".join(_BARS[min(int(value / most * len(_BARS)), len(_BARS) - 1)] for value in values)

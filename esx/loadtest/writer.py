@@ -1,28 +1,23 @@
-"""What one user does: pick a stream, read its version, decide, append; and what it does after a conflict.
-
-Plain asyncio: nothing here knows Locust.
-"""
+"""What one user does, in plain asyncio: pick a stream, read its version, decide, append; and again after a conflict."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import time
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from uuid import UUID
 
+from esx.errors import EsxError, OutcomeUnknown, WrongVersion
+from esx.eventstore import EventStore
+from esx.expected import ANY, NO_STREAM, ExpectedVersion
 from esx.load.ledger import EventIds, Ledger
-from esx.load.model import run_prefix
+from esx.load.model import LoadOptions, run_prefix
 from esx.loadtest.draws import Heat, Payloads, Schedule, source
 from esx.loadtest.outcomes import OUTCOMES, Outcomes
-from esx.store import ANY, NO_STREAM, EsxError, JsonText, NewEvent, OutcomeUnknown, Strategy, WrongVersion
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
-    from uuid import UUID
-
-    from esx.load.model import LoadOptions
-    from esx.store import EventStore, ExpectedVersion
+from esx.model import JsonText, NewEvent, Strategy
+from esx.store.appenders.protocol import Acknowledged, Conflict, StreamAppender
 
 _EVENT_TYPE = "LoadTested"
 _AFTER_FAILURE = (0.2, 1.0)
@@ -35,8 +30,17 @@ _STORED, _REFUSED, _FAILED, _SPENT = "stored", "refused", "failed", "spent"
 class Workshop:
     """What all writers of a process share. It belongs to the event loop's thread once they run."""
 
-    def __init__(self, store: EventStore, run: str, options: LoadOptions, outcomes: Outcomes, budget: int) -> None:
+    def __init__(
+        self,
+        store: EventStore,
+        run: str,
+        options: LoadOptions,
+        outcomes: Outcomes,
+        budget: int,
+        appender: StreamAppender | None = None,
+    ) -> None:
         self.store = store
+        self.appender: StreamAppender = store if appender is None else appender
         self.run = run
         self.prefix = run_prefix(run)
         self.options = options
@@ -48,23 +52,23 @@ class Workshop:
         """How many appends may still be begun."""
         self.in_flight = 0
         self.last_ended = 0
-        """When the last append ended, however it did; on the clock of `time.perf_counter_ns`."""
-        self.lines: dict[int, Line] = {}
+        """When the last append ended, with any outcome; on the clock of `time.perf_counter_ns`."""
+        self.lines: dict[int, WriterQueue] = {}
         self.counted_from = 0
-        """Commands begun before that are not counted; on the clock of `time.perf_counter_ns`."""
+        """Commands that begin earlier are not counted; on the clock of `time.perf_counter_ns`."""
         self.until = 0
-        """No command begins after that: users are taken down one by one, and the last would have the store alone."""
+        """No command begins later: Locust stops users one by one, and the last would have the store alone."""
         self.begin()
 
     def begin(self) -> None:
-        """Let the clock run from now on."""
+        """Start the clock."""
         self.counted_from = time.perf_counter_ns() + int(self.options.warm_up * 1e9)
         self.until = self.counted_from + int(self.options.duration * 1e9)
 
     @contextlib.asynccontextmanager
-    async def turn(self, stream: int) -> AsyncIterator[Line]:
-        """Line up for a stream, and have it to oneself in this process for the length of an ``async with``."""
-        line = self.lines.setdefault(stream, Line())
+    async def turn(self, stream: int) -> AsyncIterator[WriterQueue]:
+        """Queue for a stream: within the ``async with`` no other writer of this process appends to it."""
+        line = self.lines.setdefault(stream, WriterQueue())
         line.members += 1
         try:
             async with line.turn:
@@ -87,7 +91,7 @@ class Workshop:
 
 @dataclass(slots=True)
 class Command:
-    """One command: where it appends, when it was due and begun, and what is left to try."""
+    """One command: where it appends, when it was due and when it began, and how many tries are left."""
 
     stream: int
     stream_id: str
@@ -99,8 +103,8 @@ class Command:
     locks: bool = False
 
 
-class Line:
-    """The writers of one process that take turns at a stream; `version` is what the last one left, if it is known."""
+class WriterQueue:
+    """The writers of one process that take turns at a stream; `version` is that after the last one, if known."""
 
     def __init__(self) -> None:
         self.turn = asyncio.Lock()
@@ -108,14 +112,15 @@ class Line:
         self.version: int | None = None
 
 
-class Writer:
-    """One user. `number` is its own among all users of the run, `share` its part of the intended rate."""
+class LoadWriter:
+    """One user. `number` is unique among the users of the run, `share` is its part of the intended rate."""
 
     def __init__(self, workshop: Workshop, number: object, share: float, stopping: Callable[[], bool]) -> None:
         options = workshop.options
         self._shop = workshop
         self._options = options
         self._store = workshop.store
+        self._append, self._version = workshop.appender.append, workshop.appender.version
         self._stopping = stopping
         seed = options.seed
         self._random = source(seed, number, "pauses")
@@ -157,7 +162,7 @@ class Writer:
         if not self._takes_turns:
             ended = await self._attempt(command)
         else:
-            # Whoever finds others in line joins them; the first to line up has met a conflict.
+            # A writer that finds others in the queue joins it; the first in a queue has had a conflict.
             ended = _REFUSED if stream in self._shop.lines else await self._attempt(command, tries=1)
             if ended is _REFUSED and command.tries_left:
                 async with self._shop.turn(stream) as line:
@@ -168,8 +173,8 @@ class Writer:
             self._shop.outcomes.command((time.perf_counter_ns() - due, -1))
         return True
 
-    async def _attempt(self, command: Command, *, tries: int | None = None, line: Line | None = None) -> str:
-        """Try up to `tries` times, or as often as is left, and return what came of it."""
+    async def _attempt(self, command: Command, *, tries: int | None = None, line: WriterQueue | None = None) -> str:
+        """Try up to `tries` times, or as often as is left, and return the outcome."""
         shop, outcomes, counts, stream = self._shop, self._shop.outcomes, command.counts, command.stream
         options = self._options
         for _ in range(command.tries_left if tries is None else tries):
@@ -180,6 +185,7 @@ class Writer:
             events = self._events()
             ids = [event.event_id for event in events]
             began = time.perf_counter_ns()
+            result: Acknowledged
             try:
                 if command.locks or self._locks:
                     async with self._store.lock_stream(command.stream_id) as locked:
@@ -188,13 +194,11 @@ class Writer:
                     expected = self._expected
                     if self._exact:
                         known = None if line is None else line.version
-                        version = await self._store.version(command.stream_id) if known is None else known
+                        version = await self._version(command.stream_id) if known is None else known
                         expected = NO_STREAM if version < 0 else version
                     began = time.perf_counter_ns()
-                    result = await self._store.append(
-                        command.stream_id, events, expected=expected, strategy=self._strategy
-                    )
-            except WrongVersion:
+                    result = await self._append(command.stream_id, events, expected=expected, strategy=self._strategy)
+            except (WrongVersion, Conflict):
                 shop.left += 1
                 if counts:
                     outcomes.conflict((stream, time.perf_counter_ns() - began))
@@ -255,7 +259,6 @@ class Writer:
             self._shop.outcomes.warm_up[_ERROR] += 1
 
     def _lost(self, why: str, counts: bool, began: int, stream: int, ids: list[UUID]) -> None:
-        """Note that it is not known whether an append was stored."""
         self._shop.ledger.lost_sight(stream, ids)
         if counts:
             self._shop.outcomes.unknown(time.perf_counter_ns() - began, why)

@@ -1,28 +1,20 @@
 """Text in cells of the terminal: cutting, padding, and the steady colour of a type."""
 
-from __future__ import annotations
-
 import zlib
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from rich.cells import cell_len, set_cell_size
-from rich.color import Color as RichColor
 from rich.style import Style
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-_HUES = 14
 
 MUTED = "$foreground 60%"
 """The style of what matters less, for `Content`."""
 
 
 class Cell(NamedTuple):
-    """A cell of a list: text that is safe to show, its role, and what decides its colour, if anything does.
+    """A cell of a list: text that is safe to show, its role, and the name whose colour it gets, if any.
 
-    Roles: empty (plain), ``muted``, ``strong``, ``number``.
+    Roles: empty (plain), ``muted``, ``strong``, ``number``, ``problem``.
     """
 
     text: str
@@ -34,7 +26,7 @@ def fit(text: str, width: int, *, right: bool = False) -> str:
     """Return `text` in exactly `width` cells: padded, or cut with an ellipsis."""
     if width <= 0:
         return ""
-    # What cannot be seen need not be measured.
+    # The rest cannot be seen, and measuring it would take time.
     if len(text) > width * 8 + 64:
         text = text[: width * 8 + 64]
     size = cell_len(text)
@@ -46,62 +38,18 @@ def fit(text: str, width: int, *, right: bool = False) -> str:
     return padding + text if right else text + padding
 
 
-@lru_cache(maxsize=1024)
-def tint_style(name: str, dark: bool) -> Style:
-    """Return the colour that belongs to `name`: the same in every run, readable on dark or light backgrounds."""
+def tint_colour(name: str, dark: bool) -> str:
+    """Return the colour of `name` as ``#RRGGBB``: the same in every run, readable on dark or light backgrounds."""
     from textual.color import Color
 
-    hue = zlib.crc32(name.encode("utf-8", "replace")) % _HUES / _HUES
-    red, green, blue = Color.from_hsl(hue, 0.55 if dark else 0.65, 0.70 if dark else 0.33).rgb
-    return Style.from_color(RichColor.from_rgb(red, green, blue))
+    hue = zlib.crc32(name.encode("utf-8", "replace")) % 14 / 14
+    return Color.from_hsl(hue, 0.55 if dark else 0.65, 0.70 if dark else 0.33).hex
 
 
-def tint_colour(name: str, dark: bool) -> str:
-    """Return the colour that belongs to `name` as ``#rrggbb``, for `Content`."""
-    colour = tint_style(name, dark).color
-    assert colour is not None
-    assert colour.triplet is not None
-    return colour.triplet.hex
-
-
-_BARS = "▁▂▃▄▅▆▇█"
-
-
-def spark(values: Iterable[float], width: int) -> str:
-    """Return values as bars in exactly `width` cells, the newest on the right; where there is no room, added up.
-
-    The lowest bar is zero to an eighth of the highest value; no bar at all is where there is no value yet.
-    """
-    if width <= 0:
-        return ""
-    values = list(values)
-    size = -(-len(values) // width) or 1
-    first = len(values) % size
-    parts = [values[:first]] if first else []
-    parts += [values[at : at + size] for at in range(first, len(values), size)]
-    # Means, so that a part of fewer values is no lower than the others.
-    heights = [sum(part) / len(part) for part in parts]
-    highest = max(heights, default=0)
-    bars = "".join(_BARS[min(int(height / highest * 8), 7)] if highest else _BARS[0] for height in heights)
-    return bars.rjust(width)
-
-
-def count_of(number: int) -> str:
-    """Return a count for people, short: ``9,876``, ``120k``, ``1.2M``."""
-    if number < 10_000:
-        return f"{number:,}"
-    if number < 999_500:
-        return f"{number / 1000:.0f}k"
-    return f"{number / 1_000_000:.1f}M".replace(".0M", "M")
-
-
-def size_of(count: float) -> str:
-    """Return a number of bytes for people: ``812 B``, ``4.2 MB``."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
+@lru_cache(maxsize=1024)
+def tint_style(name: str, dark: bool) -> Style:
+    """Return the colour of `name` as a style."""
+    return Style(color=tint_colour(name, dark))
 
 
 def wrap(text: str, width: int) -> list[str]:
@@ -134,7 +82,7 @@ def wrap_words(text: str, width: int) -> list[str]:
 
 
 def _broken(word: str, width: int) -> list[str]:
-    """Return a word that may be too long in pieces, broken behind a slash where there is one, as in addresses."""
+    """Break a word that is too long, after a slash where there is one, as in addresses."""
     pieces = []
     while cell_len(word) > width:
         piece = wrap(word, width)[0]

@@ -1,46 +1,40 @@
 """Names for the explorer's actions, so that a config file can give them other keys."""
 
-from __future__ import annotations
-
 import importlib
 import pkgutil
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
-from textual.binding import Binding
+from textual.binding import Binding, BindingType
 
 from esx.config import BadConfig
 from esx.text import visible
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from textual.binding import BindingType
 
 _NAMES: dict[str, tuple[str, str]] = {}
 
 
 class Keyed:
-    """To be the first base of an app, screen or widget with BINDINGS: gives each an id, by which keymaps know it.
+    """The first base of an app, screen or widget with BINDINGS: gives each an id, by which keymaps know it.
 
-    That is ``part.action``, where the part is `PART` or comes from the name of the class: the keys of StreamsPane are
-    ``streams.zoom`` and so on. Bindings of one action share a name.
+    The id is ``prefix.action``. The prefix is `KEYMAP_PREFIX` or comes from the name of the class: the keys of
+    StreamsPane are ``streams.zoom`` and so on. Bindings of one action share an id.
     """
 
-    PART: ClassVar[str] = ""
+    KEYMAP_PREFIX: ClassVar[str] = ""
 
     def __init_subclass__(cls, *arguments: Any, **options: Any) -> None:
         own: Sequence[BindingType] = cls.__dict__.get("BINDINGS", ())
         if own:
-            part = part_of(cls)
+            part = prefix_of(cls)
             cls.BINDINGS = [_named(part, binding) for binding in own]  # type: ignore[attr-defined]
         super().__init_subclass__(*arguments, **options)
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Offer what the explorer's `permissions` allow. What overrides this asks it too."""
+        """Offer what the explorer's `permissions` allow. Overrides must call this."""
         permissions = getattr(self.app, "permissions", None)  # type: ignore[attr-defined]
         if permissions is not None and not all(map(permissions.allow, names_in(type(self), action))):  # type: ignore[arg-type]
             return False
@@ -49,13 +43,14 @@ class Keyed:
 
 @lru_cache(maxsize=1000)
 def names_in(kind: type, action: str) -> tuple[str, ...]:
-    """Return what an action of a class is called, as that class's own and as that of those it comes from."""
-    return tuple(f"{part_of(each)}.{action}" for each in kind.__mro__)
+    """Return the names of an action of a class, with the prefix of the class and of each of its bases."""
+    return tuple(f"{prefix_of(each)}.{action}" for each in kind.__mro__)
 
 
-def part_of(kind: type) -> str:
+def prefix_of(kind: type) -> str:
     """Return what the names of a class's actions begin with."""
-    return str(kind.__dict__.get("PART") or _kebab(kind.__name__))
+    kebab = re.sub(r"(?<=[a-z])(?=[A-Z])", "-", kind.__name__).lower()
+    return str(kind.__dict__.get("KEYMAP_PREFIX") or kebab.removesuffix("-pane").removesuffix("-screen"))
 
 
 def _named(part: str, binding: BindingType) -> Binding:
@@ -71,10 +66,6 @@ def _named(part: str, binding: BindingType) -> Binding:
 def is_ours(binding: Binding) -> bool:
     """Return whether a binding is one of the explorer's, not of Textual's."""
     return binding.id in _NAMES
-
-
-def _kebab(name: str) -> str:
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", "-", name).lower().removesuffix("-pane").removesuffix("-screen")
 
 
 def name_of(part: str, binding: Binding) -> str:

@@ -1,16 +1,44 @@
-"""The command palette: every action that can be done here, that of the focused part first."""
+"""The command palette: every action that works on this screen, those of the focused part first."""
 
-from __future__ import annotations
+import contextlib
+from collections.abc import Iterable
+from functools import partial
 
-from typing import TYPE_CHECKING
-
-from textual.command import DiscoveryHit, Hit, Hits, Provider
+from textual import on
+from textual.app import App, SystemCommand
+from textual.await_complete import AwaitComplete
+from textual.command import CommandPalette, DiscoveryHit, Hit, Hits, Provider
 from textual.content import Content
+from textual.message import Message
+from textual.screen import Screen
+from textual.widgets import Input, OptionList
+from textual.worker import WorkerError
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
+from esx.tui.dialogs.help import groups_of, is_moving
 
-    from textual.app import SystemCommand
+
+class Palette(CommandPalette):
+    """Textual's palette, also for those who type faster than it searches: it runs what was typed, and closes once."""
+
+    @on(Input.Submitted)
+    async def _end_search(self, event: Input.Submitted) -> None:
+        """Let enter wait until the list is that of what was typed, and not of what was there before."""
+        for worker in list(self.workers):
+            if worker.node is self and not worker.is_finished:
+                with contextlib.suppress(WorkerError):
+                    await worker.wait()
+        self._only_while_open(event)
+
+    @on(OptionList.OptionSelected)
+    def _only_while_open(self, event: Message) -> None:
+        """Ignore what was chosen, if a key that came first has closed the palette."""
+        if not self.is_active:
+            event.stop()
+            event.prevent_default()
+
+    def dismiss(self, result: None = None) -> AwaitComplete:
+        """Close, if it is open: Textual would close what lies below, and fail if nothing does."""
+        return super().dismiss(result) if self.is_active else AwaitComplete()
 
 
 class Actions(Provider):
@@ -26,9 +54,22 @@ class Actions(Provider):
                 yield DiscoveryHit(Content(command.title), command.callback, command.title, command.help)
 
     async def search(self, query: str) -> Hits:
-        """Yield the commands that match; what comes first here comes first among equals."""
+        """Yield the commands that match; equally good ones stay in their order."""
         matcher = self.matcher(query)
         for place, command in enumerate(self._commands()):
             score = matcher.match(command.title)
             if score > 0:
                 yield Hit(score - place * 1e-6, matcher.highlight(command.title), command.callback, help=command.help)
+
+
+def commands_of(app: App[None], screen: Screen[object]) -> Iterable[SystemCommand]:
+    """Yield every action that works on `screen`, those of its focused part first, each once."""
+    seen = set()
+    offered = [(group.title, *each) for group in groups_of(screen) for each in group.bindings]
+    # Keys that only move come last: users know them, and the help has them.
+    for part, binding, node in sorted(offered, key=lambda each: is_moving(each[1])):
+        title = binding.tooltip or binding.description
+        if title not in seen:
+            seen.add(title)
+            run = partial(app.run_action, binding.action, node)
+            yield SystemCommand(title, f"{part} · key {app.get_key_display(binding)}", run)

@@ -1,1 +1,1 @@
-"""Web servers of ours: the explorer in a browser, and who may ask a server."""
+"""The explorer in a browser, and who may use esx's web servers."""

@@ -1,27 +1,23 @@
-"""Who may ask a web server of ours: a browser that was given its address with the token, and calls it by its own name.
+"""Who may use esx's web servers: a browser that was given the address with the token, and uses the server's own name.
 
-Three things are asked of every request. Its Host is a name of this server: another one that leads here by a trick
-would make a stranger's page one of ours. It does not come from the page of another site. And it has the token, at
-first in the address, as Jupyter does it, from then on in a cookie that no script and no other site can use.
+Every request must fulfil three conditions. Its Host is a name of this server: with another name that leads here, a
+foreign page would count as one of this server (DNS rebinding). It does not come from a page of another site. And it has
+the token, first in the address, as with Jupyter, and then in a cookie that no script and no other site can use.
 """
-
-from __future__ import annotations
 
 import hmac
 import ipaddress
 import re
 import secrets
 import socket
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any, Self
 from urllib.parse import urlencode, urlsplit
 
 import psutil
 
-from esx.store.errors import EsxError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+from esx.errors import EsxError
 
 VARIABLE = "ESX_WEB_TOKEN"
 """The environment variable with a token to use instead of a new one."""
@@ -31,21 +27,21 @@ HEADERS = {
     "X-Frame-Options": "DENY",
     "Cache-Control": "no-store",
 }
-"""For every answer: an address may have the token, and pages hold private data."""
+"""For every response: an address may hold the token, and pages hold private data."""
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
 EVERYWHERE = frozenset({"", "*", "0.0.0.0", "::"})  # noqa: S104 - compared with, not listened on
-"""What a server listens on that can be reached by every address of its machine."""
+"""Addresses to listen on that mean all addresses of the machine."""
 _READING = frozenset({"GET", "HEAD"})
 _SHORTEST = 16
 
 
 class BadToken(EsxError):
-    """The token that was given is not safe, or cannot be part of an address."""
+    """The given token is not safe, or cannot be part of an address."""
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A request, as far as it counts here. `token` is that of its address, `authorization` that header."""
+    """What counts of a request. `origin`, `site` and `authorization` are headers."""
 
     method: str
     host: str
@@ -56,10 +52,16 @@ class Asked:
     site: str | None = None
     authorization: str | None = None
 
+    @classmethod
+    def by(cls, request: Any, host: str, query: Mapping[str, str]) -> Self:
+        """Return what counts of a request of aiohttp or Flask."""
+        headers = [request.headers.get(name) for name in ("Origin", "Sec-Fetch-Site", "Authorization")]
+        return cls(request.method, host, request.path, query, request.cookies, *headers)
+
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Why a request is not answered."""
+    """Why a request is refused."""
 
     status: int
     text: str
@@ -67,7 +69,7 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Welcomed:
-    """A request had the token in its address: the cookie for what follows, and where that is asked for without it."""
+    """A request with the token in its address: the cookie for later ones, and the location without the token."""
 
     cookie: str
     token: str
@@ -85,17 +87,17 @@ def is_loopback(host: str) -> bool:
 
 
 def bracketed(host: str) -> str:
-    """Return an address as it is written in a URL."""
+    """Return an address as written in a URL."""
     return f"[{host}]" if ":" in host and not host.startswith("[") else host
 
 
 def address_of(host: str, port: int) -> str:
-    """Return where a browser on this machine finds a server that listens on `host`."""
+    """Return the address at which a browser on this machine reaches a server that listens on `host`."""
     return f"{'127.0.0.1' if host in EVERYWHERE else bracketed(host)}:{port}"
 
 
 def names_of(host: str, public: Iterable[str] = ()) -> frozenset[str]:
-    """Return by which names browsers may call a server that listens on `host`; `public` are those of a proxy."""
+    """Return the names that browsers may use for a server that listens on `host`; `public` are those of a proxy."""
     names = set(map(_name, public)) - {""}
     if host not in EVERYWHERE:
         names.add(bracketed(host).lower())
@@ -113,7 +115,7 @@ def names_of(host: str, public: Iterable[str] = ()) -> frozenset[str]:
 
 
 def token_of(environ: Mapping[str, str]) -> str:
-    """Return the token that `environ` has, or a new one. Raises BadToken."""
+    """Return the token in `environ`, or a new one. Raises BadToken."""
     token = environ.get(VARIABLE, "")
     if not token:
         return secrets.token_urlsafe(24)
@@ -123,9 +125,9 @@ def token_of(environ: Mapping[str, str]) -> str:
 
 
 class Guard:
-    """Knows the names and the token of a server on `host`. `public` are names, with ports if need be, of a proxy.
+    """Judges requests to a server on `host`. `public` are the names of a proxy, with unusual ports.
 
-    Cookies are shared by all ports of a host, so `cookie` should name the port.
+    All ports of a host share cookies, so `cookie` should name the port.
     """
 
     def __init__(self, host: str, token: str, *, cookie: str, public: Iterable[str] = ()) -> None:
@@ -135,7 +137,7 @@ class Guard:
         self._names = names_of(host, self._public)
 
     def judge(self, asked: Asked) -> Refused | Welcomed | None:
-        """Return None for a request that may be answered."""
+        """Return None for a request that is allowed."""
         if _name(asked.host) not in self._names:
             return Refused(403, "This server is not called that: open the address that it printed.\n")
         if asked.site not in (None, "same-origin", "none") or not self._is_own(asked.origin, asked.host):
@@ -154,14 +156,14 @@ class Guard:
         return given is not None and hmac.compare_digest(given.encode("utf-8", "replace"), self.token.encode())
 
     def _is_own(self, origin: str | None, host: str) -> bool:
-        """Return whether a page of this server asks; where no origin is told, it is no page's script or form."""
+        """Return whether a page of this server asks; without an origin, it is not a page's script or form."""
         if origin is None:
             return True
         try:
             place = urlsplit(origin).netloc.lower()
         except ValueError:
             return False
-        # A proxy may ask by another name than that of its page.
+        # A proxy may use another name than its page has.
         return bool(place) and (place == host.lower() or place in self._public)
 
 

@@ -1,9 +1,7 @@
-"""The explorer in a browser: textual-serve with a guard in front of it, and with bounds.
+"""The explorer in a browser: textual-serve with a guard and with bounds.
 
-Each page that is opened runs an explorer of its own, as a child process that ends with the page, and with the server.
+Each page runs an explorer of its own, as a child process that ends with the page and with the server.
 """
-
-from __future__ import annotations
 
 import asyncio
 import contextlib
@@ -11,31 +9,29 @@ import json
 import logging
 import time
 from collections import deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import aiohttp_jinja2
 from aiohttp import WSCloseCode, WSMsgType, web
 from textual_serve.server import Server
 
-from esx.store.errors import EsxError
+from esx.errors import EsxError
 from esx.text import visible
 from esx.web.guard import HEADERS, Asked, Guard, Welcomed, address_of
-from esx.web.session import Session
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+from esx.web.session import WebSession
 
 _PATIENCE = 1.0
-"""Seconds that pages have to close by themselves at the end."""
+"""Seconds that pages may take to close by themselves at the end."""
 _LOOK_EVERY = 0.5
-"""Seconds between looks at what the sessions take."""
+"""Seconds between two checks of the sessions."""
 _STARTS, _STARTS_WITHIN = 30, 60.0
-"""How many pages may be opened within how many seconds: each costs a second of a processor."""
+"""How many pages may be opened within how many seconds: each takes a second of a processor."""
 _LONGEST_MESSAGE = 256 * 1024
-"""Bytes that a page may send at once, which is the most that can be pasted."""
+"""Bytes that a page may send at once, and so the most that can be pasted."""
 _HEARTBEAT = 15.0
-"""Seconds between questions to a page; one that does not answer in half of that has gone."""
+"""Seconds between pings to a page; one that does not answer in half of that is gone."""
 
 
 class ServeFailed(EsxError):
@@ -44,12 +40,12 @@ class ServeFailed(EsxError):
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """How much all pages, and each of them, may take."""
+    """Bounds on all pages together, and on each of them."""
 
     sessions: int = 10
     """Pages that are open at once."""
     idle: float = 12 * 3600.0
-    """Seconds after which a page ends in which nobody pressed a key or moved the mouse; 0 for never."""
+    """Seconds without a key or a mouse movement after which a page ends; 0 for never."""
     memory: int = 1024 * 2**20
     """Bytes of memory that the explorer of a page may take."""
 
@@ -66,10 +62,10 @@ async def serve(
     started: Callable[[str], None],
     told: Callable[[str], None],
 ) -> None:
-    """Serve an explorer until cancelled; port 0 means any that is free.
+    """Serve the explorer until cancelled; port 0 means a free one.
 
-    `command` and `environ` start one, `public` are names of a proxy in front of this. `started` is given the address
-    with the token, `told` a line when a page is ended. Raises ServeFailed.
+    `command` and `environ` start an explorer, `public` are names of a proxy in front of this server. `started`
+    receives the address with the token, `told` a line when a page is ended. Raises ServeFailed.
     """
     logging.getLogger("textual-serve").setLevel(logging.CRITICAL)
     server = _Server(command, environ, bounds or Bounds(), told)
@@ -97,8 +93,6 @@ async def serve(
 
 
 class _Server(Server):
-    """Serves pages to browsers that were given this server's address."""
-
     guard: Guard
 
     def __init__(
@@ -109,7 +103,7 @@ class _Server(Server):
         self._environ = environ
         self._bounds = bounds
         self._told = told
-        self._sessions: set[Session] = set()
+        self._sessions: set[WebSession] = set()
         self._reserved = 0
         self._starts: deque[float] = deque()
 
@@ -120,24 +114,13 @@ class _Server(Server):
         return app
 
     async def on_startup(self, app: web.Application) -> None:
-        """Say nothing: `started` does."""
+        """Print nothing, as `started` is called."""
 
     @web.middleware
     async def _let_in(
         self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
-        verdict = self.guard.judge(
-            Asked(
-                request.method,
-                request.headers.get("Host", ""),
-                request.path,
-                request.query,
-                request.cookies,
-                request.headers.get("Origin"),
-                request.headers.get("Sec-Fetch-Site"),
-                request.headers.get("Authorization"),
-            )
-        )
+        verdict = self.guard.judge(Asked.by(request, request.headers.get("Host", ""), request.query))
         if verdict is None:
             return await handler(request)
         if isinstance(verdict, Welcomed):
@@ -149,7 +132,7 @@ class _Server(Server):
         return web.Response(status=verdict.status, text=verdict.text)
 
     async def handle_index(self, request: web.Request) -> web.StreamResponse:
-        """Serve the page, which asks for its explorer by the name that the browser knows this server by."""
+        """Serve the page, which opens its websocket under the server's name in the browser."""
         busy = self._is_busy()
         if busy:
             return web.Response(status=503, text=f"{busy}\n")
@@ -166,39 +149,39 @@ class _Server(Server):
         )
 
     async def handle_websocket(self, request: web.Request) -> web.WebSocketResponse:
-        """Run an explorer for a page, for as long as that is open."""
+        """Run an explorer for a page until that is closed."""
         busy = self._is_busy()
         if busy:
             raise web.HTTPServiceUnavailable(text=f"{busy}\n")
         self._starts.append(time.monotonic())
         self._reserved += 1
-        session: Session | None = None
+        session: WebSession | None = None
         try:
             websocket = web.WebSocketResponse(heartbeat=_HEARTBEAT, max_msg_size=_LONGEST_MESSAGE)
             await websocket.prepare(request)
-            session = Session(self._words, self._environ, websocket, self.download_manager)
+            session = WebSession(self._words, self._environ, websocket, self.download_manager)
             self._sessions.add(session)
             await session.start(_number(request.query.get("width"), 80), _number(request.query.get("height"), 24))
             await _take_messages(websocket, session)
         except (ConnectionError, RuntimeError):
-            pass  # the page has gone
+            pass  # the page is gone
         finally:
             try:
                 if session is not None:
-                    # Also where this is cancelled: nobody else would end the explorer.
+                    # Also where this is cancelled, as nothing else would end the explorer.
                     await asyncio.shield(self._finish(session))
             finally:
                 self._reserved -= 1
         return websocket
 
-    async def _finish(self, session: Session) -> None:
+    async def _finish(self, session: WebSession) -> None:
         await session.stop()
         self._sessions.discard(session)
         if session.why:
             self._told(f"a page was ended: {session.why}")
 
     def _is_busy(self) -> str:
-        """Return why no page can be opened now, an empty text if one can."""
+        """Return why no page can be opened now, or an empty text."""
         while self._starts and self._starts[0] < time.monotonic() - _STARTS_WITHIN:
             self._starts.popleft()
         if self._reserved >= self._bounds.sessions:
@@ -208,7 +191,7 @@ class _Server(Server):
         return ""
 
     async def watch(self) -> None:
-        """End the sessions that take too much, until cancelled."""
+        """End the sessions that exceed a bound, until cancelled."""
         while True:
             await asyncio.sleep(_LOOK_EVERY)
             idle_since = time.monotonic() - self._bounds.idle
@@ -227,8 +210,8 @@ class _Server(Server):
         await asyncio.gather(*(session.stop() for session in self._sessions))
 
 
-async def _take_messages(websocket: web.WebSocketResponse, session: Session) -> None:
-    """Hand to the explorer what the page sends; a page that sends nonsense is closed."""
+async def _take_messages(websocket: web.WebSocketResponse, session: WebSession) -> None:
+    """Pass what the page sends to the explorer; a page that sends something else is closed."""
     async for message in websocket:
         if message.type is not WSMsgType.TEXT:
             continue
@@ -268,7 +251,7 @@ def _is_tls(request: web.Request) -> bool:
 
 async def _add_headers(request: web.Request, response: web.StreamResponse) -> None:
     response.headers.update(HEADERS)
-    # No fonts and scripts from elsewhere: a tool for private data should tell nobody that it is used.
+    # No fonts and scripts from elsewhere: no other server should learn that a tool for private data is in use.
     response.headers["Content-Security-Policy"] = (
         "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
         f"img-src 'self' data:; connect-src 'self'{_sockets(request)}; frame-ancestors 'none'; base-uri 'none'; "
@@ -277,6 +260,6 @@ async def _add_headers(request: web.Request, response: web.StreamResponse) -> No
 
 
 def _sockets(request: web.Request) -> str:
-    """Return where the page may open a websocket: some browsers do not count it as part of 'self'."""
+    """Return the sources of the page's websocket: some browsers do not count it as part of 'self'."""
     host = request.host
     return f" ws://{host} wss://{host}" if host and not set(host) & set(" ;,'\"") else ""

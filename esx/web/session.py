@@ -1,38 +1,32 @@
 """One page, and the explorer that runs for it as a child process."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import os
 import signal
 import time
+from asyncio.subprocess import Process
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
-from typing import TYPE_CHECKING
 
 import psutil
 from aiohttp import WSCloseCode
+from aiohttp.web import WebSocketResponse
 from textual_serve.app_service import AppService
+from textual_serve.download_manager import DownloadManager
 
 from esx.leash import leashed
 from esx.text import visible
 
-if TYPE_CHECKING:
-    from asyncio.subprocess import Process
-    from collections.abc import Mapping, Sequence
-
-    from aiohttp.web import WebSocketResponse
-    from textual_serve.download_manager import DownloadManager
-
 WIDEST, HIGHEST = 500, 200
-"""Columns and rows of the largest page: an explorer's memory grows with their product."""
+"""Columns and rows of the largest page, as an explorer's memory grows with their product."""
 _PATIENCE = 2.0
-"""Seconds that an explorer has to end when it is asked to, and again when it is told to."""
+"""Seconds that an explorer has to end after it is asked to, and again after SIGTERM."""
 _KEPT = 4096
 _READY = b"__GANGLION__\n"
 
 
-class Session(AppService):
+class WebSession(AppService):
     """An explorer and the page that shows it."""
 
     def __init__(
@@ -50,9 +44,9 @@ class Session(AppService):
             download_manager=downloads,
         )
         self.used = time.monotonic()
-        """When a key was pressed last, or the mouse moved."""
+        """When the last key was pressed or the mouse was last moved."""
         self.why = ""
-        """Why it was ended, in one line; empty if nobody ended it."""
+        """Why the server ended it, in one line; empty if it did not."""
         self._words = list(command)
         self._environ = environ
         self._websocket = websocket
@@ -74,7 +68,7 @@ class Session(AppService):
             async with asyncio.timeout(_PATIENCE):
                 await self._websocket.close(code=WSCloseCode.GOING_AWAY, message=why.encode()[:120])
         except (TimeoutError, ConnectionError, RuntimeError):
-            # A page that takes nothing any more does not take this either.
+            # A page that no longer receives anything does not receive this.
             if self._websocket._req is not None and self._websocket._req.transport is not None:
                 self._websocket._req.transport.abort()
 
@@ -82,7 +76,7 @@ class Session(AppService):
         await self._websocket.close()
 
     async def set_terminal_size(self, width: int, height: int) -> None:
-        """Tell the explorer how large the page is."""
+        """Pass the size of the page to the explorer."""
         await super().set_terminal_size(*bounded(width, height))
 
     async def _open_app_process(self, width: int = 80, height: int = 24) -> Process:
@@ -108,13 +102,13 @@ class Session(AppService):
         return process
 
     async def stop(self) -> None:
-        """End the explorer, however it takes that; returns once it has ended."""
+        """End the explorer, if necessary by a signal, and wait until it has ended."""
         process = self._process
         async with self._stopping:
             if process is None:
                 return
             await self._download_manager.cancel_app_downloads(app_service_id=self.app_service_id)
-            # Not awaited for as long as it likes: it may read no more.
+            # Not awaited without a limit, as it may no longer read.
             asking = asyncio.ensure_future(self.send_meta({"type": "quit"}))
             for number in (None, signal.SIGTERM, getattr(signal, "SIGKILL", signal.SIGTERM)):
                 if number is not None and process.returncode is None:
@@ -133,7 +127,7 @@ class Session(AppService):
                 self.why = lines[-1] if lines else f"its explorer ended with exit code {process.returncode}"
 
     async def run(self) -> None:
-        """Hand to the page what the explorer shows, until that ends; what no page takes is read all the same."""
+        """Pass the explorer's output to the page until it ends; it is read even if the page is gone."""
         assert self._process is not None
         assert self._process.stdout is not None
         assert self._process.stderr is not None
@@ -157,7 +151,7 @@ class Session(AppService):
         finally:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(listening, _PATIENCE)
-            # The page of an explorer that was left, or that failed, says so.
+            # The page then says that the explorer has ended or failed.
             with contextlib.suppress(TimeoutError, ConnectionError, RuntimeError):
                 await asyncio.wait_for(self._websocket.close(), _PATIENCE)
 
@@ -175,12 +169,12 @@ class Session(AppService):
 
 
 def bounded(width: int, height: int) -> tuple[int, int]:
-    """Return a size that an explorer may have, closest to one that was asked for."""
+    """Return the size within an explorer's bounds that is closest to the given one."""
     return min(max(width, 1), WIDEST), min(max(height, 1), HIGHEST)
 
 
 def _signal(process: Process, number: int) -> None:
-    """Send a signal to the explorer; one that kills, also to what it has started in its group."""
+    """Send a signal to the explorer; SIGKILL goes to its whole process group."""
     if number == getattr(signal, "SIGKILL", None):
         os.killpg(process.pid, number)
     else:

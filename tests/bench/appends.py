@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from esx.embedded import EmbeddedServer
 
 _STREAMS = 10_000
-# What esx.store.append sends for one event with ANY, with pgbench's variables for parameters. Here and there each
+# What esx.store.append.appender sends for one event with ANY, with pgbench's variables for parameters. In both, each
 # writer keeps to its own share of the streams, because pgbench gives up at the first conflict.
 SAME_SQL = """
 \\set s random(0, 311) * 32 + :client_id

@@ -17,14 +17,14 @@ from textual.app import App
 
 from esx import EventStore, JsonText, NewEvent
 from esx.fold.states import States
-from esx.tui.widgets.eventdetail import EventDetail
+from esx.tui.event.detail import EventDetail
 from tests.bench.common import database, fill, server
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult
     from textual.pilot import Pilot
 
-    from esx.store import Event
+    from esx.model import Event
 
 
 class Stage(App[None]):
@@ -78,7 +78,7 @@ async def _look_at(name: str, event: Event) -> None:
 
 async def _while_laid_out(detail: EventDetail) -> tuple[list[float], list[float]]:
     lags, pages = [0.0, 0.0], [0.0, 0.0]
-    while not detail.laid_out:
+    while not detail.document.laid_out:
         began = time.perf_counter()
         await asyncio.sleep(0.01)
         lags.append(time.perf_counter() - began - 0.01)

@@ -21,9 +21,10 @@ from typing import TYPE_CHECKING, Any
 import psutil
 from textual import events
 
+from esx.database_choice import Database
 from esx.tui.app import Explorer
-from esx.tui.link import LinkState
-from esx.tui.widgets.rowtable import RowTable
+from esx.tui.lists.rowtable import RowTable
+from esx.tui.screens.streams import StreamsPane
 from tests.bench.common import database, fill, server
 from tests.tui.helpers import browse
 
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
     from textual.strip import Strip
 
-    from esx.tui.widgets.pagedlist import PagedList
+    from esx.tui.lists.pagedlist import PagedList
 
 _SIZE = (120, 34)
 _TURNS = 200
@@ -43,11 +44,13 @@ _drawn: dict[str | None, float] = {}
 """When a line of a list was last drawn, by the list's id."""
 _drawn_rows: dict[str | None, float] = {}
 """When one was drawn that shows a row."""
+_connected: list[float] = []
+"""When the explorer was connected."""
 
 
 def watch() -> None:
-    """Note from now on when lists draw their lines."""
-    render_line = RowTable.render_line
+    """Note from now on when lists draw their lines, and when the explorer is connected."""
+    render_line, connected = RowTable.render_line, StreamsPane.connected
 
     def noting(self: RowTable[Any], y: int) -> Strip:
         strip = render_line(self, y)
@@ -56,6 +59,11 @@ def watch() -> None:
             _drawn_rows[self.id] = _drawn[self.id]
         return strip
 
+    def noting_connection(self: StreamsPane) -> None:
+        _connected.append(time.perf_counter())
+        connected(self)
+
+    StreamsPane.connected = noting_connection  # type: ignore[method-assign]
     RowTable.render_line = noting  # type: ignore[method-assign]
 
 
@@ -127,21 +135,13 @@ def _watch_terminal(dsn: str, wanted: list[bytes]) -> list[float]:
 
 
 @contextlib.asynccontextmanager
-async def explorer(dsn: str) -> AsyncIterator[tuple[Explorer, list[float]]]:
-    """Open the explorer without a terminal; the list gets the time at which it was connected."""
-    app = Explorer(dsn, label="benchmark", embedded=False)
-    connected: list[float] = []
-    changed = app.link._changed
-
-    def note() -> None:
-        if app.link.state is LinkState.CONNECTED and not connected:
-            connected.append(time.perf_counter())
-        changed()
-
-    app.link._changed = note
+async def explorer(dsn: str) -> AsyncIterator[tuple[Explorer, float]]:
+    """Open the explorer without a terminal; yields the time at which it was connected, too."""
+    _connected.clear()
+    app = Explorer(Database(dsn, "--dsn", "benchmark", embedded=False))
     async with app.run_test(size=_SIZE):
         await _until(lambda: len(app.query("#streams")) and browse(app).streams.rows)
-        yield app, connected
+        yield app, _connected[0]
 
 
 async def _until(condition: Callable[..., object], *arguments: Any) -> None:
@@ -168,8 +168,8 @@ async def first_rows(dsn: str) -> None:
     for _ in range(5):
         async with explorer(dsn) as (app, connected):
             table = browse(app).streams
-            await _until(_rows_drawn_since, table, connected[0])
-            times.append(_drawn_rows[table.id] - connected[0])
+            await _until(_rows_drawn_since, table, connected)
+            times.append(_drawn_rows[table.id] - connected)
     report("from the connection to rows on screen, worst of 5", max(times), 0.3, "s")
 
 
@@ -199,7 +199,7 @@ async def jumps(dsn: str) -> None:
 
 
 def _measured(table: PagedList[Any, Any]) -> bool:
-    return table.window is not None and table.window.scale is not None
+    return table.window is not None and table.window.row_numbers is not None
 
 
 def _idle(table: PagedList[Any, Any]) -> bool:

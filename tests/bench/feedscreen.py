@@ -21,10 +21,12 @@ import psutil
 import uvloop
 from textual._compositor import CompositorUpdate
 
-from esx.store import EventStore, NewEvent
+from esx.database_choice import Database
+from esx.eventstore import EventStore
+from esx.model import NewEvent
 from esx.tui.app import Explorer
-from esx.tui.link import LinkState
 from esx.tui.screens.feed import FeedPane
+from esx.tui.session.session import SessionState
 from tests.bench.common import database, server
 
 if TYPE_CHECKING:
@@ -36,7 +38,7 @@ BATCH = 50
 _PROBE = 0.005
 
 
-class _Drawn(Explorer):
+class DrawnExplorer(Explorer):
     """Does the work of drawing that a headless application leaves out."""
 
     frames = 0
@@ -108,7 +110,7 @@ async def idle(seconds: float) -> None:
     print(_spread(lag.late))
 
 
-async def _until(pilot: Pilot[None], condition: object, patience: float = 60) -> None:
+async def until(pilot: Pilot[None], condition: object, patience: float = 60) -> None:
     assert callable(condition)
     end = time.monotonic() + patience
     while not condition():
@@ -121,12 +123,12 @@ async def main(rate: int, seconds: float, size: tuple[int, int]) -> None:
     """Open the Feed screen, let the writer run, and print the figures."""
     with server() as running:
         dsn = await database(running, "feedscreen")
-        app = _Drawn(dsn, label="bench", embedded=False)
+        app = DrawnExplorer(Database(dsn, "--dsn", "bench", embedded=False))
         process = psutil.Process()
         async with app.run_test(size=size) as pilot:
-            await _until(pilot, lambda: app.link.state is LinkState.CONNECTED)
+            await until(pilot, lambda: app.session.state is SessionState.CONNECTED)
             await pilot.press("2")
-            await _until(pilot, lambda: app.query(FeedPane) and app.follower.started)
+            await until(pilot, lambda: app.query(FeedPane) and app.follower.started)
             log = app.follower.log
             lag, memory = _Lag(), [process.memory_info().rss]
             gc.collect()
@@ -149,7 +151,7 @@ async def main(rate: int, seconds: float, size: tuple[int, int]) -> None:
                 memory.append(process.memory_info().rss)
             assert writer.stdout is not None
             written, took = writer.stdout.read().split()
-            await _until(pilot, lambda: log.received >= int(written), 30)
+            await until(pilot, lambda: log.received >= int(written), 30)
             await pilot.pause(0.5)
             probe.cancel()
             used = process.cpu_times()

@@ -26,7 +26,7 @@ import asyncpg
 import uvloop
 
 from esx.load.model import LoadOptions, LoadSummary
-from esx.load.process import run_load
+from esx.load.process import LoadRun
 from tests.bench.common import WRITERS, compare, database, pgbench, server
 from tests.bench.statements import APPEND, VERSION
 
@@ -68,7 +68,7 @@ async def main(seconds: float, rounds: int, only: str | None) -> None:
 
 async def run(dsn: str, options: LoadOptions) -> LoadSummary:
     """Run the scenario in Locust, as `esx load` does."""
-    async for line in run_load(dsn, options):
+    async for line in LoadRun(dsn, options):
         summary = line
     assert isinstance(summary, LoadSummary)
     assert summary.verdict == "pass", summary.evidence
@@ -147,7 +147,7 @@ async def _latency(_running: EmbeddedServer, dsn: str, seconds: float, rounds: i
             halt = asyncio.Event()
             bare = asyncio.create_task(_bare(dsn, rate, halt))
             lines: list[float] = []
-            async for line in run_load(dsn, options):
+            async for line in LoadRun(dsn, options):
                 if isinstance(line, LoadSummary):
                     summary = line
                     assert summary.verdict == "pass", summary.evidence

@@ -21,20 +21,21 @@ from functools import partial
 import psutil
 from textual.widgets import Input
 
+from esx.database_choice import Database
 from esx.load.process import LoadRun
-from esx.tui.link import LinkState
 from esx.tui.screens.load import LoadPane
+from esx.tui.session.session import SessionState
 from tests.bench.common import compare, database, server
-from tests.bench.feedscreen import _Drawn, _until
+from tests.bench.feedscreen import DrawnExplorer, until
 
 
 async def screen(dsn: str, users: int, seconds: float, size: tuple[int, int]) -> None:
     """Run a test on the Load screen; print its goodput, and the share of a core that the explorer used meanwhile."""
-    app = _Drawn(dsn, label="bench", embedded=False, run_load=LoadRun)
+    app = DrawnExplorer(Database(dsn, "--dsn", "bench", embedded=False), run_load=LoadRun)
     async with app.run_test(size=size) as pilot:
-        await _until(pilot, lambda: app.link.state is LinkState.CONNECTED)
+        await until(pilot, lambda: app.session.state is SessionState.CONNECTED)
         await pilot.press("3")
-        await _until(pilot, lambda: app.query(LoadPane) and app.follower.started)
+        await until(pilot, lambda: app.query(LoadPane) and app.follower.started)
         pane = app.query(LoadPane).first()
         pane.query_one("#load-users", Input).value = str(users)
         pane.query_one("#load-duration", Input).value = f"{seconds:g}"
@@ -45,7 +46,7 @@ async def screen(dsn: str, users: int, seconds: float, size: tuple[int, int]) ->
         await asyncio.sleep(seconds)
         used = process.cpu_times()
         share = (used.user + used.system - cpu.user - cpu.system) / (time.perf_counter() - began)
-        await _until(pilot, lambda: pane.summary is not None and not pane.running)
+        await until(pilot, lambda: pane.summary is not None and not pane.running)
         assert pane.summary is not None
         assert pane.summary.verdict == "pass", pane.summary.evidence
         print(f"{pane.summary.goodput} {share} {app.frames}")

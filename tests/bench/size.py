@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import uvloop
 
 from esx import EventStore, NewEvent
-from esx.store.reading import StreamKey
+from esx.store.read.pages import StreamKey
 from tests.bench.common import compare, database, fill, server
 
 if TYPE_CHECKING:

@@ -9,8 +9,10 @@ import subprocess
 import sys
 from typing import Any
 
+from tests.support import forked
+
 ESX = [sys.executable, "-m", "esx"]
-_TIMEOUT = 60
+_TIMEOUT = 200
 _CHOOSING = ("ESX_DSN", "DATABASE_URL", "PGHOST", "PGPORT", "PGDATABASE", "PGUSER", "PGSERVICE")
 
 
@@ -21,19 +23,13 @@ def environment(**extra: str) -> dict[str, str]:
 
 def esx(*arguments: str, stdin: str | bytes = "", **extra: str) -> subprocess.CompletedProcess[str]:
     """Run a command to its end."""
-    done = subprocess.run(
-        [*ESX, *arguments],
-        input=stdin.encode() if isinstance(stdin, str) else stdin,
-        capture_output=True,
-        timeout=_TIMEOUT,
-        env=environment(**extra),
-        check=False,
-    )
+    given = stdin.encode() if isinstance(stdin, str) else stdin
+    done = forked.run([*arguments], stdin=given, environment=environment(**extra), timeout=_TIMEOUT)
     return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
 
 
 def ndjson(text: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in text.splitlines()]
+    return [json.loads(line) for line in text.split("\n") if line]  # a text may have other ends of lines in it
 
 
 def one_line_error(done: subprocess.CompletedProcess[str], code: int) -> str:
@@ -48,21 +44,12 @@ def one_line_error(done: subprocess.CompletedProcess[str], code: int) -> str:
 class Running:
     """A command that goes on, whose output is read line by line."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, process: forked.Process | asyncio.subprocess.Process) -> None:
         self.process = process
 
     @classmethod
     async def start(cls, *arguments: str, **extra: str) -> Running:
-        return cls(
-            await asyncio.create_subprocess_exec(
-                *ESX,
-                *arguments,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
-                env=environment(**extra),
-                limit=2**20,
-            )
-        )
+        return cls(await forked.start(*arguments, environment=environment(**extra)))
 
     async def line(self) -> str:
         assert self.process.stdout is not None

@@ -15,13 +15,15 @@ import pytest
 import pytest_asyncio
 
 from esx import EventStore, NewEvent
-from esx.cli.export import _target
+from esx.cli.writing import target
 from esx.files import new_file
 from tests.cli.support import ESX, Running, environment, esx, ndjson, one_line_error
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
+
+pytestmark = pytest.mark.slow
 
 FILL = """
     INSERT INTO events (stream_id, stream_seq, event_type, data, metadata)
@@ -58,7 +60,7 @@ async def test_export_and_import_a_whole_store(dsn: str, store: EventStore, tmp_
     assert esx("tail", "--from", "start", "--no-follow", "--json", "-d", dsn).stdout == text
     assert esx("read", "$all", "--json", "-d", dsn).stdout == text
     again = esx("import", str(out), "--json", "-d", dsn)
-    assert ndjson(again.stdout) == [{"stored": 0, "skipped": 3}]
+    assert ndjson(again.stdout) == [{"stored": 0, "skipped": 3, "changed": {}}]
     connection = await asyncpg.connect(dsn)
     await connection.execute(EMPTY)
     await connection.close()
@@ -83,7 +85,7 @@ async def test_a_faithful_import_gives_back_the_store(
     assert done.stdout == ("imported 6 events; global_seq, stream_seq, created_at and event_id are as they were\n")
     assert esx("export", "-d", dsn18).stdout == out.read_text()
     assert esx("import", "--faithful", "--json", "-", "-d", dsn18, stdin=out.read_text()).stdout == (
-        '{"stored": 0, "skipped": 6}\n'
+        '{"stored": 0, "skipped": 6, "changed": {}}\n'
     )
     far = json.dumps({**json.loads(out.read_text().splitlines()[-1]), "global_seq": 2**63 - 2})
     error = one_line_error(esx("import", "--keep-global-seq", "-", "-d", dsn18, stdin=far), 1)
@@ -130,11 +132,11 @@ async def test_exports_to_one_file_do_not_get_into_each_others_way(
     text = esx("export", "-d", dsn18).stdout
     out, mine = tmp_path / ("x" * 250), tmp_path / f"{'x' * 250}.part"
     mine.write_text("mine")
-    with _target(str(out), force=True) as write, new_file(out) as other:
+    with target(out, force=True) as one, new_file(out) as other:
         assert esx("export", "-o", str(out), "-d", dsn18).returncode == 0
         assert out.read_text() == text
         other.write(b"other")
-        write(b"one")
+        one.write(b"one")
     assert out.read_text() == "one"
     assert mine.read_text() == "mine"
     assert set(tmp_path.iterdir()) == {out, mine}
@@ -195,7 +197,7 @@ async def importing(dsn: str, text: bytes, stored: int) -> asyncio.subprocess.Pr
     assert process.stdin is not None
     process.stdin.write(text)
     connection = await asyncpg.connect(dsn)
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         while await connection.fetchval("SELECT count(*) FROM events") < stored:
             await asyncio.sleep(0.01)
     await connection.close()
@@ -218,7 +220,7 @@ async def test_killed_in_the_middle_it_goes_on_without_duplicates(dsn18: str, tm
     there = await connection.fetchval("SELECT count(*) FROM events")
     assert there in (20_000, 30_000, 40_000)
     [done] = ndjson(esx("import", str(out), "--json", "-d", dsn18).stdout)
-    assert done == {"stored": 45_000 - there, "skipped": there}
+    assert done == {"stored": 45_000 - there, "skipped": there, "changed": {}}
     await connection.close()
 
     def without_number(text: str) -> list[str]:
@@ -234,7 +236,7 @@ async def test_a_signal_ends_an_import_that_waits_for_its_pipe(dsn18: str, numbe
     process = await importing(dsn18, lines, 20_000)
     process.send_signal(number)
     assert process.stderr is not None
-    told = (await asyncio.wait_for(process.stderr.read(), 60)).decode()
+    told = (await asyncio.wait_for(process.stderr.read(), 120)).decode()
     assert await process.wait() == code
     assert "events were stored before: run the same import again" in told
     assert "Traceback" not in told
@@ -250,7 +252,7 @@ async def test_a_signal_ends_an_export(dsn18: str, tmp_path: Path, number: int, 
     held = await asyncpg.connect(dsn18)
     await held.execute("BEGIN; LOCK TABLE events")
     export = await Running.start("export", "-o", str(tmp_path / "out"), "-d", dsn18)
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         while not list(tmp_path.iterdir()):
             await asyncio.sleep(0.01)
     assert await export.end(number) == code

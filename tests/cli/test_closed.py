@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from esx import EventStore
 
+pytestmark = pytest.mark.slow
+
 PRINTING = [
     "export", "streams", "read s", "read $all --json", "tail --no-follow --from start", "state s", "trail 1", "health",
     "doctor", "append s T",
@@ -27,7 +29,7 @@ def shell(command: str, redirection: str, **extra: str) -> subprocess.CompletedP
     line = f'exec {" ".join(ESX)} "$@" {redirection}'
     return subprocess.run(
         ["bash", "-c", line, "bash", *command.split()],
-        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, env=environment(**extra), check=False,
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=200, env=environment(**extra), check=False,
     )  # fmt: skip
 
 

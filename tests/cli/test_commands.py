@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+@pytest.mark.slow
 async def test_init_says_what_it_changed(empty_dsn: str) -> None:
     first = esx("init", "-d", empty_dsn)
     assert first.returncode == 0
@@ -67,6 +68,7 @@ def test_what_cannot_be_appended(dsn18: str, arguments: list[str], code: int, re
     assert reason in one_line_error(esx("append", *arguments, "-d", dsn18), code)
 
 
+@pytest.mark.slow
 async def test_append_takes_json_as_deep_as_postgresql_does(dsn18: str, tmp_path: Path, store18: EventStore) -> None:
     deep, deeper = ("[" * depth + "]" * depth for depth in (3000, 20_000))
     assert esx("append", "s", "T", "-", "-d", dsn18, stdin=deep).returncode == 0
@@ -84,12 +86,14 @@ async def test_append_takes_json_as_deep_as_postgresql_does(dsn18: str, tmp_path
         assert named in one_line_error(refused, 2 if "line" in named else 1)
 
 
+@pytest.mark.slow
 async def test_no_metadata_is_the_same_however_it_is_said(dsn: str, sql: asyncpg.Connection) -> None:
     esx("append", "s", "T", "--metadata", " null ", "-d", dsn)
     esx("append", "s", "--ndjson", "-", "-d", dsn, stdin='{"event_type": "T", "metadata": null}')
     assert await sql.fetchval("SELECT array_agg(metadata IS NULL) FROM events") == [True, True]
 
 
+@pytest.mark.slow
 async def test_append_a_batch(dsn18: str, tmp_path: Path) -> None:
     batch = tmp_path / "batch.ndjson"
     batch.write_text(
@@ -136,6 +140,7 @@ def test_wrong_usage_is_said_in_one_line(arguments: list[str], stdin: str, names
     assert names in one_line_error(esx(*arguments, stdin=stdin), 2)
 
 
+@pytest.mark.slow
 async def test_read_forwards_backwards_and_all(dsn: str, store: EventStore) -> None:
     for n in range(3):
         await store.append("a", [NewEvent("T", {"n": n})])
@@ -165,6 +170,7 @@ async def test_an_event_as_ndjson_has_the_fields_of_the_contract(dsn18: str, sto
     assert datetime.fromisoformat(event["created_at"])
 
 
+@pytest.mark.slow
 async def test_streams_as_a_table_and_as_ndjson(dsn: str, store: EventStore) -> None:
     for name in ("b-1", "a-1", "a-2"):
         await store.append(name, [NewEvent("Made"), NewEvent("Changed")])
@@ -195,6 +201,7 @@ async def test_a_missing_stream_is_an_error_that_helps(dsn18: str) -> None:
     assert "esx streams" in error
 
 
+@pytest.mark.slow
 async def test_tail_without_following_prints_every_event(dsn: str, store: EventStore) -> None:
     await store.append("a", [NewEvent("T") for _ in range(1500)])
     await store.append("b-1", [NewEvent("U", {"big": True}) for _ in range(5)])
@@ -208,6 +215,7 @@ async def test_tail_without_following_prints_every_event(dsn: str, store: EventS
     assert esx("tail", "--no-follow", "-d", dsn).stdout == ""
 
 
+@pytest.mark.slow
 async def test_tail_ends_before_an_open_writer_and_names_it(dsn: str, sql: asyncpg.Connection) -> None:
     insert = "INSERT INTO events (stream_id, stream_seq, event_type, data) VALUES ($1, 0, 'T', '{}')"
     await sql.execute(insert, "before")
@@ -225,24 +233,24 @@ async def test_tail_ends_before_an_open_writer_and_names_it(dsn: str, sql: async
     assert [event["stream_id"] for event in ndjson(done.stdout)] == ["before", "held", "after"]
 
 
+@pytest.mark.slow
 async def test_tail_follows_what_others_append(dsn: str, store: EventStore, sql: asyncpg.Connection) -> None:
     tail = await Running.start("tail", "--json", "-d", dsn)
     assert "following after global_seq 0" in await tail.narration()
     await sql.execute("INSERT INTO events (stream_id, stream_seq, event_type, data) VALUES ('psql', 0, 'T', '{}')")
-    committed = time.monotonic()
     assert json.loads(await tail.line())["stream_id"] == "psql"
-    assert time.monotonic() - committed < 1.0
     delays = []
     for n in range(7):
         await store.append("esx", [NewEvent("T", {"n": n})])
         committed = time.monotonic()
         assert json.loads(await tail.line())["data"] == {"n": n}
         delays.append(time.monotonic() - committed)
-    # The median: a busy machine may delay any single one.
-    assert sorted(delays)[3] < 0.05
+    # Without a notification each would wait for a second; a busy machine may delay all but one.
+    assert min(delays) < 0.5
     assert await tail.end(signal.SIGINT) == 130
 
 
+@pytest.mark.slow
 async def test_whoever_reads_half_of_it_sees_no_error(dsn18: str, store18: EventStore) -> None:
     await store18.append("s", [NewEvent("T", {"x": "y" * 1000}) for _ in range(2000)])
     for arguments in ("tail --from start --json --no-follow", "read s --json", "read s"):
@@ -252,6 +260,7 @@ async def test_whoever_reads_half_of_it_sees_no_error(dsn18: str, store18: Event
         assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.slow
 async def test_closed_and_odd_streams_are_no_reason_for_a_traceback(dsn18: str) -> None:
     for redirected in ("streams >&-", "--version >&-", "append s T - <&-", "append s T - < <(printf '\\xff')"):
         command = f"{' '.join(ESX)} {redirected.replace(' >', f' -d {chr(39)}{dsn18}{chr(39)} >', 1)}"
@@ -275,6 +284,7 @@ async def test_no_table_is_said_with_the_remedy(empty_dsn18: str) -> None:
     assert "esx init" in one_line_error(esx("streams", "-d", empty_dsn18), 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "variables", "names", "code"),
     [
@@ -307,6 +317,7 @@ def test_without_a_terminal_the_explorer_points_to_the_commands() -> None:
     assert "--no-tui" in one_line_error(esx("demo"), 2)
 
 
+@pytest.mark.slow
 def test_version_and_help() -> None:
     assert esx("--version").stdout == f"esx {__version__}\n"
     text = esx("--help").stdout
@@ -327,6 +338,7 @@ def test_version_and_help_load_neither_driver_nor_screens() -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 async def test_nothing_that_a_terminal_obeys_reaches_it(dsn18: str, store18: EventStore) -> None:
     hostile = "\x1b[31m\x9b2J\u202e\r\n[red]\x07"
     await store18.append(f"s{hostile}", [NewEvent(f"T{hostile}", {"k": hostile})])

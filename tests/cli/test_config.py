@@ -11,8 +11,9 @@ import pytest
 
 from esx.cli.config import EXAMPLE
 from esx.config import BadConfig, Connection, load
-from esx.database import UnknownConnection, choose
-from esx.store import EventStore, NewEvent
+from esx.database_choice import UnknownConnection, choose
+from esx.eventstore import EventStore
+from esx.model import NewEvent
 from tests.cli.support import esx, ndjson, one_line_error
 
 if TYPE_CHECKING:
@@ -93,6 +94,7 @@ def test_the_example_is_a_config_file(tmp_path: Path) -> None:
     assert config.connections["shop"].password_env == "SHOP_PASSWORD"
 
 
+@pytest.mark.slow
 def test_passwords_are_never_shown(tmp_path: Path) -> None:
     path = write(
         tmp_path,
@@ -126,6 +128,7 @@ def test_which_names_are_connections(tmp_path: Path) -> None:
     assert choose("sho", {}, load({"ESX_CONFIG": str(write(tmp_path, ""))})).dsn == "postgresql:///sho"
 
 
+@pytest.mark.slow
 async def test_a_named_connection(tmp_path: Path, dsn18: str, store18: EventStore) -> None:
     await store18.append("s-1", [NewEvent("T")])
     path = write(

@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 import asyncpg
+import pytest
 
 from esx import EventStore, NewEvent
 from tests.cli.support import esx, ndjson, one_line_error
@@ -23,6 +24,7 @@ def counts(text: str) -> tuple[int, int, int]:
     return errors, warnings, passed
 
 
+@pytest.mark.slow
 def test_the_embedded_store_is_healthy_from_the_first(tmp_path: Path) -> None:
     for arguments in ([], ["--full"]):
         done = esx("doctor", *arguments, ESX_DATA_DIR=str(tmp_path))
@@ -68,6 +70,7 @@ async def test_only_errors_and_warnings_change_the_exit_code(dsn18: str) -> None
     await connection.close()
 
 
+@pytest.mark.slow
 async def test_full_looks_at_every_event(dsn18: str, store18: EventStore) -> None:
     await store18.append("s", [NewEvent("T") for _ in range(5)])
     connection = await asyncpg.connect(dsn18)
@@ -97,6 +100,7 @@ async def test_a_read_only_database(dsn18: str) -> None:
     assert [f["check"] for f in findings if f["severity"] in ("warning", "error")] == ["fsync"]
 
 
+@pytest.mark.slow
 async def test_hostile_names_are_not_obeyed(dsn18: str) -> None:
     connection = await asyncpg.connect(dsn18)
     name = "mine\x1b[31m\r\u202e"

@@ -16,6 +16,8 @@ from tests.cli.support import Running, esx, ndjson
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def home() -> Iterator[str]:
@@ -66,7 +68,7 @@ def test_the_demo_fills_the_store_once(home: str) -> None:
     events = ndjson(tail.stdout)
     assert len(events) >= 5000
     assert {event["stream_id"].partition("-")[0] for event in events} == {"accounts", "orders", "payments", "carts"}
-    summary = esx("load", "--users", "4", "--duration", "1s", "--streams", "3", "--json", ESX_DATA_DIR=home)
+    summary = esx("load", "--users", "4", "--max-appends", "200", "--streams", "3", "--json", ESX_DATA_DIR=home)
     assert summary.returncode == 0, summary.stderr
     last = json.loads(summary.stdout.splitlines()[-1])
     assert last["kind"] == "summary"

@@ -7,13 +7,15 @@ import asyncpg
 import pytest
 
 from esx import EventStore, NewEvent
-from esx.store.errors import ProjectionFailed
+from esx.errors import ProjectionFailed
 from tests.cli.support import esx
-from tests.prepared import prepare_append, preparing_server
+from tests.support.prepared import prepare_append, preparing_server
 
 if TYPE_CHECKING:
     from esx import Event
-    from tests.roles import Role
+    from tests.support.roles import Role
+
+pytestmark = pytest.mark.slow
 
 
 async def test_figures_for_people_and_for_programs(dsn18: str, store18: EventStore) -> None:

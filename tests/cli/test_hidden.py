@@ -13,14 +13,18 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
-from esx.store import EventStore, NewEvent
-from tests.browser import until
+from esx.eventstore import EventStore
+from esx.model import NewEvent
 from tests.cli.support import Running, environment, esx, one_line_error
+from tests.support.browser import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-pytestmark = pytest.mark.skipif(os.name != "posix", reason="only there others can read a process's arguments")
+pytestmark = [
+    pytest.mark.skipif(os.name != "posix", reason="only there others can read a process's arguments"),
+    pytest.mark.slow,
+]
 
 
 def arguments_of(process: psutil.Process) -> Iterator[str]:
@@ -99,7 +103,7 @@ def test_locusts_own_command_refuses_a_password(tmp_path: Path) -> None:
     done = subprocess.run(
         [*(sys.executable, "-m", "locust", "-f", str(scenario), "--headless", "--run-time", "1s"),
          *("--dsn", "postgresql://u:hunter2@127.0.0.1:1/x")],
-        capture_output=True, text=True, check=False, env=environment(), cwd=tmp_path, timeout=60,
+        capture_output=True, text=True, check=False, env=environment(), cwd=tmp_path, timeout=200,
     )  # fmt: skip
     assert done.returncode != 0
     assert "hunter2" not in done.stderr

@@ -7,17 +7,20 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import click
+import pytest
 import pytest_asyncio
 
 from esx.cli.main import cli
 from tests.cli.support import esx
 from tests.conftest import Servers
-from tests.hostile import hostile_database
+from tests.support.hostile import hostile_database
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from tests.hostile import Hostile
+    from tests.support.hostile import Hostile
+
+pytestmark = pytest.mark.slow
 
 READING = {
     "streams": ["streams", "--match", "ord*", "--json"],
@@ -37,8 +40,8 @@ WRITING = {
     "init": ["init"],
     "load": ["load", "--users", "1", "--duration", "1s"],
 }
-OTHER = {"demo", "serve", "config"}
-"""Those that start the explorer, or open no other database than that which comes with esx."""
+OTHER = {"demo", "serve", "config", "stores"}
+"""Those that start the explorer, open no other database than that which comes with esx, or read the catalogs alone."""
 
 
 @pytest_asyncio.fixture

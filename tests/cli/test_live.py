@@ -6,10 +6,10 @@ import io
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from esx.cli.load_live import Live
-from esx.load.live_text import LiveText
+from esx.cli.output import Live
 from esx.load.model import DatabaseFigures, FeedFigures, LoadCounts, LoadOptions, LoadProgress, LoadSummary
-from esx.load.report import render_summary
+from esx.load.report.live import LiveText
+from esx.load.report.text import render_summary
 
 if TYPE_CHECKING:
     import pytest

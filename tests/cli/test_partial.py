@@ -14,11 +14,13 @@ import pytest
 
 from esx import EventStore, NewEvent
 from tests.cli.support import ESX, environment, esx, ndjson
-from tests.roles import Role
+from tests.support.roles import Role
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
+
+pytestmark = pytest.mark.slow
 
 INSERT = "INSERT INTO events (stream_id, stream_seq, event_type, data) VALUES ('slow', 0, 'T', '{}')"
 
@@ -40,20 +42,20 @@ def whole(*arguments: str, **extra: str) -> str:
 
 
 @pytest.fixture
-async def held(dsn: str, store: EventStore, sql: asyncpg.Connection) -> AsyncIterator[int]:
+async def held(dsn18: str, store18: EventStore, sql18: asyncpg.Connection) -> AsyncIterator[int]:
     """Two events, then a number that an open writer has drawn, and one behind it; yields the writer's pid."""
-    await store.append("s", [NewEvent("T"), NewEvent("T")])
-    transaction = sql.transaction()
+    await store18.append("s", [NewEvent("T"), NewEvent("T")])
+    transaction = sql18.transaction()
     await transaction.start()
-    await sql.execute(INSERT)
-    await store.append("s", [NewEvent("T")])
+    await sql18.execute(INSERT)
+    await store18.append("s", [NewEvent("T")])
     try:
-        yield sql.get_server_pid()
+        yield sql18.get_server_pid()
     finally:
         await transaction.rollback()
 
 
-async def test_what_ends_before_a_gap(dsn: str, held: int, tmp_path: Path) -> None:
+async def test_what_ends_before_a_gap(dsn18: str, held: int, tmp_path: Path) -> None:
     file = tmp_path / "all.ndjson"
     outputs = [
         ("export",),
@@ -62,41 +64,43 @@ async def test_what_ends_before_a_gap(dsn: str, held: int, tmp_path: Path) -> No
         ("tail", "--from", "start", "--no-follow", "--json", "--stats"),
     ]
     for arguments in outputs:
-        data, said = partial(*arguments, "-d", dsn)
+        data, said = partial(*arguments, "-d", dsn18)
         assert [line for line in data.splitlines() if " s@" in line or '"s"' in line] == data.splitlines()
         assert len(data.splitlines()) == 2
         reason = said.splitlines()[0]
         assert reason.startswith("ended at the safe position 2: global_seq 3 may still appear, and may be held by ")
         assert f"pid {held} " in reason
         assert reason.endswith("--from 2 goes on")
-    said = partial("export", "-o", str(file), "--force", "-d", dsn)[1]
+    said = partial("export", "-o", str(file), "--force", "-d", dsn18)[1]
     assert "ended at the safe position 2" in said
     assert len(ndjson(file.read_text())) == 2, "what was written stays"
     # What is asked for ends before the gap, or is what is visible now.
-    whole("read", "$all", "-d", dsn)
-    whole("streams", "-d", dsn)
+    whole("read", "$all", "-d", dsn18)
+    whole("streams", "-d", dsn18)
 
 
-async def test_it_is_whole_once_the_writer_has_ended(dsn: str, store: EventStore, sql: asyncpg.Connection) -> None:
-    async with sql.transaction():
-        await sql.execute(INSERT)
-        await store.append("s", [NewEvent("T")])
-        assert partial("export", "-d", dsn)[0] == ""
-    assert len(ndjson(whole("export", "-d", dsn))) == 2
-    assert len(ndjson(whole("tail", "--from", "start", "--no-follow", "--json", "-d", dsn))) == 2
+async def test_it_is_whole_once_the_writer_has_ended(
+    dsn18: str, store18: EventStore, sql18: asyncpg.Connection
+) -> None:
+    async with sql18.transaction():
+        await sql18.execute(INSERT)
+        await store18.append("s", [NewEvent("T")])
+        assert partial("export", "-d", dsn18)[0] == ""
+    assert len(ndjson(whole("export", "-d", dsn18))) == 2
+    assert len(ndjson(whole("tail", "--from", "start", "--no-follow", "--json", "-d", dsn18))) == 2
 
 
-async def test_whoever_has_had_enough_misses_nothing(dsn: str, held: int) -> None:
+async def test_whoever_has_had_enough_misses_nothing(dsn18: str, held: int) -> None:
     assert held
     read, write = os.pipe()
     os.close(read)
     try:
         for arguments in (["export"], ["tail", "--from", "start", "--no-follow"]):
             done = subprocess.run(
-                [*ESX, *arguments, "-d", dsn],
+                [*ESX, *arguments, "-d", dsn18],
                 stdout=write,
                 stderr=subprocess.PIPE,
-                timeout=60,
+                timeout=200,
                 env=environment(),
                 check=False,
             )

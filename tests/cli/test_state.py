@@ -7,8 +7,10 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from esx.store import JsonText, NewEvent
-from esx.store.bulk import ImportedEvent
+import pytest
+
+from esx.model import JsonText, NewEvent
+from esx.store.bulk.copy import ImportedEvent
 from tests.cli.support import esx, ndjson, one_line_error
 
 if TYPE_CHECKING:
@@ -16,7 +18,9 @@ if TYPE_CHECKING:
 
     import pytest
 
-    from esx.store import EventStore
+    from esx.eventstore import EventStore
+
+pytestmark = pytest.mark.slow
 
 
 async def order(store: EventStore) -> None:

@@ -9,9 +9,10 @@ import pytest
 import pytest_asyncio
 
 from esx.config import Config, Connection
-from esx.store import EventStore, NewEvent
+from esx.eventstore import EventStore
+from esx.model import NewEvent
 from tests.cli.support import esx, ndjson, one_line_error
-from tests.store.partitions import COLUMNS
+from tests.support.partitions import COLUMNS
 from tests.tui.helpers import explorer, lines_of, until
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ def types(*arguments: str, **environ: str) -> list[str]:
     return [event["event_type"] for event in ndjson(done.stdout)]
 
 
+@pytest.mark.slow
 async def test_another_table_is_read_and_written_by_every_command(stores: str) -> None:
     for store, kind in (("tenant.events", "Tenant"), (_QUOTED, "Quoted")):
         there = ("-d", stores, "--store", store)
@@ -63,6 +65,7 @@ async def test_another_table_is_read_and_written_by_every_command(stores: str) -
     assert types("read", "$all", "-d", stores) == ["Plain"]
 
 
+@pytest.mark.slow
 async def test_a_view_is_read_with_one_line_about_whose_it_is(stores: str) -> None:
     for command in (["read", "s-1"], ["streams"], ["export"], ["tail", "--no-follow", "--from", "0"], ["health"]):
         done = esx(*command, "-d", stores, "--store", "shown")
@@ -78,6 +81,7 @@ async def test_a_view_is_read_with_one_line_about_whose_it_is(stores: str) -> No
     assert esx("streams", "-d", stores, "--store", "tenant.events").stderr == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
@@ -117,6 +121,7 @@ async def test_the_doctor_tells_of_a_name_of_nothing_too(stores: str) -> None:
     assert "has no table or view tenant.nothing, but public.events" in table["message"]
 
 
+@pytest.mark.slow
 async def test_what_belongs_to_events_is_refused_elsewhere(stores: str, sql18: asyncpg.Connection) -> None:
     before = await sql18.fetch("SELECT relname FROM pg_class WHERE relnamespace = 'tenant'::regnamespace ORDER BY 1")
     there = ("-d", stores, "--store", "tenant.events")
@@ -132,6 +137,7 @@ async def test_what_belongs_to_events_is_refused_elsewhere(stores: str, sql18: a
     assert await sql18.fetchval("SELECT count(*) FROM events") == 1
 
 
+@pytest.mark.slow
 async def test_the_config_file_names_a_store_and_the_option_goes_first(tmp_path: Path, stores: str) -> None:
     path = tmp_path / "config.toml"
     path.write_text(
@@ -154,6 +160,7 @@ async def test_the_config_file_names_a_store_and_the_option_goes_first(tmp_path:
     assert "store = 'tenant.events'".replace("'", '"') in esx("config", **environ).stdout
 
 
+@pytest.mark.slow
 async def test_the_explorer_says_which_store_it_shows(stores: str) -> None:
     async with explorer(stores, store="tenant.events") as (app, _):
         assert "tenant.events in test database" in lines_of(app)[0]
@@ -163,6 +170,7 @@ async def test_the_explorer_says_which_store_it_shows(stores: str) -> None:
         assert " in test database" not in lines_of(app)[0]
 
 
+@pytest.mark.slow
 async def test_the_explorer_says_so_of_a_connection_it_goes_to(stores: str) -> None:
     from tests.tui.test_connections import choose
 

@@ -6,12 +6,16 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
+import pytest
+
 from esx import EventStore, NewEvent
-from esx.store.bulk import ImportedEvent
+from esx.store.bulk.copy import ImportedEvent
 from tests.cli.support import Running, esx, one_line_error
 
 if TYPE_CHECKING:
     import asyncpg
+
+pytestmark = pytest.mark.slow
 
 _INSERT = "INSERT INTO events (stream_id, stream_seq, event_type, data) VALUES ('slow', 0, 'T', '{}')"
 
@@ -42,7 +46,7 @@ async def test_counts_what_a_filter_left_out(dsn18: str, store18: EventStore) ->
     await store18.append("b-1", [NewEvent("T")])
     done = esx("tail", "--from", "start", "--no-follow", "--stats", "--type", "T", "--stream", "a-*", "-d", dsn18)
     assert len(done.stdout.splitlines()) == 1
-    assert "1 events printed of 3 looked at, up to global_seq 3" in done.stderr
+    assert "1 event printed of 3 looked at, up to global_seq 3" in done.stderr
 
 
 async def test_begins_at_a_time(dsn18: str, store18: EventStore) -> None:

@@ -18,12 +18,14 @@ import pytest
 from esx import NewEvent
 from esx.embedded import EmbeddedServer
 from tests.cli.support import ESX, environment
-from tests.test_embedded import runs, short_directory, until
+from tests.embedded.test_embedded import runs, short_directory, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from esx import EventStore
+
+pytestmark = pytest.mark.slow
 
 MODES = ("1000", "1003", "1006", "1049", "2004", "1004")
 """Mouse, the other screen, pasting, focus."""
@@ -47,7 +49,7 @@ class Terminal:
 
     def read(self, wanted: bytes | None = None) -> None:
         """Read until `wanted` has come, or until nothing comes any more."""
-        end = time.monotonic() + 40
+        end = time.monotonic() + 120
         while wanted is None or wanted not in self.out:
             assert time.monotonic() < end, self.out[-3000:]
             if select.select([self._ours], [], [], 0.2)[0]:
@@ -66,11 +68,20 @@ class Terminal:
 
     def await_stop(self) -> None:
         """Wait until the process has stopped, reading what it writes: a terminal does not keep much."""
-        end = time.monotonic() + 30
+        end = time.monotonic() + 120
         while (status := os.waitpid(self.process.pid, os.WUNTRACED | os.WNOHANG)) == (0, 0):
             assert time.monotonic() < end
             self.read()
         assert os.WIFSTOPPED(status[1])
+
+    def await_end(self) -> int:
+        """Wait until the process has ended, reading what it writes, and return its code."""
+        end = time.monotonic() + 120
+        while (code := self.process.poll()) is None:
+            assert time.monotonic() < end
+            self.read()
+        self.read()
+        return code
 
     def modes(self) -> dict[str, bool]:
         """Return which modes are on after all that was written."""
@@ -111,9 +122,7 @@ async def test_the_terminal_is_given_back_however_it_ends(dsn18: str, store18: E
             terminal.process.send_signal(signal.Signals[name])
         else:
             terminal.press({"q": b"q", "ctrl+c": b"\x03"}[name])
-        terminal.read()
-        code = terminal.process.wait(30)
-        terminal.read()
+        code = terminal.await_end()
         assert terminal.is_given_back()
         assert b"Traceback" not in terminal.out
         assert code == {"SIGQUIT": -signal.SIGQUIT, "SIGTERM": 143, "SIGHUP": 129}.get(name, 0)
@@ -123,7 +132,7 @@ async def test_it_ends_with_its_terminal(dsn18: str, store18: EventStore) -> Non
     await store18.append("one-stream", [NewEvent("T")])
     with explorer("-d", dsn18) as terminal:
         terminal.hang_up()
-        assert terminal.process.wait(30) != 0
+        assert terminal.process.wait(120) != 0
 
 
 async def test_ctrl_z_stops_it_and_fg_goes_on(dsn18: str, store18: EventStore) -> None:
@@ -141,9 +150,7 @@ async def test_ctrl_z_stops_it_and_fg_goes_on(dsn18: str, store18: EventStore) -
             assert terminal.modes()["1000"]
             assert terminal.modes()["1049"]
         terminal.press(b"q")
-        terminal.read()
-        assert terminal.process.wait(30) == 0
-        terminal.read()  # what came between
+        assert terminal.await_end() == 0
         assert terminal.is_given_back()
 
 
@@ -160,5 +167,5 @@ def test_the_embedded_server_waits_for_a_stopped_explorer_and_ends_after_a_kille
             terminal.out = b""
             terminal.read(b"one-stream")
             terminal.process.send_signal(signal.SIGQUIT)
-            terminal.read()
+            terminal.await_end()
             until(lambda: not runs(server.pid))

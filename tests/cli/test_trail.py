@@ -3,11 +3,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
+import pytest
+
 from esx import EventStore, NewEvent
 from tests.cli.support import esx, ndjson, one_line_error
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+pytestmark = pytest.mark.slow
 
 
 async def test_a_trail_as_a_tree_and_as_ndjson(dsn18: str, store18: EventStore, tmp_path: Path) -> None:

@@ -6,12 +6,26 @@ import json
 from typing import TYPE_CHECKING
 
 import pytest
+import pytest_asyncio
 
 from tests.cli.support import esx, ndjson
-from tests.oddities import ENCODINGS, INSERT, SQL_ASCII, TIMES, Encoding, database, fill_bytes, fill_times, run_sql
+from tests.support.oddities import (
+    ENCODINGS,
+    INSERT,
+    SQL_ASCII,
+    TIMES,
+    Encoding,
+    database,
+    fill_bytes,
+    fill_times,
+    run_sql,
+)
 
 if TYPE_CHECKING:
     from esx.embedded import EmbeddedServer
+    from tests.conftest import Servers
+
+pytestmark = pytest.mark.slow
 
 AS_JSON: tuple[tuple[str, ...], ...] = (
     ("read", "$all", "--json"),
@@ -20,6 +34,12 @@ AS_JSON: tuple[tuple[str, ...], ...] = (
     ("read", "$all", "--type", "T*", "--json"),
     ("export",),
 )
+
+
+@pytest_asyncio.fixture
+async def server(servers: Servers) -> EmbeddedServer:
+    """One version: tests/postgres/test_values.py reads these values from both, and printing them is Python's."""
+    return await servers.get(18)
 
 
 async def test_every_command_prints_odd_times_as_postgresql_calls_them(server: EmbeddedServer) -> None:
@@ -33,7 +53,7 @@ async def test_every_command_prints_odd_times_as_postgresql_calls_them(server: E
             told = [line for line in done.stderr.splitlines() if "infinity" in line]
             assert told == [
                 "event 2 has a time that few programs can hold, infinity: it is printed as PostgreSQL writes it; "
-                "no others like it are told of"
+                "others like it are not reported"
             ], command
             printed[command] = done.stdout
             assert [event["created_at"] for event in ndjson(done.stdout)][1:-1] == expected, command
@@ -64,7 +84,7 @@ async def test_every_command_prints_bytes_that_are_no_text(server: EmbeddedServe
     name = f"b{bad}-{char} {bad}"
     async with database(server, encoding.name) as dsn:
         await fill_bytes(dsn, encoding)
-        note = "event 2 holds bytes that are no text: each is printed as \ufffd\\xNN; no others like it are told of"
+        note = "event 2 holds bytes that are no text: each is printed as \ufffd\\xNN; others like it are not reported"
         printed = set()
         for command in AS_JSON:
             done = esx(*command, "-d", dsn)

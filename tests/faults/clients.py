@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Sequence
 
     from esx import Event, EventStore
-    from esx.store.model import ExpectedVersion
+    from esx.expected import ExpectedVersion
     from tests.faults.history import Call, History
 
 LOSS = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)

@@ -19,11 +19,10 @@ import asyncpg
 import psutil
 
 from esx.embedded import EmbeddedServer
-from esx.embedded.account import account_for
+from esx.embedded.account import account_for, run
 from esx.embedded.postmaster import server_processes
-from esx.embedded.programs import run
 from tests.faults.history import Row
-from tests.store.proxy import Proxy
+from tests.support.proxy import Proxy
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

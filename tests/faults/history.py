@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from esx import AppendResult
-    from esx.store.model import ExpectedVersion
+    from esx.expected import ExpectedVersion
 
 Outcome = Literal["acknowledged", "refused", "unknown"]
 

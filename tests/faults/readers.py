@@ -7,7 +7,7 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from esx import EsxError, StoreUnavailable
-from esx.store.barrier import Filter
+from esx.filters import Filter
 from tests.faults.cluster import Patience
 from tests.faults.history import CHANGED, STOPPED, Seen
 

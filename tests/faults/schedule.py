@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from esx import ANY
 from tests.faults.clients import SlowWriter
-from tests.faults.cluster import Patience, connected, end_sessions, sessions, stored, until
+from tests.faults.cluster import Patience, connected, sessions, stored, until
 from tests.faults.history import Failover
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tests.faults.cluster import Cluster, Node
     from tests.faults.history import History
     from tests.faults.readers import Reader
-    from tests.store.proxy import Moment
+    from tests.support.proxy import Moment
 
 _SOME, _MANY = 60, 150
 """So many appends are acknowledged between two faults, at most; and in a failover, while the standby hears nothing."""
@@ -174,8 +174,6 @@ class Schedule:
             await self._cut("before the reply", 2)
             await asyncio.sleep(0.1)
         self._cluster.switch()
-        # As whoever leads an address elsewhere does with those who are connected.
-        await end_sessions(standby.dsn, "")
         return 1
 
     async def _stop_receiver(self) -> int:
@@ -228,8 +226,6 @@ class Schedule:
             await asyncio.sleep(self._mood.uniform(0, 0.5))
         former = await cluster.promote()
         cluster.switch()
-        # Those who came before it was promoted take it for a standby for good: see `test_found`.
-        await end_sessions(cluster.primary.dsn, "faults")
         await asyncio.gather(self._keep_what_was(former), cluster.add_standby())
         await self._settle()
         return 1

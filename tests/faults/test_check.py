@@ -14,7 +14,7 @@ from tests.faults.history import CHANGED, STOPPED, Call, Failover, History, Part
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from esx.store.model import ExpectedVersion
+    from esx.expected import ExpectedVersion
 
     Break = Callable[["Story"], object]
 

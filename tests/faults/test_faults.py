@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _SECONDS = float(os.environ.get("ESX_FAULT_SECONDS", "15"))
 _SEED = int(os.environ.get("ESX_FAULT_SEED", "12"))
 _BOTH = "ESX_FAULT_SECONDS" in os.environ
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.limit(240 + 3 * _SECONDS)]
 
 
 def told(run: Run, request: pytest.FixtureRequest) -> Run:

@@ -11,12 +11,13 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from esx.config import Connection
-from esx.database import BadDatabase, choose, configured, place, without_secrets
+from esx.database_choice import BadDatabase, choose, configured, place, without_secrets
+from esx.errors import StoreUnavailable
+from esx.eventstore import EventStore
 from esx.libpq.address import Odd, parse, without_password
 from esx.libpq.parameters import BadParameter
 from esx.libpq.target import resolve_dsn
-from esx.store import EventStore, StoreUnavailable
-from esx.store.connection import describe
+from esx.postgres.connection import describe
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -59,8 +60,10 @@ def leaked(text: str, password: str) -> list[str]:
     return [part for part in _PARTS if part in password and part in text]
 
 
-@settings(max_examples=2000, deadline=None)
+@pytest.mark.slow
+@settings(max_examples=1000, deadline=None)
 @given(st.sampled_from(_FORMS), _PASSWORD)
+@example("u:{}@host/x", "//qzx")
 @example("postgresql://u:{}@host/x", "qzx@Zxq/x")
 @example("postgresql://u:{}@host/x", "qzx?Zxq=1234")
 @example("postgresql://u:{}@host/x", "qzx@Zxq?x=1234")

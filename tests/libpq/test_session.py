@@ -8,18 +8,23 @@ import shutil
 import socket
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
 import pytest
 
 from esx.embedded import EmbeddedServer
-from esx.store import EventStore, NewEvent, StoreFailed, StoreUnavailable
-from esx.store.connection import Connector, limit_within
+from esx.errors import StoreFailed, StoreUnavailable
+from esx.eventstore import EventStore
+from esx.model import NewEvent
+from esx.postgres.connection import Connector
+from esx.postgres.driver_internals import socket_of
+from esx.postgres.settings import limit_within
 from tests.cli.support import esx, ndjson, one_line_error
 from tests.libpq.tlsgate import TlsGate, make_certificates
-from tests.roles import Role
+from tests.support.roles import Role
+from tests.support.stores import opened_pool
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,6 +59,7 @@ async def tenant(dsn: str, schema: str, stream: str) -> None:
 READ_ONLY = "-c default_transaction_read_only=on"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["PGOPTIONS", "url", "keywords", "variables", "ESX_DSN", "config", "service"])
 async def test_a_session_that_may_only_read_does_not_append(
     way: str, dsn18: str, store18: EventStore, home: Path
@@ -77,6 +83,7 @@ async def test_a_session_that_may_only_read_does_not_append(
     assert await store18.head() == 0
 
 
+@pytest.mark.slow
 async def test_the_embedded_database_hears_it_too(home: Path) -> None:
     environ = {"ESX_DATA_DIR": os.environ["ESX_DATA_DIR"], "PGTZ": "Asia/Tokyo", "PGHOSTADDR": "192.0.2.1"}
     assert esx("append", "s", "T", "-d", "embedded", **environ).returncode == 0
@@ -84,6 +91,7 @@ async def test_the_embedded_database_hears_it_too(home: Path) -> None:
     assert "read-only transaction" in line
 
 
+@pytest.mark.slow
 async def test_a_search_path_shows_the_store_of_a_tenant(dsn18: str, store18: EventStore) -> None:
     await store18.append("own", [NewEvent("T")])
     await tenant(dsn18, "tenant1", "theirs")
@@ -120,20 +128,21 @@ async def test_the_shorter_limit_counts(
     asked: str, configured: float, used: str, dsn18: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PGOPTIONS", f"-c statement_timeout={asked}")
-    async with EventStore.connect(dsn18, statement_timeout=configured) as store, store._pool.lend() as connection:
+    async with opened_pool(dsn18, statement_timeout=configured) as pool, pool.lend() as connection:
         assert await connection.fetchval("SHOW statement_timeout") == used
 
 
-@pytest.mark.parametrize(("options", "wanted"), [("-c statement_timeout=50ms", "50"), ("-c geqo=off", "0")])
+@pytest.mark.parametrize(("options", "wanted"), [("-c statement_timeout=9s", "9000"), ("-c geqo=off", "0")])
 async def test_only_a_limit_of_the_user_holds_where_esx_wants_none(
     options: str, wanted: str, dsn18: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PGOPTIONS", options)
-    async with EventStore.connect(dsn18, statement_timeout=0.02) as store, store._pool.lend() as connection:
+    async with opened_pool(dsn18, statement_timeout=8) as pool, pool.lend() as connection:
         limit = limit_within(connection, "statement_timeout", 0)
         assert await connection.fetchval(f"SELECT {limit}") == wanted
 
 
+@pytest.mark.slow
 async def test_an_export_keeps_to_the_limit_of_the_user(dsn18: str, store18: EventStore, role: Role) -> None:
     await store18.append("s", [NewEvent("T")] * 100)
     connection = await asyncpg.connect(dsn18)
@@ -149,6 +158,7 @@ async def test_an_export_keeps_to_the_limit_of_the_user(dsn18: str, store18: Eve
     assert "statement timeout" in done.stderr
 
 
+@pytest.mark.slow
 async def test_formats_of_the_session_do_not_alter_what_is_printed(dsn18: str, store18: EventStore) -> None:
     await store18.append("s", [NewEvent("T", {"at": 1.5})])
     commands = (
@@ -166,7 +176,7 @@ async def test_formats_of_the_session_do_not_alter_what_is_printed(dsn18: str, s
 async def test_variables_set_the_session(dsn18: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"PGTZ": "Asia/Tokyo", "PGDATESTYLE": "SQL, DMY", "PGGEQO": "off", "PGAPPNAME": "till"}.items():
         monkeypatch.setenv(name, value)
-    async with EventStore.connect(dsn18) as store, store._pool.lend(guarded=False) as connection:
+    async with opened_pool(dsn18) as pool, pool.lend(guarded=False) as connection:
         names = ("timezone", "datestyle", "geqo", "application_name")
         shown = [await connection.fetchval(f"SHOW {name}") for name in names]
         assert shown == ["Asia/Tokyo", "SQL, DMY", "off", "till"]
@@ -174,10 +184,7 @@ async def test_variables_set_the_session(dsn18: str, monkeypatch: pytest.MonkeyP
 
 async def test_a_name_that_is_only_a_fallback(dsn18: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async def name() -> str:
-        async with (
-            EventStore.connect(f"{dsn18}&fallback_application_name=spare") as store,
-            store._pool.lend() as session,
-        ):
+        async with opened_pool(f"{dsn18}&fallback_application_name=spare") as pool, pool.lend() as session:
             return str(await session.fetchval("SHOW application_name"))
 
     assert await name() == "spare"
@@ -185,6 +192,7 @@ async def test_a_name_that_is_only_a_fallback(dsn18: str, monkeypatch: pytest.Mo
     assert await name() == "till"
 
 
+@pytest.mark.slow
 async def test_a_service_goes_between_the_address_and_the_variables(dsn18: str, home: Path, empty_dsn18: str) -> None:
     at, other = variables(dsn18), variables(empty_dsn18)
     async with EventStore.connect(dsn18) as store:
@@ -218,7 +226,7 @@ async def test_a_password_file_that_others_may_read(dsn18: str, home: Path) -> N
 
 @pytest.fixture
 def dead_port() -> Iterator[int]:
-    """Return a port at which nobody ever answers: its queue is full."""
+    """Return a port that never answers: its queue is full."""
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         listening.listen(0)
@@ -234,6 +242,7 @@ def dead_port() -> Iterator[int]:
             peer.close()
 
 
+@pytest.mark.slow
 async def test_a_host_that_does_not_answer_is_left_for_the_next(dead_port: int, dsn18: str) -> None:
     at = variables(dsn18)
     written = (
@@ -269,6 +278,7 @@ async def test_what_kind_of_server_will_do(
             assert await store.head() == 0
 
 
+@pytest.mark.slow
 async def test_options_of_the_socket(dsn18: str, tmp_path: Path) -> None:
     if shutil.which("openssl") is None:
         pytest.skip("there is no openssl to make certificates with")
@@ -282,36 +292,40 @@ async def test_options_of_the_socket(dsn18: str, tmp_path: Path) -> None:
             (" keepalives_idle=33 keepalives_interval=7 keepalives_count=4 tcp_user_timeout=5000", (1, 33, 7, 4, 5000)),
         ):
             connection = await Connector(base + more, "esx").open()
-            peer = connection._transport.get_extra_info("socket")  # type: ignore[attr-defined]
+            peer = socket_of(connection)
+            assert peer is not None
             names = ("TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT", "TCP_USER_TIMEOUT")
             found = [peer.getsockopt(socket.IPPROTO_TCP, getattr(socket, name)) for name in names]
             assert (peer.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE), *found) == wanted
             connection.terminate()
         connection = await Connector(f"{base} keepalives=0", "esx").open()
-        peer = connection._transport.get_extra_info("socket")  # type: ignore[attr-defined]
+        peer = socket_of(connection)
+        assert peer is not None
         assert peer.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 0
         connection.terminate()
     finally:
         gate.close()
 
 
+@pytest.mark.slow
 async def test_hosts_in_random_order(dsn18: str, tmp_path: Path) -> None:
     at = variables(dsn18)
     other = Path(tempfile.mkdtemp(prefix="esx-hosts-"))
     try:
         (other / "b").symlink_to(at["PGHOST"])
         written = f"host={at['PGHOST']},{other}/b port=5432 user=postgres dbname={at['PGDATABASE']}"
-        used: dict[str, set[Any]] = {"random": set(), "disable": set()}
+        used: dict[str, set[str]] = {"random": set(), "disable": set()}
         for mode, addresses in used.items():
             for _ in range(20):
                 connection = await Connector(f"{written} load_balance_hosts={mode}", "esx").open()
-                addresses.add(connection._addr)  # type: ignore[attr-defined]
+                addresses.add(connection.dialled)
                 connection.terminate()
         assert {mode: len(addresses) for mode, addresses in used.items()} == {"random": 2, "disable": 1}
     finally:
         shutil.rmtree(other)
 
 
+@pytest.mark.slow
 async def test_a_server_that_asks_for_a_password(home: Path) -> None:
     """The password file, with each of the marks that mean something in it, and for each host its own."""
     directory = Path(tempfile.mkdtemp(prefix="esx-password-"))
@@ -340,7 +354,7 @@ async def test_a_server_that_asks_for_a_password(home: Path) -> None:
 
 
 async def asked_for(server: EmbeddedServer, password: str) -> None:
-    """Make the user me, who must give a password."""
+    """Make the user me, which must give a password."""
     connection = await asyncpg.connect(server.dsn)
     literal = await connection.fetchval("SELECT quote_literal($1)", password)
     await connection.execute(f"CREATE ROLE me LOGIN PASSWORD {literal}")

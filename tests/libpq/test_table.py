@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from esx.database import BadDatabase, choose
+from esx.database_choice import BadDatabase, choose
 from esx.libpq.parameters import BY_KEYWORD, FOREIGN, RENAMED, BadParameter, table
 from esx.libpq.target import resolve, resolve_dsn
 

@@ -11,7 +11,8 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 import pytest_asyncio
 
-from esx.store import EventStore, StoreUnavailable
+from esx.errors import StoreUnavailable
+from esx.eventstore import EventStore
 from tests.libpq.tlsgate import TlsGate, make_certificates
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ def outcome_of_libpq(address: str) -> str | None:
     return None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["disable", "allow", "prefer", "require", "verify-ca", "verify-full"])
 @pytest.mark.parametrize("host", ["db.test", "wrong.test"])
 @pytest.mark.parametrize("root", [None, "ca", "other"])

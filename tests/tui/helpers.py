@@ -1,4 +1,4 @@
-"""What the tests of the explorer share: opening it, waiting for it, and reading what it shows."""
+"""Common to the tests of the explorer: opening it, waiting for it, and reading its screen."""
 
 from __future__ import annotations
 
@@ -8,20 +8,22 @@ from typing import TYPE_CHECKING, Any
 
 from textual.css.query import NoMatches
 
-from esx.store import NewEvent
+from esx.database_choice import Database
+from esx.model import NewEvent
 from esx.tui.app import Explorer
-from esx.tui.link import LinkState
 from esx.tui.screens.feed import FeedPane
 from esx.tui.screens.streams import StreamsPane
+from esx.tui.session.session import SessionState
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from textual.pilot import Pilot
 
-    from esx.store import EventStore
+    from esx.eventstore import EventStore
 
-PATIENCE = 20.0
+PATIENCE = 150.0
+"""Seconds, far more than anything takes: how long that is, a busy machine decides."""
 
 
 async def until(pilot: Pilot[None], condition: Callable[[], object], what: str = "") -> None:
@@ -48,13 +50,20 @@ def text_of(app: Any) -> str:
 
 @contextlib.asynccontextmanager
 async def explorer(
-    dsn: str, *, size: tuple[int, int] = (160, 40), connected: bool = True, **options: Any
+    dsn: str,
+    *,
+    size: tuple[int, int] = (160, 40),
+    connected: bool = True,
+    label: str = "test database",
+    read_only: bool | None = None,
+    store: str | None = None,
+    **options: Any,
 ) -> AsyncIterator[tuple[Explorer, Pilot[None]]]:
     """Open the explorer without a terminal; with `connected`, wait until streams are listed."""
-    app = Explorer(dsn, label=options.pop("label", "test database"), embedded=False, **options)
+    app = Explorer(Database(dsn, "--dsn", label, False, read_only=read_only, store=store), **options)
     async with app.run_test(size=size, notifications=True) as pilot:
         if connected:
-            await until(pilot, lambda: app.link.state is LinkState.CONNECTED, "for a connection")
+            await until(pilot, lambda: app.session.state is SessionState.CONNECTED, "for a connection")
             await until(pilot, lambda: browse(app).streams.rows and browse(app).streams.has_focus, "for the streams")
         yield app, pilot
 

@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 from rich.cells import cell_len
 
-from esx.tui.cells import fit, size_of, tint_style, wrap
+from esx.text import size_of
+from esx.tui.cells import fit, tint_style, wrap
 
 
 @pytest.mark.parametrize("text", ["", "abc", "日本語日本語", "e\u0301" * 20, "a" * 100_000, "日" * 9, "🎉🎉🎉🎉🎉"])

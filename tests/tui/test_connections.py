@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from typing import TYPE_CHECKING
 
+import asyncpg
 import pytest
 
 from esx.config import BadConfig, Config, Connection
-from esx.store import NewEvent
+from esx.database_choice import Database
+from esx.errors import StoreUnavailable
+from esx.fold.reducer import MERGE
+from esx.model import NewEvent
 from esx.tui.app import Explorer
+from esx.tui.dialogs.help import Help, groups_of
+from esx.tui.dialogs.picker import ConnectionPicker
 from esx.tui.keymap import actions
-from esx.tui.link import LinkState
-from esx.tui.widgets.help import Help, groups_of
-from esx.tui.widgets.picker import ConnectionPicker
+from esx.tui.session.session import ExplorerSession, SessionState
+from esx.tui.tuning import Tuning
 from tests.tui.helpers import browse, explorer, fill, ids, text_of, until
 
 if TYPE_CHECKING:
@@ -20,7 +27,9 @@ if TYPE_CHECKING:
 
     from textual.pilot import Pilot
 
-    from esx.store import EventStore
+    from esx.eventstore import EventStore
+
+pytestmark = pytest.mark.slow
 
 BROKEN = Connection("broken", "postgresql://me:hunter2@127.0.0.1:1/shop")
 
@@ -28,7 +37,7 @@ BROKEN = Connection("broken", "postgresql://me:hunter2@127.0.0.1:1/shop")
 async def choose(app: Explorer, pilot: Pilot[None], name: str) -> None:
     await pilot.press("ctrl+o")
     await until(pilot, lambda: isinstance(app.screen, ConnectionPicker))
-    at = next(index for index, each in enumerate(app._connections.choices) if each.name == name)
+    at = next(index for index, each in enumerate(app.connections.choices) if each.name == name)
     await pilot.press("home", *["down"] * at, "enter")
     await until(pilot, lambda: not isinstance(app.screen, ConnectionPicker))
 
@@ -43,17 +52,17 @@ async def test_another_database_is_shown_without_restarting(
         await until(pilot, lambda: app.follower.log.received == 4)
         await choose(app, pilot, "broken")
         # One that cannot be reached says so, and can be left.
-        await until(pilot, lambda: app.link.state is LinkState.UNREACHABLE and "cannot reach" in text_of(app))
+        await until(pilot, lambda: app.session.state is SessionState.UNREACHABLE and "cannot reach" in text_of(app))
         assert "broken (me@127.0.0.1:1/shop)" in text_of(app).splitlines()[0]
         await pilot.press("ctrl+o")
         await until(pilot, lambda: "offline" in text_of(app).split("connections", 1)[1])
         assert "hunter2" not in text_of(app)
         await pilot.press("escape")
         await choose(app, pilot, "new")
-        await until(pilot, lambda: app.link.state is LinkState.NO_SCHEMA and "esx init" in text_of(app))
+        await until(pilot, lambda: app.session.state is SessionState.NO_SCHEMA and "esx init" in text_of(app))
         await choose(app, pilot, "test database")
         await pilot.press("1")
-        await until(pilot, lambda: app.link.state is LinkState.CONNECTED and ids(app) == ["s-000", "s-001"])
+        await until(pilot, lambda: app.session.state is SessionState.CONNECTED and ids(app) == ["s-000", "s-001"])
         await store18.append("s-002", [NewEvent("T")])
         await until(pilot, lambda: app.follower.log.received == 5)
 
@@ -70,9 +79,9 @@ async def test_the_config_file_gives_other_keys(dsn18: str, store18: EventStore)
     async with explorer(dsn18, config=config) as (app, pilot):
         assert app.theme == "nord"
         await pilot.press("s", "question_mark")
-        assert not browse(app).stream_list.recent
+        assert not browse(app).streams_panel.recent
         await pilot.press("f7")
-        await until(pilot, lambda: browse(app).stream_list.recent)
+        await until(pilot, lambda: browse(app).streams_panel.recent)
         await pilot.press("f1")
         await until(pilot, lambda: isinstance(app.screen, Help) and "f7" in text_of(app))
 
@@ -87,7 +96,7 @@ async def test_the_config_file_gives_other_keys(dsn18: str, store18: EventStore)
 )
 def test_a_config_that_makes_no_sense_is_refused(config: Config, message: str) -> None:
     with pytest.raises(BadConfig, match=message):
-        Explorer(None, label="x", embedded=False, config=config)
+        Explorer(Database(None, "embedded", "x", embedded=False), config=config)
 
 
 def test_every_key_of_ours_can_be_changed() -> None:
@@ -109,25 +118,14 @@ def test_every_key_of_ours_can_be_changed() -> None:
 
 async def test_a_query_that_takes_too_long_is_a_message(dsn18: str, store18: EventStore) -> None:
     await fill(store18, 1, 1)
+    lock = await asyncpg.connect(dsn18)
     async with explorer(dsn18, config=Config(statement_timeout=1.0)) as (app, pilot):
-
-        async def slow() -> None:
-            assert app.link.store is not None
-            from esx.store.errors import EsxError
-
-            try:
-                async with app.link.store._connection() as connection:
-                    await connection.execute("SELECT pg_sleep(60)")
-            except EsxError as error:
-                app.link.report(error)
-
-        app.run_worker(slow())
-        await until(pilot, lambda: "took longer than the statement timeout" in text_of(app))
-        assert app.link.state is LinkState.CONNECTED
-        store = app.link.store
-        assert store is not None
-        async with store._connection() as connection:
-            assert await connection.fetchval("SHOW default_transaction_read_only") == "on"
+        async with lock.transaction():
+            await lock.execute("LOCK TABLE events IN ACCESS EXCLUSIVE MODE")
+            await pilot.press("r")
+            await until(pilot, lambda: "took longer than the statement timeout" in text_of(app))
+        assert app.session.state is SessionState.CONNECTED
+    await lock.close()
 
 
 async def test_what_the_focus_is_on_comes_first(
@@ -145,3 +143,52 @@ async def test_what_the_focus_is_on_comes_first(
         await until(pilot, lambda: "screenshot saved" in text_of(app))
     [picture] = tmp_path.glob("*.svg")
     assert "s-000" in picture.read_text(encoding="utf-8")
+
+
+async def test_a_refused_login_is_said_and_not_tried_again_by_itself(dsn18: str, store18: EventStore) -> None:
+    await fill(store18, 1, 1)
+    wrong = dsn18.replace("//postgres@", "//nobody@")
+    async with explorer(wrong, connected=False, tuning=Tuning(retry=0.0)) as (app, pilot):
+        await until(pilot, lambda: "The server refuses the login" in text_of(app), "for the reason")
+        assert app.session.state is SessionState.REFUSED
+        assert 'role "nobody" does not exist' in app.session.reason
+        await until(pilot, lambda: "r tries again" in " ".join(text_of(app).split()), "for the remedy")
+        assert "Is the server running" not in " ".join(text_of(app).split())
+
+
+async def test_after_a_refused_login_only_a_key_tries_again() -> None:
+    tries = 0
+    tried = asyncio.Event()
+
+    async def resolve() -> Database:
+        nonlocal tries
+        tries += 1
+        tried.set()
+        refusal = StoreUnavailable("no")
+        refusal.refused = tries < 3
+        raise refusal
+
+    session = ExplorerSession(
+        resolve,
+        changed=lambda: None,
+        told=lambda _text: None,
+        statement_timeout=1.0,
+        reducer=MERGE,
+        tuning=Tuning(retry=0.0),
+    )
+    running = asyncio.create_task(session.run())
+    for expected in (1, 2):
+        await tried.wait()
+        tried.clear()
+        for _turn in range(50):
+            await asyncio.sleep(0)
+        assert (tries, session.state) == (expected, SessionState.REFUSED)
+        session.retry()
+    await tried.wait()
+    # One that is only away is tried again at once.
+    while tries < 5:
+        await asyncio.sleep(0)
+    assert session.state is SessionState.UNREACHABLE
+    running.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await running

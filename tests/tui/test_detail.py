@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from esx.store import JsonText, NewEvent
+import pytest
+
+from esx.model import JsonText, NewEvent
 from tests.tui.helpers import browse, explorer, lines_of, text_of, until
 
 if TYPE_CHECKING:
     from textual.pilot import Pilot
 
-    from esx.store import EventStore
+    from esx.eventstore import EventStore
     from esx.tui.app import Explorer
-    from esx.tui.widgets.eventdetail import EventDetail
+    from esx.tui.event.detail import EventDetail
+
+pytestmark = pytest.mark.slow
 
 ORDER = '{"z": 1, "id": "o-1", "lines": [{"sku": "A", "price": 1.10}, {"sku": "B", "price": 12345678901234567890123}]}'
 
@@ -22,7 +26,7 @@ async def open_event(app: Explorer, pilot: Pilot[None], stream_id: str) -> None:
     await pilot.press("down")
     await until(pilot, lambda: (event := browse(app).detail.event) and event.stream_id == stream_id, "for the event")
     browse(app).detail.focus()
-    await pilot.pause()
+    await until(pilot, lambda: browse(app).detail.has_focus)
 
 
 def shown(detail: EventDetail) -> str:
@@ -52,7 +56,7 @@ async def test_folding_copying_and_text(dsn18: str, store18: EventStore) -> None
         await pilot.press("minus")
         assert '"lines": [{"sku": "A"' in shown(detail)
         assert '"id": "o-1"' in shown(detail)
-        assert detail._at_cursor() is not None, "on the fold"
+        assert detail.value_at_cursor is not None, "on the fold"
         await pilot.press("less_than_sign")
         assert "3 members" in shown(detail)
         await pilot.press("greater_than_sign", "greater_than_sign")
@@ -124,7 +128,7 @@ async def test_large_values_fold_and_are_found_while_they_are_laid_out(dsn18: st
         detail = browse(app).detail
         await pilot.press("slash", *"39999.10", "enter")
         await until(pilot, lambda: "1 of 1" in text_of(app) and '"price": 39999.10' in text_of(app), "for the match")
-        await until(pilot, lambda: detail.laid_out)
+        await until(pilot, lambda: detail.document.laid_out)
         await pilot.press("minus")
         await until(pilot, lambda: "40,000 elements" in text_of(app))
         assert '"after": "data"' in text_of(app)

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import pytest
 
 from esx import times
-from esx.store import ordering
-from esx.store.bulk import ImportedEvent
+from esx.eventstore import EventStore
+from esx.store.bulk.copy import ImportedEvent
+from esx.store.read.order_check import LOOK
+from esx.store.search.plan import SearchLimits
 from tests.tui.helpers import browse, explorer, text_of, until
 
 if TYPE_CHECKING:
+    import pytest
     from textual.pilot import Pilot
 
-    from esx.store import EventStore
     from esx.tui.app import Explorer
+
+pytestmark = pytest.mark.slow
 
 START = datetime(2026, 8, 7, 12, tzinfo=UTC)
 
@@ -34,8 +39,8 @@ async def fill(store: EventStore, events: int = 3000, *, stream: str = "long", a
 async def find(pilot: Pilot[None], text: str) -> None:
     app = pilot.app
     await pilot.press("f")
-    await until(pilot, lambda: browse(app).event_list.line.line.has_focus)  # type: ignore[arg-type]
-    browse(app).event_list.line.line.value = text  # type: ignore[arg-type]
+    await until(pilot, lambda: browse(app).events_panel.line.line.has_focus)  # type: ignore[arg-type]
+    browse(app).events_panel.line.line.value = text  # type: ignore[arg-type]
     await pilot.press("enter")
 
 
@@ -51,7 +56,7 @@ async def test_events_are_found_by_type_and_path_and_shown_again(dsn18: str, sto
         await until(pilot, lambda: len(events.rows) >= 100)
         await pilot.press("f", *"rar")
         await pilot.press("right")
-        await until(pilot, lambda: browse(app).event_list.line.line.value == "Rare", "for the completed type")
+        await until(pilot, lambda: browse(app).events_panel.line.line.value == "Rare", "for the completed type")
         await pilot.press("enter")
         await until(pilot, lambda: numbers(app) == list(range(3000, 0, -100)), "for what is rare")
         await until(pilot, lambda: "$all · newest first · type:Rare" in text_of(app) and "30 found" in text_of(app))
@@ -64,7 +69,7 @@ async def test_events_are_found_by_type_and_path_and_shown_again(dsn18: str, sto
         )
         # The filter stays when another list is opened, and the event found stays in sight when it goes.
         await pilot.press("left", "down")
-        await until(pilot, lambda: browse(app).stream_id == "long" and numbers(app) == [100, 200])
+        await until(pilot, lambda: browse(app).events_panel.stream_id == "long" and numbers(app) == [100, 200])
         await pilot.press("right", "down", "escape")
         await until(pilot, lambda: len(events.rows) >= 100 and events.row is not None and events.row.global_seq == 200)
         assert "where:" not in text_of(app)
@@ -80,7 +85,7 @@ async def test_what_is_wrong_with_a_filter_is_said_under_it(dsn18: str, store18:
         ):
             await find(pilot, text)
             await until(pilot, lambda: reason in text_of(app), reason)  # noqa: B023
-            assert browse(app).event_list.line.line.has_focus
+            assert browse(app).events_panel.line.line.has_focus
             await pilot.press("escape")
         await until(pilot, lambda: browse(app).events.has_focus)
         assert len(browse(app).events.rows) == 3
@@ -90,9 +95,18 @@ async def test_a_large_search_asks_first_shows_how_far_it_is_and_can_be_stopped(
     dsn18: str, store18: EventStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await fill(store18, 20_000)
-    monkeypatch.setattr("esx.store.search._MOST_SCANNED", 20)
-    monkeypatch.setattr("esx.store.search.LARGE", 0.01)
+    may_go_on = asyncio.Event()
+    read_slice = EventStore.search_previews
+
+    async def halting(self: EventStore, *given: Any, before: int | None = None, **options: Any) -> Any:
+        if before is not None and before < 10_000:
+            await may_go_on.wait()
+        return await read_slice(self, *given, before=before, **options)
+
+    monkeypatch.setattr(EventStore, "search_previews", halting)
     async with explorer(dsn18) as (app, pilot):
+        assert app.session.store is not None
+        app.session.store.search_limits = SearchLimits(large=0.01, slice=2_000)
         pane, events = browse(app), browse(app).events
         await pilot.press("a")
         await until(pilot, lambda: len(events.rows) >= 100)
@@ -102,17 +116,21 @@ async def test_a_large_search_asks_first_shows_how_far_it_is_and_can_be_stopped(
         assert "this looks at ~" in shown
         assert "CREATE INDEX" in shown
         await pilot.press("escape")
-        assert not pane.event_list.filter
+        assert not pane.events_panel.filter
         assert len(events.rows) >= 100
         await find(pilot, "$.n < 5")
         await until(pilot, lambda: "enter runs it" in text_of(app), "for the cost again")
         await pilot.press("enter")
-        await until(pilot, lambda: "esc stops" in text_of(app), "for the search to begin")
+        await until(
+            pilot,
+            lambda: "esc stops" in text_of(app) and events.window is not None and events.window.looked > 0,
+            "for the search to have looked at some",
+        )
         await pilot.press("escape")
         await until(pilot, lambda: "stopped: 0 found in" in text_of(app), "for it to stop")
         assert events.window is not None
         assert 0 < events.window.looked < 20_000
-        monkeypatch.setattr("esx.store.search._MOST_SCANNED", 100_000)
+        may_go_on.set()
         await pilot.press("r")
         await until(pilot, lambda: numbers(app) == [5, 4, 3, 2, 1], "for the last to be found")
         assert events.window.looked == 20_000
@@ -130,8 +148,8 @@ async def test_go_to_a_number_a_global_number_and_a_time(dsn18: str, store18: Ev
 
             async def go(text: str) -> None:
                 await pilot.press("colon")
-                await until(pilot, lambda: browse(app).event_list.line.line.has_focus)
-                browse(app).event_list.line.line.value = text
+                await until(pilot, lambda: browse(app).events_panel.line.line.has_focus)
+                browse(app).events_panel.line.line.value = text
                 await pilot.press("enter")
 
             def at(number: int) -> bool:
@@ -149,7 +167,7 @@ async def test_go_to_a_number_a_global_number_and_a_time(dsn18: str, store18: Ev
                 await until(pilot, lambda: at(90), "for a time")
                 assert events.has_focus
             await pilot.press("left", "end")
-            await until(pilot, lambda: browse(app).stream_id == "long" and not events.busy)
+            await until(pilot, lambda: browse(app).events_panel.stream_id == "long" and not events.busy)
             await go("2999")
             await until(pilot, lambda: at(2999), "for a stream_seq")
             await go("#8")
@@ -164,10 +182,8 @@ async def test_go_to_a_number_a_global_number_and_a_time(dsn18: str, store18: Ev
         times.show_times_in(None)
 
 
-async def test_going_to_a_time_says_what_is_not_certain(
-    dsn18: str, store18: EventStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Older events that were imported last: the first of a time is found, or doubted where nobody looks for it."""
+async def test_going_to_a_time_says_what_is_not_certain(dsn18: str, store18: EventStore) -> None:
+    """Older events that were imported last: the first event of a time is found, or the answer says it is uncertain."""
     await fill(store18, 1500)
     await fill(store18, 6000, stream="old", at=START - timedelta(days=30))
     times.show_times_in(UTC)
@@ -176,11 +192,12 @@ async def test_going_to_a_time_says_what_is_not_certain(
             events = browse(app).events
             await pilot.press("a")
             await until(pilot, lambda: events.rows and not events.busy)
-            for cheap, said in ((ordering.CHEAP, False), (0.0, True)):
-                monkeypatch.setattr(ordering, "CHEAP", cheap)
+            assert app.session.store is not None
+            for look, said in ((LOOK, False), (0.0, True)):
+                app.session.store.search_limits = SearchLimits(look=look)
                 await pilot.press("colon")
-                await until(pilot, lambda: browse(app).event_list.line.line.has_focus)
-                browse(app).event_list.line.line.value = "2026-08-07 12:30"
+                await until(pilot, lambda: browse(app).events_panel.line.line.has_focus)
+                browse(app).events_panel.line.line.value = "2026-08-07 12:30"
                 await pilot.press("enter")
                 await until(pilot, lambda: events.has_focus and events.row is not None)
                 if said:

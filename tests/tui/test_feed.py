@@ -2,16 +2,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
 from rich.cells import cell_len
 
-from esx.store import NewEvent
-from esx.tui.parts.feedfigures import short_delay
+from esx.model import NewEvent
+from esx.tui.lists.feedlist import short_delay
 from tests.tui.helpers import explorer, feed_of, fill, lines_of, text_of, until
 
 if TYPE_CHECKING:
     import asyncpg
 
-    from esx.store import EventStore
+    from esx.eventstore import EventStore
+
+pytestmark = pytest.mark.slow
 
 
 async def test_starts_with_what_was_there_and_shows_what_comes(dsn: str, store: EventStore) -> None:
@@ -65,8 +68,7 @@ async def test_an_event_in_full(dsn18: str, store18: EventStore) -> None:
         await pilot.press("enter")
         await until(pilot, lambda: '"some": "payload"' in text_of(app) and "global_seq" in text_of(app))
         await pilot.press("escape")
-        await pilot.pause()
-        assert "global_seq" not in text_of(app)
+        await until(pilot, lambda: "global_seq" not in text_of(app))
 
 
 async def test_what_comes_while_another_screen_is_shown_is_there(dsn18: str, store18: EventStore) -> None:
@@ -79,16 +81,18 @@ async def test_what_comes_while_another_screen_is_shown_is_there(dsn18: str, sto
         await until(pilot, lambda: len(feed_of(app).table.rows) == 23)
 
 
-async def test_a_gap_names_the_writer_that_holds_it(dsn: str, store: EventStore, sql: asyncpg.Connection) -> None:
-    await fill(store, 1, 3)
-    pid = await sql.fetchval("SELECT pg_backend_pid()")
-    async with explorer(dsn) as (app, pilot):
+async def test_a_gap_names_the_writer_that_holds_it(dsn18: str, store18: EventStore, sql18: asyncpg.Connection) -> None:
+    await fill(store18, 1, 3)
+    pid = await sql18.fetchval("SELECT pg_backend_pid()")
+    async with explorer(dsn18) as (app, pilot):
         await pilot.press("2")
         await until(pilot, lambda: len(feed_of(app).table.rows) == 3)
-        transaction = sql.transaction()
+        transaction = sql18.transaction()
         await transaction.start()
-        await sql.execute("INSERT INTO events (stream_id, stream_seq, event_type, data) VALUES ('held', 0, 'T', '{}')")
-        await store.append("s-001", [NewEvent("T")])
+        await sql18.execute(
+            "INSERT INTO events (stream_id, stream_seq, event_type, data) VALUES ('held', 0, 'T', '{}')"
+        )
+        await store18.append("s-001", [NewEvent("T")])
         await until(pilot, lambda: f"waiting for 4, may be held by pid {pid}, open" in text_of(app), "for the gap")
         assert len(feed_of(app).table.rows) == 3
         await transaction.commit()
@@ -117,6 +121,37 @@ async def test_a_filter_is_refused_or_begins_anew_and_is_taken_away(dsn18: str, 
         await pilot.press("escape")
         await until(pilot, lambda: len(feed_of(app).table.rows) == 62)
         assert "looked at" not in text_of(app)
+
+
+async def test_the_rates_of_the_last_minute_outlast_a_filter(dsn18: str, store18: EventStore) -> None:
+    await store18.append("a", [NewEvent("Wanted") for _ in range(7)])
+    await store18.append("b", [NewEvent("Other") for _ in range(6)])
+    async with explorer(dsn18) as (app, pilot):
+
+        def counted() -> dict[str, int]:
+            top = app.follower.log.rates.top(9, app.follower.now)
+            return {rate.name: rate.events for rate in top}
+
+        await pilot.press("2")
+        await until(pilot, lambda: len(feed_of(app).table.rows) == 13)
+        assert counted() == {"Wanted": 7, "Other": 6}, "also what came before the explorer"
+        await pilot.press("f", *"a", "enter")
+        await until(pilot, lambda: len(feed_of(app).table.rows) == 7)
+        assert counted() == {"Wanted": 7}
+        assert "no events in the last" not in text_of(app)
+        await until(pilot, lambda: feed_of(app).table.has_focus)
+        await pilot.press("escape")
+        await until(pilot, lambda: len(feed_of(app).table.rows) == 13)
+        assert counted() == {"Wanted": 7, "Other": 6}
+        assert len(app.follower.log.rates.series(app.follower.now)) == 60
+
+
+async def test_rates_say_for_how_long_they_are_known(dsn18: str, store18: EventStore) -> None:
+    await fill(store18, 1, 101)
+    async with explorer(dsn18) as (app, pilot):
+        await pilot.press("2")
+        await until(pilot, lambda: len(feed_of(app).table.rows) == 100)
+        assert app.follower.log.rates.known(app.follower.now) < 60, "the 101st event may not be the only one"
 
 
 async def test_the_types_of_the_last_minute_with_their_rates(dsn18: str, store18: EventStore) -> None:

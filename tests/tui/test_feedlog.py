@@ -2,15 +2,15 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from esx.tui.feedlog import OTHERS, FeedLog, Rate, TypeRates
-from esx.tui.rows import EventRow
+from esx.tui.lists.rows import EventRow
+from esx.tui.session.feedlog import OTHERS, FeedLog, Rates, current
 
 
 def rows(first: int, count: int) -> list[EventRow]:
     return [EventRow(number, "s", number, "T", datetime.now(UTC), "{}") for number in range(first, first + count)]
 
 
-def test_counts_add_up_whatever_is_dropped() -> None:
+def test_counts_add_up_when_rows_are_dropped() -> None:
     log = FeedLog(kept=10)
     log.add(rows(1, 8), 0.0)
     assert log.flush() == 0
@@ -38,16 +38,27 @@ def test_a_pause_keeps_counting() -> None:
 
 
 def test_rate_by_the_second() -> None:
-    rate = Rate(seconds=5)
-    rate.add(10, 100.2)
-    rate.add(20, 101.9)
-    assert rate.series(102.0) == [10, 20]
-    assert rate.current(104.0) == 20 / 3
-    assert rate.series(200.0) == [0, 0, 0, 0]
+    rates = Rates(seconds=4)
+    rates.add(["A", "B"] * 5, 100.2)
+    rates.add(["A"] * 20, 101.9)
+    assert rates.series(102.0) == [10, 20]
+    assert current(rates.series(104.0)) == 20 / 3
+    assert rates.series(200.0) == [0, 0, 0, 0]
+
+
+def test_what_was_there_before_counts_as_far_back_as_it_is_known() -> None:
+    rates = Rates(seconds=10, known=4.6)
+    rates.add(["A"] * 3, 100.5, age=2.0)
+    rates.add(["A"], 100.5, age=9.0)
+    assert (rates.known(100.5), rates.series(100.5)) == (4, [0, 0, 3, 0])
+    rates.add(["B"], 101.5)
+    assert (rates.known(102.0), rates.series(102.0)) == (6, [0, 0, 3, 0, 0, 1])
+    assert [(rate.name, rate.events) for rate in rates.top(5, 102.0)] == [("A", 3), ("B", 1)]
+    assert Rates(seconds=10, known=float("inf")).series(7.0) == [0] * 10
 
 
 def test_types_are_counted_for_a_minute_and_their_number_is_bounded() -> None:
-    rates = TypeRates(seconds=3)
+    rates = Rates(seconds=3)
     rates.add(["A"] * 6 + ["B"], 10.5)
     rates.add(["B"] * 2, 11.5)
     assert [(rate.name, rate.events, rate.series) for rate in rates.top(5, 12.0)] == [

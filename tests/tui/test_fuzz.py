@@ -1,4 +1,4 @@
-"""Whatever an event holds, what is drawn obeys nothing, reorders nothing, and keeps to its cells."""
+"""Any text in an event is drawn without control characters and without reordering, in its own cells."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ from textual.content import Content
 
 from esx.fold.states import State
 from esx.fold.value import dump
-from esx.store.model import Event
+from esx.model import Event
 from esx.text import visible
 from esx.tui.cells import Cell, fit, wrap
-from esx.tui.detail.blocks import JsonBlock
-from esx.tui.detail.compare import compare
-from esx.tui.detail.search import Matches
-from esx.tui.rows import EventRow
-from esx.tui.widgets.eventdetail import EventDetail
-from esx.tui.widgets.help import Help
+from esx.tui.dialogs.help import Help
+from esx.tui.event.blocks import JsonBlock
+from esx.tui.event.changes import compare
+from esx.tui.event.detail import EventDetail
+from esx.tui.event.find import Matches
+from esx.tui.lists.column import ListColumn
+from esx.tui.lists.rows import EventRow
+from esx.tui.lists.rowtable import RowTable
 from esx.tui.widgets.notice import Notice
-from esx.tui.widgets.rowtable import Column, RowTable
 from tests.tui.helpers import lines_of
 
 if TYPE_CHECKING:
@@ -35,7 +36,9 @@ if TYPE_CHECKING:
 
     from textual.app import ComposeResult
 
-    from esx.tui.detail.blocks import Block
+    from esx.tui.event.blocks import Block
+
+pytestmark = pytest.mark.slow
 
 FORBIDDEN = re.compile(
     "[\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff\ufff9-\ufffb"
@@ -166,12 +169,13 @@ class Stage(App[None]):
     def compose(self) -> ComposeResult:
         yield RowTable[EventRow](
             [
-                Column("seq", lambda row: Cell(str(row.stream_seq)), 5, right=True),
-                Column("stream", lambda row: Cell(row.stream, "strong"), share=2),
-                Column("type", lambda row: Cell(row.event_type, tint=row.event_type), 9, right=True),
-                Column("data", lambda row: Cell(row.preview), share=3),
+                ListColumn("seq", lambda row: Cell(str(row.stream_seq)), 5, right=True),
+                ListColumn("stream", lambda row: Cell(row.stream, "strong"), share=2),
+                ListColumn("type", lambda row: Cell(row.event_type, tint=row.event_type), 9, right=True),
+                ListColumn("data", lambda row: Cell(row.preview), share=3),
             ],
             id="table",
+            empty="",
         )
         yield EventDetail(id="detail")
         yield Notice(id="notice")

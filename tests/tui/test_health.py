@@ -3,16 +3,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from textual.widgets._toast import Toast
 
-from esx.store.errors import ProjectionFailed
+from esx.errors import ProjectionFailed
 from esx.tui.screens.health import HealthPane
+from esx.tui.tuning import Tuning
 from tests.tui.helpers import explorer, fill, lines_of, text_of, until
 
 if TYPE_CHECKING:
     import asyncpg
 
-    from esx.store import Event, EventStore
-    from tests.roles import Role
+    from esx.eventstore import EventStore
+    from esx.model import Event
+    from tests.support.roles import Role
+
+pytestmark = pytest.mark.slow
 
 
 async def test_figures(dsn: str, store: EventStore, sql: asyncpg.Connection) -> None:
@@ -57,6 +62,28 @@ async def test_projections_with_their_lag_and_the_doctors_findings(dsn18: str, s
         assert all(len(line) == 80 for line in lines_of(app))
 
 
+async def test_the_doctor_says_when_it_looked_and_looks_again_when_a_figure_that_it_judges_changes(
+    dsn18: str, store18: EventStore, sql18: asyncpg.Connection
+) -> None:
+    await fill(store18, 1, 1)
+    now = 1000.0
+    tuning = Tuning(read_health=0.1, examine=1e6, clock=lambda: now)
+    async with explorer(dsn18, size=(120, 60), tuning=tuning) as (app, pilot):
+
+        def mends() -> bool:
+            findings = app.query(HealthPane).first().findings or ()
+            return any(each.check == "doorbell" and each.severity.wrong for each in findings)
+
+        await pilot.press("4")
+        await until(pilot, lambda: "looked just now" in text_of(app))
+        assert not mends()
+        now += 12
+        await until(pilot, lambda: "looked 12 s ago" in text_of(app), "for the age of the findings")
+        await sql18.execute("DROP TRIGGER events_doorbell ON events")
+        await until(pilot, mends, "for the doctor to look again")
+        await until(pilot, lambda: "looked just now" in text_of(app))
+
+
 async def test_a_writer_that_has_ended_is_gone(dsn18: str, store18: EventStore) -> None:
     await fill(store18, 1, 1)
     async with explorer(dsn18, size=(80, 24)) as (app, pilot):
@@ -75,4 +102,4 @@ async def test_a_user_with_few_rights_sees_what_it_may(dsn18: str, store18: Even
         await pilot.press("4")
         await until(pilot, lambda: "6 or above" in text_of(app), "for the head")
         await until(pilot, lambda: "permission denied for view projections" in text_of(app))
-        assert not app._notifications, "said in its place, not over everything, and not again and again"
+        assert not app.screen.query(Toast), "said in its place, not over everything"

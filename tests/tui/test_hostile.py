@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING
 import pytest
 from rich.cells import cell_len
 
-from esx.store import NewEvent
+from esx.model import NewEvent
 from tests.tui.helpers import browse, explorer, feed_of, lines_of, text_of, until
 
 if TYPE_CHECKING:
-    from esx.store import EventStore
+    from esx.eventstore import EventStore
     from esx.tui.app import Explorer
-    from esx.tui.rows import StreamRow
+    from esx.tui.lists.rows import StreamRow
     from esx.tui.screens.streams import StreamsPane
+
+pytestmark = pytest.mark.slow
 
 HOSTILE = {
     "markup": "[red]x[/red] [/] [@click=app.quit]quit[/]",
@@ -38,7 +40,11 @@ def check(app: Explorer, size: tuple[int, int]) -> None:
 def is_open(pane: StreamsPane, row: StreamRow) -> bool:
     assert row.summary is not None
     event = pane.detail.event
-    return event is not None and event.stream_id == pane.stream_id == row.summary.stream_id and pane.detail.laid_out
+    return (
+        event is not None
+        and event.stream_id == pane.events_panel.stream_id == row.summary.stream_id
+        and pane.detail.document.laid_out
+    )
 
 
 @pytest.mark.parametrize("size", [(80, 24), (200, 40)])

@@ -1,4 +1,4 @@
-"""A superuser opens the explorer on the store of somebody hostile."""
+"""A superuser opens the explorer on the store of a hostile owner."""
 
 from __future__ import annotations
 
@@ -7,16 +7,18 @@ from typing import TYPE_CHECKING
 import pytest
 import pytest_asyncio
 
-from esx.tui.link import LinkState
+from esx.tui.session.session import SessionState
 from tests.conftest import Servers
-from tests.hostile import hostile_database
+from tests.support.hostile import hostile_database
 from tests.tui.helpers import browse, explorer, text_of, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from tests.hostile import Hostile
+    from tests.support.hostile import Hostile
+
+pytestmark = pytest.mark.slow
 
 
 @pytest_asyncio.fixture
@@ -27,7 +29,7 @@ async def hostile(servers: Servers) -> AsyncIterator[Hostile]:
 
 @pytest.fixture(autouse=True)
 def own_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let each test begin without anybody who is trusted."""
+    """Let each test begin without trusted owners."""
     monkeypatch.setenv("ESX_DATA_DIR", str(tmp_path))
 
 
@@ -55,15 +57,14 @@ async def test_no_screen_runs_what_is_planted(hostile: Hostile) -> None:
 async def test_it_asks_once_whether_to_trust_the_owner(hostile: Hostile) -> None:
     await hostile.plant_in_an_index()
     async with explorer(hostile.dsn, connected=False) as (app, pilot):
-        await until(pilot, lambda: app.link.state is LinkState.NOT_TRUSTED, "for the question")
-        text = text_of(app)
-        assert "Reading this store runs code of its owner" in text
-        assert "T  trusts the owner" in text, text
+        await until(pilot, lambda: "T  trusts the owner" in text_of(app), "for the question")
+        assert "Reading this store runs code of its owner" in text_of(app)
+        assert app.session.state is SessionState.NOT_TRUSTED
         # Other keys do not answer it.
         await pilot.press("r", "1", "2", "enter", "y")
-        assert app.link.state is LinkState.NOT_TRUSTED
+        assert app.session.state is SessionState.NOT_TRUSTED
         assert not hostile.sprung
         await pilot.press("T")
-        await until(pilot, lambda: app.link.state is LinkState.CONNECTED, "for the streams")
+        await until(pilot, lambda: app.session.state is SessionState.CONNECTED, "for the streams")
     async with explorer(hostile.dsn) as (app, pilot):
-        assert app.link.state is LinkState.CONNECTED
+        assert app.session.state is SessionState.CONNECTED

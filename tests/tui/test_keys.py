@@ -1,4 +1,4 @@
-"""Which keys are offered, and that those do what they say which other tests do not press."""
+"""Which keys are offered, and that those which other tests do not press do what they say."""
 
 from __future__ import annotations
 
@@ -7,19 +7,23 @@ import signal
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from textual.drivers.headless_driver import HeadlessDriver
 from textual.widgets import OptionList
 
 from esx.config import Config, Connection
-from esx.store import NewEvent
+from esx.model import NewEvent
 from esx.tui.screens.trail import TrailPane
+from esx.tui.tuning import Tuning
 from tests.tui.helpers import browse, explorer, feed_of, fill, lines_of, text_of, until
 
 if TYPE_CHECKING:
     from textual.pilot import Pilot
 
-    from esx.store import EventStore
+    from esx.eventstore import EventStore
     from esx.tui.app import Explorer
-    from esx.tui.widgets.pagedlist import PagedList
+    from esx.tui.lists.pagedlist import PagedList
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize("width", [80, 200])
@@ -68,7 +72,7 @@ async def test_letters_move_as_the_arrows_do(dsn18: str, store18: EventStore) ->
         await pilot.press("l")
         await until(pilot, lambda: events.has_focus)
         await pilot.press("l")
-        await until(pilot, lambda: detail.has_focus and detail.laid_out)
+        await until(pilot, lambda: detail.has_focus and detail.document.laid_out)
         await pilot.press("G")
         bottom = detail.cursor
         assert bottom > 5
@@ -111,13 +115,10 @@ async def test_keys_of_the_feed_and_the_trail(dsn18: str, store18: EventStore) -
         await until(pilot, lambda: len(trail.table.rows) == 2, "for what r reads again")
 
 
-async def test_m_looks_further_for_a_trail_that_no_index_finds(
-    dsn18: str, store18: EventStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("esx.tui.screens.trail.FIRST_LOOK", 5)
+async def test_m_looks_further_for_a_trail_that_no_index_finds(dsn18: str, store18: EventStore) -> None:
     for number in range(12):
         await store18.append("a", [NewEvent(f"T{number}", {}, {"correlationId": "c" if number in (0, 11) else "d"})])
-    async with explorer(dsn18) as (app, pilot):
+    async with explorer(dsn18, tuning=Tuning(trail_scan=5)) as (app, pilot):
         await until(pilot, lambda: browse(app).event_at_hand() == 12)
         await pilot.press("t")
         trail = await _trail(app, pilot)
@@ -145,10 +146,9 @@ async def test_dialogs_are_moved_in_by_letters_too(dsn18: str, store18: EventSto
         await until(pilot, lambda: len(app.screen_stack) == 1)
 
 
-async def test_r_on_health_reads_at_once(dsn18: str, store18: EventStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("esx.tui.screens.health.EVERY", 3600)
+async def test_r_on_health_reads_at_once(dsn18: str, store18: EventStore) -> None:
     await fill(store18, 1, 1)
-    async with explorer(dsn18) as (app, pilot):
+    async with explorer(dsn18, tuning=Tuning(read_health=3600)) as (app, pilot):
         await pilot.press("4")
         await until(pilot, lambda: re.search(r"last visible +1 ", text_of(app)))
         await store18.append("x", [NewEvent("T")])
@@ -177,8 +177,8 @@ async def test_it_is_suspended_on_a_terminal_only(dsn18: str, is_web: bool, monk
     async with explorer(dsn18, connected=False) as (app, pilot):
         await pilot.press("ctrl+z")
         assert sent == []
-        monkeypatch.setattr(type(app._driver), "can_suspend", property(lambda _self: True))
-        monkeypatch.setattr(type(app._driver), "is_web", property(lambda _self: is_web))
+        monkeypatch.setattr(HeadlessDriver, "can_suspend", property(lambda _self: True))
+        monkeypatch.setattr(HeadlessDriver, "is_web", property(lambda _self: is_web))
         await pilot.press("ctrl+z")
         assert sent == ([] if is_web else [signal.SIGTSTP])
         offered = [command.title for command in app.get_system_commands(app.screen)]

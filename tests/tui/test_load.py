@@ -5,11 +5,12 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+import pytest
 from textual.widgets import Button, Input
 
+from esx.errors import EsxError
 from esx.load.archive import Archive, Header, Recorder
 from esx.load.model import LoadCounts, LoadOptions, LoadProgress, LoadSummary, StreamCounts
-from esx.store import EsxError
 from esx.tui.screens.load import LoadPane
 from esx.tui.widgets.choice import Choice
 from esx.tui.widgets.heatmap import HeatMap
@@ -21,8 +22,10 @@ if TYPE_CHECKING:
 
     import pytest
 
-    from esx.store import EventStore
+    from esx.eventstore import EventStore
     from esx.tui.app import Explorer
+
+pytestmark = pytest.mark.slow
 
 SUMMARY = LoadSummary(
     "run-1",
@@ -157,8 +160,7 @@ async def test_what_the_form_does_not_accept(dsn18: str, store18: EventStore) ->
             assert not pane(app).running
             line.value = usual
         await pilot.press("escape", "1")
-        await pilot.pause()
-        assert "streams by name" in text_of(app)
+        await until(pilot, lambda: "streams by name" in text_of(app))
 
 
 class Stoppable:
@@ -205,12 +207,18 @@ async def test_a_run_ends_when_it_is_stopped_and_a_failure_is_a_line(dsn18: str,
         await until(pilot, lambda: pane(app).query_one("#load-start", Button).has_focus)
         await pilot.press("s")
         await until(pilot, lambda: "24/s" in text_of(app) and pane(app).running)
+        # As on every other screen, x copies.
         await pilot.press("x")
+        if app.screen is not app.main:
+            await pilot.press("escape")
+        assert pane(app).running
+        assert "stopping" not in text_of(app)
+        await pilot.press("S")
         await until(pilot, lambda: "PASS" in text_of(app) and not pane(app).running)
 
         await pilot.press("s")
         await until(pilot, lambda: "PASS" not in text_of(app) and "24/s" in text_of(app))
-        await pilot.press("x")
+        await pilot.press("S")
         await until(pilot, lambda: closed and not pane(app).running)
         assert "without a summary" in text_of(app)
 
@@ -246,5 +254,5 @@ async def test_leaving_stops_a_run_first_and_a_second_time_leaves_at_once(dsn18:
                 await pilot.press("q")
             else:
                 go_on.set()
-            await until(pilot, lambda: app._exit)
+            await until(pilot, lambda: app.return_code is not None)
         assert told == ([] if twice else [True])

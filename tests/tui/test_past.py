@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from esx.fold.reducer import Reducer
-from esx.store import JsonText, NewEvent
+from esx.model import JsonText, NewEvent
 from tests.tui.helpers import browse, explorer, text_of, until
 
 if TYPE_CHECKING:
     from textual.pilot import Pilot
 
-    from esx.store import EventStore
-    from esx.store.model import Event
+    from esx.eventstore import EventStore
+    from esx.model import Event
     from esx.tui.app import Explorer
+
+pytestmark = pytest.mark.slow
 
 
 async def order(store: EventStore) -> None:
@@ -88,7 +92,7 @@ async def test_state_by_a_reducer_and_its_failure(dsn18: str, store18: EventStor
         await open_last(app, pilot)
         await pilot.press("v")
         await until(pilot, lambda: "reducer mine:types failed at event 3" in text_of(app).replace("│ │", " "))
-        assert browse(app).detail.state is None
+        assert browse(app).detail.document.state is None
         await pilot.press("home")
         await until(pilot, lambda: (event := browse(app).detail.event) and event.stream_seq == 0)
         await pilot.press("v", "right_square_bracket")
@@ -104,16 +108,17 @@ async def test_a_long_fold_can_be_stopped(dsn18: str, store18: EventStore) -> No
 
     def slow(state: Any, event: Event) -> Any:
         if event.stream_seq > 100:
-            gate.wait(20)
+            gate.wait(120)
         return event.stream_seq
 
     async with explorer(dsn18, reducer=Reducer("mine:slow", slow)) as (app, pilot):
         await pilot.press("down", "enter", "end")
         await until(pilot, lambda: (event := browse(app).detail.event) and event.stream_seq == 299, "for the event")
         await pilot.press("l", "v")
-        part = browse(app).event_part
-        await until(pilot, lambda: part._states is not None)
+        part = browse(app).event_panel
+        await until(pilot, lambda: any(worker.group == "past" for worker in app.workers))
         await pilot.press("escape")
         gate.set()
-        await until(pilot, lambda: part._states is None and not any(w.group == "past" for w in app.workers))
-        assert browse(app).detail.state is None
+        await until(pilot, lambda: not any(worker.group == "past" for worker in app.workers))
+        assert not part.has_class("-state")
+        assert browse(app).detail.document.state is None

@@ -14,8 +14,8 @@ from textual.screen import Screen
 
 import esx.tui
 from esx.config import Config, Connection
+from esx.errors import EsxError
 from esx.permissions import NEEDS, Permissions
-from esx.store import EsxError
 from esx.tui import keymap
 from esx.tui.app import Explorer
 from esx.tui.palette import Actions
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from textual.dom import DOMNode
 
     from esx.load.model import LoadOptions, LoadProgress, LoadSummary
+
+pytestmark = pytest.mark.slow
 
 NOTHING = Permissions.only()
 _NAMES = [field.name for field in fields(Permissions)]
@@ -45,19 +47,19 @@ _READING = """
     event.fold event.fold-all event.fold_here event.line event.match event.next-match event.page event.page-down
     event.page-up event.previous-match event.start event.text event.unfold event.up events.all events.find events.flip
     events.go export.cancel feed-detail.copy feed.back feed.close_detail feed.detail feed.filter feed.focus_detail
-    feed.focus_list feed.pause feed.retry health.refresh help.close help.quit list.choose list.down list.first
-    list.last list.move list.page list.page-down list.page-up list.up load.edit load.leave_field load.runs load.stop
-    load.watch paged-list.first paged-list.last paged-list.move paged-list.page pane.part pane.trail screen.blur
-    screen.copy_text screen.dismiss screen.focus screen.maximize screen.minimize screen.notify screen.page_down
-    screen.page_left screen.page_right screen.page_up screen.scroll_down screen.scroll_end screen.scroll_home
-    screen.scroll_left screen.scroll_right screen.scroll_up screen.toggle stream-list.categories stream-list.collapse
-    stream-list.expand stream-list.filter stream-list.sort streams.back streams.categories streams.filter
-    streams.focus_part streams.part-to-the-left streams.part-to-the-right streams.refresh streams.sort streams.zoom
-    trail-detail.copy trail-table.choose trail.back trail.focus_detail trail.focus_list trail.more trail.order
-    trail.refresh
+    feed.focus_list feed.pause feed.retry health.refresh help.close help.quit list-and-event.focus_detail
+    list-and-event.focus_list list.choose list.down list.first list.last list.move list.page list.page-down list.page-up
+    list.up load.edit load.leave_field load.runs load.stop load.watch paged-list.first paged-list.last paged-list.move
+    paged-list.page pane.panel pane.trail screen.blur screen.copy_text screen.dismiss screen.focus screen.maximize
+    screen.minimize screen.notify screen.page_down screen.page_left screen.page_right screen.page_up screen.scroll_down
+    screen.scroll_end screen.scroll_home screen.scroll_left screen.scroll_right screen.scroll_up screen.toggle
+    stream-list.categories stream-list.collapse stream-list.expand stream-list.filter stream-list.sort streams.back
+    streams.categories streams.filter streams.focus_panel streams.part-to-the-left streams.part-to-the-right
+    streams.refresh streams.sort streams.zoom trail-detail.copy trail-table.choose trail.back trail.focus_detail
+    trail.focus_list trail.more trail.order trail.refresh
 """
 READING = frozenset(_READING.split())
-"""Actions that only read, move about, copy to the clipboard of who looks, or close something."""
+"""Actions that only read, move, copy to the user's own clipboard, or close something."""
 COMMANDS = frozenset({"Theme", "Maximize", "Minimize"})
 """Textual's own entries of the palette that only change how things look."""
 
@@ -71,18 +73,18 @@ def classes() -> Iterator[type[Any]]:
 
 
 def actions() -> set[str]:
-    """Return every action there is, as its class calls it: of keys, and those that something else may call."""
+    """Return every action by the name of its class: those with keys, and those that are called otherwise."""
     found = set(keymap.actions())
     for kind in classes():
-        found |= {f"{keymap.part_of(kind)}.{name[7:]}" for name in vars(kind) if name.startswith("action_")}
-    # Textual's own, which the explorer and its screens have too.
+        found |= {f"{keymap.prefix_of(kind)}.{name[7:]}" for name in vars(kind) if name.startswith("action_")}
+    # Textual's own actions, which the explorer and its screens inherit.
     for kind, part in ((App, "app"), (Screen, "screen")):
         found |= {f"{part}.{name[7:]}" for name in dir(kind) if name.startswith("action_")}
     return found
 
 
 def test_every_action_is_classified() -> None:
-    """One that is new belongs to READING above, or with what it needs to esx.permissions.NEEDS."""
+    """A new action belongs to READING above, or, with the permission that it needs, to esx.permissions.NEEDS."""
     assert actions() - READING == set(NEEDS)
     assert not READING & set(NEEDS)
     assert not READING - actions()
@@ -92,7 +94,7 @@ def test_every_action_is_classified() -> None:
 def test_what_the_environment_says() -> None:
     assert Permissions.of({}) == Permissions()
     assert Permissions.of({"ESX_SERVED": ""}) == NOTHING
-    assert Permissions.of({"TEXTUAL_DRIVER": "somebody:Elses"}) == NOTHING, "another server shows it to who knows whom"
+    assert Permissions.of({"TEXTUAL_DRIVER": "somebody:Elses"}) == NOTHING, "another server may show it to anyone"
     for name in ("load", "export", "reducer", "connections"):
         only = Permissions.only(name)
         assert [each for each in _NAMES if getattr(only, each)] == [name]
@@ -111,7 +113,7 @@ def offered(app: Explorer) -> set[str]:
     found = set()
     for active in app.screen.active_bindings.values():
         for kind in type(active.node).__mro__:
-            found.add(f"{keymap.part_of(kind)}.{active.binding.action.partition('(')[0]}")
+            found.add(f"{keymap.prefix_of(kind)}.{active.binding.action.partition('(')[0]}")
     return found & set(NEEDS)
 
 
@@ -140,7 +142,7 @@ async def test_what_is_not_allowed_is_not_offered_and_not_done(dsn18: str, allow
         for name in set(NEEDS) - may:
             action = name.partition(".")[2]
             for node in nodes(app):
-                if any(f"{keymap.part_of(kind)}.{action}" == name for kind in type(node).__mro__):
+                if any(f"{keymap.prefix_of(kind)}.{action}" == name for kind in type(node).__mro__):
                     assert not await app.run_action(action, node), (name, node)
             assert not await app.run_action(f"app.{action}") or name.startswith("load.")
         if "load" not in may and allowed != "load":
@@ -168,14 +170,14 @@ async def test_no_palette_command_is_unclassified(dsn18: str) -> None:
             assert others <= COMMANDS
 
 
-async def test_sessions_only_read_whatever_the_config_says(dsn18: str) -> None:
-    from esx.store import NewEvent
+async def test_sessions_only_read_even_if_the_config_says_otherwise(dsn18: str) -> None:
+    from esx.model import NewEvent
 
     for permissions, writes in ((NOTHING, False), (Permissions.only("export", "connections"), False),
                                 (Permissions.only("load"), True), (Permissions(), True)):  # fmt: skip
         async with explorer(dsn18, read_only=False, permissions=permissions, connected=False) as (app, pilot):
-            await until(pilot, lambda app=app: app.link.store is not None, "for a connection")  # type: ignore[misc]
-            store = app.link.store
+            await until(pilot, lambda app=app: app.session.store is not None, "for a connection")  # type: ignore[misc]
+            store = app.session.store
             assert store is not None
             if writes:
                 await store.append(f"by-{permissions}", [NewEvent("Written")])

@@ -1,4 +1,4 @@
-"""How the main states look: `pytest --snapshot-update tests/tui/test_pictures.py` takes the snapshots anew."""
+"""How the main states look: `pytest --snapshot-update tests/tui/test_pictures.py` updates the snapshots."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from pytest_textual_snapshot import SVGImageExtension
 from syrupy.location import PyTestLocation
 
 from esx.config import Config, Connection
-from esx.store import EventStore, NewEvent
-from esx.tui.connections import Connections
-from esx.tui.link import LinkState
+from esx.eventstore import EventStore
+from esx.model import NewEvent
+from esx.tui.session.connections import Connections
+from esx.tui.session.session import SessionState
 from tests.tui import pictures
 from tests.tui.helpers import browse, feed_of, text_of, until
 from tests.tui.pictures import LIVE, fill_shop, find_stream, go_to_row, let_happen, live, settled, shop, shown, sitting
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from textual.pilot import Pilot
 
     from esx.tui.app import Explorer
+
+pytestmark = pytest.mark.slow
 
 SMALL = (80, 24)
 _DOCS = Path(__file__).parents[2] / "docs"
@@ -69,10 +72,10 @@ async def test_there_is_nothing_to_browse(dsn18: str, empty_dsn18: str, looks: L
         await until(pilot, lambda: "no events" in text_of(app) and "● live" in text_of(app))
         await looks(app, pilot, "empty-store")
     async with sitting(empty_dsn18, SMALL) as (app, pilot):
-        await until(pilot, lambda: app.link.state is LinkState.NO_SCHEMA)
+        await until(pilot, lambda: app.session.state is SessionState.NO_SCHEMA)
         await looks(app, pilot, "no-schema")
     async with sitting("postgresql:///shop?host=/nonexistent", SMALL, embedded=False) as (app, pilot):
-        await until(pilot, lambda: app.link.state is LinkState.UNREACHABLE)
+        await until(pilot, lambda: app.session.state is SessionState.UNREACHABLE)
         await looks(app, pilot, "unreachable")
 
 
@@ -114,10 +117,10 @@ async def test_streams_and_dialogs(shop_dsn: str, looks: Looks) -> None:
 async def test_events_and_their_detail(shop_dsn: str, looks: Looks) -> None:
     async with sitting(shop_dsn, SMALL) as (app, pilot):
         await live(app, pilot)
-        await find_stream(app, pilot, "accounts-1043")
-        await pilot.press("f", *"Money* $.amount > 55", "enter")
+        await find_stream(app, pilot, "accounts-1092")
+        await pilot.press("f", *"Money* $.amount > 110", "enter")
         await until(pilot, lambda: len(browse(app).events.rows) == 2 and browse(app).events.has_focus)
-        await until(pilot, lambda: shown(app) == ("accounts-1043", 5))
+        await until(pilot, lambda: shown(app) == ("accounts-1092", 3))
         await looks(app, pilot, "events-filtered")
         await pilot.press("escape", "right", "z")
         await until(pilot, lambda: browse(app).detail.has_focus and browse(app).has_class("-zoomed"))
@@ -159,16 +162,28 @@ async def test_a_load_test_is_set_up(shop_dsn: str, looks: Looks) -> None:
         await looks(app, pilot, "load")
 
 
+def expected(name: str) -> str:
+    """Return a picture of the documents as it is there."""
+    path = _DOCS / f"{name}.svg"
+    return path.read_text(encoding="utf-8") if path.exists() else ""
+
+
+@pytest.mark.parametrize("name", pictures.OTHER_STORES)
+async def test_the_documents_pictures_of_other_stores_are_up_to_date(
+    name: str, empty_dsn18: str, clock: pictures.Clock
+) -> None:
+    assert clock.now
+    taken: dict[str, str] = {}
+    await pictures.take_other_store(empty_dsn18, name, taken.__setitem__, expected)
+    assert taken == {name: expected(name)}, "python -m docs.screenshots makes them again"
+
+
 async def test_the_documents_pictures_are_up_to_date(shop_dsn: str, clock: pictures.Clock) -> None:
     stale = []
-
-    def expected(name: str) -> str:
-        path = _DOCS / f"{name}.svg"
-        return path.read_text(encoding="utf-8") if path.exists() else ""
 
     def compare(name: str, picture: str) -> None:
         if picture != expected(name):
             stale.append(name)
 
     await pictures.take_all(shop_dsn, clock, compare, expected)
-    assert not stale, "python -m docs.screenshots makes them anew"
+    assert not stale, "python -m docs.screenshots makes them again"

@@ -1,17 +1,18 @@
-"""A list draws what has changed, however the rows came to be others."""
+"""A list draws its changes, also where rows change in place."""
 
 from __future__ import annotations
 
 from textual.app import App, ComposeResult
 
 from esx.tui.cells import Cell
-from esx.tui.widgets.rowtable import Column, RowTable
+from esx.tui.lists.column import ListColumn
+from esx.tui.lists.rowtable import RowTable
 from tests.tui.helpers import text_of
 
 
 class OneList(App[None]):
     def compose(self) -> ComposeResult:
-        yield RowTable[str]([Column("row", Cell)], empty="nothing here")
+        yield RowTable[str]([ListColumn("row", Cell)], id="rows", empty="nothing here")
 
 
 async def test_rows_that_changed_in_place_are_drawn() -> None:
@@ -51,7 +52,7 @@ async def test_what_is_said_in_place_of_rows_is_drawn() -> None:
         await pilot.pause()
         assert "no answer" in text_of(app)
         table.set_rows(["a", "b", "c"], cursor=0, offset=0)
-        table.columns = [Column("other", Cell)]
+        table.columns = [ListColumn("other", Cell)]
         table.forget_widths()
         await pilot.pause()
         assert "other" in text_of(app)

@@ -3,15 +3,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from esx.store import NewEvent
+import pytest
+
+from esx.model import NewEvent
 from esx.tui.screens.trail import TrailPane
 from tests.tui.helpers import browse, explorer, feed_of, lines_of, text_of, until
 
 if TYPE_CHECKING:
     from textual.pilot import Pilot
 
-    from esx.store import EventStore
+    from esx.eventstore import EventStore
     from esx.tui.app import Explorer
+
+pytestmark = pytest.mark.slow
 
 
 async def shop(store: EventStore, field: str = "correlation_id") -> None:
@@ -37,7 +41,9 @@ async def test_from_a_stream_to_the_trail_into_another_stream(dsn18: str, store1
     await shop(store18)
     async with explorer(dsn18) as (app, pilot):
         await pilot.press("down", "enter")
-        await until(pilot, lambda: browse(app).stream_id == "order-1" and browse(app).events.row is not None)
+        await until(
+            pilot, lambda: browse(app).events_panel.stream_id == "order-1" and browse(app).events.row is not None
+        )
         await pilot.press("end")
         await until(pilot, lambda: browse(app).event_at_hand() == 7)
         await pilot.press("t")
@@ -56,7 +62,9 @@ async def test_from_a_stream_to_the_trail_into_another_stream(dsn18: str, store1
         await pilot.press("t")
         await opened(app, pilot)
         await pilot.press("home", "down", "enter")
-        await until(pilot, lambda: browse(app).stream_id == "payment-1" and browse(app).event_at_hand() == 3)
+        await until(
+            pilot, lambda: browse(app).events_panel.stream_id == "payment-1" and browse(app).event_at_hand() == 3
+        )
         assert not app.query(TrailPane)
 
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tests.oddities import SQL_ASCII, TIMES, database, fill_bytes, fill_times
+import pytest
+
+from tests.support.oddities import SQL_ASCII, TIMES, database, fill_bytes, fill_times
 from tests.tui.helpers import explorer, feed_of, ids, text_of, until
 
 if TYPE_CHECKING:
     from tests.conftest import Servers
+
+pytestmark = pytest.mark.slow
 
 
 async def test_the_screens_show_odd_times(servers: Servers) -> None:

@@ -1,54 +1,47 @@
 """Screen Load: set a load test up, run it against this database, watch it, and look at earlier ones."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import os
+from collections.abc import AsyncIterable, Callable
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar, TypeAlias
 
 from textual import on
+from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Container, Horizontal
 from textual.content import Content
 from textual.widgets import Button, ContentSwitcher, Static
 
-from esx.load.archive import Archive
+from esx.errors import EsxError
+from esx.load.archive import Archive, Entry
 from esx.load.errors import LoadFailed
 from esx.load.model import LoadOptions, LoadProgress, LoadSummary
-from esx.store.errors import EsxError
 from esx.text import visible
-from esx.tui.parts.loadform import BadField, LoadForm
-from esx.tui.parts.loadruns import LoadRuns
-from esx.tui.parts.loadwatch import LoadWatch
-from esx.tui.screens.pane import Pane
-from esx.tui.stage import from_behind, is_hidden
-from esx.tui.work import cancel, start
+from esx.tui.panels.load_form import BadField, LoadForm
+from esx.tui.panels.load_runs import LoadRuns
+from esx.tui.panels.load_watch import LoadWatch
+from esx.tui.panes import is_hidden, title_if_hidden
+from esx.tui.screens.base import StorePane
+from esx.tui.session.session import ExplorerSession
+from esx.tui.tasks import cancel, start
+from esx.tui.widgets.frame import Frame
 
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, Callable
-    from typing import TypeAlias
-
-    from textual.app import ComposeResult
-
-    from esx.load.archive import Entry
-    from esx.tui.link import Link
-
-    # What it returns may have `stop`, which makes it end early but with its summary, and `aclose`.
-    RunLoad: TypeAlias = Callable[[str | None, LoadOptions], AsyncIterable[LoadProgress | LoadSummary]]
+# The result may have `stop`, which ends it early but with its summary, and `aclose`.
+RunLoad: TypeAlias = Callable[[str | None, LoadOptions], AsyncIterable[LoadProgress | LoadSummary]]
 
 _SETUP, _WATCH = "load-setup", "load-watch"
 
 
-class LoadPane(Pane):
-    """A form above the list of earlier runs; in their place, once a test was started, what it tells."""
+class LoadPane(StorePane):
+    """A form above the list of earlier runs; in their place, once a test has started, its plots and figures."""
 
     TITLE = "Load"
     FIRST_FOCUS = "#load-start"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("s,ctrl+s", "start", "Start", tooltip="Start the load test that the form describes"),
-        Binding("x,ctrl+x", "stop", "Stop", tooltip="Stop the load test; a second time: at once"),
+        Binding("S,ctrl+x", "stop", "Stop", tooltip="Stop the load test; a second time: at once"),
         Binding("e", "edit", "Set up", tooltip="Go back to the form"),
         Binding("w", "watch", "Plots", tooltip="Go to the plots of the run shown last"),
         Binding("l", "runs", "Runs", tooltip="Go to the list of earlier runs"),
@@ -62,27 +55,20 @@ class LoadPane(Pane):
         #load-note { width: 1fr; color: $text-muted; text-wrap: nowrap; text-overflow: ellipsis; }
         ContentSwitcher { height: 1fr; }
         #load-setup { height: 1fr; layout: vertical; }
-        #load-runs-box {
-            height: 1fr; border: round $foreground 25%; border-title-color: $text-muted; background: $surface;
-            padding: 0 1;
-        }
-        #load-runs-box:focus-within {
-            border: round $primary; border-title-color: $text-primary; border-title-style: bold;
-        }
         #load-runs { height: 1fr; }
     }
     """
 
     def __init__(
         self,
-        link: Link,
+        session: ExplorerSession,
         run_load: RunLoad | None,
         *,
         database: str,
-        why_not: str = "no load test here: this connection only reads",
+        why_not: str,
         id: str,
     ) -> None:
-        super().__init__(link, id=id)
+        super().__init__(session, id=id)
         self._run_load = run_load
         self._why_not = why_not
         if run_load is None:
@@ -91,11 +77,12 @@ class LoadPane(Pane):
         self._archive = Archive.of(os.environ)
         self.running = False
         self.summary: LoadSummary | None = None
-        """How the last test ended, None before that and while one runs."""
+        """The summary of the last test, None before the first and while one runs."""
         self._test: AsyncIterable[LoadProgress | LoadSummary] | None = None
         self._stopping = False
         self._then: Callable[[], object] | None = None
         self._shown = False
+        """Whether the plots show a run."""
 
     def compose(self) -> ComposeResult:
         """Lay out the buttons, the form with the list, and the plots."""
@@ -106,8 +93,7 @@ class LoadPane(Pane):
         with ContentSwitcher(initial=_SETUP):
             with Container(id=_SETUP):
                 yield LoadForm(id="load-form")
-                with Container(id="load-runs-box") as box:
-                    box.border_title = "earlier runs"
+                with Frame("earlier runs", id="load-runs-box"):
                     yield LoadRuns(id="load-runs")
             yield LoadWatch(id=_WATCH)
 
@@ -129,22 +115,15 @@ class LoadPane(Pane):
         return (found.first().current or _SETUP) if found else _SETUP
 
     def on_mount(self) -> None:
-        """Say which database it would write to, and list the runs."""
-        if self._run_load is None:
-            self.query_one("#load-start", Button).disabled = True
-            self._note(self._why_not)
-        else:
-            self._note(f"writes events to {visible(self._database, limit=200)}")
-        self.watch(self.app, "theme", self._theme_changed, init=False)
-
-    def _theme_changed(self) -> None:
-        self.query_one(LoadWatch).on_resize()
+        """Say which database it would write to."""
+        self.query_one("#load-start", Button).disabled = self._run_load is None
+        self._note(self._why_not or f"writes events to {visible(self._database, limit=200)}")
+        self.watch(self.app, "theme", lambda: self.query_one(LoadWatch).seen(), init=False)
 
     def entered(self) -> None:
-        """List the runs: others may have made some meanwhile."""
+        """Draw the progress since then, and list the runs: other sessions may have made some."""
+        self.query_one(LoadWatch).seen()
         start(self, self._list, "runs")
-
-    # -- earlier runs -----------------------------------------------------------------------------------------
 
     async def _list(self) -> None:
         entries = await asyncio.to_thread(self._archive.entries)
@@ -160,7 +139,7 @@ class LoadPane(Pane):
         try:
             run = await asyncio.to_thread(self._archive.load, entry.id)
         except LoadFailed as error:
-            self.notify(visible(str(error), limit=500), title=from_behind(self), severity="error", markup=False)
+            self.notify(visible(str(error), limit=500), title=title_if_hidden(self), severity="error")
             return
         if self.running or not self.is_attached:
             return
@@ -193,25 +172,23 @@ class LoadPane(Pane):
     def _note(self, text: str) -> None:
         self.query_one("#load-note", Static).update(Content(text))
 
-    # -- running ------------------------------------------------------------------------------------------------
-
     @on(Button.Pressed, "#load-start")
     def action_start(self) -> None:
         """Start the test that the form describes."""
-        # A button that was pressed may tell so when one has gone on to another screen.
+        # The message of a pressed button may come when another screen is shown already.
         if self.running or self._run_load is None or is_hidden(self):
             return
-        database = self.link.database
+        database = self.session.database
         if database is not None and database.store is not None:
             to = visible(database.store, limit=200)
-            self.notify(f"a load test goes to the table events, not to {to}", severity="error", markup=False)
+            self.notify(f"a load test goes to the table events, not to {to}", severity="error")
             return
         form = self.query_one(LoadForm)
         try:
             options = form.options()
         except BadField as error:
             self._go(_SETUP)
-            self.notify(visible(str(error), limit=500), severity="error", markup=False)
+            self.notify(visible(str(error), limit=500), severity="error")
             form.mark(error.field)
             return
         self.summary = None
@@ -226,7 +203,7 @@ class LoadPane(Pane):
 
     @on(Button.Pressed, "#load-stop")
     def action_stop(self) -> None:
-        """Stop the test that runs: at first so that it still tells its summary, the second time at once."""
+        """Stop the running test: the first time so that it still gives its summary, the second time at once."""
         if not self.running:
             return
         if self._stopping:
@@ -245,7 +222,7 @@ class LoadPane(Pane):
             stop()
 
     def stop(self, then: Callable[[], object]) -> str:
-        """Stop the test that runs so that it still tells its summary."""
+        """Stop the running test so that it still gives its summary."""
         if not self.running:
             return ""
         self._then = then
@@ -261,14 +238,14 @@ class LoadPane(Pane):
             self._focus("#load-runs" if self._current == _SETUP else "#load-said")
 
     def _focus(self, selector: str) -> None:
-        # Not `focus`, which takes a turn: what is typed ahead is not for what has gone.
+        # Not `focus`, which takes effect later: keys that were typed ahead must not go to the old widget.
         self.screen.set_focus(self.query_one(selector))
 
     async def _run(self, run_load: RunLoad, options: LoadOptions) -> None:
         watch = self.query_one(LoadWatch)
         problem = ""
         try:
-            self._test = run_load(self.link.dsn, options)
+            self._test = run_load(self.session.dsn, options)
             if self._stopping:
                 self._stop(self._test)
             async for line in self._test:

@@ -1,10 +1,11 @@
-"""A line to type an answer into, and under it a hint, or what is wrong with the answer."""
+"""A line to type an answer into, and under it a hint or an error."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
 
 from textual import on
+from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.content import Content
@@ -16,28 +17,22 @@ from esx.text import visible
 from esx.tui.cells import MUTED
 from esx.tui.keymap import Keyed
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from textual.app import ComposeResult
-
 _ERROR, _QUESTION = "$text-error", "$text-warning"
 
 
 class AskLine(Keyed, Vertical):
-    """Not shown until something is asked. `subject` says what that is."""
+    """Hidden until something is asked. `subject` names the question."""
 
+    @dataclass
     class Answered(Message):
-        """Enter was pressed. `again` says that it answers a question about this very text."""
+        """Enter was pressed. `again` says that it confirms this very text."""
 
-        def __init__(self, subject: str, text: str, *, again: bool) -> None:
-            super().__init__()
-            self.subject = subject
-            self.text = text
-            self.again = again
+        subject: str
+        text: str
+        again: bool
 
     class Left(Message):
-        """Nothing is to be answered."""
+        """The line was closed without an answer."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "leave", "Leave it", show=False, tooltip="Close the line, changing nothing"),
@@ -68,12 +63,12 @@ class AskLine(Keyed, Vertical):
 
     @property
     def line(self) -> Input:
-        """The line itself."""
+        """The input field."""
         return self.query_one(Input)
 
     @property
     def shown(self) -> bool:
-        """Whether something is being asked."""
+        """Whether the line is shown."""
         return self.has_class("-shown")
 
     def ask(
@@ -85,7 +80,7 @@ class AskLine(Keyed, Vertical):
         hint: str,
         complete: Callable[[str], str | None] | None = None,
     ) -> None:
-        """Ask for an answer, beginning with `text`; `complete` returns a text completed, if it can be."""
+        """Ask for an answer, starting from `text`; `complete` returns the completion of a text, if there is one."""
         self.subject = subject
         self._hint = hint
         self._answered = None
@@ -96,18 +91,18 @@ class AskLine(Keyed, Vertical):
         line.cursor_position = len(text)
         self.say(hint)
         self.add_class("-shown")
-        # Not `focus`, which takes a turn: what is typed ahead belongs here.
+        # Not `focus`, which takes effect later: keys that were typed ahead belong here.
         self.screen.set_focus(line)
 
     def say(self, text: str, *, error: bool = False, question: bool = False) -> None:
-        """Write below the line: a hint, what is wrong, or what has to be answered with enter."""
+        """Write below the line: a hint, an error, or a question that enter answers."""
         self._questioned = question
         style = _ERROR if error else _QUESTION if question else MUTED
         shown = "\n".join(visible(part, limit=1000) for part in text.split("\n"))
         self.query_one(Static).update(Content.styled(shown, style))
 
     def close(self) -> None:
-        """Take the line away."""
+        """Hide the line."""
         self.remove_class("-shown")
 
     @on(Input.Changed)
@@ -136,5 +131,5 @@ class _Completed(Suggester):
         self._complete = complete
 
     async def get_suggestion(self, value: str) -> str | None:
-        """Return the value completed."""
+        """Return the completion."""
         return self._complete(value)

@@ -1,19 +1,17 @@
-"""Drawing line by line: what the lines that are drawn together have in common is looked up once."""
+"""Drawing line by line: styles are looked up once for all lines that are drawn together."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from rich.style import Style
+from textual.geometry import Region
 from textual.scroll_view import ScrollView
-
-if TYPE_CHECKING:
-    from textual.geometry import Region
-    from textual.strip import Strip
+from textual.strip import Strip
 
 
 class Brush:
-    """The width, the colours and the styles of a widget, as they are now."""
+    """The current width, colours and styles of a widget."""
 
     def __init__(self, widget: BrushedView) -> None:
         self.width: int = widget.scrollable_content_region.width
@@ -23,7 +21,7 @@ class Brush:
         self._roles: dict[str, Style] = {}
 
     def role(self, name: str) -> Style:
-        """Return what a role adds to the style of its line."""
+        """Return the style that a role adds to that of its line."""
         style = self._roles.get(name)
         if style is None:
             widget = self._widget
@@ -36,18 +34,30 @@ class Brush:
 
 
 class BrushedView(ScrollView, inherit_bindings=False):
-    """A view whose `render_line` takes its styles from `brush`: Textual works a style out anew each time it is asked.
+    """A view whose `render_line` takes its styles from `brush`, because Textual computes a style each time it is asked.
 
-    The component classes are called `ROLES`, two dashes, and the role; those `WITH_BACKGROUND` have one of their own.
+    The component classes are named `ROLES`, two dashes, and the role; those `WITH_BACKGROUND` have one of their own.
     """
 
+    DEFAULT_CSS = """
+    BrushedView {
+        scrollbar-size-vertical: 1;
+        scrollbar-gutter: stable;
+        overflow-x: hidden;
+        scrollbar-background: $surface;
+        scrollbar-background-hover: $surface;
+        scrollbar-color: $foreground 25%;
+        background: $surface;
+        color: $foreground;
+    }
+    """
     ROLES: ClassVar[str]
     WITH_BACKGROUND: ClassVar[frozenset[str]] = frozenset()
     _brush: Brush | None = None
 
     @property
     def brush(self) -> Brush:
-        """What to draw with."""
+        """The brush of this frame."""
         return self._brush or Brush(self)
 
     def render_lines(self, crop: Region) -> list[Strip]:
@@ -57,3 +67,8 @@ class BrushedView(ScrollView, inherit_bindings=False):
             return super().render_lines(crop)
         finally:
             self._brush = None
+
+
+def role_classes(prefix: str, names: str) -> set[str]:
+    """Return the component classes of roles; their names are separated by spaces."""
+    return {f"{prefix}--{name}" for name in names.split()}

@@ -1,9 +1,9 @@
 """A field that holds one of a few words."""
 
-from __future__ import annotations
+from collections.abc import Sequence
+from typing import ClassVar
 
-from typing import TYPE_CHECKING, ClassVar
-
+from textual.app import RenderResult
 from textual.binding import Binding, BindingType
 from textual.content import Content
 from textual.message import Message
@@ -11,14 +11,9 @@ from textual.widget import Widget
 
 from esx.tui.keymap import Keyed
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from textual.app import RenderResult
-
 
 class Choice(Keyed, Widget, can_focus=True):
-    """Shows the word that is chosen; left and right, or a click, choose the next one."""
+    """Shows the chosen word; right or a click chooses the next one, left the previous."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("right,space", "turn(1)", "Next", show=False, tooltip="Choose the next"),
@@ -33,26 +28,17 @@ class Choice(Keyed, Widget, can_focus=True):
     class Changed(Message):
         """Another word is chosen."""
 
-        def __init__(self, choice: Choice) -> None:
-            super().__init__()
-            self.choice = choice
-
-        @property
-        def control(self) -> Choice:
-            """The field."""
-            return self.choice
-
     def __init__(self, words: Sequence[str], value: str, *, id: str) -> None:
         super().__init__(id=id)
         self.words = list(words)
         self.value = value
 
     def choose(self, value: str) -> None:
-        """Choose a word; one that is not among them changes nothing."""
+        """Choose a word, if it is among them."""
         if value in self.words and value != self.value:
             self.value = value
             self.refresh()
-            self.post_message(self.Changed(self))
+            self.post_message(self.Changed())
 
     def action_turn(self, by: int) -> None:
         """Choose the word so many places further."""
@@ -63,7 +49,7 @@ class Choice(Keyed, Widget, can_focus=True):
         self.action_turn(1)
 
     def render(self) -> RenderResult:
-        """Draw the word, between arrows where it can be turned."""
+        """Draw the word, with arrows where there is room."""
         room = max(self.content_size.width - 2, 1)
         mark = "$text-primary" if self.has_focus else "$foreground 40%"
         return Content.assemble((self.value[:room].ljust(room), ""), (" ⇄" if room > 4 else "", mark))

@@ -1,8 +1,6 @@
-"""A heat map in cells of the terminal: a row a name, time from left to right."""
+"""A heat map in cells of the terminal: a row for each name, time from left to right."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from rich.segment import Segment
 from rich.style import Style
@@ -12,17 +10,12 @@ from textual.widget import Widget
 
 from esx.tui.cells import fit
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
 _LABEL = 11
 _LEVELS = 12
-_ALIKE = 0.6
-"""Below 1, so that what is a little warm is not taken for cold."""
 
 
 class HeatMap(Widget):
-    """Draws values as colours, the hotter the stronger. Rows that have no room are not drawn."""
+    """Draws values as colours: the higher, the stronger. Rows that have no room are not drawn."""
 
     DEFAULT_CSS = """
     HeatMap { height: 1fr; background: $surface; color: $text-muted; }
@@ -41,7 +34,7 @@ class HeatMap(Widget):
         return max(self.size.width - _LABEL, 1)
 
     def show(self, rows: Sequence[tuple[str, Sequence[float]]], columns: int) -> None:
-        """Show rows of values; `columns` of them make the full width, so that the rest stays empty."""
+        """Show rows of values; `columns` of them fill the width, so a shorter row leaves room on the right."""
         self.rows = list(rows)
         self._columns = max(columns, 1)
         self.highest = max((value for _, values in rows for value in values), default=0.0)
@@ -72,7 +65,8 @@ class HeatMap(Widget):
     def _level(self, value: float) -> int:
         if value <= 0 or not self.highest:
             return 0
-        share: float = (value / self.highest) ** _ALIKE
+        # An exponent below 1, so that small values are visible.
+        share: float = (value / self.highest) ** 0.6
         return max(round(share * _LEVELS), 1)
 
     def _styles(self) -> list[Style]:

@@ -1,22 +1,17 @@
 """The keys at the bottom of the screen: those of the focused part first, Help and Quit always."""
 
-from __future__ import annotations
-
 import re
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from rich.cells import cell_len
-from textual.app import App
+from textual import events
+from textual.app import App, ComposeResult
+from textual.binding import ActiveBinding
 from textual.screen import Screen
 from textual.widgets import Footer, Input, Static
 from textual.widgets._footer import FooterKey
 
-from esx.tui.screens.pane import Pane
-
-if TYPE_CHECKING:
-    from textual import events
-    from textual.app import ComposeResult
-    from textual.binding import ActiveBinding
+from esx.tui.panes import Pane
 
 
 class _Shown(NamedTuple):
@@ -27,7 +22,7 @@ class _Shown(NamedTuple):
 
 
 class KeyFooter(Footer):
-    """Textual's footer, but what does not fit is left out from the least important on, and nothing is cut in half."""
+    """Textual's footer, but it leaves out the least important keys where there is no room, and cuts none in half."""
 
     DEFAULT_CSS = """
     KeyFooter {
@@ -43,13 +38,13 @@ class KeyFooter(Footer):
         self._width = 0
 
     def compose(self) -> ComposeResult:
-        """Yield the keys for which there is room, and at the right end those that are always there."""
+        """Yield the keys for which there is room, and at the right end those that are always shown."""
         if not self._bindings_ready:
             return
         own, always = self._ranked()
         room = self.size.width - sum(each.width for each in always)
         for each in own:
-            # Textual's margin is not counted twice: it is part of the width.
+            # The width includes Textual's margin.
             room -= each.width
             if room < 0:
                 break
@@ -59,7 +54,7 @@ class KeyFooter(Footer):
             yield self._key(each, last=each is always[-1])
 
     def on_resize(self, event: events.Resize) -> None:
-        """Choose anew what there is room for."""
+        """Choose keys for the new width."""
         if event.size.width != self._width:
             self._width = event.size.width
             self.bindings_changed(self.screen)
@@ -69,7 +64,7 @@ class KeyFooter(Footer):
         ranks: dict[str, tuple[int, _Shown]] = {}
         always = []
         palette = self.app.COMMAND_PALETTE_BINDING
-        # What one types into a field does nothing else.
+        # In a field, a key that types a character does nothing else.
         in_field = isinstance(self.screen.focused, Input)
         for key, active in self.screen.active_bindings.items():
             binding = active.binding
@@ -90,14 +85,14 @@ class KeyFooter(Footer):
         return [shown for _, shown in sorted(ranks.values(), key=lambda each: each[0])], always
 
     def _rank(self, active: ActiveBinding) -> int:
-        """Return 0 for a key of the focused part, 1 for one of its screen, 2 for what all screens have, 3 elsewhere."""
+        """Return 0 for a key of the focused part, 1 of its screen, 2 of all screens, 3 of other parts."""
         focused = self.screen.focused
         if not isinstance(active.node, Pane):
             return 0
-        of_part = re.match(r"part\('([^']+)'", active.binding.action)
-        if of_part is None:
+        of_panel = re.match(r"panel\('([^']+)'", active.binding.action)
+        if of_panel is None:
             return 2 if active.binding.action == "trail" else 1
-        return 0 if focused is not None and any(node.id == of_part[1] for node in focused.ancestors) else 3
+        return 0 if focused is not None and any(node.id == of_panel[1] for node in focused.ancestors) else 3
 
     def _key(self, shown: _Shown, *, last: bool = False) -> FooterKey:
         binding = shown.active.binding

@@ -1,22 +1,17 @@
 """Lines over time, drawn by plotext."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from rich.text import Text
+from textual.app import RenderResult
 from textual.color import Color
 from textual_plotext import PlotextPlot
 
-from esx.load.pages.scale import Axis, scale
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from textual.app import RenderResult
+from esx.load.report.pages.scale import Axis, scale
 
 
-class Line(NamedTuple):
+class PlotLine(NamedTuple):
     """A line: its name, its points, and the theme's variable for its colour."""
 
     name: str
@@ -33,20 +28,20 @@ class LinePlot(PlotextPlot):
 
     def __init__(self, *, id: str) -> None:
         super().__init__(id=id)
-        self._lines: list[Line] = []
+        self._lines: list[PlotLine] = []
         self._seconds = 1.0
 
     def on_mount(self) -> None:
-        """Draw the axes."""
+        """Draw empty axes."""
         super().on_mount()
         self.show([], 1.0)
 
     def on_resize(self) -> None:
-        """Name as many values as there is room for."""
+        """Label the axes as densely as there is room for."""
         self.show(self._lines, self._seconds)
 
     def render(self) -> RenderResult:
-        """Draw the plot, with axes that stand back behind its lines."""
+        """Draw the plot, with axes paler than the lines."""
         width, height = self.size
         plot = self.plt
         plot.plotsize(width, height)
@@ -58,7 +53,7 @@ class LinePlot(PlotextPlot):
         plot.ticks_color(ground.blend(ink, 0.6).rgb)
         return Text.from_ansi(plot.build())
 
-    def show(self, lines: Sequence[Line], seconds: float) -> None:
+    def show(self, lines: Sequence[PlotLine], seconds: float) -> None:
         """Show lines; the axis goes to `seconds`."""
         self._lines, self._seconds = list(lines), max(seconds, 1.0)
         plot = self.plt

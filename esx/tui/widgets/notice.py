@@ -1,9 +1,6 @@
-"""What stands in the middle of the screen while there is nothing to browse: why, and what to do."""
+"""The middle of the screen while there is nothing to browse: why, and what to do."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
+from textual.app import ComposeResult
 from textual.containers import Container
 from textual.content import Content
 from textual.widgets import Static
@@ -11,12 +8,9 @@ from textual.widgets import Static
 from esx.text import visible
 from esx.tui.cells import MUTED
 
-if TYPE_CHECKING:
-    from textual.app import ComposeResult
-
 
 class Notice(Container, can_focus=True):
-    """A title, a line that says what is the matter, and the remedy."""
+    """A title, a text that explains it, and the remedy."""
 
     DEFAULT_CSS = """
     Notice {
@@ -34,11 +28,10 @@ class Notice(Container, can_focus=True):
         """Lay out the box."""
         yield Static(id="notice-box")
 
-    def say(self, title: str, text: str, remedy: str, *, error: bool) -> None:
+    def say(self, title: str, text: str, remedy: str, error: bool) -> None:
         """Show a notice."""
         self.set_class(error, "-error")
-        lines = [(title, "bold $text-error" if error else "bold $text-primary")]
-        parts: list[Content | tuple[str, str] | str] = [*lines]
+        parts: list[str | tuple[str, str]] = [(title, "bold $text-error" if error else "bold $text-primary")]
         if text:
             parts += ["\n\n", visible(text, limit=2000)]
         if remedy:

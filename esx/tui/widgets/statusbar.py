@@ -1,10 +1,12 @@
-"""The line at the top: where we are, on which database, and whether it answers."""
+"""The line at the top: the screens, the database, and the state of its connection."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
 
 from rich.cells import cell_len
+from textual import events
+from textual.app import ComposeResult
 from textual.containers import Horizontal
 from textual.content import Content
 from textual.message import Message
@@ -13,22 +15,15 @@ from textual.widgets import Static
 from esx.text import visible
 from esx.tui.cells import MUTED, fit
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from textual import events
-    from textual.app import ComposeResult
-
 
 class ScreenTab(Static):
     """The name of a screen with its key; a click goes there."""
 
+    @dataclass
     class Clicked(Message):
         """The tab was clicked."""
 
-        def __init__(self, screen_id: str) -> None:
-            super().__init__()
-            self.screen_id = screen_id
+        screen_id: str
 
     def __init__(self, key: str, name: str, screen_id: str) -> None:
         super().__init__(Content.assemble((key, MUTED), " ", name), id=f"tab-{screen_id}")
@@ -40,7 +35,7 @@ class ScreenTab(Static):
 
 
 class StatusBar(Horizontal):
-    """Program, screens, database and connection, in one line."""
+    """The line itself."""
 
     ALLOW_SELECT = False
     DEFAULT_CSS: ClassVar[str] = """
@@ -78,20 +73,20 @@ class StatusBar(Horizontal):
             tab.set_class(tab.id == f"tab-{current}", "-current")
 
     def say(self, names: Sequence[str], state: str, colour: str) -> None:
-        """Say what database this is, by the first of its names that fits, and how it is connected."""
+        """Show the first of the database's names that fits, and the state of its connection."""
         self._names = [visible(name, limit=200) for name in names]
         self._state = (state, colour)
         self._write()
 
     def on_resize(self, _event: events.Resize) -> None:
-        """Say more or less, by the room there is."""
+        """Choose the name for the new width."""
         self._write()
 
     def _write(self) -> None:
         where = self.query_one("#where", Static)
         state, colour = self._state
         if where.size.width < 50:
-            # Live or polling says that it is connected.
+            # "live" or "polling" is enough.
             state = state.removeprefix("connected, ")
         room = where.size.width - len(state) - 4
         database = next((name for name in self._names if cell_len(name) <= room), None)

@@ -1,0 +1,66 @@
+"""The knobs of a load test as options of a command."""
+
+import os
+import re
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from esx.cli.options import named_store
+from esx.load.knobs import KNOBS, Knob
+from esx.load.model import LoadOptions
+
+_DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?")
+Command = TypeVar("Command", bound="Callable[..., Any]")
+
+
+def parse_seconds(ctx: click.Context, parameter: click.Parameter, value: str) -> float:
+    """Return the seconds of a duration such as 20s, 5m or 1h30m: the callback of an option."""
+    match = _DURATION.fullmatch(value.strip())
+    if not value.strip() or match is None:
+        raise click.BadParameter(f"{value!r} is not a duration: use e.g. 20s, 5m or 1h30m", ctx, parameter)
+    hours, minutes, seconds = (float(part or 0) for part in match.groups())
+    return hours * 3600 + minutes * 60 + seconds
+
+
+def _option(knob: Knob) -> Callable[[Any], Any]:
+    how: dict[str, Any] = {"type": knob.kind, "default": knob.default, "metavar": knob.metavar}
+    if knob.choices:
+        how |= {"type": click.Choice(knob.choices), "metavar": None}
+    elif knob.metavar == "T":
+        how |= {"type": str, "default": f"{knob.default:g}s", "callback": parse_seconds}
+    return click.option(knob.option, show_default=knob.default is not None, help=knob.help, **how)
+
+
+def workload_options(command: Command) -> Command:
+    """Add the knobs, which the command receives by the names of the fields of `LoadOptions`."""
+    for knob in reversed(KNOBS):
+        if not knob.everywhere:
+            command = _option(knob)(command)
+    return command
+
+
+def placed(knobs: dict[str, Any]) -> dict[str, Any]:
+    """Return the knobs with the store that --store names, and the whole path of the file of --append-sql.
+
+    The file is read once, so that one that cannot be used is refused before anything begins. Raises BadAppendFile.
+    """
+    path = knobs.get("append_sql")
+    if path is not None:
+        from esx.store.appenders.append_file import read_append_file
+
+        read_append_file(path)
+        path = os.path.abspath(path)
+    return {**knobs, "append_sql": path, "store": named_store() or knobs.get("store")}
+
+
+def load_options(knobs: dict[str, Any]) -> LoadOptions:
+    """Return the options made of the knobs; raises click.UsageError if they do not fit together."""
+    from esx.load.errors import InvalidOptions
+    from esx.load.options import validate
+
+    try:
+        return validate(LoadOptions(**placed(knobs)))
+    except InvalidOptions as error:
+        raise click.UsageError(str(error)) from None

@@ -1,0 +1,120 @@
+"""esx load: ``esx load --users 20`` runs a test, and is a group of commands such as ``esx load report RUN``."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.core import ParameterSource
+
+from esx.cli.lazy import LazyGroup
+from esx.cli.load.options import load_options, workload_options
+from esx.cli.opening import database, store_on
+from esx.cli.options import database_option, json_option
+from esx.cli.output import Live, OutputLines, narrate
+from esx.cli.running import ended_by, run
+
+if TYPE_CHECKING:
+    from esx.cli.running import Ending
+    from esx.database_choice import Database
+    from esx.load.model import LoadOptions, LoadSummary
+
+
+_INHERITED = frozenset({"dsn"})
+"""The parameters that may stand before the name of a subcommand."""
+
+
+class _LoadGroup(LazyGroup):
+    package = "esx.cli.load"
+    listed = {  # noqa: RUF012 - declared in the base class
+        "runs": "List the runs that were saved.",
+        "report": "Write a run as one HTML page with plots.",
+        "compare": "Put two or more runs side by side.",
+        "sweep": "Turn knobs, and see where optimistic concurrency bends.",
+        "clean": "Delete the events of a run from the store.",
+    }
+    heading = "Looking back, and several runs"
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        # An option of the test before the name of a subcommand is refused.
+        for parameter in self.get_params(ctx):
+            name = parameter.name or ""
+            if name not in _INHERITED and ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+                raise click.UsageError(
+                    f"{parameter.opts[0]} stands before {args[0]!r}, where it would have no effect: put it after", ctx
+                )
+        return super().resolve_command(ctx, args)
+
+
+@click.group(name="load", cls=_LoadGroup, invoke_without_command=True)
+@workload_options
+@json_option
+@database_option
+@click.pass_context
+def command(ctx: click.Context, /, dsn: str | None, as_json: bool, **knobs: Any) -> None:
+    """Load-test optimistic concurrency: writers read a stream's version and append at it, all at once.
+
+    Runs the bundled Locust scenario in a process of its own, shows its progress, and ends with a summary and a
+    verdict: whether the store kept exactly what it acknowledged. The events go to streams named load-RUN-N. Ctrl-C
+    or SIGTERM ends it early, with a summary. Exits with 1 unless the verdict is "pass".
+    """
+    if ctx.invoked_subcommand is not None:
+        return
+    options = load_options(knobs)
+    with database(dsn, writing=True, appender=not options.by_esx) as opened:
+        options = replace(options, store=opened.store)
+        summary, ending = run(_run(replace(opened, store=options.where), options, as_json=as_json))
+    if summary.interrupted:
+        ending.leave()
+    if summary.verdict != "pass":
+        raise click.ClickException(
+            f"the verdict on run {summary.run} is {summary.verdict or 'missing'}: {'; '.join(summary.evidence)}"
+        )
+
+
+async def _run(opened: Database, options: LoadOptions, *, as_json: bool) -> tuple[LoadSummary, Ending]:
+    from esx.load.appending import open_appender, told
+    from esx.load.archive import Archive, RecordedRun
+    from esx.load.model import LoadSummary, to_dict
+    from esx.load.process import LoadRun
+    from esx.load.report.live import LiveText
+    from esx.load.report.text import render_progress, render_summary
+
+    async with store_on(opened, application_name="esx load") as store:
+        await store.head()  # fails early, in one line, if the database cannot be used
+        writes = told(await open_appender(store, options), store)
+    lines = OutputLines()
+    load = RecordedRun(
+        LoadRun(opened.dsn, options, trust_owner=opened.trust_owner), Archive.of(os.environ), opened.label
+    )
+    narrate(f"{options.users} writers on {options.streams} streams for {options.duration:g} s in {opened.label}")
+    if writes is not None:
+        narrate(writes)
+    summary: LoadSummary | None = None
+    in_place = LiveText(options)
+    with Live(quiet=as_json) as live, ended_by(load.stop) as ending:
+        try:
+            async for line in load:
+                if isinstance(line, LoadSummary):
+                    summary = line
+                elif live.in_place:
+                    live.show(in_place.lines(line))
+                else:
+                    live.keep(render_progress(line))
+                if as_json:
+                    lines.value(to_dict(line))
+                    lines.flush()
+        finally:
+            await load.aclose()
+    assert summary is not None
+    if not as_json:
+        lines.text(*render_summary(summary).splitlines())
+    if load.problem is not None:
+        narrate(load.problem)
+    elif not as_json:
+        narrate(f"saved; `esx load report {summary.run}` makes a page of it")
+    return summary, ending

@@ -1,0 +1,1 @@
+"""The tables of other event stores: how each is recognised, and how its columns are read."""

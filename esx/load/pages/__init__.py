@@ -1,1 +1,0 @@
-"""Runs as pages: self-contained HTML and SVG, with nothing loaded from anywhere and everything escaped."""

@@ -1,0 +1,1 @@
+"""A load test's figures as text and as pages."""

@@ -1,0 +1,67 @@
+"""A load test's options in words."""
+
+from collections.abc import Iterable
+from dataclasses import fields
+from pathlib import Path
+
+from esx.load.model import LoadOptions
+from esx.text import counted, visible
+
+_SHOWN = [field.name for field in fields(LoadOptions) if field.name not in ("run_id", "yes_write_to")]
+_UNITS = {"duration": " s", "warm_up": " s", "think_time": " s", "payload_bytes": " bytes", "rate": "/s"}
+
+
+def knob(name: str) -> str:
+    """Return the name of a field of LoadOptions as on the command line, without the leading dashes."""
+    return name.replace("_", "-")
+
+
+def value_text(value: object) -> str:
+    """Return the value of an option as it is written on the command line."""
+    if value is None:
+        return "none"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def parameters(options: LoadOptions) -> list[tuple[str, str]]:
+    """Return each option's name and value, for a table."""
+    values = ((name, getattr(options, name)) for name in _SHOWN)
+    return [
+        (knob(name), value_text(value) + (_UNITS.get(name, "") if value is not None else "")) for name, value in values
+    ]
+
+
+def differing(runs: Iterable[LoadOptions]) -> list[str]:
+    """Return the names of the options in which runs differ."""
+    options = list(runs)
+    return [name for name in _SHOWN if len({getattr(each, name) for each in options}) > 1]
+
+
+def arguments(options: LoadOptions) -> str:
+    """Return the command-line options that differ from the defaults of `esx load`."""
+    usual = LoadOptions()
+    parts = []
+    for name in _SHOWN:
+        value = getattr(options, name)
+        if value != getattr(usual, name):
+            unit = "s" if _UNITS.get(name) == " s" else ""
+            parts.append(f"--{knob(name)} {value_text(value)}{unit}")
+    return " ".join(parts)
+
+
+def workload(options: LoadOptions) -> str:
+    """Return the workload in a few words."""
+    heat = "evenly"
+    if options.zipf:
+        heat = f"Zipf {options.zipf:g}"
+    elif options.hot_streams:
+        heat = f"{options.hot_share:.0%} of it on {options.hot_streams:,} hot"
+    loop = f", {options.rate:g} commands a second" if options.rate is not None else ""
+    after = f", after a conflict {options.on_conflict}" if options.expected == "exact" else ""
+    by = f"{options.strategy}, notification {options.notification}"
+    if not options.by_esx:
+        by = f"appended by {visible(Path(options.append_sql or options.appender).name, limit=40)}"
+    return (
+        f"{counted(options.users, 'writer')} on {counted(options.streams, 'stream')}, {heat}{loop}; "
+        f"expected {options.expected}{after}; {by}"
+    )

@@ -1,0 +1,1 @@
+"""Sweeps: the same load test with other settings."""

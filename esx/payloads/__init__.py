@@ -1,0 +1,1 @@
+"""What is shown of payloads that are bytes: decoded where that is possible, else as text or hexadecimal."""

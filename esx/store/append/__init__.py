@@ -1,0 +1,1 @@
+"""Appending with an expected version."""

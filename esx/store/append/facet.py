@@ -1,0 +1,181 @@
+"""Appending with an expected version."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from functools import cached_property
+from typing import TYPE_CHECKING, TypeVar
+
+from esx.errors import EsxError, EventIdsReused, InvalidEvent, WrongVersion
+from esx.expected import ANY, NO_STREAM, ExpectedVersion
+from esx.layouts.layout import Layout
+from esx.model import AppendResult, Event, NewEvent, Strategy, StreamAppend
+from esx.store.append.appender import Appender
+from esx.store.append.retries import Retries, backoff, is_exact
+from esx.store.append.several import CONFLICT_FIRST, CONFLICT_LAST, append_together
+from esx.store.append.stream_lock import LockedStream, lock_stream
+from esx.store.append.stream_queues import StreamQueues
+from esx.store.known_table import KnownTable
+from esx.store.read.facet import Reads
+
+if TYPE_CHECKING:
+    from esx.store.appenders.append_file import AppendFile
+    from esx.store.appenders.protocol import StreamAppender
+    from esx.store.appenders.statement import StatementAppender
+
+T = TypeVar("T")
+
+
+class Appends(Reads):
+    """Appends to streams. It reads too, because a writer that decides what to append reads first."""
+
+    @cached_property
+    def _queues(self) -> StreamQueues:
+        return StreamQueues()
+
+    async def append(
+        self,
+        stream_id: str,
+        events: Sequence[NewEvent],
+        *,
+        expected: ExpectedVersion = ANY,
+        strategy: Strategy = Strategy.CONDITIONAL,
+    ) -> AppendResult:
+        """Append `events` to a stream, all or none, if the stream is at the `expected` version.
+
+        With NO_STREAM and exact versions it is safe to repeat an append with the same event ids: it returns the result
+        of the first one. esx does so itself after a lost connection (behind a pooler, also after the statement
+        timeout). With ANY and STREAM_EXISTS the same holds where a unique index keeps event ids unique; without one, a
+        lost connection raises OutcomeUnknown, and a repetition may store the events twice. A cancelled statement stored
+        nothing and is always tried again; QueryCancelled is raised after `retry_for` seconds.
+
+        Raises WrongVersion, InvalidEvent for an event that cannot be stored, and EventIdsReused.
+        """
+        # Behind a pooler a guarded loan is a transaction of its own, and an append is a single statement.
+        guarded = self._connector.pooler is None
+
+        async def once(table: KnownTable, retries: Retries) -> AppendResult:
+            self._check_writable()
+            with self._pool.idle(guarded=guarded) or await self._pool.taken(guarded=guarded) as connection:
+                retries.began = True
+                return await table.of(Appender).append(
+                    connection, stream_id, events, expected, strategy, again=retries.lost
+                )
+
+        def recognised(layout: Layout) -> bool:
+            return layout.event_id is not None and (layout.unique_event_id or is_exact(expected))
+
+        return await self._retried(once, recognised)
+
+    async def append_to_streams(self, appends: Sequence[StreamAppend]) -> list[AppendResult]:
+        """Append to several streams in one transaction, all or nothing, in the order given.
+
+        They get their global sequence numbers in that order. If all of them expect NO_STREAM or an exact version, it is
+        safe to repeat, and is repeated after a lost connection; otherwise a lost connection raises OutcomeUnknown.
+        Raises WrongVersion for the first stream that is not at its expected version, InvalidEvent, whose reason names
+        the stream, and EventIdsReused.
+        """
+
+        async def once(table: KnownTable, retries: Retries) -> list[AppendResult]:
+            async with self._writing() as connection:
+                retries.began = True
+                return await append_together(connection, table.of(Appender), appends)
+
+        def recognised(layout: Layout) -> bool:
+            # Unique ids do not help: an id that is stored elsewhere aborts the transaction before it is recognised.
+            return layout.event_id is not None and all(is_exact(each.expected) for each in appends)
+
+        return await self._retried(once, recognised)
+
+    async def _retried(
+        self, once: Callable[[KnownTable, Retries], Awaitable[T]], recognised: Callable[[Layout], bool]
+    ) -> T:
+        """Append `once`, and again as `Retries` says."""
+        retries = Retries(self._retry_for, recognised, self._changed)
+        while True:
+            table = self._table
+            try:
+                table = table or await self._load()
+                return await once(table, retries)
+            except (WrongVersion, InvalidEvent, EventIdsReused):
+                raise  # final answers about the append itself
+            except EsxError as error:
+                await retries.wait(error, table)
+
+    async def decide(
+        self,
+        stream_id: str,
+        decision: Callable[[list[Event]], Sequence[NewEvent] | Awaitable[Sequence[NewEvent]]],
+        *,
+        attempts: int = 10,
+        strategy: Strategy = Strategy.CONDITIONAL,
+    ) -> AppendResult | None:
+        """Read a stream, call `decision` with its events, and append what it returns at the version read.
+
+        After a conflict it waits a little (jittered, growing), queues behind other tasks of this store that decide
+        about the same stream, reads the new events, and calls `decision` again, up to `attempts` times; then it raises
+        WrongVersion. `decision` may be a coroutine function. Returns None if there is nothing to append.
+        """
+        history: list[Event] = []
+        for attempt in range(attempts):
+            # A task queues after a conflict, and if there is a queue: else the newest task could go before the one that
+            # has tried longest.
+            queued = attempt or stream_id in self._queues
+            async with self._queues.turn(stream_id) if queued else contextlib.nullcontext():
+                start = history[-1].stream_seq + 1 if history else 0
+                history += [event async for event in self.read(stream_id, start=start)]
+                decided = decision(history)
+                events = await decided if inspect.isawaitable(decided) else decided
+                if not events:
+                    return None
+                expected = history[-1].stream_seq if history else NO_STREAM
+                try:
+                    return await self.append(stream_id, events, expected=expected, strategy=strategy)
+                except WrongVersion:
+                    if attempt == attempts - 1:
+                        raise
+            await asyncio.sleep(backoff(attempt, CONFLICT_FIRST, CONFLICT_LAST))
+        raise ValueError("attempts must be at least 1")
+
+    def lock_stream(self, stream_id: str) -> AbstractAsyncContextManager[LockedStream]:
+        """Lock a stream for an ``async with``: read and decide inside, and append with the lock's own `append`.
+
+        Writers that lock a stream queue, so they get no conflicts. The whole is one transaction, which holds a
+        connection; any other error inside the ``async with`` rolls the appends back. Raises WrongVersion if a writer
+        without the lock was faster, and OutcomeUnknown if the connection is lost after an append.
+
+            async with store.lock_stream("account-42") as stream:
+                await stream.append([NewEvent("Deposited", {"at": stream.version})])
+        """
+        return lock_stream(self._writing, self._to_lock, stream_id)
+
+    async def _to_lock(self) -> Appender:
+        """Return the appender; if streams could not be locked, look at the table again first."""
+        table = await self._load()
+        if not table.layout.lockable:
+            table = await self._changed(table) or table
+        return table.of(Appender)
+
+    async def own_appender(self) -> StreamAppender:
+        """Return this store for a load test. Raises StoreFailed if it takes no appends, as a store of another tool."""
+        from esx.store.appenders.opening import check_own
+
+        check_own((await self._load()).layout)
+        return self
+
+    async def other_appender(self, how: str | AppendFile) -> StatementAppender:
+        """Return what a load test appends to this store with: the way of a kind of store, or the statement of a file.
+
+        It is checked, and nothing is written. Raises StoreFailed, in one line with the remedy, where it cannot append,
+        or what it appends could not be judged.
+        """
+        from esx.store.appenders.opening import check_judged, open_way
+
+        layout = (await self._load()).layout
+        check_judged(layout)
+        async with self._writing() as session:
+            return await open_way(self._writing, session, layout, how)

@@ -1,0 +1,1 @@
+"""Many events at once: import, export, deletion."""

@@ -1,0 +1,1 @@
+"""Consumers of the feed that keep a checkpoint: projections."""

@@ -1,0 +1,1 @@
+"""Reading pages of events and streams, and finding a place in them."""

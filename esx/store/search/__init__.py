@@ -1,0 +1,1 @@
+"""Searching events by type, JSONPath and time."""

@@ -1,0 +1,1 @@
+"""Trails: the events that share a correlation id."""

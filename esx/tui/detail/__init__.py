@@ -1,1 +1,0 @@
-"""What an event in full is put together from: foldable JSON, search in it, differences, and states."""

@@ -1,0 +1,1 @@
+"""Long lists: where their rows come from, and the widgets that show them."""

@@ -1,0 +1,85 @@
+"""What the explorer says about its connection: in the line at the top, and where there is nothing to browse."""
+
+from typing import NamedTuple
+
+from esx.permissions import Permissions
+from esx.tui.session.follower import Follower
+from esx.tui.session.session import ExplorerSession, SessionState
+
+_OTHERS = "   ctrl+o  other connections"
+_CHOOSE = "Choose one with ctrl+o, or "
+_UNREACHABLE = (
+    "Is the server running, and is this the right address? Give another with --dsn, ESX_DSN, DATABASE_URL or PG*.\n"
+    f"It is tried again every few seconds.\n\nr  tries now{_OTHERS}   q  quits"
+)
+_REFUSED = (
+    "The server answers, but does not let this user in. Is it the right user, password and database? psql says "
+    "the same of this address. Give another with --dsn, ESX_DSN, DATABASE_URL or PG*.\n"
+    f"It is not tried again by itself.\n\nr  tries again{_OTHERS}   q  quits"
+)
+_NOT_ALLOWED = (
+    "GRANT SELECT ON events TO this user, or connect as another.  esx doctor  (with the same --dsn) tells what else "
+    f"is missing. This screen goes on by itself then.\n\nr  looks again now{_OTHERS}   q  quits"
+)
+_NOT_TRUSTED = (
+    "Connect as a user with fewer rights; or trust the owner, if you would run programs of hers.\n\n"
+    f"T  trusts the owner of this store, from now on{_OTHERS}   q  quits"
+)
+_NO_SCHEMA = (
+    "Run  esx init  on this database to create it (with the same --dsn); this screen goes on by itself then.\n\n"
+    f"r  looks again now{_OTHERS}   q  quits"
+)
+_ELSEWHERE = (
+    f"{_CHOOSE}start esx with that option, or with another --dsn. "
+    "This screen goes on by itself once the table is found.\n\n"
+    f"r  looks again now{_OTHERS}   q  quits"
+)
+
+
+class Trouble(NamedTuple):
+    """Why there is nothing to browse, and what to do about it."""
+
+    title: str
+    text: str
+    remedy: str = ""
+    error: bool = True
+
+
+def trouble(session: ExplorerSession, where: str, permissions: Permissions) -> Trouble | None:
+    """Return why the store at `where` cannot be browsed, None where it can."""
+    state, reason = session.state, session.reason
+    if state is SessionState.CONNECTING:
+        return Trouble("connecting …", where, error=False)
+    if state is SessionState.UNREACHABLE:
+        found = Trouble("No connection", reason, _UNREACHABLE)
+    elif state is SessionState.REFUSED:
+        found = Trouble("The server refuses the login", reason, _REFUSED)
+    elif state is SessionState.NOT_ALLOWED:
+        found = Trouble("This user may not read the events", reason, _NOT_ALLOWED)
+    elif state is SessionState.NOT_TRUSTED:
+        remedy = "" if permissions.served else _NOT_TRUSTED
+        found = Trouble("Reading this store runs code of its owner", reason, remedy)
+    elif state is SessionState.NO_SCHEMA and reason:
+        found = Trouble("This database has other event stores", reason, _ELSEWHERE, error=False)
+    elif state is SessionState.NO_SCHEMA:
+        found = Trouble("No event store in this database yet", where, _NO_SCHEMA, error=False)
+    else:
+        return None
+    return (
+        found
+        if permissions.connections
+        else found._replace(remedy=found.remedy.replace(_OTHERS, "").replace(f"{_CHOOSE}s", "S"))
+    )
+
+
+def status(session: ExplorerSession, follower: Follower) -> tuple[str, str]:
+    """Return the state of the connection in a few words, and their colour."""
+    state = session.state
+    if state is SessionState.CONNECTED:
+        if follower.ended:
+            return "connected, feed ended", "$text-error"
+        if not follower.started:
+            return state.value, "$text-success"
+        return ("connected, live", "$text-success") if follower.listening else ("connected, polling", "$text-warning")
+    passing = state in (SessionState.CONNECTING, SessionState.NO_SCHEMA)
+    return state.value, "$text-warning" if passing else "$text-error"

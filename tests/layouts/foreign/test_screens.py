@@ -1,0 +1,116 @@
+"""The explorer on the store of another tool."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from textual.widgets import OptionList
+
+from esx.config import Config
+from esx.filters import Filter
+from esx.tui.widgets.statusbar import StatusBar
+from tests.layouts.foreign.fixtures import expected, load_into
+from tests.layouts.foreign.own import layout_of, make
+from tests.support.connections import connected
+from tests.tui.helpers import browse, explorer, feed_of, text_of, until
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.slow
+
+
+# One of each way to find a stream: by text, by UUID, by a number of another table.
+SHOWN = {"messagedb": "message_store.messages", "marten": "public.mt_events", "commanded": "stream_events"}
+
+
+@pytest.mark.parametrize("name", SHOWN)
+async def test_every_screen_shows_it(name: str, empty_dsn18: str) -> None:
+    await load_into(empty_dsn18, name)
+    facts = expected(name)
+    stream = min(facts["named_streams"])
+    async with explorer(empty_dsn18) as (app, pilot):
+        await pilot.press("slash", *stream[:6], "enter")
+        await until(pilot, lambda: stream[:13] in text_of(app), "for the stream")
+        await pilot.press("enter")
+        await until(pilot, lambda: facts["named_streams"][stream]["last_type"][:6] in text_of(app), "for its events")
+        await pilot.press("2")
+        last = f"safe position {facts['global']['last']}"
+        await until(pilot, lambda: last in text_of(app), "for the feed")
+        assert "ended" not in text_of(app)
+        assert ("as far as is known: Marten can draw" in text_of(app)) is (name == "marten")
+        await pilot.press("4")
+        await until(pilot, lambda: "which esx only reads" in text_of(app) or "checks passed" in text_of(app))
+        await until(pilot, lambda: "consumers ·" in text_of(app), "for the consumers in place of the projections")
+        assert "esx init" not in text_of(app)
+        assert SHOWN[name] in text_of(app)
+        assert app.main.query_one(StatusBar)._names[-1].endswith(SHOWN[name].rpartition(".")[2])
+
+
+async def test_a_store_without_a_global_order_is_shown_by_its_streams(empty_dsn18: str) -> None:
+    await load_into(empty_dsn18, "cqrs_es")
+    async with explorer(empty_dsn18) as (app, pilot):
+        await until(pilot, lambda: "account/1000" in text_of(app), "for the streams")
+        assert "$all" not in browse(app).streams_panel.table.rows[0].label
+        await pilot.press("down", "enter")
+        await until(pilot, lambda: "1 of 18" in text_of(app), "for the events")
+        await pilot.press("end", "enter")
+        await until(pilot, lambda: "global_seq –" in text_of(app) and "stream_seq 18" in text_of(app), "for it")
+        assert browse(app).event_panel.view() is None
+        for key in ("a", "s"):
+            await pilot.press(key)
+            await until(pilot, lambda: "no global order: choose a stream" in text_of(app), "for the reason")
+            assert browse(app).events_panel.stream_id == "account/1001"
+            app.clear_notifications()
+        await pilot.press("2")
+        await until(pilot, lambda: "ended: this store of cqrs-es (Rust)" in text_of(app), "for the feed's reason")
+
+
+async def test_an_event_of_no_stream_is_shown_without_a_number_in_one(empty_dsn18: str) -> None:
+    await load_into(empty_dsn18, "spatie")
+    async with explorer(empty_dsn18) as (app, pilot):
+        await until(pilot, lambda: "$all" in text_of(app), "for the streams")
+        await pilot.press("enter", "right")
+        await until(pilot, lambda: "global_seq 426" in text_of(app) and "stream_seq –" in text_of(app), "for the event")
+        await pilot.press("d")
+        await until(pilot, lambda: "an event without a number in a stream" in text_of(app), "for the comparison")
+
+
+async def test_the_stores_of_a_database_are_offered(empty_dsn18: str) -> None:
+    for name in ("messagedb", "marten"):
+        await load_into(empty_dsn18, name)
+    async with explorer(empty_dsn18, connected=False) as (app, pilot):
+        await until(pilot, lambda: "Choose one with ctrl+o" in text_of(app), "for the choice")
+        for wanted, stream in (("mt_events", "0000000"), ("message_store.messages", "account-1000")):
+            await pilot.press("ctrl+o")
+            await until(pilot, lambda wanted=wanted: wanted in text_of(app), "for the stores")  # type: ignore[misc]
+            options = app.screen.query_one(OptionList)
+            at = next(
+                n for n, each in enumerate(options.options) if wanted in str(each.prompt) and "~" in str(each.prompt)
+            )
+            options.highlighted = at
+            await pilot.press("enter")
+            await until(pilot, lambda stream=stream: stream in text_of(app), f"for {wanted}")  # type: ignore[misc]
+
+
+async def test_a_home_made_store_is_shown_as_its_layout_says(empty_dsn18: str, config: Path) -> None:
+    layout = layout_of(config)
+    async with connected(empty_dsn18) as connection:
+        await make(connection)
+    settings = Config(layouts=(layout,))
+    async with explorer(empty_dsn18, store="shop", config=settings) as (app, pilot):
+        await until(pilot, lambda: "t1:00000005" in text_of(app), "for the streams")
+        await pilot.press("end", "enter")
+        await until(pilot, lambda: "Opened" in text_of(app), "for the events")
+        await pilot.press("2")
+        await until(pilot, lambda: "safe position 48" in text_of(app), "for the feed")
+
+
+async def test_a_filtered_feed_has_the_event_with_the_number_0(empty_dsn18: str) -> None:
+    await load_into(empty_dsn18, "sqlstreamstore")
+    async with explorer(empty_dsn18) as (app, pilot):
+        await app.follower.choose(Filter(event_type="AccountOpened"))
+        await until(pilot, lambda: app.follower.log.received == expected("sqlstreamstore")["types"]["AccountOpened"])
+        await pilot.press("2")
+        await until(pilot, lambda: feed_of(app).table.rows and feed_of(app).table.rows[0].global_seq == 0)

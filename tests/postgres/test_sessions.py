@@ -1,0 +1,100 @@
+"""What a session may do, and for how long."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+
+from esx.errors import QueryTimeout, StoreFailed, WrongVersion
+from esx.eventstore import EventStore
+from esx.model import NewEvent
+from esx.postgres import session
+from tests.support.asyncpg_changed import change_asyncpg
+from tests.support.stores import store_and_pool
+
+if TYPE_CHECKING:
+    import asyncpg
+
+
+async def test_a_read_only_session_cannot_write(dsn18: str, store18: EventStore) -> None:
+    async with EventStore.connect(dsn18, read_only=True) as store:
+        with pytest.raises(StoreFailed, match="read-only"):
+            await store.append("s-1", [NewEvent("T")])
+    assert await store18.version("s-1") == -1
+
+
+async def test_a_query_that_takes_too_long_ends_and_the_connection_stays(dsn18: str, store18: EventStore) -> None:
+    await store18.append("s-1", [NewEvent("T")])
+    async with store_and_pool(dsn18, statement_timeout=0.2, max_connections=1) as (store, pool):
+        async with pool.lend(guarded=False) as connection:
+            pid = await connection.fetchval("SELECT pg_backend_pid()")
+        with pytest.raises(QueryTimeout, match="statement_timeout"):
+            async with pool.lend(guarded=False) as connection:
+                await connection.execute("SELECT pg_sleep(600)")
+        assert await store.version("s-1") == 0
+        async with pool.lend(guarded=False) as connection:
+            assert await connection.fetchval("SELECT pg_backend_pid()") == pid
+
+
+@pytest.mark.slow
+async def test_an_export_has_all_the_time_that_its_reader_takes(
+    dsn18: str, store18: EventStore, sql18: asyncpg.Connection
+) -> None:
+    await store18.append("s-1", [NewEvent("T", {"text": "x" * 2000}) for _ in range(5000)])
+    async with EventStore.connect(dsn18, statement_timeout=0.3) as store:
+        export = await store.export()
+        pieces = aiter(export)
+        await anext(pieces)
+        await sql18.execute("SELECT pg_sleep(0.6)")
+        async for _ in pieces:
+            pass
+        assert export.events == 5000
+
+
+@pytest.mark.parametrize("changed", [False, True])
+async def test_what_is_kept_prepared_outlives_a_change_of_the_table(
+    dsn18: str, store18: EventStore, sql18: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch, changed: bool
+) -> None:
+    if changed:
+        change_asyncpg(monkeypatch, AttributeError)
+    async with EventStore.connect(dsn18, max_connections=1) as store:
+        await store.append("s-1", [NewEvent("T")])
+        assert await store.version("s-1") == 0
+        # The version is of another type from now on, which a statement that is prepared already must not return.
+        await sql18.execute("ALTER TABLE events ALTER stream_seq TYPE integer")
+        assert await store.version("s-1") == 0
+        done = await store.append("s-1", [NewEvent("T")], expected=0)
+        assert done.version == 1
+        with pytest.raises(WrongVersion, match="its version is 1"):
+            await store.append("s-1", [NewEvent("T")], expected=0)
+    assert await store18.version("s-1") == 1
+
+
+@pytest.mark.parametrize("changed", [False, True])
+async def test_a_connection_that_is_terminated_between_two_questions_is_a_lost_one(
+    dsn18: str, store18: EventStore, monkeypatch: pytest.MonkeyPatch, changed: bool
+) -> None:
+    if changed:
+        change_asyncpg(monkeypatch, AttributeError)
+    async with EventStore.connect(dsn18, max_connections=1) as store:
+        await store.append("s-1", [NewEvent("T")])
+        repeat = session.Session.repeat
+        terminated: list[session.Session] = []
+
+        async def repeating(self: session.Session, query: str, *arguments: object) -> asyncpg.Record | None:
+            row = await repeat(self, query, *arguments)
+            if not terminated:
+                terminated.append(self)
+                self.terminate()
+            return row
+
+        with pytest.raises(WrongVersion):
+            await store.append("s-1", [NewEvent("T")], expected=7)
+        monkeypatch.setattr(session.Session, "repeat", repeating)
+        with pytest.raises(WrongVersion, match="its version is 0"):
+            await store.append("s-1", [NewEvent("T")], expected=7)
+        assert terminated
+        async with asyncio.timeout(120):
+            assert await store.version("s-1") == 0

@@ -1,0 +1,191 @@
+"""Numbers of events and streams: exact, or not far off, or only what was counted; over stores of all shapes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from esx.layouts.layout import Layout
+from esx.store.read.estimates import COUNTED, COUNTED_STREAMS, Estimate, Sample, count_events, count_streams, places
+from esx.store.read.event_list import EventList
+
+if TYPE_CHECKING:
+    import asyncpg
+
+    from esx.eventstore import EventStore
+
+pytestmark = pytest.mark.slow
+
+INSERT = "INSERT INTO events (stream_id, stream_seq, event_type, data) "
+# Each makes a store; the truth is counted.
+STORES: dict[str, list[str]] = {
+    "as many streams as events": [f"{INSERT} SELECT 'account-' || n, 0, 'T', '{{}}' FROM generate_series(1, 100001) n"],
+    "few huge streams and many tiny ones": [
+        f"{INSERT} SELECT CASE WHEN n % 10 < 8 THEN 'huge-' || n % 3 ELSE 'tiny-' || n END, n, 'T', '{{}}' "
+        "FROM generate_series(1, 60000) n"
+    ],
+    "tiny streams after huge ones": [
+        f"{INSERT} SELECT CASE WHEN n < 70000 THEN 'huge-' || n % 2 ELSE 'tiny-' || n END, n, 'T', '{{}}' "
+        "FROM generate_series(1, 80000) n"
+    ],
+    "streams of seven": [f"{INSERT} SELECT 's-' || n / 7, n % 7, 'T', '{{}}' FROM generate_series(0, 69999) n"],
+    "streams of forty": [f"{INSERT} SELECT 's-' || n % 2500, n, 'T', '{{}}' FROM generate_series(0, 99999) n"],
+    "streams of a hundred": [f"{INSERT} SELECT 's-' || n % 2100, n, 'T', '{{}}' FROM generate_series(0, 209999) n"],
+    "few streams": [f"{INSERT} SELECT 's-' || n % 1000, n, 'T', '{{}}' FROM generate_series(1, 50000) n"],
+    "most events deleted, here and there": [
+        f"{INSERT} SELECT 's-' || n / 10, n, 'T', '{{}}' FROM generate_series(1, 90000) n",
+        "ANALYZE events",
+        "DELETE FROM events WHERE global_seq % 4 <> 0",
+    ],
+    "nine tenths deleted in a block": [
+        f"{INSERT} SELECT 's-' || n / 2, n, 'T', '{{}}' FROM generate_series(1, 120000) n",
+        "ANALYZE events",
+        "DELETE FROM events WHERE global_seq BETWEEN 6000 AND 105000",
+    ],
+    "all deleted": [
+        f"{INSERT} SELECT 's-' || n, 0, 'T', '{{}}' FROM generate_series(1, 30000) n",
+        "DELETE FROM events",
+    ],
+    "truncated, and filled anew": [
+        f"{INSERT} SELECT 's-' || n, 0, 'T', '{{}}' FROM generate_series(1, 60000) n",
+        "ANALYZE events",
+        "TRUNCATE events",
+        f"{INSERT} SELECT 't-' || n % 3000, n, 'T', '{{}}' FROM generate_series(1, 15000) n",
+    ],
+    "grown a hundredfold since it was analysed": [
+        f"{INSERT} SELECT 'old', n, 'T', '{{}}' FROM generate_series(1, 800) n",
+        "ANALYZE events",
+        f"{INSERT} SELECT 's-' || n / 2, n, 'T', '{{}}' FROM generate_series(1, 80000) n",
+    ],
+    "a leap in the numbers": [
+        f"{INSERT} SELECT 's-' || n / 2, n, 'T', '{{}}' FROM generate_series(1, 12000) n",
+        "SELECT setval('events_global_seq_seq', 1000000000)",
+        f"{INSERT} SELECT 't-' || n / 2, n, 'T', '{{}}' FROM generate_series(1, 12000) n",
+    ],
+}
+
+
+def fits(estimate: Estimate, truth: int, bound: int) -> bool:
+    """Return whether nothing untrue is told of it."""
+    if estimate.exact:
+        return estimate.count == truth
+    if estimate.known:
+        return truth / 2 <= estimate.count <= truth * 2
+    return bound < estimate.low <= truth
+
+
+@pytest.mark.parametrize("analysed", [False, True], ids=["as it is", "analysed"])
+@pytest.mark.parametrize("case", STORES)
+async def test_an_estimate_is_never_far_off(
+    store: EventStore, sql: asyncpg.Connection, case: str, analysed: bool
+) -> None:
+    await sql.execute(
+        "ALTER TABLE events DISABLE TRIGGER events_doorbell; ALTER TABLE events SET (autovacuum_enabled = off)"
+    )
+    for statement in STORES[case]:
+        await sql.execute(statement)
+    if analysed:
+        await sql.execute("ANALYZE events")
+    row = await sql.fetchrow("SELECT count(*), count(DISTINCT stream_id) FROM events")
+    assert row is not None
+    events, streams = row
+    told = (await store.health()).events
+    assert fits(told, events, COUNTED), told
+    assert fits(await store.count_streams(), streams, COUNTED_STREAMS)
+    for prefix in ("s-", "huge-", "tiny-", "account-1", "none"):
+        truth = await sql.fetchval(
+            "SELECT count(DISTINCT stream_id) FROM events WHERE starts_with(stream_id, $1)", prefix
+        )
+        assert fits(await store.count_streams(prefix=prefix), truth, COUNTED_STREAMS), prefix
+    for category in [category async for category in store.categories()]:
+        truth = await sql.fetchval(
+            "SELECT count(DISTINCT stream_id) FROM events WHERE split_part(stream_id, '-', 1) = $1", category.category
+        )
+        assert fits(category.streams, truth, 100), category
+
+
+@pytest.mark.parametrize(
+    ("case", "known"),
+    [
+        ("as many streams as events", True),
+        ("few huge streams and many tiny ones", True),
+        ("streams of seven", True),
+        ("streams of a hundred", False),
+    ],
+)
+async def test_what_can_be_told_is_told(store18: EventStore, sql18: asyncpg.Connection, case: str, known: bool) -> None:
+    for statement in STORES[case]:
+        await sql18.execute(statement)
+    streams = await store18.count_streams()
+    assert streams.known is known
+    assert streams.text.startswith("~" if known else f"more than {COUNTED_STREAMS:,}")
+    assert (await store18.health()).events.known
+
+
+async def test_the_events_of_a_part_of_a_list(store18: EventStore, sql18: asyncpg.Connection) -> None:
+    for statement in STORES["few huge streams and many tiny ones"]:
+        await sql18.execute(statement)
+    layout = Layout()
+    assert await count_events(sql18, layout, EventList(), 100, 200) == Estimate.counted(100)
+    assert (await count_events(sql18, layout, EventList(), 20_000, 50_000)).count == pytest.approx(30_000, rel=0.01)
+    huge = await count_events(sql18, layout, EventList("huge-1"))
+    assert huge.count == pytest.approx(16_000, rel=0.2), "whose stream_seq have holes"
+    assert await count_events(sql18, layout, EventList("tiny-9")) == Estimate.counted(1)
+    assert await count_events(sql18, layout, EventList(), 10**9) == Estimate.counted(0)
+    assert await count_streams(sql18, layout, "huge-") == Estimate.counted(3)
+
+
+def test_places_are_spread_over_all_numbers() -> None:
+    drawn = places(5, 1_000_004, 1000)
+    assert drawn == places(5, 1_000_004, 1000), "the same ones again: a figure does not tremble"
+    assert all(5 + part * 1000 <= place < 5 + (part + 1) * 1000 for part, place in enumerate(drawn))
+    assert len({place % 1000 for place in drawn}) > 500, "not the same place in each"
+    assert places(1, 1000, 1000) == list(range(1, 1001))
+
+
+def test_what_a_sample_can_and_cannot_tell() -> None:
+    whole = Sample(3, 3, (("a", 0.5), ("a", 0.5), ("b", 1.0)))
+    assert whole.streams(1) == Estimate.counted(2)
+    one_hit = Sample(1_000_000, 1000, (("a", 1.0),))
+    assert not one_hit.streams(2001).known
+    assert one_hit.streams(2001).text == "more than 2,000"
+    many = Sample(1_000_000, 1000, tuple((f"s-{n}", 0.5) for n in range(400)))
+    estimate = many.streams(2001)
+    assert estimate.text == "~200,000"
+    assert estimate.low < 200_000 < (estimate.high or 0)
+    assert not many.streams(2001, lambda name: name == "s-1").known
+    # Of all numbers drawn each has an event: a few of the others may have none.
+    assert not Sample(10**6, 1000, (("a", 1.0),) * 1000).events(10_001).exact
+    assert Estimate.counted(5).text == "5"
+    assert Estimate.at_least(101).text == "more than 100"
+
+
+def test_the_bounds_of_an_estimate() -> None:
+    full = Sample(10**6, 1000, (("a", 1.0),) * 1000)
+    # What was not looked at may lack a few, and there cannot be more events than numbers.
+    assert full.events(1) == Estimate(10**6, 995_005, 10**6 + 1)
+    assert full.events(999_000) == Estimate(10**6, 999_000, 10**6 + 1)
+    half = Sample(10**6, 1000, tuple((f"s-{n}", 0.5) for n in range(400))).streams(2001)
+    assert [half.low, half.high] == pytest.approx([178_972, 225_124], abs=2)
+    # What was counted is never contradicted by what chance has hit.
+    assert Sample(1000, 100, (("a", 1.0),) * 10).events(5000) == Estimate(5000, 5000, 5001)
+    assert Sample(0, 0, ()).events(3) == Estimate.at_least(3)
+    one_hit = Sample(10**6, 1000, (("a", 1.0),)).streams(2001)
+    assert one_hit.count == one_hit.low == 2001
+    assert one_hit.high is not None
+    assert one_hit.high > 2001
+
+
+@pytest.mark.parametrize(
+    ("estimate", "known"),
+    [
+        (Estimate(10, 5, 20), True),
+        (Estimate(10, 4, 20), False),
+        (Estimate(10, 5, 21), False),
+        (Estimate(10, 10, None), False),
+        (Estimate(10, 10, 10), True),
+    ],
+)
+def test_what_is_off_by_no_more_than_a_factor_of_two_is_known(estimate: Estimate, known: bool) -> None:
+    assert estimate.known is known

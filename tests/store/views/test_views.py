@@ -1,0 +1,124 @@
+"""A view as a command, as SQL and as an export: each gives the same rows."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shlex
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from esx.database_choice import Database, normalise
+from esx.embedded import EmbeddedServer
+from esx.eventstore import EventStore
+from esx.filters import Filter, StreamFilter
+from esx.model import NewEvent
+from esx.store.views import EventsView, EventView, FeedView, StreamsView, TrailView, View
+from esx.text import shell_word
+from tests.cli.support import environment
+
+if TYPE_CHECKING:
+    from tests.conftest import Servers
+
+HOSTILE = [
+    'it\'s "quoted" $HOME `id` $(id) \\ %s :name',
+    "'; DROP TABLE events; --",
+    "--help",
+    "\x1b[201~\x1b]0;owned\x07 rm\nnext\tline\r",
+    "\u202egnp.exe\u200b \ufeffhidden",
+    "ünïcødé 🎉 $1 {} [b]*?",
+]
+
+
+def piped(text: str, *program: str) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        program, input=text.encode(), capture_output=True, env=environment(), timeout=200, check=False
+    )
+
+
+async def run_command(*commands: str) -> list[list[dict[str, Any]]]:
+    """Run commands as they were copied, in one shell, with --json, and return the rows of each."""
+    script = f'esx() {{ {shlex.join([sys.executable, "-m", "esx"])} "$1" --json "${{@:2}}"; echo; }}\n'
+    done = await asyncio.to_thread(piped, (script + "\n".join(commands)), "bash", "-e", "-o", "pipefail")
+    assert done.returncode == 0, done.stderr.decode()
+    parts = done.stdout.decode().split("\n\n")
+    return [[json.loads(line) for line in part.split("\n") if line] for part in parts[: len(commands)]]
+
+
+async def run_sql(server: EmbeddedServer, dsn: str, query: str) -> list[dict[str, Any]]:
+    """Run a query with psql as it was copied, and return its rows."""
+    script = query.rstrip(";\n").join(("SELECT row_to_json(row) FROM (\n", "\n) row;\n"))
+    psql = str(server.bin_dir / "psql")
+    done = await asyncio.to_thread(piped, script, psql, "-XqAt", "-v", "ON_ERROR_STOP=1", dsn)
+    assert done.returncode == 0, done.stderr.decode()
+    return [json.loads(line) for line in done.stdout.decode().splitlines()]
+
+
+def keys(rows: list[dict[str, Any]]) -> list[Any]:
+    return [(row["stream_id"], row.get("stream_seq", row.get("version"))) for row in rows]
+
+
+@pytest.mark.slow
+async def test_a_copied_view_gives_the_same_rows_whatever_streams_are_called(
+    dsn18: str, store18: EventStore, servers: Servers
+) -> None:
+    for number, stream in enumerate(HOSTILE):
+        await store18.append(stream, [NewEvent(f"Type's{at}", {"at": at, "of": number}) for at in range(3)])
+    await store18.append("plain-1", [NewEvent("T", {"at": 9}, {"correlation_id": "c"}) for _ in range(2)])
+    members = tuple([event.global_seq async for event in store18.read("plain-1")])
+    in_bytes = sorted([*HOSTILE, "plain-1"], key=str.encode)
+    latest = [*HOSTILE, "plain-1"][::-1]
+    everything = [(stream, at) for stream in HOSTILE for at in range(3)] + [("plain-1", 0), ("plain-1", 1)]
+    odd = Filter(event_type="Type's[12]", where="$.at > 1")
+    views: list[tuple[View, list[Any]]] = [
+        (StreamsView(), [(stream, 1 if stream == "plain-1" else 2) for stream in in_bytes]),
+        (StreamsView(recent=True), [(stream, 1 if stream == "plain-1" else 2) for stream in latest]),
+        *((StreamsView(StreamFilter(stream)), [(stream, 2)]) for stream in HOSTILE[:2]),
+        (StreamsView(StreamFilter(match="*[$]1 {} \\[b\\]\\*[?]"), recent=True), [(HOSTILE[5], 2)]),
+        (StreamsView(StreamFilter(contains="'; DROP")), [(HOSTILE[1], 2)]),
+        *((EventsView(stream, 1), [(stream, 1), (stream, 2)]) for stream in HOSTILE),
+        (EventsView(HOSTILE[0], 1, backwards=True), [(HOSTILE[0], 1), (HOSTILE[0], 0)]),
+        (EventsView(HOSTILE[1], where=odd), [(HOSTILE[1], 2)]),
+        (EventsView(where=odd, backwards=True), [(stream, 2) for stream in HOSTILE[::-1]]),
+        (EventsView(), everything),
+        (EventView(members[0]), [("plain-1", 0)]),
+        (TrailView(members[0], members, 1000), [("plain-1", 0), ("plain-1", 1)]),
+    ]
+    server = await servers.get(18)
+    database = Database(dsn18, "", "", embedded=False)
+    commands = [view.command(100, database.options) for view, _ in views]
+    printed = await run_command(*commands)
+    for (view, expected), command, rows in zip(views, commands, printed, strict=True):
+        assert keys(rows) == expected, command
+        exported = b"".join([piece async for piece in view.whole.rows(store18)])
+        if view == view.whole:
+            assert keys([json.loads(line) for line in exported.splitlines()]) == expected
+        query = await store18.sql(view, limit=100)
+        # Nothing that a terminal would obey or hide, though either is pasted there.
+        assert (command + query.replace("\n", "")).isprintable()
+        selected = keys(await run_sql(server, dsn18, query))
+        assert (sorted(selected) if isinstance(view, StreamsView) else selected) == (
+            sorted(expected) if isinstance(view, StreamsView) else expected
+        ), query
+    feed = FeedView(members[0] - 1, Filter(stream="plain-*"))
+    assert keys(await run_sql(server, dsn18, await store18.sql(feed))) == [("plain-1", 0), ("plain-1", 1)]
+    assert b"".join([piece async for piece in feed.rows(store18)]).count(b"\n") == 2
+    assert feed.command() == f"esx tail --from={members[0] - 1} '--stream=plain-*'"
+
+
+def test_a_copied_command_names_the_database_without_its_password() -> None:
+    for dsn, shown in (
+        ("postgresql://me:hunter2@h:5/d?sslmode=require", "postgresql://me@h:5/d?sslmode=require"),
+        ("host=/run/pg dbname=d password=hunter2", "postgresql:///d?host=/run/pg"),
+        ("postgresql://h/d?password=hunter2", "postgresql://h/d"),
+    ):
+        command = StreamsView().command(database=Database(normalise(dsn), "", "", embedded=False).options)
+        assert shlex.split(command) == ["esx", "streams", "-d", shown]
+    named = Database("postgresql://me:hunter2@h/d", "", "", embedded=False, name="shop")
+    assert StreamsView().command(database=named.options) == "esx streams -d shop"
+    embedded = Database(None, "", "", embedded=True)
+    assert EventsView().command(database=embedded.options) == "esx read -d embedded '$all'"
+    assert shell_word("\x1b's") == "$'\\x1b\\x27s'"

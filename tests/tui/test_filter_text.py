@@ -1,0 +1,55 @@
+"""The filter of events as a line of text."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from esx.filters import Filter
+from esx.tui.panels.filter_text import complete_type, filter_text, parse_filter
+
+
+@pytest.mark.parametrize(
+    ("text", "chosen"),
+    [
+        ("", Filter()),
+        ("Order*", Filter(event_type="Order*")),
+        ("$.amount > 100", Filter(where="$.amount > 100")),
+        ("Order* $.amount > 100", Filter(event_type="Order*", where="$.amount > 100")),
+        ("type:Order* where:$.amount > 100", Filter(event_type="Order*", where="$.amount > 100")),
+        ('"Order placed" exists($.a)', Filter(event_type="Order placed", where="exists($.a)")),
+        ("where: strict $.a", Filter(where="strict $.a")),
+        ("!exists($metadata.user)", Filter(where="!exists($metadata.user)")),
+        ('type:"$x"', Filter(event_type="$x")),
+    ],
+)
+def test_forms(text: str, chosen: Filter) -> None:
+    assert parse_filter(text) == chosen
+
+
+@pytest.mark.parametrize(("text", "named"), [("Order* amount > 100", "'amount > 100'"), ("where:", "where:")])
+def test_what_is_none_is_named(text: str, named: str) -> None:
+    with pytest.raises(ValueError, match="JSONPath") as refused:
+        parse_filter(text)
+    assert named in str(refused.value)
+
+
+# What is typed has no spaces at its ends.
+TEXT = st.text(min_size=1).filter(lambda text: text == text.strip())
+
+
+@given(st.none() | TEXT, st.none() | TEXT)
+def test_a_filter_is_read_back_as_it_was(event_type: str | None, where: str | None) -> None:
+    chosen = Filter(event_type=event_type, where=where)
+    assert parse_filter(filter_text(chosen)) == chosen
+
+
+def test_types_are_completed() -> None:
+    types = ["OrderPlaced", "Order paid", "Shipped"]
+    assert complete_type("Ord", types) == "OrderPlaced"
+    assert complete_type("type:ship", types) == "type:Shipped"
+    assert complete_type('"Order ', types) == '"Order paid"'
+    assert complete_type("$.a", types) is None
+    assert complete_type("OrderPlaced ", types) is None
+    assert complete_type("", types) is None
