@@ -142,18 +142,25 @@ class HistoryChanged(EsxError):
     """
 
     def __init__(
-        self, position: int, head: int, reason: str, erased: tuple[int, ...] = (), projection: str | None = None
+        self,
+        position: int,
+        head: int,
+        reason: str,
+        erased: tuple[int, ...] = (),
+        consumer: str | None = None,
+        kind: str = "projection",
     ) -> None:
         self.position = position
         self.head = head
         self.reason = reason
         self.erased = erased
-        self.projection = projection
-        if projection is None:
+        self.projection = consumer if kind == "projection" else None
+        if consumer is None:
             who, remedy = "the reader", "begin again from the start, or from a position of this store"
         else:
-            who = f"projection {visible(projection, limit=200)}"
-            remedy = "reset_projection rebuilds it, accept_history goes on at this position"
+            who = f"{kind} {visible(consumer, limit=200)}"
+            again = "rebuilds it" if kind == "projection" else "sends all events again"
+            remedy = f"reset_{kind} {again}, accept_history goes on at this position"
         super().__init__(f"{who} is at {position}, the store's head at {head}: {reason}; {remedy}")
 
 

@@ -89,7 +89,7 @@ class Projections(Feeds):
 
         layout = await self._insist(begin)
         await Projection(
-            name,
+            CheckpointRow(layout, name),
             handler,
             connector=self._connector,
             layout=layout,
