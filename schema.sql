@@ -1,6 +1,6 @@
 -- The event store: one append-only table, and a doorbell that wakes its readers.
 -- Safe to apply again, with `psql -f schema.sql` or `esx init`.  PostgreSQL 14 or later.
--- This is version 2.  docs/schema.md says which rights each role needs, and what an older esx does on it.
+-- This is version 3.  docs/schema.md says which rights each role needs, and what an older esx does on it.
 
 -- This esx does not change what a newer esx made.
 DO $$
@@ -9,8 +9,8 @@ DECLARE
 BEGIN
     IF to_regclass('esx_schema') IS NOT NULL THEN
         SELECT max(version) INTO found FROM esx_schema;
-        IF found > 2 THEN
-            RAISE EXCEPTION 'the schema has version %, and this esx knows it up to 2: nothing was changed, use the esx '
+        IF found > 3 THEN
+            RAISE EXCEPTION 'the schema has version %, and this esx knows it up to 3: nothing was changed, use the esx '
                             'that made it, or a newer one', found;
         END IF;
     END IF;
@@ -117,15 +117,19 @@ BEGIN
 END
 $$;
 
--- Consumers: how far each projection has come, and later each relay.  The row is updated in the transaction that
+-- Consumers: how far each projection and each relay has come.  The row of a projection is updated in the transaction that
 -- changes the read model, so both advance together or not at all.
 --   name        unique over all kinds, so that a name always means one consumer.
 --   id          what its one active instance takes an advisory lock on; a hash of the name could collide.
---   position    everything up to this global_seq has been handled, or did not pass the filter, or is dead.
+--   position    everything up to this global_seq has been handled, or put aside, or did not pass the filter, or is dead.
 --   last_error  the error that stopped it at the event after `position`; cleared when the position moves on.
---   updated_at  when the position last moved.
+--   error_seq   the global_seq of the event that it is about, if it is about one; failed_at is when it was noted.
+--   updated_at  when the position last moved; rate is how many events a second it handled until then.
 --   history     what was read up to there, to recognise it later: see docs/consumers.md.  NULL: nothing is known.
--- The table does not store who runs a consumer: the lock shows it, and the lock ends with its owner's session.
+--   host, pid   the machine and the process of the instance that began to run it last, at `since`, in the session of the
+--               server's process `backend`.  They are true while that session has the lock, which ends with it.  Behind a
+--               connection pooler there is no lock: `backend` is NULL there, and seen_at says when it was last there.
+--   start       the position that it began at, and filter is what it wants: to make the same read model again.
 -- Version 1 had a table of projections only: it becomes this one, with its rows, its grants and the locks on it.
 DO $$
 DECLARE
@@ -153,6 +157,23 @@ BEGIN
             ADD COLUMN kind TEXT NOT NULL DEFAULT 'projection' CHECK (kind IN ('projection', 'relay')),
             ADD COLUMN history JSONB;
     END IF;
+    -- Since version 3.
+    IF to_regclass(here || 'consumers') IS NOT NULL AND 10 > (
+        SELECT count(*) FROM pg_attribute WHERE attrelid = to_regclass(here || 'consumers') AND NOT attisdropped
+           AND attname IN ('error_seq', 'failed_at', 'rate', 'host', 'pid', 'since', 'backend', 'seen_at', 'start', 'filter')
+    ) THEN
+        ALTER TABLE consumers
+            ADD COLUMN IF NOT EXISTS error_seq BIGINT,
+            ADD COLUMN IF NOT EXISTS failed_at TIMESTAMPTZ,
+            ADD COLUMN IF NOT EXISTS rate REAL NOT NULL DEFAULT 0,
+            ADD COLUMN IF NOT EXISTS host TEXT,
+            ADD COLUMN IF NOT EXISTS pid INT,
+            ADD COLUMN IF NOT EXISTS since TIMESTAMPTZ,
+            ADD COLUMN IF NOT EXISTS backend INT,
+            ADD COLUMN IF NOT EXISTS seen_at TIMESTAMPTZ,
+            ADD COLUMN IF NOT EXISTS start BIGINT NOT NULL DEFAULT 0,
+            ADD COLUMN IF NOT EXISTS filter JSONB;
+    END IF;
 END
 $$;
 
@@ -164,16 +185,35 @@ CREATE TABLE IF NOT EXISTS consumers (
     last_error  TEXT,
     updated_at  TIMESTAMPTZ NOT NULL DEFAULT now(),
     kind        TEXT        NOT NULL DEFAULT 'projection' CHECK (kind IN ('projection', 'relay')),
-    history     JSONB
+    history     JSONB,
+    error_seq   BIGINT,
+    failed_at   TIMESTAMPTZ,
+    rate        REAL        NOT NULL DEFAULT 0,
+    host        TEXT,
+    pid         INT,
+    since       TIMESTAMPTZ,
+    backend     INT,
+    seen_at     TIMESTAMPTZ,
+    start       BIGINT      NOT NULL DEFAULT 0,
+    filter      JSONB
 );
 
 -- The projections among them, under the name that they have always had: for roles that have rights to it, and for an
 -- older esx.  It can be written to like a table, with the rights that its owner has to the table.
 DO $$
+DECLARE
+    ours REGCLASS := to_regclass(quote_ident(current_schema()) || '.projections');
 BEGIN
-    IF to_regclass(quote_ident(current_schema()) || '.projections') IS NULL THEN
-        CREATE VIEW projections AS
-            SELECT name, id, position, paused, last_error, updated_at, history FROM consumers WHERE kind = 'projection'
+    -- That of version 2 has fewer columns.
+    IF ours IS NULL OR EXISTS (
+        SELECT FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND NOT a.attisdropped
+        WHERE c.oid = ours AND c.relkind = 'v' AND a.attname IN ('history', 'filter')
+        HAVING string_agg(a.attname, ',') = 'history'
+    ) THEN
+        CREATE OR REPLACE VIEW projections AS
+            SELECT name, id, position, paused, last_error, updated_at, history, error_seq, failed_at, rate, host, pid,
+                   since, backend, seen_at, start, filter
+            FROM consumers WHERE kind = 'projection'
             WITH CASCADED CHECK OPTION;
         EXECUTE format('ALTER VIEW projections OWNER TO %I',
                        (SELECT pg_get_userbyid(relowner) FROM pg_class WHERE oid = 'consumers'::regclass));
@@ -181,7 +221,10 @@ BEGIN
 END
 $$;
 
--- Events that a consumer has put aside, to go on without them until a user has looked at them.
+-- Events that a consumer has put aside, to go on without them until a user has looked at them: the event that failed, and
+-- the later ones of its stream, which have to wait for it.
+--   state  parked: it waits for a user; retry: the instance that runs the consumer is to handle it now; skipped: it was
+--          given up, by a user or by the consumer's own rule, and is kept as a record.
 CREATE TABLE IF NOT EXISTS parked_events (
     consumer    TEXT        NOT NULL REFERENCES consumers (name) ON UPDATE CASCADE ON DELETE CASCADE,
     global_seq  BIGINT      NOT NULL,
@@ -190,8 +233,19 @@ CREATE TABLE IF NOT EXISTS parked_events (
     error       TEXT        NOT NULL,
     attempts    INT         NOT NULL DEFAULT 1,
     parked_at   TIMESTAMPTZ NOT NULL DEFAULT now(),
+    state       TEXT        NOT NULL DEFAULT 'parked' CHECK (state IN ('parked', 'retry', 'skipped')),
     PRIMARY KEY (consumer, global_seq)
 );
+
+DO $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'parked_events'::regclass AND attname = 'state'
+                   AND NOT attisdropped) THEN
+        ALTER TABLE parked_events
+            ADD COLUMN state TEXT NOT NULL DEFAULT 'parked' CHECK (state IN ('parked', 'retry', 'skipped'));
+    END IF;
+END
+$$;
 
 -- The highest number known such that no transaction can still write it or a lower one: see docs/feed.md.  One row.
 CREATE TABLE IF NOT EXISTS feed_fence (
@@ -220,6 +274,7 @@ BEGIN
         SELECT acl.privilege_type AS what, made.name, acl.is_grantable AS further,
                CASE acl.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(acl.grantee)) END AS whom
         FROM (VALUES ('projections', 'consumers', '{SELECT,INSERT,UPDATE,DELETE}'::text[]),
+                     ('projections', 'parked_events', '{SELECT,INSERT,UPDATE,DELETE}'),
                      ('erased_events', 'events', '{SELECT}'), ('feed_fence', 'events', '{SELECT}')) made (name, older, rights)
         JOIN pg_class c ON c.oid = made.older::regclass
         JOIN pg_class n ON n.oid = made.name::regclass AND n.relacl IS NULL
@@ -236,4 +291,4 @@ CREATE TABLE IF NOT EXISTS esx_schema (
     one         BOOLEAN     PRIMARY KEY DEFAULT true CHECK (one),
     version     INT         NOT NULL
 );
-INSERT INTO esx_schema (version) VALUES (2) ON CONFLICT (one) DO UPDATE SET version = 2 WHERE esx_schema.version < 2;
+INSERT INTO esx_schema (version) VALUES (3) ON CONFLICT (one) DO UPDATE SET version = 3 WHERE esx_schema.version < 3;

@@ -27,6 +27,8 @@ _COLUMN = re.compile(r"^\s+(\w+)\s+(.+?),?$", re.MULTILINE)
 _NEVER_ADDED = ("name", "position")
 # Version 1 of the schema does not have these; the check of tables reports that it is old.
 _SINCE_2 = ("kind", "history")
+# Version 2 does not have these.
+_SINCE_3 = (*("error_seq", "failed_at", "rate", "host", "pid", "since", "backend", "seen_at", "start", "filter"),)
 _NOT_OURS = "it was not made by schema.sql"
 _UNLIKE = (asyncpg.UndefinedFunctionError, asyncpg.DatatypeMismatchError, asyncpg.CannotCoerceError)
 
@@ -40,6 +42,7 @@ class ProjectionFacts:
     problem: str | None = None
     remedy: tuple[str, ...] = ()
     keeps_history: bool = True
+    version_2: bool = False
 
 
 @cache
@@ -66,8 +69,10 @@ async def read_projections(connection: Session, target: Examined) -> ProjectionF
         return ProjectionFacts()
     table, kind = columns[0][1:]
     newer = table != "projections"
-    wanted = [name for name in expected() if newer or name not in _SINCE_2]
-    missing = [name for name in wanted if name not in {row[0] for row in columns}]
+    there = {row[0] for row in columns}
+    version_2 = newer and there.isdisjoint(_SINCE_3)
+    later = (*_SINCE_2, *_SINCE_3) if not newer else _SINCE_3 if version_2 else ()
+    missing = [name for name in expected() if name not in there and name not in later]
     if missing:
         problem = f"table {shown(table)} has no column {', '.join(missing)}"
         if any(name in _NEVER_ADDED for name in missing):
@@ -89,7 +94,7 @@ async def read_projections(connection: Session, target: Examined) -> ProjectionF
     except _UNLIKE as error:
         return ProjectionFacts(problem=f"table {shown(table)}: {shown(first_line(error))}: {_NOT_OURS}", remedy=away)
     now = await connection.fetchval("SELECT clock_timestamp()")
-    return ProjectionFacts(tuple(statuses), now, keeps_history=newer)
+    return ProjectionFacts(tuple(statuses), now, keeps_history=newer, version_2=version_2)
 
 
 async def _make_another(connection: Session, target: Examined, table: str, kind: str | None) -> tuple[str, ...]:
@@ -117,6 +122,10 @@ def progress(projections: ProjectionFacts) -> Iterator[Finding]:
         finding = _finding(found, status, projections)
         if finding is not None:
             yield finding
+    if projections.version_2:
+        yield found.info(
+            "the schema has version 2: who runs them, and where events are put aside, is not kept", "esx init"
+        )
     if not projections.statuses:
         yield found.ok("there are no projections")
     else:

@@ -990,7 +990,8 @@ def test_schema_sql_is_understood() -> None:
     assert len(expected().tables) == schema_sql().count("CREATE TABLE")
     assert schema_sql().count("CREATE OR REPLACE TRIGGER") == 1
     assert [*projections.expected()] == [
-        *("name", "id", "position", "paused", "last_error", "updated_at", "kind", "history")
+        *("name", "id", "position", "paused", "last_error", "updated_at", "kind", "history"),
+        *("error_seq", "failed_at", "rate", "host", "pid", "since", "backend", "seen_at", "start", "filter"),
     ]
 
 

@@ -35,6 +35,7 @@ __all__ = ["read"]  # a fixture
 
 _DEADLINE = 120.0
 SCHEMA_1 = Path(__file__).with_name("schema_1.sql").read_text()
+SCHEMA_2 = Path(__file__).with_name("schema_2.sql").read_text()
 
 
 async def project_to(store: EventStore, position: int, name: str = "p", stream: str | None = None) -> None:
@@ -338,7 +339,7 @@ async def test_init_keeps_rows_rights_and_locks(empty_dsn: str, old: asyncpg.Con
             made = await store.init()
             assert "renamed table projections to consumers" in made
             assert "created view projections" in made
-            assert [tuple(row)[:-1] for row in await old.fetch("SELECT * FROM projections ORDER BY name")] == [
+            assert [tuple(row)[:6] for row in await old.fetch("SELECT * FROM projections ORDER BY name")] == [
                 tuple(row) for row in before
             ]
             # The lock that it took on the table of old is seen on that of now.
@@ -357,6 +358,38 @@ async def test_init_keeps_rows_rights_and_locks(empty_dsn: str, old: asyncpg.Con
         # Begins with what is there now, and knows it from then on.
         async with running(store.project("p", note)) as task:
             await until(lambda: keeps(old, 6), task)
+
+
+async def test_version_2_gets_its_new_columns_around_a_projection_that_runs(empty_dsn: str) -> None:
+    connection = await asyncpg.connect(empty_dsn)
+    await connection.execute(SCHEMA_2 + "CREATE TABLE handled (global_seq bigint);")
+    await connection.execute("INSERT INTO consumers (name, position, paused) VALUES ('q', 3, true)")
+    await connection.execute("INSERT INTO parked_events VALUES ('q', 2, 's', 'T', 'why')")
+    async with EventStore.connect(empty_dsn) as store, new_role(empty_dsn) as runner:
+        await fill(store, 5)
+        await runner.grant("SELECT ON events", "SELECT, INSERT, UPDATE ON projections")
+        [older] = [f for f in await store.doctor() if "the schema has version 2" in f.message]
+        assert older.remedy == ("esx init",)
+        async with running(store.project("p", note)) as task:
+            await at(store, 5, task)
+            assert {"changed table consumers", "changed view projections", "changed table parked_events"} <= set(
+                await store.init()
+            )
+            assert (await status(store)).active
+            await fill(store, 1)
+            await at(store, 6, task)
+        assert await store.init() == []
+        assert not [f for f in await store.doctor() if "the schema has version 2" in f.message]
+        async with EventStore.connect(runner.dsn(empty_dsn)) as theirs:
+            await theirs.resume_projection("q")
+    [row] = await connection.fetch(
+        "SELECT p.state, v.start, v.filter FROM parked_events p, projections v WHERE name = 'q'"
+    )
+    assert tuple(row) == ("parked", 0, None)
+    # An esx of version 2 leaves it as it is.
+    with pytest.raises(asyncpg.RaiseError, match="knows it up to 2"):
+        await connection.execute(SCHEMA_2)
+    await connection.close()
 
 
 async def test_two_inits_at_once_migrate_once(empty_dsn: str, old: asyncpg.Connection) -> None:
@@ -427,8 +460,8 @@ async def test_what_is_no_projection_is_not_shown_as_one(store18: EventStore, ds
 
 
 async def test_a_newer_schema_is_left_alone(dsn: str, store: EventStore, sql: asyncpg.Connection) -> None:
-    await sql.execute("UPDATE esx_schema SET version = 3; DROP FUNCTION esx_lock_stream(text)")
-    with pytest.raises(StoreFailed, match=r"version 3.*nothing was changed") as refused:
+    await sql.execute("UPDATE esx_schema SET version = 4; DROP FUNCTION esx_lock_stream(text)")
+    with pytest.raises(StoreFailed, match=r"version 4.*nothing was changed") as refused:
         await store.init()
     assert "\n" not in str(refused.value)
     assert await sql.fetchval("SELECT to_regprocedure('esx_lock_stream(text)')") is None
