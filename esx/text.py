@@ -97,6 +97,11 @@ def encodable(json: str) -> str:
     return json if is_text(json) else _SURROGATE.sub(_escaped_in_json, json)
 
 
+def as_written(text: str) -> str:
+    """Return text that can be written as UTF-8: a byte that is no text is written as `visible` shows it."""
+    return text if is_text(text) else _SURROGATE.sub(lambda found: visible(found[0]), text)
+
+
 def _escaped_in_json(found: re.Match[str]) -> str:
     code = ord(found[0])
     # Not all parsers of JSON read a lone surrogate.

@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 import click
 
 from esx.cli.opening import with_store
-from esx.cli.options import database_option, json_option
+from esx.cli.options import complete_file, completing, database_option, json_option
 from esx.cli.output import OutputLines
 
 if TYPE_CHECKING:
@@ -31,8 +31,8 @@ def _expected(ctx: click.Context, parameter: click.Parameter, value: str) -> Exp
 
 
 @click.command(name="append")
-@click.argument("stream")
-@click.argument("event_type", metavar="[TYPE]", required=False)
+@click.argument("stream", shell_complete=completing("stream"))
+@click.argument("event_type", metavar="[TYPE]", required=False, shell_complete=completing("type"))
 @click.argument("data", required=False)
 @click.option("--metadata", metavar="JSON", help="The event's metadata.")
 @click.option(
@@ -48,6 +48,7 @@ def _expected(ctx: click.Context, parameter: click.Parameter, value: str) -> Exp
     "--ndjson",
     type=click.File("r", encoding="utf-8"),
     metavar="FILE",
+    shell_complete=complete_file,
     help="Append a batch, all or none: a JSON object a line with event_type and, if wanted, data, metadata, event_id; "
     "- is stdin.",
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from esx.cli.events import event_head, tell_odd_event
+from esx.cli.events import event_head, short_head, tell_odd_event
 from esx.fold.diff import MISSING, diff
 from esx.fold.value import dump, jsonpath, parse
 from esx.payload import Undecoded
@@ -25,13 +25,15 @@ _MARKS = {"added": "+", "removed": "-", "changed": "~"}
 class Differ:
     """Compares each event with the one before it in its stream, or with the last one of its type.
 
-    `all_events` says that it is given all events of the stream, without a filter.
+    `all_events` says that it is given all events of the stream, without a filter. `short` lines above the changes
+    leave out the stream, and the parts of a second.
     """
 
-    def __init__(self, store: EventStore, *, same_type: bool, all_events: bool = True) -> None:
+    def __init__(self, store: EventStore, *, same_type: bool, all_events: bool = True, short: bool = False) -> None:
         self._store = store
         self._same_type = same_type
         self._all_events = all_events
+        self._head = short_head if short else event_head
         # The last event, by type with `same_type`; saves a query for each event when reading forwards.
         self._last: dict[str, Event] = {}
 
@@ -46,7 +48,7 @@ class Differ:
             return
         unread = isinstance(event.data_json, Undecoded) or (previous and isinstance(previous.data_json, Undecoded))
         note = "  (not compared: the data are no JSON)" if unread else ""
-        lines.text(f"{event_head(event)}{self._against(previous)}{note}", *_change_lines(changes))
+        lines.text(f"{self._head(event)}{self._against(previous)}{note}", *_change_lines(changes))
 
     async def _previous(self, event: Event) -> Event | None:
         key = event.event_type if self._same_type else ""

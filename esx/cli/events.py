@@ -11,7 +11,7 @@ from esx.cli.output import narrate
 from esx.moment import FarTime
 from esx.payload import Undecoded
 from esx.text import bytes_from_shown, is_text, visible
-from esx.times import iso
+from esx.times import clock, iso
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -32,15 +32,23 @@ _BYTE = "\ufffd\\\\x".encode()
 _NUMBER = re.compile(rb'\{"global_seq": (\d+)')
 
 
-def print_events(lines: OutputLines, events: Iterable[Event], *, as_json: bool) -> None:
-    """Print events, as NDJSON or as a line each for people."""
+def print_events(lines: OutputLines, events: Iterable[Event], *, as_json: bool, colour: bool = False) -> None:
+    """Print events, as NDJSON or as a line each for people, with the type in `colour`."""
     for event in events:
         tell_odd_event(event)
         if as_json:
             lines.json(event.to_json())
         else:
             metadata = f"  {noted(event.metadata_json)}" if event.metadata_json else ""
-            lines.text(f"{event_head(event)}  {noted(event.data_json)}{metadata}")
+            line = f"{event_head(event)}  {noted(event.data_json)}{metadata}"
+            if colour:
+                from esx.cli.style import hue, paint
+
+                head = visible(event_head(event).removesuffix(event.event_type))
+                kind = paint(visible(event.event_type), hue(event.stream_id, event.event_type))
+                lines.painted(head + kind + visible(line[len(event_head(event)) :]))
+            else:
+                lines.text(line)
 
 
 def event_head(event: Event) -> str:
@@ -49,6 +57,14 @@ def event_head(event: Event) -> str:
 
     place = place_text(event.stream_id, event.stream_seq)
     return f"{number_text(event.global_seq):>8}  {iso(event.created_at)}  {place}  {event.event_type}"
+
+
+def short_head(event: Event) -> str:
+    """Return the same without the stream, and the time to the second."""
+    from esx.model import place_text
+
+    place = place_text(event.stream_id, event.stream_seq).rpartition("@")[2]
+    return f"{number_text(event.global_seq):>8}  {clock(event.created_at)}  @{place}  {event.event_type}"
 
 
 def number_text(global_seq: int) -> str:

@@ -11,7 +11,7 @@ import click
 
 from esx.cli.events import ended_before, tell_odd_lines
 from esx.cli.opening import with_store
-from esx.cli.options import database_option, filter_options, partial_option
+from esx.cli.options import complete_file, database_option, filter_options, partial_option
 from esx.cli.output import Meter, OutputLines, incomplete, narrate, progress
 from esx.cli.payloads import PayloadDecoding, decode_options
 from esx.cli.writing import force_option, target
@@ -33,7 +33,11 @@ if TYPE_CHECKING:
 )
 @filter_options
 @click.option(
-    "-o", "--output", metavar="FILE", help="Write to FILE, which appears once it is complete (default: stdout)."
+    "-o",
+    "--output",
+    metavar="FILE",
+    shell_complete=complete_file,
+    help="Write to FILE, which appears once it is complete (default: stdout).",
 )
 @force_option
 @click.option(

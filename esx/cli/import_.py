@@ -14,7 +14,7 @@ import click
 
 from esx.cli.decoding import Unreadable, plain
 from esx.cli.opening import with_store
-from esx.cli.options import database_option, json_option, mark_incomplete, partial_option
+from esx.cli.options import complete_file, database_option, json_option, mark_incomplete, partial_option
 from esx.cli.output import Meter, OutputLines, narrate
 from esx.text import counted
 
@@ -35,7 +35,7 @@ def _usable(_ctx: click.Context, _parameter: click.Parameter, value: str | None)
 
 
 @click.command(name="import")
-@click.argument("file", metavar="FILE|-")
+@click.argument("file", metavar="FILE|-", shell_complete=complete_file)
 @click.option(
     "--keep-global-seq",
     is_flag=True,

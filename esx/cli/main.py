@@ -17,7 +17,7 @@ import click
 from esx import __version__
 from esx.cli.hidden import CannotHide, hide_passwords
 from esx.cli.lazy import LazyGroup
-from esx.cli.options import database_option, decoder_option, ended_incomplete, reducer_option
+from esx.cli.options import COMPLETE, database_option, decoder_option, ended_incomplete, reducer_option
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -49,6 +49,8 @@ class _Commands(LazyGroup):
         "doctor": "Look for what is wrong with the store, with remedies.",
         "serve": "Show the explorer in a browser.",
         "config": "Show the config file and the settings in effect.",
+        "completion": "Print what makes a shell complete esx.",
+        "man": "Show the manual page.",
         "load": "Load-test optimistic concurrency with the bundled Locust scenario.",
     }
     modules = {"import": "import_", "load": "load.run"}  # noqa: RUF012 - a module cannot be named like a keyword
@@ -109,6 +111,10 @@ def main() -> NoReturn:
 
         hold()
     _prepare_streams()
+    if COMPLETE in os.environ:
+        from esx.cli.completing import prepare
+
+        prepare()
     code = _run()
     try:
         sys.stdout.flush()
@@ -184,6 +190,8 @@ def _run() -> int:
         click.echo(error.format_message(), err=True)
         return WRONG_USAGE
     except click.UsageError as error:
+        if isinstance(error, click.NoSuchOption):
+            error = _no_such_option(error)
         where = f" (see `{error.ctx.command_path} --help`)" if error.ctx else ""
         return _fail(f"{error.format_message().rstrip('.')}{where}", WRONG_USAGE)
     except click.ClickException as error:
@@ -213,6 +221,14 @@ def _run() -> int:
         if os.environ.get("ESX_DEBUG"):
             raise
         return _fail(f"unexpected {type(error).__name__}: {error} (set ESX_DEBUG=1 to see where)", FAILED)
+
+
+def _no_such_option(error: click.NoSuchOption) -> click.UsageError:
+    """Return the same error, in one clause, with the options that are like a wrong one."""
+    from esx.text import either
+
+    near = f": did you mean {either(error.possibilities)}?" if error.possibilities else ""
+    return click.UsageError(f"no such option {error.option_name}{near}", error.ctx)
 
 
 def _fail(message: str, code: int) -> int:

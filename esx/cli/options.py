@@ -10,11 +10,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
+    from click.shell_completion import CompletionItem
+
     from esx.positions import Position
 
 T = TypeVar("T")
 Command = TypeVar("Command", bound="Callable[..., Any]")
 _INCOMPLETE = "esx.incomplete"
+COMPLETE = "_ESX_COMPLETE"
+"""The environment variable by which a shell asks what completes a line."""
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print NDJSON: one object a line.")
 reducer_option = click.option(
@@ -32,13 +36,6 @@ where_option = click.option(
     metavar="JSONPATH",
     help="Only events for which the path holds or finds something in data ($metadata is the metadata).",
 )
-type_option = click.option("--type", "event_type", metavar="GLOB", help="Only events of matching types.")
-
-
-def filter_options(command: Command) -> Command:
-    """Add --stream, --type and --where, which the command receives as `stream`, `event_type` and `where`."""
-    stream = click.option("--stream", metavar="GLOB", help="Only events of matching streams.")
-    return stream(type_option(where_option(command)))
 
 
 def _remember(ctx: click.Context, parameter: click.Parameter, value: str | bool | None) -> None:
@@ -52,6 +49,36 @@ def _remembered(name: str) -> Any:
     """Return the value of an option that was given before or after the command's name, None without it."""
     context = click.get_current_context(silent=True)
     return None if context is None else context.meta.get(f"esx.{name}")
+
+
+def as_given(ctx: click.Context, name: str) -> Any:
+    """Return the value of an option before or after the command's name, also while a shell completes the line."""
+    above: click.Context | None = ctx
+    while above is not None:
+        value = above.params.get(name) or above.meta.get(f"esx.{name}")
+        if value:
+            return value
+        above = above.parent
+    return None
+
+
+def completing(name: str) -> Callable[[click.Context, click.Parameter, str], list[CompletionItem]]:
+    """Return the function that completes names of one kind: stream, stream_glob, type or database."""
+
+    def complete(ctx: click.Context, parameter: click.Parameter, begun: str) -> list[CompletionItem]:
+        from esx.cli import completing as module
+
+        found: list[CompletionItem] = getattr(module, f"complete_{name}")(ctx, parameter, begun)
+        return found
+
+    return complete
+
+
+def complete_file(_ctx: click.Context, _parameter: click.Parameter, begun: str) -> list[CompletionItem]:
+    """Let the shell complete the name of a file."""
+    from click.shell_completion import CompletionItem
+
+    return [CompletionItem(begun, type="file")]
 
 
 def named_store() -> str | None:
@@ -82,6 +109,7 @@ def database_option(command: Command) -> Command:
         "--dsn",
         metavar="URL|NAME",
         callback=inherit,
+        shell_complete=completing("database"),
         help="The database: a connection of the config file, a URL, libpq's key=value form, or a database name.",
     )
     store = click.option(
@@ -99,6 +127,19 @@ def database_option(command: Command) -> Command:
         help="Read although this runs code of the table's owner with your rights.",
     )
     return dsn(store(trust(command)))
+
+
+type_option = click.option(
+    "--type", "event_type", metavar="GLOB", help="Only events of matching types.", shell_complete=completing("type")
+)
+
+
+def filter_options(command: Command) -> Command:
+    """Add --stream, --type and --where, which the command receives as `stream`, `event_type` and `where`."""
+    stream = click.option(
+        "--stream", metavar="GLOB", help="Only events of matching streams.", shell_complete=completing("stream_glob")
+    )
+    return stream(type_option(where_option(command)))
 
 
 partial_option = click.option(

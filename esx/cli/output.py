@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import sys
@@ -14,7 +15,7 @@ from esx.cli.options import mark_incomplete
 from esx.text import encodable, visible
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from esx.store.read.order_check import Doubt
 
@@ -22,9 +23,32 @@ _SCREENFUL = 200
 _UP_AND_CLEAR = "\x1b[1A\x1b[2K"
 
 
+_holding: list[Callable[[], bool]] = []
+_later: list[str] = []
+
+
 def narrate(text: str) -> None:
     """Print a message on stderr."""
-    click.echo(visible(text), err=True)
+    if _on_hold():
+        _later.append(text)
+    else:
+        click.echo(visible(text), err=True)
+
+
+@contextlib.contextmanager
+def held_back(busy: Callable[[], bool]) -> Iterator[None]:
+    """Keep messages back while the screen is `busy`, and print them at the end of the ``with`` block."""
+    _holding.append(busy)
+    try:
+        yield
+    finally:
+        _holding.pop()
+        while _later:
+            narrate(_later.pop(0))
+
+
+def _on_hold() -> bool:
+    return any(busy() for busy in _holding)
 
 
 def incomplete(missing: str) -> None:
@@ -64,7 +88,7 @@ class ProgressLine:
     def __call__(self, text: str) -> None:
         """Show `text`, unless the last report was only a moment ago."""
         now = time.monotonic()
-        if self._shown and now >= self._next:
+        if self._shown and now >= self._next and not _on_hold():
             self._next = now + self._every
             self._dirty = True
             click.echo(f"\r\x1b[K{visible(text)}", err=True, nl=False)
@@ -154,6 +178,10 @@ class OutputLines:
     def __init__(self) -> None:
         self._terminal = sys.stdout.isatty()
 
+    def painted(self, line: str) -> None:
+        """Print a line whose parts are safe for a terminal already, and may be in colour."""
+        sys.stdout.write(line + "\n")
+
     def json(self, line: str) -> None:
         """Print a line of JSON."""
         line = encodable(line)
@@ -178,6 +206,12 @@ class OutputLines:
     def flush(self) -> None:
         """Hand over to the reader what has been printed."""
         sys.stdout.flush()
+
+    async def room(self) -> None:
+        """Wait while a pager is far behind, without holding up what else runs here."""
+        wait = getattr(sys.stdout, "room", None)
+        if wait is not None:
+            await wait()
 
 
 def _escape(line: str) -> str:

@@ -8,15 +8,17 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from esx.cli.events import event_head, print_events, tell_odd_event
+from esx.cli.events import event_head, noted, print_events, tell_odd_event
+from esx.cli.forms import CsvLines
 from esx.cli.opening import decoder_of
 from esx.cli.options import decoder_option
 from esx.cli.output import OutputLines, incomplete, narrate
-from esx.text import visible
+from esx.text import iso_utc, visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from esx.cli.forms import Form
     from esx.model import Event
     from esx.payloads.decoder import DecodedEvent
     from esx.payloads.decoding import Decoded
@@ -72,20 +74,32 @@ class EventPrinter:
     """Prints events; with `decode` or a `decoder`, which is a text for `decoder_of`, with their payloads decoded.
 
     `in_full` is for an event that is asked for alone: for people it is decoded, and what is no JSON is shown below it.
+    `alone` says that all events are of one stream.
     """
 
-    def __init__(self, *, as_json: bool, decode: bool, decoder: str | None, in_full: bool = False) -> None:
+    def __init__(
+        self, form: Form, *, decode: bool, decoder: str | None, in_full: bool = False, alone: bool = False
+    ) -> None:
         self.lines = OutputLines()
-        self._as_json = as_json
-        self._in_full = in_full and not as_json
+        self._as_json = form.as_json
+        self._in_full = in_full and form.kind == "table"
+        self._csv = CsvLines() if form.as_csv else None
+        self._compact = None
+        if form.compact and not self._in_full:
+            from esx.cli.compact import CompactEvents
+
+            self._compact = CompactEvents(self.lines, form, alone=alone)
+        self._colour = form.colour
         self.decodes = decode or decoder is not None
         self._decoder = decoder_of(decoder) if self.decodes else None
         self._failed = False
 
     async def print(self, events: Iterable[Event]) -> None:
         """Print events."""
-        if not self.decodes and not self._in_full:
-            print_events(self.lines, events, as_json=self._as_json)
+        await self.lines.room()
+        plain = self._csv is None and self._compact is None
+        if not self.decodes and not self._in_full and plain:
+            print_events(self.lines, events, as_json=self._as_json, colour=self._colour)
             return
         from esx.model import place_text
         from esx.payloads.decoder import DecodedEvent, decode_event, is_undecoded
@@ -93,7 +107,7 @@ class EventPrinter:
         for event in events:
             tell_odd_event(event)
             decoded = DecodedEvent(event)
-            if is_undecoded(event):
+            if is_undecoded(event) and (self.decodes or self._in_full):
                 decoder = self._decoder if self.decodes else decoder_of(None)
                 decoded = await asyncio.to_thread(decode_event, event, decoder)
             if decoded.failed is not None and not self._failed:
@@ -102,8 +116,18 @@ class EventPrinter:
                 incomplete(f"event {place}: {decoded.failed}; others like it are not reported")
             if self._as_json:
                 self.lines.json(decoded.to_json())
+            elif self._csv is not None:
+                self._csv.row(_columns(decoded))
+            elif self._compact is not None:
+                self._compact.add(event, _in_short(decoded))
             else:
                 self._print_text(decoded)
+
+    def flush(self) -> None:
+        """Print what waits for more."""
+        if self._compact is not None:
+            self._compact.flush()
+        self.lines.flush()
 
     def _print_text(self, decoded: DecodedEvent) -> None:
         event = decoded.event
@@ -126,3 +150,34 @@ class EventPrinter:
         elif decoded.json is not None or decoded.text is not None:
             return f"{as_json(decoded)}  ({decoded.how})"
         return f"({decoded.how})"
+
+
+def _columns(decoded: DecodedEvent) -> dict[str, Any]:
+    """Return the columns of an event in CSV, named as in JSON."""
+    from esx.model import UNNUMBERED
+
+    event = decoded.event
+    values: dict[str, Any] = event._asdict()
+    data, metadata = (None if part is None else part.json for part in (decoded.data, decoded.metadata))
+    values |= {
+        "data_json": event.data_json if data is None else data,
+        "metadata_json": event.metadata_json if metadata is None else metadata,
+        "created_at": None if event.created_at is None else iso_utc(event.created_at),
+        "event_id": None if event.event_id is None else str(event.event_id),
+    }
+    return {
+        name.removesuffix("_json"): None if name.endswith("_seq") and value == UNNUMBERED else value
+        for name, value in values.items()
+    }
+
+
+def _in_short(decoded: DecodedEvent) -> str:
+    """Return what a compact line has of an event's data."""
+    from esx.fold.brief import brief
+    from esx.payload import Undecoded
+    from esx.payloads.decoding import as_json
+
+    data = decoded.event.data_json
+    if decoded.data is not None and (decoded.data.json is not None or decoded.data.text is not None):
+        return brief(as_json(decoded.data))
+    return visible(noted(data)) if isinstance(data, Undecoded) else brief(data)

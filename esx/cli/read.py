@@ -7,23 +7,26 @@ from typing import TYPE_CHECKING
 import click
 
 from esx.cli.events import no_such_stream, stored_name
+from esx.cli.forms import output_options
 from esx.cli.opening import with_store
 from esx.cli.options import (
     as_moment,
     as_position,
+    completing,
     database_option,
-    json_option,
     partial_option,
     type_option,
     where_option,
 )
 from esx.cli.output import ProgressLine, narrate, say_doubt
+from esx.cli.pager import paged
 from esx.cli.payloads import EventPrinter, decode_options
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from datetime import datetime
 
+    from esx.cli.forms import Form
     from esx.eventstore import EventStore
     from esx.model import Event
     from esx.positions import Position
@@ -31,8 +34,14 @@ if TYPE_CHECKING:
 
 
 @click.command(name="read")
-@click.argument("stream")
-@click.option("--stream", "streams", metavar="GLOB", help="With $all: only events of matching streams.")
+@click.argument("stream", shell_complete=completing("stream"))
+@click.option(
+    "--stream",
+    "streams",
+    metavar="GLOB",
+    help="With $all: only events of matching streams.",
+    shell_complete=completing("stream_glob"),
+)
 @type_option
 @where_option
 @click.option(
@@ -53,7 +62,7 @@ if TYPE_CHECKING:
 @click.option("--diff", "with_diff", is_flag=True, help="With what changed in data since the event before it.")
 @click.option("--same-type", is_flag=True, help="With --diff: since the one before it of the same type.")
 @decode_options
-@json_option
+@output_options
 @partial_option
 @database_option
 def command(
@@ -72,7 +81,7 @@ def command(
     same_type: bool,
     decode: bool,
     decoder: str | None,
-    as_json: bool,
+    form: Form,
 ) -> None:
     """Print the events of STREAM in order, or those of all streams: esx read '$all'.
 
@@ -98,7 +107,11 @@ def command(
 
     if with_diff and (decode or decoder is not None):
         raise click.UsageError("--diff compares the JSON that is stored: leave --decode and --decoder out")
-    printer = EventPrinter(as_json=as_json, decode=decode, decoder=decoder, in_full=limit == 1 and not with_diff)
+    if with_diff and form.as_csv:
+        raise click.UsageError("--diff has no form in CSV: use --as table or --json")
+    printer = EventPrinter(
+        form, decode=decode, decoder=decoder, in_full=limit == 1 and not with_diff, alone=stream != "$all"
+    )
 
     async def work(store: EventStore) -> None:
         from esx.filters import Filter
@@ -110,7 +123,7 @@ def command(
         if with_diff:
             from esx.cli.differ import Differ
 
-            differ = Differ(store, same_type=same_type, all_events=not searches)
+            differ = Differ(store, same_type=same_type, all_events=not searches, short=form.compact)
         begin = start
         if at is not None:
             place = await store.locate(at, stream=one)
@@ -131,11 +144,14 @@ def command(
             if differ is None:
                 await printer.print((event,))
             else:
-                await differ.print(printer.lines, event, as_json=as_json)
+                await printer.lines.room()
+                await differ.print(printer.lines, event, as_json=form.as_json)
+        printer.flush()
         if not found:
             await _explain_nothing(store, one, chosen=searches)
 
-    with_store(dsn, work, read_only=True)
+    with paged(form.paged):
+        with_store(dsn, work, read_only=True)
 
 
 def _read(

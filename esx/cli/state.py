@@ -10,7 +10,15 @@ import click
 
 from esx.cli.events import no_such_stream, stored_name, tell_odd_event
 from esx.cli.opening import decoder_of, reducer_of, with_store
-from esx.cli.options import as_position, database_option, decoder_option, json_option, partial_option, reducer_option
+from esx.cli.options import (
+    as_position,
+    completing,
+    database_option,
+    decoder_option,
+    json_option,
+    partial_option,
+    reducer_option,
+)
 from esx.cli.output import OutputLines, incomplete, narrate, say_doubt
 from esx.text import iso_utc, visible
 from esx.times import iso
@@ -22,7 +30,7 @@ if TYPE_CHECKING:
 
 
 @click.command(name="state")
-@click.argument("stream")
+@click.argument("stream", shell_complete=completing("stream"))
 @click.option(
     "--at",
     callback=as_position,

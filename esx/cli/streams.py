@@ -7,19 +7,28 @@ from typing import TYPE_CHECKING
 import click
 
 from esx.cli.events import number_text, tell_odd_value
+from esx.cli.forms import CsvLines, output_options
 from esx.cli.opening import with_store
-from esx.cli.options import database_option, json_option, partial_option
+from esx.cli.options import completing, database_option, partial_option
 from esx.cli.output import Meter, OutputLines, OutputTable, incomplete, narrate
+from esx.cli.pager import paged
 from esx.text import bytes_from_shown, visible
 from esx.times import iso
 
 if TYPE_CHECKING:
+    from esx.cli.forms import Form
     from esx.eventstore import EventStore
     from esx.model import StreamSummary
 
 
 @click.command(name="streams")
-@click.option("--prefix", default="", metavar="TEXT", help="Only streams whose id starts with TEXT: quick at any size.")
+@click.option(
+    "--prefix",
+    default="",
+    metavar="TEXT",
+    shell_complete=completing("stream"),
+    help="Only streams whose id starts with TEXT: quick at any size.",
+)
 @click.option("--match", metavar="GLOB", help="Only streams whose id matches, e.g. 'account-*7'.")
 @click.option("--contains", metavar="TEXT", help="Only streams with TEXT anywhere in their id; looks at all ids.")
 @click.option(
@@ -29,7 +38,7 @@ if TYPE_CHECKING:
 @click.option(
     "--categories", is_flag=True, help="List categories (ids up to their first -) with their numbers of streams."
 )
-@json_option
+@output_options
 @partial_option
 @database_option
 def command(
@@ -40,7 +49,7 @@ def command(
     sort: str,
     limit: int | None,
     categories: bool,
-    as_json: bool,
+    form: Form,
 ) -> None:
     """List streams with their version, number of events, and last event.
 
@@ -63,12 +72,18 @@ def command(
         table = OutputTable(
             lines, ("STREAM", "VERSION", "≤ EVENTS", "LAST TYPE", "LAST EVENT AT", "GLOBAL SEQ"), {1, 2, 5}
         )
+        compact = None
+        if form.compact:
+            from esx.cli.compact import stream_cells, streams_table
+
+            compact = streams_table(lines, form)
+        csv = CsvLines()
         with Meter(noun="events looked at" if sort == "recent" else "streams looked at") as meter:
 
             def progress(looked: int) -> None:
                 # Print what has been found before the search goes on.
                 meter.clear()
-                table.flush()
+                (compact or table).flush()
                 lines.flush()
                 meter.update(looked)
 
@@ -82,24 +97,32 @@ def command(
             ):
                 found = True
                 tell_odd_value(stream.last_global_seq, stream.last_created_at, stream.stream_id, stream.last_event_type)
-                if as_json:
+                await lines.room()
+                if form.as_json:
                     lines.json(stream.to_json())
+                elif form.as_csv:
+                    csv.json(stream.to_json())
+                elif compact is not None:
+                    compact.add(stream_cells(stream))
                 else:
                     table.add(_cells(stream))
-        table.flush()
+        (compact or table).flush()
         if not found:
             narrate("no stream passes" if narrowed else "no streams yet")
 
     async def list_categories(store: EventStore) -> None:
         lines = OutputLines()
         table = OutputTable(lines, ("CATEGORY", "STREAMS"), {1})
+        csv = CsvLines()
         shown = vague = 0
         async for category in store.categories():
             if shown == limit:
                 break
             shown += 1
-            if as_json:
+            if form.as_json:
                 lines.json(category.to_json())
+            elif form.as_csv:
+                csv.json(category.to_json())
             else:
                 table.add((visible(category.category, limit=200), category.streams.text))
             vague += not category.streams.known
@@ -107,7 +130,8 @@ def command(
         if vague:
             incomplete(f"how many streams {vague} of the categories have is not known: esx streams --prefix lists them")
 
-    with_store(dsn, list_categories if categories else list_streams, read_only=True)
+    with paged(form.paged):
+        with_store(dsn, list_categories if categories else list_streams, read_only=True)
 
 
 def _cells(stream: StreamSummary) -> tuple[str, ...]:

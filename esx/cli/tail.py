@@ -9,15 +9,18 @@ from typing import TYPE_CHECKING
 import click
 
 from esx.cli.events import describe_gap, describe_missed, ended_before, tell_odd_lines
+from esx.cli.forms import output_options
 from esx.cli.opening import with_store
-from esx.cli.options import as_moment, database_option, filter_options, json_option, partial_option
+from esx.cli.options import as_moment, database_option, filter_options, partial_option
 from esx.cli.output import OutputLines, incomplete, narrate, say_doubt
+from esx.cli.pager import paged
 from esx.cli.payloads import EventPrinter, decode_options
 from esx.text import counted, lapse
 
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from esx.cli.forms import Form
     from esx.eventstore import EventStore
     from esx.filters import Filter
     from esx.store.feed.batch import Batch, Gap
@@ -54,7 +57,7 @@ def _start(ctx: click.Context, parameter: click.Parameter, value: str) -> int | 
 @click.option("--follow/--no-follow", default=True, help="Go on without end, or end at the safe position.")
 @click.option("--stats", is_flag=True, help="Say at the end what came, on stderr: also late events and dead numbers.")
 @decode_options
-@json_option
+@output_options
 @partial_option
 @database_option
 def command(
@@ -67,7 +70,7 @@ def command(
     stats: bool,
     decode: bool,
     decoder: str | None,
-    as_json: bool,
+    form: Form,
 ) -> None:
     """Print the events of all streams in their global order, each exactly once, and follow as they come.
 
@@ -76,13 +79,13 @@ def command(
     back. With --no-follow it exits with 4 where it ends before such an event. An event that still appears below the
     safe position, because its number was drawn by hand, is reported on stderr as missed.
     """
-    printer = EventPrinter(as_json=as_json, decode=decode, decoder=decoder)
+    printer = EventPrinter(form, decode=decode, decoder=decoder)
 
     async def work(store: EventStore) -> None:
         from esx.filters import Filter
 
         chosen = Filter(stream, event_type, where)
-        if as_json and not printer.decodes and not follow and not stats and isinstance(start, int):
+        if form.as_json and not printer.decodes and not follow and not stats and isinstance(start, int):
             await _export(store, start, chosen)
             return
         if start is None:
@@ -106,7 +109,8 @@ def command(
             if stats:
                 narrate(totals.line(feed))
 
-    with_store(dsn, work, read_only=True)
+    with paged(form.paged and not follow):
+        with_store(dsn, work, read_only=True)
 
 
 async def _export(store: EventStore, after: int, chosen: Filter) -> None:
@@ -125,6 +129,7 @@ async def _to_safe_position(feed: Feed, totals: Totals, printer: EventPrinter) -
         await printer.print(batch.events)
         totals.add(batch)
         _say_missed(batch)
+    printer.flush()
     # The gap at the end: those of the batches may have been filled meanwhile.
     if feed.gap is not None:
         incomplete(ended_before(feed.position, feed.gap))
@@ -141,7 +146,7 @@ async def _follow(feed: Feed, totals: Totals, printer: EventPrinter) -> None:
     try:
         async for batch in feed.follow():
             await printer.print(batch.events)
-            printer.lines.flush()
+            printer.flush()
             totals.add(batch)
             held.see(batch.gap)
             _say_missed(batch)

@@ -8,12 +8,17 @@ import click
 from click.core import ParameterSource
 
 from esx.cli.events import tell_odd_value
+from esx.cli.forms import CsvLines, output_options
 from esx.cli.opening import config, with_store
-from esx.cli.options import database_option, json_option, partial_option
+from esx.cli.options import database_option, partial_option
 from esx.cli.output import OutputLines, ProgressLine, incomplete, narrate
+from esx.cli.pager import paged
 from esx.text import counted, visible
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from esx.cli.forms import Form
     from esx.eventstore import EventStore
     from esx.store.trail.trail import FieldNames, Trail
 
@@ -49,7 +54,7 @@ def _bound(ctx: click.Context, parameter: click.Parameter, value: str) -> int | 
 )
 @click.option("--correlation-field", multiple=True, metavar="NAME", help="Its name in metadata; may be repeated.")
 @click.option("--causation-field", multiple=True, metavar="NAME", help="Its name in metadata; may be repeated.")
-@json_option
+@output_options
 @partial_option
 @database_option
 @click.pass_context
@@ -62,7 +67,7 @@ def command(
     scan: int | None,
     correlation_field: tuple[str, ...],
     causation_field: tuple[str, ...],
-    as_json: bool,
+    form: Form,
 ) -> None:
     """Print what shares a correlation id, as a tree of what caused what.
 
@@ -96,20 +101,23 @@ def command(
         lines = OutputLines()
         for node in trail.nodes:
             tell_odd_value(node.event.global_seq, node.event.created_at, node.event.stream_id, node.event.event_type)
-        if as_json:
-            await _print_json(lines, store, trail)
+        if form.as_json:
+            await _print_json(lines.json, store, trail)
+        elif form.as_csv:
+            await _print_json(CsvLines().json, store, trail)
         else:
             from esx.store.trail.trail import headline
 
             narrate(headline(trail))
-            _print_tree(lines, trail)
+            _print_tree(lines, trail, form)
         if trail.more:
             chosen = ctx.get_parameter_source("limit") is not ParameterSource.DEFAULT
             (narrate if chosen else incomplete)(f"there are more than these {limit:,}: --limit shows them")
         if trail.scan is not None:
             _narrate_scan(trail)
 
-    with_store(dsn, work, read_only=True)
+    with paged(form.paged):
+        with_store(dsn, work, read_only=True)
 
 
 def _fields(correlation: tuple[str, ...], causation: tuple[str, ...]) -> FieldNames:
@@ -119,9 +127,12 @@ def _fields(correlation: tuple[str, ...], causation: tuple[str, ...]) -> FieldNa
     return FieldNames(correlation or known.correlation, causation or known.causation, known.identity)
 
 
-def _print_tree(lines: OutputLines, trail: Trail) -> None:
+def _print_tree(lines: OutputLines, trail: Trail, form: Form) -> None:
     from rich.cells import cell_len
 
+    if form.compact:
+        _print_compact(lines, trail, form)
+        return
     from esx.model import place_text
     from esx.store.trail.trail import remark, since
 
@@ -137,7 +148,32 @@ def _print_tree(lines: OutputLines, trail: Trail) -> None:
         lines.text(f"{event.global_seq:>8} {mark} {since(trail, node):>12}  {text}{gap}  {where}{about}")
 
 
-async def _print_json(lines: OutputLines, store: EventStore, trail: Trail) -> None:
+def _print_compact(lines: OutputLines, trail: Trail, form: Form) -> None:
+    """Print the tree in lines that fit; who caused what, and when, comes before where it is."""
+    from esx.cli.compact import Cell, Column, CompactTable
+    from esx.cli.style import MUTED, STRONG, hue
+    from esx.model import place_text
+    from esx.store.trail.trail import remark, since
+
+    columns = (Column(right=True), Column(), Column(right=True), Column(yields=True), Column())
+    table = CompactTable(lines, form, columns)
+    for index in trail.tree:
+        node = trail.nodes[index]
+        event = node.event
+        about = f"  ({remark(node)})" if remark(node) else ""
+        table.add(
+            (
+                Cell(str(event.global_seq), MUTED),
+                Cell("*" if event.global_seq == trail.anchor else " ", STRONG),
+                Cell(since(trail, node), MUTED),
+                Cell(trail.rails(index) + visible(event.event_type, limit=200), hue(event.stream_id, event.event_type)),
+                Cell(visible(place_text(event.stream_id, event.stream_seq), limit=200) + about),
+            )
+        )
+    table.flush()
+
+
+async def _print_json(write: Callable[[str], None], store: EventStore, trail: Trail) -> None:
     for start in range(0, len(trail.nodes), _PAGE):
         page = trail.nodes[start : start + _PAGE]
         events = await store.events([node.event.global_seq for node in page])
@@ -147,7 +183,7 @@ async def _print_json(lines: OutputLines, store: EventStore, trail: Trail) -> No
                 continue  # deleted since
             parent = "null" if node.parent is None else str(trail.nodes[node.parent].event.global_seq)
             place = f', "depth": {node.depth}, "parent": {parent}, "link": "{node.link}"}}'
-            lines.json(event.to_json()[:-1] + place)
+            write(event.to_json()[:-1] + place)
 
 
 def _narrate_scan(trail: Trail) -> None:

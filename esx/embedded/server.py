@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Self
 from urllib.parse import quote
 
+import psutil
+
 from esx.embedded.account import (
     REMEDY,
     EmbeddedFailed,
@@ -127,6 +129,12 @@ class EmbeddedServer:
             place = visible(str(error.filename or root))
             raise EmbeddedFailed(f"cannot use {place}: {error.strerror or error}: {REMEDY}") from error
         return self
+
+    @classmethod
+    def runs(cls, data_dir: Path | None = None, *, version: int = DEFAULT_VERSION) -> bool:
+        """Return whether the server that `start` would share runs already; it starts nothing."""
+        found = Postmaster.read(root_directory(data_dir) / f"postgresql-{version}" / "data")
+        return found is not None and found.ready and psutil.pid_exists(found.pid)
 
     @property
     def dsn(self) -> str:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import os
+import pty
+import struct
 import subprocess
 import sys
+import termios
 from typing import Any
 
 from tests.support import forked
@@ -64,3 +68,25 @@ class Running:
         await asyncio.wait_for(self.process.communicate(), _TIMEOUT)
         assert self.process.returncode is not None
         return self.process.returncode
+
+
+def on_terminal(*arguments: str, columns: int = 80, lines: int = 24, **extra: str) -> tuple[int, str]:
+    """Run a command on a terminal of that size; return its exit code and what the terminal got."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+    given = {name: value for name, value in environment(TERM="xterm-256color").items() if name not in _OF_TERMINALS}
+    process = subprocess.Popen(
+        [*ESX, *arguments], stdin=theirs, stdout=theirs, stderr=theirs, env=given | extra, start_new_session=True
+    )
+    os.close(theirs)
+    got = b""
+    try:
+        while piece := os.read(ours, 65536):
+            got += piece
+    except OSError:  # how Linux tells that the other end is closed
+        pass
+    os.close(ours)
+    return process.wait(_TIMEOUT), got.decode().replace("\r\n", "\n")
+
+
+_OF_TERMINALS = ("PAGER", "LESS", "NO_COLOR", "COLUMNS", "LINES")
