@@ -271,11 +271,14 @@ DECLARE
     given RECORD;
 BEGIN
     FOR given IN
-        SELECT acl.privilege_type AS what, made.name, acl.is_grantable AS further,
+        SELECT coalesce(made.instead, acl.privilege_type) AS what, made.name, acl.is_grantable AS further,
                CASE acl.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(acl.grantee)) END AS whom
-        FROM (VALUES ('projections', 'consumers', '{SELECT,INSERT,UPDATE,DELETE}'::text[]),
-                     ('projections', 'parked_events', '{SELECT,INSERT,UPDATE,DELETE}'),
-                     ('erased_events', 'events', '{SELECT}'), ('feed_fence', 'events', '{SELECT}')) made (name, older, rights)
+        -- Who moves a consumer may also forget what it has put aside.
+        FROM (VALUES ('projections', 'consumers', '{SELECT,INSERT,UPDATE,DELETE}'::text[], NULL),
+                     ('projections', 'parked_events', '{SELECT,INSERT,UPDATE}', NULL),
+                     ('projections', 'parked_events', '{UPDATE}', 'DELETE'),
+                     ('erased_events', 'events', '{SELECT}', NULL),
+                     ('feed_fence', 'events', '{SELECT}', NULL)) made (name, older, rights, instead)
         JOIN pg_class c ON c.oid = made.older::regclass
         JOIN pg_class n ON n.oid = made.name::regclass AND n.relacl IS NULL
         CROSS JOIN aclexplode(c.relacl) acl

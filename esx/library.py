@@ -3,7 +3,6 @@
 from esx.errors import (
     EsxError,
     EventIdsReused,
-    EventRefused,
     HistoryChanged,
     InvalidEvent,
     InvalidQuery,
@@ -16,14 +15,12 @@ from esx.errors import (
     QueryCancelled,
     QueryGivenUp,
     QueryTimeout,
-    RelayFailed,
     SchemaMissing,
     StoreClosed,
     StoreFailed,
     StoreNotNamed,
     StoreUnavailable,
-    TargetFailed,
-    TargetUnavailable,
+    UnknownConsumer,
     UnknownProjection,
     UnreadableValue,
     WrongVersion,
@@ -58,12 +55,14 @@ from esx.store.bulk.faithful import StoreNotEmpty
 from esx.store.bulk.import_ import Imported, ImportFailed
 from esx.store.consume.handler_transaction import BatchHandler, EventHandler
 from esx.store.consume.others import ConsumerStatus, OtherConsumers
-from esx.store.consume.status import ProjectionOwner, ProjectionStatus
+from esx.store.consume.put_aside import PutAside
+from esx.store.consume.report import ConsumerReport, ConsumerState, ProjectionOwner, ProjectionStatus, Runner
 from esx.store.feed.batch import Batch, Counts, FeedState, Gap, Missed, Writer
 from esx.store.feed.comparison import Difference, DifferenceKind
 from esx.store.feed.feed import Feed
 from esx.store.feed.history import History
 from esx.store.health import Health
+from esx.store.operate.skipping import Skippable
 from esx.store.read.categories import CategoryPage, CategorySummary
 from esx.store.read.estimates import Estimate
 from esx.store.read.event_list import EventList
@@ -71,8 +70,6 @@ from esx.store.read.locate import Place
 from esx.store.read.order_check import Doubt
 from esx.store.read.pages import StoredId, StreamKey, StreamPage
 from esx.store.read.scale import NameScale
-from esx.store.relay.relay import RelayProgress
-from esx.store.relay.target import RelayIdentity, RelayTarget, TargetPosition
 from esx.store.search.jsonpath import JsonPath
 from esx.store.search.plan import SearchLimits, SearchPlan
 from esx.store.search.slices import Slice
@@ -92,6 +89,8 @@ __all__ = [
     "Changes",
     "ChunkBounds",
     "Connecting",
+    "ConsumerReport",
+    "ConsumerState",
     "ConsumerStatus",
     "Counts",
     "Difference",
@@ -105,7 +104,6 @@ __all__ = [
     "EventIdsReused",
     "EventList",
     "EventPreview",
-    "EventRefused",
     "EventStore",
     "Expected",
     "ExpectedVersion",
@@ -148,19 +146,18 @@ __all__ = [
     "ProjectionFailed",
     "ProjectionOwner",
     "ProjectionStatus",
+    "PutAside",
     "QueryCancelled",
     "QueryGivenUp",
     "QueryTimeout",
-    "RelayFailed",
-    "RelayIdentity",
-    "RelayProgress",
-    "RelayTarget",
+    "Runner",
     "Scan",
     "SchemaMissing",
     "SearchLimits",
     "SearchPlan",
     "ServerActivity",
     "ServerPlace",
+    "Skippable",
     "Slice",
     "StoreClosed",
     "StoreFailed",
@@ -177,12 +174,10 @@ __all__ = [
     "StreamPage",
     "StreamSummary",
     "StreamTaken",
-    "TargetFailed",
-    "TargetPosition",
-    "TargetUnavailable",
     "Trail",
     "TrailEvent",
     "TrailNode",
+    "UnknownConsumer",
     "UnknownProjection",
     "UnreadableValue",
     "Writer",

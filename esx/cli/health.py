@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from esx.eventstore import EventStore
     from esx.store.consume.others import ConsumerStatus, OtherConsumers
-    from esx.store.consume.status import ProjectionStatus
+    from esx.store.consume.report import ProjectionStatus
     from esx.store.feed.batch import Writer
     from esx.store.health import Health
 

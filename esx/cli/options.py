@@ -175,6 +175,19 @@ def as_position(ctx: click.Context, parameter: click.Parameter, value: str | Non
     return _parsed(ctx, parameter, value, parse_position)
 
 
+def as_start(ctx: click.Context, parameter: click.Parameter, value: str) -> int | datetime | None:
+    """Read an option as start, end, a global_seq or a time: -1 is the start, None the end. Its callback."""
+    if value in ("start", "end"):
+        return -1 if value == "start" else None
+    if value.isascii() and value.isdigit() and len(value) < 20 and int(value) < 2**63:
+        return int(value)
+    try:
+        return as_moment(ctx, parameter, value)
+    except click.BadParameter as error:
+        reason = f"{error.message}, or start, end, or a global_seq"
+        raise click.BadParameter(reason, ctx, parameter) from None
+
+
 def _parsed(ctx: click.Context, parameter: click.Parameter, value: str | None, parse: Callable[[str], T]) -> T | None:
     if value is None:
         return None

@@ -11,7 +11,7 @@ import click
 from esx.cli.events import describe_gap, describe_missed, ended_before, tell_odd_lines
 from esx.cli.forms import output_options
 from esx.cli.opening import with_store
-from esx.cli.options import as_moment, database_option, filter_options, partial_option
+from esx.cli.options import as_start, database_option, filter_options, partial_option
 from esx.cli.output import OutputLines, incomplete, narrate, say_doubt
 from esx.cli.pager import paged
 from esx.cli.payloads import EventPrinter, decode_options
@@ -30,24 +30,11 @@ _LOOK = 0.25
 """Seconds between looks at what holds the feed."""
 
 
-def _start(ctx: click.Context, parameter: click.Parameter, value: str) -> int | datetime | None:
-    """Return the global_seq or the time to start after, -1 for the first event, None for now."""
-    if value in ("start", "end"):
-        return -1 if value == "start" else None
-    if value.isascii() and value.isdigit() and len(value) < 20 and int(value) < 2**63:
-        return int(value)
-    try:
-        return as_moment(ctx, parameter, value)
-    except click.BadParameter as error:
-        reason = f"{error.message}, or start, end, or a global_seq"
-        raise click.BadParameter(reason, ctx, parameter) from None
-
-
 @click.command(name="tail")
 @click.option(
     "--from",
     "start",
-    callback=_start,
+    callback=as_start,
     metavar="start|end|N|TIME",
     default="end",
     show_default=True,

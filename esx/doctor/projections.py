@@ -16,7 +16,8 @@ from esx.layouts.init import schema_sql
 from esx.postgres.driver_errors import first_line
 from esx.postgres.literals import literal
 from esx.postgres.session import Session
-from esx.store.consume.status import ProjectionStatus, read_status
+from esx.store.consume.report import ProjectionStatus
+from esx.store.consume.status import read_status
 from esx.store.feed.comparison import Difference, DifferenceKind
 from esx.text import counted
 

@@ -17,7 +17,7 @@ from esx.doctor import Thresholds, activity, index_facts, indexes, projections, 
 from esx.doctor.finding import Finding, Severity
 from esx.doctor.target import Examined
 from esx.layouts.init import schema_sql
-from esx.store.consume.status import ProjectionStatus
+from esx.store.consume.report import ProjectionStatus
 from tests.conftest import Servers
 from tests.support.oddities import database
 from tests.support.prepared import prepare_append, preparing_server

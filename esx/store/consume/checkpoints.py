@@ -1,22 +1,26 @@
-"""The checkpoints of consumers: a table with a row for each; and their leases.
+"""The checkpoints of projections: a table with a row for each; and the leases of projections.
 
-A lease is an advisory lock that the active instance of a consumer holds in the session in which it works. An instance
+A lease is an advisory lock that the active instance of a projection holds in the session in which it works. An instance
 that loses its session loses the lease and the transaction with it. Behind a connection pooler in transaction mode there
 is no lease: the lock would stay on a connection that other clients share.
 """
 
 import contextlib
+import os
+import socket
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Literal, NamedTuple
 
 import asyncpg
 
-from esx.errors import InvalidQuery, ProjectionFailed, RelayFailed, SchemaMissing, UnknownProjection
+from esx.errors import InvalidQuery, ProjectionFailed, SchemaMissing, UnknownProjection
 from esx.layouts.layout import Layout
 from esx.postgres.driver_errors import first_line
 from esx.postgres.literals import literal
 from esx.postgres.session import Session
 from esx.postgres.values import UNREADABLE
+from esx.store.consume.put_aside import forget_put_aside
+from esx.store.consume.rate import RateMeter
 from esx.store.feed.comparison import compare_kept
 from esx.store.feed.history import History, history_at
 from esx.store.feed.server import look
@@ -35,7 +39,7 @@ _KEEPALIVE = """
 
 
 class Checkpoint(NamedTuple):
-    """The row, for the instance that runs the consumer. `history` is the history that was read, as JSON, or None."""
+    """The row, for the instance that runs the projection. `history` is the history that was read, as JSON, or None."""
 
     id: int
     position: int
@@ -54,57 +58,54 @@ def usable_table() -> Iterator[None]:
         ) from error
 
 
-async def keeps_history(connection: asyncpg.Connection, layout: Layout, table: str = "projections") -> bool:
+async def keeps_history(connection: asyncpg.Connection, layout: Layout) -> bool:
     """Return whether the table has the column history, as it does since version 2 of the schema."""
     with_history = "SELECT FROM pg_attribute WHERE attrelid = pg_catalog.to_regclass($1) AND attname = 'history'"
-    return bool(await connection.fetchval(f"SELECT EXISTS ({with_history} AND NOT attisdropped)", layout.ours(table)))
+    table = layout.ours("projections")
+    return bool(await connection.fetchval(f"SELECT EXISTS ({with_history} AND NOT attisdropped)", table))
+
+
+async def keeps_runner(connection: asyncpg.Connection, layout: Layout, table: str = "projections") -> bool:
+    """Return whether the table has room for who runs a consumer, as it does since version 3 of the schema."""
+    with_filter = "SELECT FROM pg_attribute WHERE attrelid = pg_catalog.to_regclass($1) AND attname = 'filter'"
+    return bool(await connection.fetchval(f"SELECT EXISTS ({with_filter} AND NOT attisdropped)", layout.ours(table)))
 
 
 class CheckpointRow:
-    """The row of one consumer, in the table of checkpoints.
-
-    Projections are reached through the view of that name, which is all that their roles may need rights to.
-    """
+    """The row of one projection, in the table of checkpoints."""
 
     def __init__(self, layout: Layout, name: str, kind: Kind = "projection") -> None:
         self.name = name
-        self.kind = kind
         self.keeps_history = True
         """Whether the table has the column history; known after `register`."""
+        self.keeps_runner = True
+        """Whether the table has room for who runs the consumer, and its rate; known after `register`."""
+        self._meter = RateMeter()
         self._layout = layout
-        self._named = "projections" if kind == "projection" else "consumers"
-        self._table = layout.ours(self._named)
-        self._mine = "name = $1" if kind == "projection" else f"name = $1 AND kind = {literal(kind)}"
+        self._table = layout.ours("projections" if kind == "projection" else "consumers")
 
     # -- for the instance that runs the projection ---------------------------------------------------------------
 
-    async def register(self, connection: asyncpg.Connection, start: int = 0) -> Checkpoint:
-        """Return the checkpoint, and make it at `start` if there is none.
-
-        Raises SchemaMissing, and ProjectionFailed or RelayFailed.
-        """
+    async def register(self, connection: asyncpg.Connection) -> Checkpoint:
+        """Return the checkpoint, and make it if there is none. Raises SchemaMissing and ProjectionFailed."""
         with usable_table():
-            self.keeps_history = await keeps_history(connection, self._layout, self._named)
+            self.keeps_history = await keeps_history(connection, self._layout)
+            self.keeps_runner = await keeps_runner(connection, self._layout)
             known = await self.load(connection)
             if known is None:
-                kind = ("", "") if self.kind == "projection" else (", kind", f", {literal(self.kind)}")
                 await connection.execute(
-                    f"INSERT INTO {self._table} (name, position{kind[0]}) VALUES ($1, $2{kind[1]}) "
-                    "ON CONFLICT (name) DO NOTHING",
-                    self.name,
-                    start,
+                    f"INSERT INTO {self._table} (name) VALUES ($1) ON CONFLICT (name) DO NOTHING", self.name
                 )
                 known = await self.load(connection)
         if known is None:
-            failed = ProjectionFailed if self.kind == "projection" else RelayFailed
-            raise failed(self.name, None, "it was deleted, or its name is that of a consumer of another kind")
+            raise ProjectionFailed(self.name, None, "it was deleted, or its name is that of a consumer of another kind")
         return known
 
     async def load(self, connection: asyncpg.Connection) -> Checkpoint | None:
         """Return the checkpoint, None if there is none."""
         history = "history::text" if self.keeps_history else "NULL::text"
         row = await connection.fetchrow(
-            f"SELECT id, position, paused, {history} FROM {self._table} WHERE {self._mine}", self.name
+            f"SELECT id, position, paused, {history} FROM {self._table} WHERE name = $1", self.name
         )
         return None if row is None else Checkpoint._make(row)
 
@@ -113,7 +114,7 @@ class CheckpointRow:
         head = f"greatest({self._layout.head()}, (SELECT max(global_seq) FROM {self._layout.numbers}), 0)"
         within: bool | None = await connection.fetchval(
             f"SELECT position <= {head} FROM {self._table} "
-            f"WHERE {self._mine} AND id = $2 AND position = $3 AND NOT paused",
+            "WHERE name = $1 AND id = $2 AND position = $3 AND NOT paused",
             self.name,
             id_,
             position,
@@ -127,27 +128,24 @@ class CheckpointRow:
         """
         transaction: str | None = await connection.fetchval(
             f"SELECT pg_catalog.pg_current_xact_id()::text{''.join(f', {each}' for each in connection.as_user())} "
-            f"FROM {self._table} WHERE {self._mine} AND position = $2 AND NOT paused FOR UPDATE",
+            f"FROM {self._table} WHERE name = $1 AND position = $2 AND NOT paused FOR UPDATE",
             self.name,
             position,
         )
         return transaction
 
-    async def lock(self, connection: asyncpg.Connection, position: int) -> bool:
-        """Lock the row until the end of the transaction; False if it is not at `position`, or is paused."""
-        return (
-            await connection.fetchval(
-                f"SELECT true FROM {self._table} WHERE {self._mine} AND position = $2 AND NOT paused FOR UPDATE",
-                self.name,
-                position,
-            )
-            is not None
-        )
-
     async def advance(
-        self, connection: asyncpg.Connection, old: int, history: History, *, transaction: str | None = None
+        self,
+        connection: asyncpg.Connection,
+        old: int,
+        history: History,
+        *,
+        transaction: str | None = None,
+        handled: int = 0,
     ) -> bool:
         """Move the checkpoint from `old` to the end of `history`, and store the history if there is a column for it.
+
+        `handled` is how many events were handled since the last call, for the rate.
 
         Returns False, and moves nothing, if the checkpoint is not at `old`, is paused, or was locked by another
         `transaction`.
@@ -155,13 +153,18 @@ class CheckpointRow:
         kept = self.as_kept(history)
         # It is sent as text, because a handler may have set a codec for JSON.
         keep = "" if kept is None else ", history = $5::text::jsonb"
+        rate: tuple[float, ...] = ()
+        if self.keeps_runner and kept is not None:
+            keep += ", rate = $6, error_seq = NULL, failed_at = NULL"
+            rate = (self._meter.count(handled),)
         return (
             await connection.fetchval(
                 f"UPDATE {self._table} SET position = $3, last_error = NULL, updated_at = pg_catalog.now(){keep} "
-                f"WHERE {self._mine} AND position = $2 AND NOT paused "
+                "WHERE name = $1 AND position = $2 AND NOT paused "
                 "AND ($4::text IS NULL OR $4 = pg_catalog.pg_current_xact_id()::text) RETURNING true",
                 *(self.name, old, history.position, transaction),
                 *(() if kept is None else (kept,)),
+                *rate,
             )
             is not None
         )
@@ -174,21 +177,51 @@ class CheckpointRow:
         """Store the history, if there is a column for it, unless the projection has moved."""
         if self.keeps_history:
             await connection.execute(
-                f"UPDATE {self._table} SET history = $3::text::jsonb WHERE {self._mine} AND position = $2",
+                f"UPDATE {self._table} SET history = $3::text::jsonb WHERE name = $1 AND position = $2",
                 self.name,
                 position,
                 history.to_json(),
             )
 
-    async def note_error(self, connection: asyncpg.Connection, position: int, error: str | None) -> None:
-        """Store what stopped the consumer, unless it has moved; None: nothing does any more."""
-        statement = f"UPDATE {self._table} SET last_error = $3 WHERE {self._mine} AND position = $2"
+    async def note_error(
+        self, connection: asyncpg.Connection, position: int, error: str, global_seq: int | None = None
+    ) -> None:
+        """Store what stopped the projection, and at which event, unless it has moved."""
+        also = ""
+        at: tuple[int | None, ...] = ()
+        if self.keeps_runner:
+            also, at = ", error_seq = $4, failed_at = pg_catalog.now()", (global_seq,)
+        statement = f"UPDATE {self._table} SET last_error = $3{also} WHERE name = $1 AND position = $2"
         try:
-            await connection.execute(statement, self.name, position, error)
+            await connection.execute(statement, self.name, position, error, *at)
         except UNREADABLE:  # the database's encoding lacks a character of it
-            assert error is not None
             escaped = error.encode("ascii", "backslashreplace").decode()
-            await connection.execute(statement, self.name, position, escaped)
+            await connection.execute(statement, self.name, position, escaped, *at)
+
+    async def note_runner(self, connection: asyncpg.Connection, *, leased: bool, wants: str | None = None) -> None:
+        """Store that this process runs the consumer, with a lease or behind a pooler, and `wants`, its filter as JSON.
+
+        A filter that is changed after events were handled is stored with the position at which that was.
+        """
+        if not self.keeps_runner:
+            return
+        await connection.execute(
+            f"""
+            UPDATE {self._table} SET host = $2, pid = $3, since = pg_catalog.now(), seen_at = pg_catalog.now(),
+                backend = CASE WHEN $4 THEN pg_catalog.pg_backend_pid() END,
+                filter = CASE WHEN $5::text IS NULL THEN filter
+                              WHEN filter - 'changed_at' = $5::text::jsonb THEN filter
+                              WHEN position = start THEN $5::text::jsonb
+                              ELSE $5::text::jsonb || pg_catalog.jsonb_build_object('changed_at', position) END
+            WHERE name = $1
+            """,
+            *(self.name, socket.gethostname(), os.getpid(), leased, wants),
+        )
+
+    async def note_seen(self, connection: asyncpg.Connection) -> None:
+        """Store that the instance is there, where no lease shows it."""
+        if self.keeps_runner:
+            await connection.execute(f"UPDATE {self._table} SET seen_at = pg_catalog.now() WHERE name = $1", self.name)
 
     # -- from outside --------------------------------------------------------------------------------------------
 
@@ -196,7 +229,7 @@ class CheckpointRow:
         """Pause or resume. Waits for the batch that is being handled. Raises UnknownProjection."""
         with usable_table():
             if not await connection.fetchval(
-                f"UPDATE {self._table} SET paused = $2 WHERE {self._mine} RETURNING true", self.name, paused
+                f"UPDATE {self._table} SET paused = $2 WHERE name = $1 RETURNING true", self.name, paused
             ):
                 raise UnknownProjection(self.name)
 
@@ -219,10 +252,13 @@ class CheckpointRow:
                     except Exception as error:
                         reason = f"clearing for a reset failed: {first_line(error)}"
                         raise ProjectionFailed(self.name, None, reason) from error
-                forget = ", history = NULL" if await keeps_history(connection, self._layout, self._named) else ""
+                forget = ", history = NULL" if await keeps_history(connection, self._layout) else ""
+                if await keeps_runner(connection, self._layout):
+                    forget += ", error_seq = NULL, failed_at = NULL, rate = 0, start = $2"
+                    await forget_put_aside(connection, self._layout, self.name, to)
                 await connection.execute(
                     f"UPDATE {self._table} SET position = $2, last_error = NULL, updated_at = pg_catalog.now(){forget} "
-                    f"WHERE {self._mine}",
+                    "WHERE name = $1",
                     self.name,
                     to,
                 )
@@ -230,7 +266,7 @@ class CheckpointRow:
     async def accept(self, connection: asyncpg.Connection) -> None:
         """Make what is visible up to the position the projection's history; see `EventStore.accept_history`."""
         with usable_table():
-            if not await keeps_history(connection, self._layout, self._named):
+            if not await keeps_history(connection, self._layout):
                 raise SchemaMissing("table projections has no room for a history: run `esx init` to make it")
             async with connection.transaction():
                 position = await self._lock(connection)
@@ -240,7 +276,7 @@ class CheckpointRow:
                     raise beyond.error(position, projection=self.name)
                 history = await history_at(connection, self._layout, position)
                 await connection.execute(
-                    f"UPDATE {self._table} SET history = $2::text::jsonb, last_error = NULL WHERE {self._mine}",
+                    f"UPDATE {self._table} SET history = $2::text::jsonb, last_error = NULL WHERE name = $1",
                     self.name,
                     history.to_json(),
                 )
@@ -248,13 +284,13 @@ class CheckpointRow:
     async def delete(self, connection: asyncpg.Connection) -> None:
         """Delete the row. Waits for the batch that is being handled. Raises UnknownProjection."""
         with usable_table():
-            if not await connection.fetchval(f"DELETE FROM {self._table} WHERE {self._mine} RETURNING true", self.name):
+            if not await connection.fetchval(f"DELETE FROM {self._table} WHERE name = $1 RETURNING true", self.name):
                 raise UnknownProjection(self.name)
 
     async def _lock(self, connection: asyncpg.Connection) -> int:
         """Lock the row, and return its position; raises UnknownProjection."""
         position: int | None = await connection.fetchval(
-            f"SELECT position FROM {self._table} WHERE {self._mine} FOR UPDATE", self.name
+            f"SELECT position FROM {self._table} WHERE name = $1 FOR UPDATE", self.name
         )
         if position is None:
             raise UnknownProjection(self.name)

@@ -13,7 +13,7 @@ with HistoryChanged.
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import NamedTuple
 
 import asyncpg
@@ -27,7 +27,6 @@ from esx.postgres.session import Session
 from esx.postgres.watchdog import Watchdog
 from esx.store.consume.checkpoints import Checkpoint, CheckpointRow, keep_alive, take_lease
 from esx.store.consume.handler_transaction import PATIENCE, CheckpointMoved, LostWhileHandling, in_one_line
-from esx.store.feed.batch import Batch
 from esx.store.feed.comparison import compare_kept
 from esx.store.feed.feed import Feed
 from esx.store.feed.history import History, history_at
@@ -36,6 +35,7 @@ from esx.store.feed.source import Lend
 
 LOOK = 0.5  # how often a paused, waiting or idle instance looks at its checkpoint
 _CLOSE_PATIENCE = 2.0
+_SEEN = 10.0  # how often an instance without a lease says that it is there
 _RETRY_FIRST = 0.1
 _RETRY_LAST = 5.0
 
@@ -45,21 +45,18 @@ class _StoreClosed(Exception):
 
 
 class Part(NamedTuple):
-    """Events to be handled in one transaction, and the feed's position and `looked` count after them.
-
-    `full` says that there are more to read now.
-    """
+    """Events to be handled in one transaction, and the feed's position and `looked` count after them."""
 
     events: Sequence[Event]
     position: int
     looked: int
-    full: bool = False
 
 
 class Consumer:
     """One instance of a consumer, active or waiting. Run it once, from one task.
 
-    A subclass says what is done with events (`_handle`), and what ends it (`_failure`).
+    `wants` is its filter as JSON, which is stored beside its checkpoint. A subclass says what is done with events
+    (`_handle`), and what ends it (`_failure`).
     """
 
     kind = "consumer"
@@ -77,6 +74,7 @@ class Consumer:
         make_feed: Callable[[Lend, int], Feed],
         lend: Lend,
         closed: Callable[[], bool],
+        wants: str | None = None,
     ) -> None:
         self._name = row.name
         self._row = row
@@ -86,6 +84,8 @@ class Consumer:
         self._make_feed = make_feed
         self._lend = lend
         self._closed = closed
+        self._wants = wants
+        self._next_seen = 0.0
         self._id = 0
         self._position = 0
         self._looked = 0
@@ -116,9 +116,8 @@ class Consumer:
             raise CheckpointMoved
         self._moved(part, history)
 
-    def _batches(self, connection: Session, feed: Feed) -> AsyncGenerator[Batch, None]:  # noqa: ARG002
-        """Return the batches to handle."""
-        return feed.follow()
+    async def _every_read(self, connection: Session, feed: Feed) -> None:
+        """Do what is due before the feed reads: all events up to its position were given to `_handle`."""
 
     async def run(self) -> None:
         """Wait for the lease, catch up, and follow, until it is cancelled or fails."""
@@ -156,12 +155,9 @@ class Consumer:
 
     async def _note(self, error: Exception) -> None:
         """Store what ended it beside its checkpoint, if possible."""
-        await self._note_text(in_one_line(error))
-
-    async def _note_text(self, text: str) -> None:
         with contextlib.suppress(EsxError, *DRIVER_ERRORS, OSError):
             async with self._lend() as connection:
-                await self._row.note_error(connection, self._position, text)
+                await self._row.note_error(connection, self._position, in_one_line(error))
 
     async def _wait_to_retry(self, reason: object) -> None:
         """Wait, twice as long each time until the checkpoint moves."""
@@ -184,6 +180,8 @@ class Consumer:
                 if not self._row.keeps_history:
                     self._log.warning("%s %r keeps no history of what it reads: run `esx init`", self.kind, self._name)
                 await self._wait_for_lease(connection)
+                leased = self._connector.pooler is None
+                await self._row.note_runner(connection, leased=leased, wants=self._wants)
                 while True:
                     with contextlib.suppress(CheckpointMoved):
                         await self._work(connection)
@@ -220,16 +218,17 @@ class Consumer:
         @contextlib.asynccontextmanager
         async def lend() -> AsyncIterator[asyncpg.Connection]:
             # The feed reads at least once a second, and all events up to its position are handled then.
+            await self._every_read(connection, feed)
             await self._look(connection, feed)
             async with self._lend() as reading:
                 yield reading
 
         feed = self._make_feed(lend, self._position)
         self._looked = feed.looked
-        async with contextlib.aclosing(self._batches(connection, feed)) as batches:
+        async with contextlib.aclosing(feed.follow()) as batches:
             async for batch in batches:
                 if batch.events:
-                    await self._handle(connection, Part(batch.events, batch.position, feed.looked, batch.full))
+                    await self._handle(connection, Part(batch.events, batch.position, feed.looked))
 
     async def _recognise(self, connection: Session, kept: str | None) -> None:
         """Raise HistoryChanged unless the store holds the history `kept`, up to the position."""
@@ -261,6 +260,9 @@ class Consumer:
             if feed.position > self._position:
                 await self._pass(connection, Part((), feed.position, feed.looked))
                 return
+            if self._connector.pooler is not None and now >= self._next_seen:
+                self._next_seen = now + _SEEN
+                await self._row.note_seen(connection)
             within = await self._row.within_head(connection, self._id, self._position)
             if within is None:
                 raise CheckpointMoved

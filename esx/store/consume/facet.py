@@ -1,7 +1,9 @@
 """Projections: read models, each with its checkpoint."""
 
 import contextlib
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import asdict
 
 import asyncpg
 
@@ -15,7 +17,8 @@ from esx.store.consume.checkpoints import CheckpointRow
 from esx.store.consume.handler_transaction import BatchHandler, EventHandler
 from esx.store.consume.others import OtherConsumers, read_others
 from esx.store.consume.projection import Projection
-from esx.store.consume.status import ProjectionStatus, read_status
+from esx.store.consume.report import ProjectionStatus
+from esx.store.consume.status import read_status
 from esx.store.feed.facet import Feeds
 
 _BATCH = 500
@@ -97,6 +100,7 @@ class Projections(Feeds):
             make_feed=lambda lend, after: self._feed(layout, after=after, where=chosen, page=batch, lend=lend),
             lend=self._connection,
             closed=lambda: self._closed,
+            wants=as_json(chosen),
         ).run()
 
     async def projections(self) -> list[ProjectionStatus]:
@@ -169,6 +173,11 @@ class Projections(Feeds):
         async with self._keeping() as (connection, layout):
             _check_own(layout)
             yield connection, CheckpointRow(layout, name)
+
+
+def as_json(chosen: Filter) -> str:
+    """Return a filter as it is stored beside a checkpoint: a JSON object of the parts that are given."""
+    return json.dumps({part: value for part, value in asdict(chosen).items() if value is not None})
 
 
 def _check_own(layout: Layout) -> None:

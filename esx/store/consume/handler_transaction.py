@@ -55,7 +55,7 @@ async def handle(
         await handler(connection, events)
         if not connection.is_in_transaction():
             raise StoreFailed(_ENDED)
-        if not await row.advance(connection, old, history, transaction=locked):
+        if not await row.advance(connection, old, history, transaction=locked, handled=len(events)):
             # The handler may have begun another transaction, which its earlier writes are not in.
             raise CheckpointMoved if await _is_in(connection, locked) else StoreFailed(_ENDED)
     except Exception as error:

@@ -55,7 +55,7 @@ class Projection(Consumer):
             if len(events) > 1 and not transient:
                 break
             reason = in_one_line(cause)
-            await self._row.note_error(connection, self._position, reason)
+            await self._row.note_error(connection, self._position, reason, events[0].global_seq)
             if not transient:
                 raise ProjectionFailed(self._name, events[0].global_seq, reason) from cause
             await self._wait_to_retry(reason)

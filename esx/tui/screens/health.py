@@ -17,7 +17,7 @@ from esx.doctor.target import Thresholds
 from esx.errors import EsxError, NotAllowed, SchemaMissing, StoreUnavailable
 from esx.eventstore import EventStore
 from esx.store.consume.others import ConsumerStatus, OtherConsumers
-from esx.store.consume.status import ProjectionStatus
+from esx.store.consume.report import ProjectionStatus
 from esx.store.health import Health
 from esx.text import ago, lapse, size_of, sparkline, visible
 from esx.times import clock

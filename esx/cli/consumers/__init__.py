@@ -1,0 +1,1 @@
+"""esx consumers, and its commands."""

@@ -1,0 +1,164 @@
+"""esx consumers: lists projections and relays, and is a group of commands such as ``esx consumers pause NAME``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from esx.cli.lazy import LazyGroup
+from esx.cli.opening import with_store
+from esx.cli.options import database_option, json_option, partial_option
+from esx.cli.output import OutputLines, OutputTable, incomplete, narrate
+from esx.text import iso_utc, lapse, visible
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from esx.eventstore import EventStore
+    from esx.store.consume.others import ConsumerStatus
+    from esx.store.consume.report import ConsumerReport
+
+
+class _Group(LazyGroup):
+    package = "esx.cli.consumers"
+    listed = {  # noqa: RUF012 - declared in the base class
+        "pause": "Let a consumer stop after the events that it handles now.",
+        "resume": "Let a paused consumer go on.",
+        "reset": "Move the position of a consumer.",
+        "skip": "Let a consumer go on without an event.",
+        "delete": "Forget a consumer.",
+        "parked": "List the events that a consumer has parked or skipped.",
+    }
+
+
+@click.group(name="consumers", cls=_Group, invoke_without_command=True)
+@json_option
+@partial_option
+@database_option
+@click.pass_context
+def command(ctx: click.Context, dsn: str | None, as_json: bool) -> None:
+    """List the consumers of the store, projections and relays, and say what each does.
+
+    A consumer is active, waiting (for a program that runs it, an open writer, or something that passes), paused,
+    failed, or has parked events. Lag counts the visible events after its position; the age is that of the oldest of
+    them. The rate is that of the last seconds. In the store of another tool, lists the consumers that the tool knows.
+
+    With --json, one object a line. lag is exact unless lag_exact is false. state is active, waiting, paused, failed or
+    parked; waits_for says for what. last_error is about event error_seq. host, pid and since say who runs it, backend
+    is its process in PostgreSQL. parked and skipped are null where this user may not read them.
+    """
+    if ctx.invoked_subcommand is not None:
+        if as_json:
+            raise click.UsageError(f"--json belongs after the command: esx consumers {ctx.invoked_subcommand} --json")
+        return
+
+    async def work(store: EventStore) -> tuple[list[ConsumerReport], list[ConsumerStatus]]:
+        reports = await store.consumers()
+        others = await store.other_consumers()
+        for note in others.notes:
+            incomplete(note)
+        return reports, list(others.consumers)
+
+    reports, others = with_store(dsn, work, read_only=True)
+    lines = OutputLines()
+    if as_json:
+        for report in reports:
+            lines.value(as_object(report))
+        for other in others:
+            lines.value(_other(other))
+        return
+    table = OutputTable(
+        lines, ("CONSUMER", "KIND", "STATE", "POSITION", "LAG", "AGE", "RATE", "RUN BY", ""), {3, 4, 5, 6}
+    )
+    for report in reports:
+        table.add(_row(report))
+    for other in others:
+        lag = "-" if other.lag is None else f"~{other.lag:,}" if other.lag else "0"
+        position = other.at or "-" if other.position is None else f"{other.position:,}"
+        about = visible(other.last_error or "", limit=200)
+        table.add(
+            (
+                visible(other.name, limit=60),
+                "other",
+                other.state or "",
+                position,
+                lag,
+                "",
+                "",
+                other.owner or "-",
+                about,
+            )
+        )
+    table.flush()
+    if not reports and not others:
+        narrate("no consumers: a projection or a relay is listed from its first run on")
+    if any(report.parked is None for report in reports):
+        incomplete(
+            "which events are parked is not shown to this user: it takes SELECT on parked_events, and `esx init`"
+        )
+
+
+def as_object(report: ConsumerReport) -> dict[str, Any]:
+    """Return what is printed of a consumer as JSON."""
+    runner = report.runner
+    return {
+        "name": report.name,
+        "kind": report.kind,
+        "state": str(report.state),
+        "waits_for": report.waits_for,
+        "position": report.position,
+        "head": report.head,
+        "beyond_head": report.beyond,
+        "lag": report.lag,
+        "lag_exact": report.lag_exact,
+        "lag_seconds": report.lag_seconds,
+        "rate": round(report.rate, 3),
+        "last_error": report.last_error,
+        "error_seq": report.error_seq,
+        "failed_at": _time(report.failed_at),
+        "history": None if report.difference is None else str(report.difference),
+        "parked": report.parked,
+        "skipped": report.skipped,
+        "host": None if runner is None else runner.host,
+        "pid": None if runner is None else runner.pid,
+        "since": None if runner is None else _time(runner.since),
+        "backend": None if runner is None else runner.backend,
+        "updated_at": _time(report.updated_at),
+    }
+
+
+def _row(report: ConsumerReport) -> tuple[str, ...]:
+    lag = f"{report.beyond:,} beyond" if report.beyond else f"{'' if report.lag_exact else '~'}{report.lag:,}"
+    return (
+        visible(report.name, limit=60),
+        report.kind,
+        str(report.state),
+        f"{report.position:,}",
+        lag,
+        lapse(report.lag_seconds) if report.lag else "-",
+        f"{report.rate:,.0f}/s" if report.rate >= 10 else f"{report.rate:.1f}/s",
+        visible(report.run_by, limit=60),
+        visible(report.about, limit=300),
+    )
+
+
+def _other(status: ConsumerStatus) -> dict[str, Any]:
+    return {
+        "name": status.name,
+        "kind": "other",
+        "state": status.state,
+        "position": status.position,
+        "at": status.at,
+        "head": status.head,
+        "beyond_head": status.beyond,
+        "lag": status.lag,
+        "lag_exact": status.lag == 0,
+        "last_error": status.last_error,
+        "owner": status.owner,
+        "updated_at": _time(status.updated_at),
+    }
+
+
+def _time(moment: datetime | None) -> str | None:
+    return None if moment is None else iso_utc(moment)

@@ -1,0 +1,1 @@
+"""Operating consumers: listing them, and pausing, moving and repairing them from outside."""

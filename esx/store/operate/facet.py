@@ -1,0 +1,119 @@
+"""Consumers from outside: which there are, how far they are, and what an operator can do to them."""
+
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+
+import asyncpg
+
+from esx.errors import SchemaMissing, UnknownConsumer
+from esx.layouts.layout import Layout
+from esx.postgres.session import Session
+from esx.store.consume.checkpoints import CheckpointRow, Kind, keeps_runner
+from esx.store.consume.put_aside import STATES, PutAside, read_put_aside
+from esx.store.consume.report import ConsumerReport
+from esx.store.consume.status import read_status
+from esx.store.feed.facet import Feeds
+from esx.store.operate import skipping
+from esx.store.operate.skipping import Skippable
+from esx.store.operate.tables import find_table
+
+
+class Operations(Feeds):
+    """Lists consumers of all kinds, and lets a user pause, move and repair them."""
+
+    async def consumers(self) -> list[ConsumerReport]:
+        """Return all consumers, by name: projections and relays. It costs the same at any size of the store.
+
+        `other_consumers` returns those of another tool's store.
+        """
+        async with self._reading() as (connection, layout):
+            return await read_status(connection, layout, everything=True) if layout.own else []
+
+    async def consumer(self, name: str) -> ConsumerReport:
+        """Return one consumer. Raises UnknownConsumer."""
+        for report in await self.consumers():
+            if report.name == name:
+                return report
+        raise UnknownConsumer(name)
+
+    async def pause_consumer(self, name: str) -> None:
+        """Pause a consumer in all processes: after this it commits nothing until it is resumed.
+
+        Waits for the events that are being handled. Raises UnknownConsumer.
+        """
+        async with self._operated(name) as (connection, _, row):
+            await row.set_paused(connection, True)
+
+    async def resume_consumer(self, name: str) -> None:
+        """Let a paused consumer go on. Raises UnknownConsumer."""
+        async with self._operated(name) as (connection, _, row):
+            await row.set_paused(connection, False)
+
+    async def reset_consumer(self, name: str, *, to: int = 0, truncate: Sequence[str] = ()) -> None:
+        """Make a consumer go on after global_seq `to`, in all processes; 0 is the start of the store.
+
+        The tables `truncate`, as SQL writes their names, are emptied in the same transaction. What was put aside after
+        `to` is forgotten. Waits for the events that are being handled. Raises UnknownConsumer.
+        """
+
+        async def clear(connection: asyncpg.Connection) -> None:
+            await connection.execute(f"TRUNCATE {', '.join(truncate)}")
+
+        async with self._operated(name) as (connection, _, row):
+            if not truncate:
+                await row.reset(connection, to, None)
+                return
+        # Its triggers are the user's code.
+        async with self._writing() as connection:
+            truncate = [await find_table(connection, table) for table in truncate]
+            await row.reset(connection, to, clear)
+
+    async def skippable(self, name: str, global_seq: int | None = None) -> Skippable:
+        """Return the event that `skip_event` would skip; raises as it does."""
+        async with self._operated(name) as (connection, layout, _):
+            return await skipping.find_skippable(connection, layout, name, global_seq)
+
+    async def skip_event(self, name: str, global_seq: int | None = None) -> PutAside:
+        """Let a consumer go on without an event: the one that stopped it, or the one with this `global_seq`.
+
+        The event stays on record as skipped. Events that are parked behind it are handled. Raises UnknownConsumer,
+        NotFound if that event is neither parked nor what stopped it, InvalidQuery if the consumer has not failed at an
+        event, and HistoryChanged if the store no longer holds what was handled before.
+        """
+        async with self._operated(name) as (connection, layout, _):
+            return await skipping.skip(connection, layout, name, global_seq)
+
+    async def put_aside(self, name: str, *, states: Sequence[str] = STATES, limit: int = 1000) -> list[PutAside]:
+        """Return the events that a consumer has parked or skipped, in the global order, at most `limit`.
+
+        Raises UnknownConsumer.
+        """
+        async with self._reading() as (connection, layout):
+            await _check_known(connection, layout, name)
+            return await read_put_aside(connection, layout, name, states=states, limit=limit)
+
+    async def delete_consumer(self, name: str) -> None:
+        """Forget a consumer: its position, and what it has put aside. Its read model or its target stays.
+
+        A running instance ends with an error. Raises UnknownConsumer.
+        """
+        async with self._operated(name) as (connection, _, row):
+            await row.delete(connection)
+
+    @contextlib.asynccontextmanager
+    async def _operated(self, name: str) -> AsyncIterator[tuple[Session, Layout, CheckpointRow]]:
+        async with self._keeping() as (connection, layout):
+            if layout.foreign is not None:
+                layout.check_appends()
+            kind = await _check_known(connection, layout, name)
+            yield connection, layout, CheckpointRow(layout, name, kind)
+
+
+async def _check_known(connection: asyncpg.Connection, layout: Layout, name: str) -> Kind:
+    """Return the kind of a consumer. Raises UnknownConsumer, and SchemaMissing where it is too old for operating."""
+    if not await keeps_runner(connection, layout):
+        raise SchemaMissing("the tables of consumers are those of an older esx: run `esx init` to complete them")
+    kind: Kind | None = await connection.fetchval(f"SELECT kind FROM {layout.ours('consumers')} WHERE name = $1", name)
+    if kind is None:
+        raise UnknownConsumer(name)
+    return kind

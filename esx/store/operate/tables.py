@@ -1,0 +1,25 @@
+"""The tables of a read model, by the names that a user gives."""
+
+import asyncpg
+
+from esx.errors import InvalidQuery
+from esx.text import visible
+
+
+async def find_table(connection: asyncpg.Connection, name: str) -> str:
+    """Return the name with its schema, as SQL writes it; names are found as the user finds them.
+
+    Raises InvalidQuery if there is no such table.
+    """
+    try:
+        found = await connection.fetchval(
+            "SELECT pg_catalog.format('%I.%I', n.nspname, c.relname) FROM pg_catalog.pg_class c "
+            "JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace "
+            "WHERE c.oid = pg_catalog.to_regclass($1) AND c.relkind = ANY ('{r,p}')",
+            name,
+        )
+    except asyncpg.PostgresError as error:
+        raise InvalidQuery(f"{visible(name, limit=200)} is no name of a table: {error}") from error
+    if found is None:
+        raise InvalidQuery(f"there is no table {visible(name, limit=200)}")
+    return str(found)

@@ -1,1 +1,0 @@
-"""Relays: consumers of the feed that hand events to something outside of the database."""
