@@ -8,6 +8,10 @@
         InvalidQuery
         NotFound
         ProjectionFailed
+        RelayFailed
+        TargetFailed
+            TargetUnavailable
+        EventRefused
         UnknownConsumer
             UnknownProjection
         HistoryChanged
@@ -124,6 +128,38 @@ class ProjectionFailed(EsxError):
         self.reason = reason
         at = "" if global_seq is None else f" at event {global_seq}"
         super().__init__(f"projection {visible(name, limit=200)} stopped{at}: {visible(reason, limit=1000)}")
+
+
+class RelayFailed(EsxError):
+    """A relay stopped: its target refused an event (the ``__cause__``), or failed, or the relay was deleted.
+
+    `name` is the relay, `global_seq` the event that was refused; None for another reason. The checkpoint is before that
+    event, so nothing is lost.
+    """
+
+    def __init__(self, name: str, global_seq: int | None, reason: str) -> None:
+        self.name = name
+        self.global_seq = global_seq
+        self.reason = reason
+        at = "" if global_seq is None else f" at event {global_seq}"
+        super().__init__(f"relay {visible(name, limit=200)} stopped{at}: {visible(reason, limit=1000)}")
+
+
+class TargetFailed(EsxError):
+    """The target of a relay cannot go on, and another attempt does not help: wrong settings, missing rights, fenced."""
+
+
+class TargetUnavailable(TargetFailed):
+    """The target of a relay cannot be reached now: the relay tries again, from its checkpoint."""
+
+
+class EventRefused(EsxError):
+    """The target of a relay will never take an event: too large, an unknown topic. `global_seq` is the event."""
+
+    def __init__(self, global_seq: int, reason: str) -> None:
+        self.global_seq = global_seq
+        self.reason = reason
+        super().__init__(f"event {global_seq} was refused: {visible(reason, limit=1000)}")
 
 
 class UnknownConsumer(EsxError):

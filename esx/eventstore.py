@@ -21,13 +21,14 @@ from esx.store.consume.facet import Projections
 from esx.store.feed.facet import Feeds
 from esx.store.health import Health
 from esx.store.operate.facet import Operations
+from esx.store.relay.facet import Relays
 from esx.store.search.facet import Searches
 from esx.store.server_activity import ServerActivity, ServerPlace
 from esx.store.views import View
 from esx.text import visible
 
 
-class EventStore(Appends, Searches, Projections, Operations, Bulk, Feeds):
+class EventStore(Appends, Searches, Projections, Relays, Operations, Bulk, Feeds):
     """An event store in PostgreSQL. Make one with `EventStore.connect`, as an async context manager.
 
     All methods raise StoreUnavailable if the database cannot be reached or the connection is lost, and SchemaMissing

@@ -3,6 +3,7 @@
 from esx.errors import (
     EsxError,
     EventIdsReused,
+    EventRefused,
     HistoryChanged,
     InvalidEvent,
     InvalidQuery,
@@ -15,11 +16,14 @@ from esx.errors import (
     QueryCancelled,
     QueryGivenUp,
     QueryTimeout,
+    RelayFailed,
     SchemaMissing,
     StoreClosed,
     StoreFailed,
     StoreNotNamed,
     StoreUnavailable,
+    TargetFailed,
+    TargetUnavailable,
     UnknownConsumer,
     UnknownProjection,
     UnreadableValue,
@@ -70,6 +74,8 @@ from esx.store.read.locate import Place
 from esx.store.read.order_check import Doubt
 from esx.store.read.pages import StoredId, StreamKey, StreamPage
 from esx.store.read.scale import NameScale
+from esx.store.relay.relay import RelayProgress
+from esx.store.relay.target import RelayIdentity, RelayTarget, TargetPosition
 from esx.store.search.jsonpath import JsonPath
 from esx.store.search.plan import SearchLimits, SearchPlan
 from esx.store.search.slices import Slice
@@ -104,6 +110,7 @@ __all__ = [
     "EventIdsReused",
     "EventList",
     "EventPreview",
+    "EventRefused",
     "EventStore",
     "Expected",
     "ExpectedVersion",
@@ -150,6 +157,10 @@ __all__ = [
     "QueryCancelled",
     "QueryGivenUp",
     "QueryTimeout",
+    "RelayFailed",
+    "RelayIdentity",
+    "RelayProgress",
+    "RelayTarget",
     "Runner",
     "Scan",
     "SchemaMissing",
@@ -174,6 +185,9 @@ __all__ = [
     "StreamPage",
     "StreamSummary",
     "StreamTaken",
+    "TargetFailed",
+    "TargetPosition",
+    "TargetUnavailable",
     "Trail",
     "TrailEvent",
     "TrailNode",

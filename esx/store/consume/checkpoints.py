@@ -1,6 +1,6 @@
-"""The checkpoints of projections: a table with a row for each; and the leases of projections.
+"""The checkpoints of consumers: a table with a row for each; and their leases.
 
-A lease is an advisory lock that the active instance of a projection holds in the session in which it works. An instance
+A lease is an advisory lock that the active instance of a consumer holds in the session in which it works. An instance
 that loses its session loses the lease and the transaction with it. Behind a connection pooler in transaction mode there
 is no lease: the lock would stay on a connection that other clients share.
 """
@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 
 import asyncpg
 
-from esx.errors import InvalidQuery, ProjectionFailed, SchemaMissing, UnknownProjection
+from esx.errors import InvalidQuery, ProjectionFailed, RelayFailed, SchemaMissing, UnknownProjection
 from esx.layouts.layout import Layout
 from esx.postgres.driver_errors import first_line
 from esx.postgres.literals import literal
@@ -39,7 +39,7 @@ _KEEPALIVE = """
 
 
 class Checkpoint(NamedTuple):
-    """The row, for the instance that runs the projection. `history` is the history that was read, as JSON, or None."""
+    """The row, for the instance that runs the consumer. `history` is the history that was read, as JSON, or None."""
 
     id: int
     position: int
@@ -58,11 +58,10 @@ def usable_table() -> Iterator[None]:
         ) from error
 
 
-async def keeps_history(connection: asyncpg.Connection, layout: Layout) -> bool:
+async def keeps_history(connection: asyncpg.Connection, layout: Layout, table: str = "projections") -> bool:
     """Return whether the table has the column history, as it does since version 2 of the schema."""
     with_history = "SELECT FROM pg_attribute WHERE attrelid = pg_catalog.to_regclass($1) AND attname = 'history'"
-    table = layout.ours("projections")
-    return bool(await connection.fetchval(f"SELECT EXISTS ({with_history} AND NOT attisdropped)", table))
+    return bool(await connection.fetchval(f"SELECT EXISTS ({with_history} AND NOT attisdropped)", layout.ours(table)))
 
 
 async def keeps_runner(connection: asyncpg.Connection, layout: Layout, table: str = "projections") -> bool:
@@ -72,40 +71,56 @@ async def keeps_runner(connection: asyncpg.Connection, layout: Layout, table: st
 
 
 class CheckpointRow:
-    """The row of one projection, in the table of checkpoints."""
+    """The row of one consumer, in the table of checkpoints.
+
+    Projections are reached through the view of that name, which is all that their roles may need rights to.
+    """
 
     def __init__(self, layout: Layout, name: str, kind: Kind = "projection") -> None:
         self.name = name
+        self.kind = kind
         self.keeps_history = True
         """Whether the table has the column history; known after `register`."""
         self.keeps_runner = True
         """Whether the table has room for who runs the consumer, and its rate; known after `register`."""
         self._meter = RateMeter()
         self._layout = layout
-        self._table = layout.ours("projections" if kind == "projection" else "consumers")
+        self._named = "projections" if kind == "projection" else "consumers"
+        self._table = layout.ours(self._named)
+        self._mine = "name = $1" if kind == "projection" else f"name = $1 AND kind = {literal(kind)}"
 
     # -- for the instance that runs the projection ---------------------------------------------------------------
 
-    async def register(self, connection: asyncpg.Connection) -> Checkpoint:
-        """Return the checkpoint, and make it if there is none. Raises SchemaMissing and ProjectionFailed."""
+    async def register(self, connection: asyncpg.Connection, start: int = 0) -> Checkpoint:
+        """Return the checkpoint, and make it at `start` if there is none.
+
+        Raises SchemaMissing, and ProjectionFailed or RelayFailed.
+        """
         with usable_table():
-            self.keeps_history = await keeps_history(connection, self._layout)
-            self.keeps_runner = await keeps_runner(connection, self._layout)
+            self.keeps_history = await keeps_history(connection, self._layout, self._named)
+            self.keeps_runner = await keeps_runner(connection, self._layout, self._named)
             known = await self.load(connection)
             if known is None:
+                kind = ("", "") if self.kind == "projection" else (", kind", f", {literal(self.kind)}")
+                if self.keeps_runner:
+                    kind = (f"{kind[0]}, start", f"{kind[1]}, $2")
                 await connection.execute(
-                    f"INSERT INTO {self._table} (name) VALUES ($1) ON CONFLICT (name) DO NOTHING", self.name
+                    f"INSERT INTO {self._table} (name, position{kind[0]}) VALUES ($1, $2{kind[1]}) "
+                    "ON CONFLICT (name) DO NOTHING",
+                    self.name,
+                    start,
                 )
                 known = await self.load(connection)
         if known is None:
-            raise ProjectionFailed(self.name, None, "it was deleted, or its name is that of a consumer of another kind")
+            failed = ProjectionFailed if self.kind == "projection" else RelayFailed
+            raise failed(self.name, None, "it was deleted, or its name is that of a consumer of another kind")
         return known
 
     async def load(self, connection: asyncpg.Connection) -> Checkpoint | None:
         """Return the checkpoint, None if there is none."""
         history = "history::text" if self.keeps_history else "NULL::text"
         row = await connection.fetchrow(
-            f"SELECT id, position, paused, {history} FROM {self._table} WHERE name = $1", self.name
+            f"SELECT id, position, paused, {history} FROM {self._table} WHERE {self._mine}", self.name
         )
         return None if row is None else Checkpoint._make(row)
 
@@ -114,7 +129,7 @@ class CheckpointRow:
         head = f"greatest({self._layout.head()}, (SELECT max(global_seq) FROM {self._layout.numbers}), 0)"
         within: bool | None = await connection.fetchval(
             f"SELECT position <= {head} FROM {self._table} "
-            "WHERE name = $1 AND id = $2 AND position = $3 AND NOT paused",
+            f"WHERE {self._mine} AND id = $2 AND position = $3 AND NOT paused",
             self.name,
             id_,
             position,
@@ -128,11 +143,22 @@ class CheckpointRow:
         """
         transaction: str | None = await connection.fetchval(
             f"SELECT pg_catalog.pg_current_xact_id()::text{''.join(f', {each}' for each in connection.as_user())} "
-            f"FROM {self._table} WHERE name = $1 AND position = $2 AND NOT paused FOR UPDATE",
+            f"FROM {self._table} WHERE {self._mine} AND position = $2 AND NOT paused FOR UPDATE",
             self.name,
             position,
         )
         return transaction
+
+    async def lock(self, connection: asyncpg.Connection, position: int) -> bool:
+        """Lock the row until the end of the transaction; False if it is not at `position`, or is paused."""
+        return (
+            await connection.fetchval(
+                f"SELECT true FROM {self._table} WHERE {self._mine} AND position = $2 AND NOT paused FOR UPDATE",
+                self.name,
+                position,
+            )
+            is not None
+        )
 
     async def advance(
         self,
@@ -160,7 +186,7 @@ class CheckpointRow:
         return (
             await connection.fetchval(
                 f"UPDATE {self._table} SET position = $3, last_error = NULL, updated_at = pg_catalog.now(){keep} "
-                "WHERE name = $1 AND position = $2 AND NOT paused "
+                f"WHERE {self._mine} AND position = $2 AND NOT paused "
                 "AND ($4::text IS NULL OR $4 = pg_catalog.pg_current_xact_id()::text) RETURNING true",
                 *(self.name, old, history.position, transaction),
                 *(() if kept is None else (kept,)),
@@ -177,24 +203,25 @@ class CheckpointRow:
         """Store the history, if there is a column for it, unless the projection has moved."""
         if self.keeps_history:
             await connection.execute(
-                f"UPDATE {self._table} SET history = $3::text::jsonb WHERE name = $1 AND position = $2",
+                f"UPDATE {self._table} SET history = $3::text::jsonb WHERE {self._mine} AND position = $2",
                 self.name,
                 position,
                 history.to_json(),
             )
 
     async def note_error(
-        self, connection: asyncpg.Connection, position: int, error: str, global_seq: int | None = None
+        self, connection: asyncpg.Connection, position: int, error: str | None, global_seq: int | None = None
     ) -> None:
-        """Store what stopped the projection, and at which event, unless it has moved."""
+        """Store what stopped the consumer, and at which event, unless it has moved; None: nothing does any more."""
         also = ""
         at: tuple[int | None, ...] = ()
         if self.keeps_runner:
             also, at = ", error_seq = $4, failed_at = pg_catalog.now()", (global_seq,)
-        statement = f"UPDATE {self._table} SET last_error = $3{also} WHERE name = $1 AND position = $2"
+        statement = f"UPDATE {self._table} SET last_error = $3{also} WHERE {self._mine} AND position = $2"
         try:
             await connection.execute(statement, self.name, position, error, *at)
         except UNREADABLE:  # the database's encoding lacks a character of it
+            assert error is not None
             escaped = error.encode("ascii", "backslashreplace").decode()
             await connection.execute(statement, self.name, position, escaped, *at)
 
@@ -229,7 +256,7 @@ class CheckpointRow:
         """Pause or resume. Waits for the batch that is being handled. Raises UnknownProjection."""
         with usable_table():
             if not await connection.fetchval(
-                f"UPDATE {self._table} SET paused = $2 WHERE name = $1 RETURNING true", self.name, paused
+                f"UPDATE {self._table} SET paused = $2 WHERE {self._mine} RETURNING true", self.name, paused
             ):
                 raise UnknownProjection(self.name)
 
@@ -252,13 +279,13 @@ class CheckpointRow:
                     except Exception as error:
                         reason = f"clearing for a reset failed: {first_line(error)}"
                         raise ProjectionFailed(self.name, None, reason) from error
-                forget = ", history = NULL" if await keeps_history(connection, self._layout) else ""
-                if await keeps_runner(connection, self._layout):
+                forget = ", history = NULL" if await keeps_history(connection, self._layout, self._named) else ""
+                if await keeps_runner(connection, self._layout, self._named):
                     forget += ", error_seq = NULL, failed_at = NULL, rate = 0, start = $2"
                     await forget_put_aside(connection, self._layout, self.name, to)
                 await connection.execute(
                     f"UPDATE {self._table} SET position = $2, last_error = NULL, updated_at = pg_catalog.now(){forget} "
-                    "WHERE name = $1",
+                    f"WHERE {self._mine}",
                     self.name,
                     to,
                 )
@@ -266,7 +293,7 @@ class CheckpointRow:
     async def accept(self, connection: asyncpg.Connection) -> None:
         """Make what is visible up to the position the projection's history; see `EventStore.accept_history`."""
         with usable_table():
-            if not await keeps_history(connection, self._layout):
+            if not await keeps_history(connection, self._layout, self._named):
                 raise SchemaMissing("table projections has no room for a history: run `esx init` to make it")
             async with connection.transaction():
                 position = await self._lock(connection)
@@ -276,7 +303,7 @@ class CheckpointRow:
                     raise beyond.error(position, projection=self.name)
                 history = await history_at(connection, self._layout, position)
                 await connection.execute(
-                    f"UPDATE {self._table} SET history = $2::text::jsonb, last_error = NULL WHERE name = $1",
+                    f"UPDATE {self._table} SET history = $2::text::jsonb, last_error = NULL WHERE {self._mine}",
                     self.name,
                     history.to_json(),
                 )
@@ -284,13 +311,13 @@ class CheckpointRow:
     async def delete(self, connection: asyncpg.Connection) -> None:
         """Delete the row. Waits for the batch that is being handled. Raises UnknownProjection."""
         with usable_table():
-            if not await connection.fetchval(f"DELETE FROM {self._table} WHERE name = $1 RETURNING true", self.name):
+            if not await connection.fetchval(f"DELETE FROM {self._table} WHERE {self._mine} RETURNING true", self.name):
                 raise UnknownProjection(self.name)
 
     async def _lock(self, connection: asyncpg.Connection) -> int:
         """Lock the row, and return its position; raises UnknownProjection."""
         position: int | None = await connection.fetchval(
-            f"SELECT position FROM {self._table} WHERE name = $1 FOR UPDATE", self.name
+            f"SELECT position FROM {self._table} WHERE {self._mine} FOR UPDATE", self.name
         )
         if position is None:
             raise UnknownProjection(self.name)

@@ -12,13 +12,16 @@ with HistoryChanged.
 
 import asyncio
 import contextlib
+import json
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from dataclasses import asdict
 from typing import NamedTuple
 
 import asyncpg
 
 from esx.errors import EsxError, HistoryChanged, QueryCancelled, StoreUnavailable
+from esx.filters import Filter
 from esx.layouts.layout import Layout
 from esx.model import Event
 from esx.postgres.connection import Connector
@@ -27,6 +30,7 @@ from esx.postgres.session import Session
 from esx.postgres.watchdog import Watchdog
 from esx.store.consume.checkpoints import Checkpoint, CheckpointRow, keep_alive, take_lease
 from esx.store.consume.handler_transaction import PATIENCE, CheckpointMoved, LostWhileHandling, in_one_line
+from esx.store.feed.batch import Batch
 from esx.store.feed.comparison import compare_kept
 from esx.store.feed.feed import Feed
 from esx.store.feed.history import History, history_at
@@ -45,11 +49,20 @@ class _StoreClosed(Exception):
 
 
 class Part(NamedTuple):
-    """Events to be handled in one transaction, and the feed's position and `looked` count after them."""
+    """Events to be handled in one transaction, and the feed's position and `looked` count after them.
+
+    `full` says that there are more to read now.
+    """
 
     events: Sequence[Event]
     position: int
     looked: int
+    full: bool = False
+
+
+def as_json(chosen: Filter) -> str:
+    """Return a filter as it is stored beside a checkpoint: a JSON object of the parts that are given."""
+    return json.dumps({part: value for part, value in asdict(chosen).items() if value is not None})
 
 
 class Consumer:
@@ -116,8 +129,9 @@ class Consumer:
             raise CheckpointMoved
         self._moved(part, history)
 
-    async def _every_read(self, connection: Session, feed: Feed) -> None:
-        """Do what is due before the feed reads: all events up to its position were given to `_handle`."""
+    def _batches(self, connection: Session, feed: Feed) -> AsyncGenerator[Batch, None]:  # noqa: ARG002
+        """Return the batches to handle."""
+        return feed.follow()
 
     async def run(self) -> None:
         """Wait for the lease, catch up, and follow, until it is cancelled or fails."""
@@ -155,9 +169,12 @@ class Consumer:
 
     async def _note(self, error: Exception) -> None:
         """Store what ended it beside its checkpoint, if possible."""
+        await self._note_text(in_one_line(error))
+
+    async def _note_text(self, text: str, global_seq: int | None = None) -> None:
         with contextlib.suppress(EsxError, *DRIVER_ERRORS, OSError):
             async with self._lend() as connection:
-                await self._row.note_error(connection, self._position, in_one_line(error))
+                await self._row.note_error(connection, self._position, text, global_seq)
 
     async def _wait_to_retry(self, reason: object) -> None:
         """Wait, twice as long each time until the checkpoint moves."""
@@ -218,17 +235,16 @@ class Consumer:
         @contextlib.asynccontextmanager
         async def lend() -> AsyncIterator[asyncpg.Connection]:
             # The feed reads at least once a second, and all events up to its position are handled then.
-            await self._every_read(connection, feed)
             await self._look(connection, feed)
             async with self._lend() as reading:
                 yield reading
 
         feed = self._make_feed(lend, self._position)
         self._looked = feed.looked
-        async with contextlib.aclosing(feed.follow()) as batches:
+        async with contextlib.aclosing(self._batches(connection, feed)) as batches:
             async for batch in batches:
                 if batch.events:
-                    await self._handle(connection, Part(batch.events, batch.position, feed.looked))
+                    await self._handle(connection, Part(batch.events, batch.position, feed.looked, batch.full))
 
     async def _recognise(self, connection: Session, kept: str | None) -> None:
         """Raise HistoryChanged unless the store holds the history `kept`, up to the position."""

@@ -1,9 +1,7 @@
 """Projections: read models, each with its checkpoint."""
 
 import contextlib
-import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import asdict
 
 import asyncpg
 
@@ -14,6 +12,7 @@ from esx.layouts.layout import Layout
 from esx.model import Event
 from esx.postgres.session import Session
 from esx.store.consume.checkpoints import CheckpointRow
+from esx.store.consume.consumer import as_json
 from esx.store.consume.handler_transaction import BatchHandler, EventHandler
 from esx.store.consume.others import OtherConsumers, read_others
 from esx.store.consume.projection import Projection
@@ -173,11 +172,6 @@ class Projections(Feeds):
         async with self._keeping() as (connection, layout):
             _check_own(layout)
             yield connection, CheckpointRow(layout, name)
-
-
-def as_json(chosen: Filter) -> str:
-    """Return a filter as it is stored beside a checkpoint: a JSON object of the parts that are given."""
-    return json.dumps({part: value for part, value in asdict(chosen).items() if value is not None})
 
 
 def _check_own(layout: Layout) -> None:

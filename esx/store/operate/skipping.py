@@ -113,13 +113,16 @@ async def _skip_parked(connection: asyncpg.Connection, layout: Layout, name: str
 
 async def _skip_next(connection: asyncpg.Connection, layout: Layout, name: str, found: Skippable) -> None:
     consumers = layout.ours("consumers")
-    row = await connection.fetchrow(f"SELECT position, history::text FROM {consumers} WHERE name = $1", name)
+    row = await connection.fetchrow(f"SELECT position, kind, history::text FROM {consumers} WHERE name = $1", name)
     assert row is not None
     # The history that is kept next is that of the events that are there: so they must be those that were handled.
     different = await compare_kept(connection, layout, await look(connection, layout), row["history"], row["position"])
     if different is not None:
         raise different.error(row["position"], projection=name)
-    history = await history_at(connection, layout, found.global_seq)
+    # Without a history, a relay tells its target where it goes on, as after a reset.
+    history = (
+        (await history_at(connection, layout, found.global_seq)).to_json() if row["kind"] == "projection" else None
+    )
     await connection.execute(
         f"""
         INSERT INTO {layout.ours("parked_events")} (consumer, global_seq, stream_id, event_type, error, state)
@@ -133,7 +136,7 @@ async def _skip_next(connection: asyncpg.Connection, layout: Layout, name: str, 
         UPDATE {consumers} SET position = $2, history = $3::text::jsonb, last_error = NULL, error_seq = NULL,
                failed_at = NULL, updated_at = now() WHERE name = $1
         """,
-        *(name, found.global_seq, history.to_json()),
+        *(name, found.global_seq, history),
     )
 
 

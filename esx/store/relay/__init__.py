@@ -1,0 +1,1 @@
+"""Relays: consumers of the feed that hand events to something outside of the database."""

@@ -1,0 +1,263 @@
+"""Relays: events of the feed handed to a target outside of the database, in order for each stream.
+
+A relay sends batches of events to its target, and commits now and then: at once when there is no more to read, and at
+the latest after `WINDOW` events. With each commit the checkpoint moves.
+
+- If the target keeps the position, it stores it together with the events, and each event arrives exactly once. The
+  row in PostgreSQL is a copy for display, which may lag behind by the one commit that a crash came after.
+- Otherwise the row is the checkpoint. It moves after the target has everything, so after a crash the events since the
+  last commit, at most `WINDOW`, are sent again.
+
+While the target commits, the row is locked: to pause or reset a relay waits for that, and nothing is committed after.
+A row without a history is a new one, or one that was reset: then its position is written to the target first, so that a
+history in the row always means that the target has a position too.
+"""
+
+import contextlib
+from collections.abc import AsyncGenerator, Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from esx.errors import EsxError, EventRefused, RelayFailed, TargetFailed, TargetUnavailable
+from esx.model import Event
+from esx.postgres.session import Session
+from esx.store.consume.checkpoints import Checkpoint, CheckpointRow
+from esx.store.consume.consumer import Consumer, Part
+from esx.store.consume.handler_transaction import CheckpointMoved
+from esx.store.feed.batch import Batch, Gap
+from esx.store.feed.feed import Feed
+from esx.store.feed.history import History, history_at
+from esx.store.feed.server import look
+from esx.store.relay.target import RelayIdentity, RelayTarget, TargetPosition
+from esx.text import visible
+
+WINDOW = 10_000
+"""The most events that are sent between two commits."""
+
+
+class _Finished(Exception):
+    """Everything up to the safe position was sent; `gap` is the gap before which it ends."""
+
+    def __init__(self, gap: Gap | None) -> None:
+        super().__init__()
+        self.gap = gap
+
+
+class RelayProgress(NamedTuple):
+    """What a relay has done: its position, and how many events it has sent since it was started."""
+
+    position: int
+    sent: int
+
+
+class Relay(Consumer):
+    """One instance of a relay; see `EventStore.relay`. With `once` it ends at the safe position."""
+
+    kind = "relay"
+    final = RelayFailed
+
+    def __init__(
+        self,
+        row: CheckpointRow,
+        target: RelayTarget,
+        *,
+        start_given: bool = False,
+        once: bool = False,
+        window: int = WINDOW,
+        page: int,
+        on_progress: Callable[[RelayProgress], object] | None = None,
+        **surroundings: Any,
+    ) -> None:
+        super().__init__(row, **surroundings)
+        self._target = target
+        self._start_given = start_given
+        self._once = once
+        self._most = max(window - page, 0)
+        """After how many events to commit, so that one more page is still within the window."""
+        self._on_progress = on_progress
+        self._ahead: tuple[History, int] | None = None
+        """The history at the end of what was sent, and the feed's `looked` count there; None if all is committed."""
+        self._pending = 0
+        self._sent = 0
+        self._reads = 0
+        """How often the feed has read since events were sent."""
+        self._refused: EventRefused | None = None
+        """The event before which it has to stop."""
+        self._away_since: datetime | None = None
+
+    async def run_to_end(self) -> Gap | None:
+        """Run until it is cancelled or fails, with `once` until the safe position; return the gap there."""
+        try:
+            await self.run()
+        except _Finished as finished:
+            return finished.gap
+        return None
+
+    def _failure(self, reason: str) -> EsxError:
+        return RelayFailed(self._name, None, reason)
+
+    # -- sessions ------------------------------------------------------------------------------------------------
+
+    async def _session(self) -> None:
+        try:
+            await super()._session()
+        finally:
+            await self._target.close()
+
+    async def _go_on_after(self, error: Exception) -> None:
+        if isinstance(error, TargetUnavailable):
+            self._away_since = self._away_since or datetime.now(UTC)
+            since = f"{self._away_since:%Y-%m-%d %H:%M:%S} UTC"
+            await self._note_text(f"since {since}: {visible(str(error), limit=800)}")
+            await self._wait_to_retry(error)
+        elif isinstance(error, TargetFailed):
+            failed = RelayFailed(self._name, None, str(error))
+            await self._note_text(failed.reason)
+            raise failed from error
+        else:
+            if isinstance(error, RelayFailed):
+                await self._note_text(error.reason, error.global_seq)
+            await super()._go_on_after(error)
+
+    async def _begin(self, connection: Session, checkpoint: Checkpoint) -> Checkpoint:
+        if self._connector.pooler is not None:
+            raise self._failure(
+                "behind a connection pooler there is no lease, so two instances could send the same events: use an "
+                "address that leads to PostgreSQL itself"
+            )
+        server = (await look(connection, self._layout)).server
+        database = await connection.fetchval("SELECT pg_catalog.current_database()::text")
+        table = f"{self._layout.schema}.{self._layout.name}"
+        there = await self._target.open(RelayIdentity(self._name, self._id, server.system, database, table))
+        self._ahead, self._pending = None, 0
+        if self._target.keeps_position:
+            checkpoint = await self._agree(connection, checkpoint, there)
+        if self._away_since is not None:
+            self._log.warning("relay %r goes on", self._name)
+            self._away_since = None
+            await self._row.note_error(connection, checkpoint.position, None)
+        return checkpoint
+
+    async def _agree(self, connection: Session, here: Checkpoint, there: TargetPosition | None) -> Checkpoint:
+        """Return the checkpoint that counts: the target's, unless the relay is new or was reset."""
+        if there is not None and there.consumer != self._id and not (here.history is None and self._start_given):
+            if here.history is None:
+                await self._row.delete(connection)  # so that the next attempt can say where to begin
+            raise self._failure(
+                f"its target has {there.position} as its position, for a relay of this name that this database does "
+                "not know any more: use another name, or say where to begin (--from)"
+            )
+        if here.history is None:
+            history = await history_at(connection, self._layout, here.position)
+            await self._target.commit(TargetPosition(here.position, history.to_json(), self._id))
+            await self._row.keep_history(connection, here.position, history)
+            return here._replace(history=history.to_json())
+        if there is None or there.position < here.position:
+            has = "no position of it" if there is None else f"only {there.position}"
+            raise self._failure(
+                f"this database has {here.position} as its position, and its target has {has}: is it another target, "
+                "or was it set back? Reset the relay to the position from which events are to be sent again"
+            )
+        if there.position == here.position:
+            return here  # accept_history changes only the history that is here
+        try:
+            history = History.from_json(there.history)
+        except ValueError as error:
+            raise self._failure(f"what its target keeps of its history cannot be read: {error}") from error
+        if not await self._row.advance(connection, here.position, history):
+            raise CheckpointMoved
+        return Checkpoint(here.id, there.position, here.paused, there.history)
+
+    async def _work(self, connection: Session) -> None:
+        try:
+            await super()._work(connection)
+        except CheckpointMoved:
+            # It may have been paused: an open transaction would hold back the target's readers.
+            await self._drop()
+            raise
+
+    async def _drop(self) -> None:
+        """Forget what was sent since the last commit."""
+        self._ahead, self._pending = None, 0
+        await self._target.abort()
+
+    # -- sending -------------------------------------------------------------------------------------------------
+
+    async def _batches(self, connection: Session, feed: Feed) -> AsyncGenerator[Batch, None]:
+        following = feed.to_safe_position() if self._once else feed.follow()
+        async with contextlib.aclosing(following) as batches:
+            async for batch in batches:
+                yield batch
+        await self._pass(connection, Part((), feed.position, feed.looked))
+        raise _Finished(feed.gap)
+
+    async def _look(self, connection: Session, feed: Feed) -> None:
+        self._reads += 1
+        if self._pending and self._reads > 1:
+            # More was to be read, but nothing of it was wanted.
+            await self._pass(connection, Part((), feed.position, feed.looked))
+        await super()._look(connection, feed)
+
+    async def _handle(self, connection: Session, part: Part) -> None:
+        self._reads = 0
+        if self._refused is not None and any(event.global_seq == self._refused.global_seq for event in part.events):
+            await self._stop_before(connection, part, self._refused)
+        await self._send(part, part.events)
+        if not part.full or self._pending > self._most:
+            await self._commit(connection)
+
+    async def _pass(self, connection: Session, part: Part) -> None:
+        self._extend(part)
+        await self._commit(connection)
+
+    async def _send(self, part: Part, events: Sequence[Event]) -> None:
+        """Send the events of a part that are to be sent."""
+        try:
+            await self._target.send(events)
+        except EventRefused as refused:
+            await self._refuse(refused)
+        self._pending += len(events)
+        self._extend(part)
+
+    def _extend(self, part: Part) -> None:
+        """Note that everything up to the end of a part was sent."""
+        history, looked = self._ahead or (self._history, self._looked)
+        self._ahead = history.moved(part.events, part.position, part.looked - looked), part.looked
+
+    async def _commit(self, connection: Session) -> None:
+        """Commit what was sent, and move the checkpoint. Raises CheckpointMoved."""
+        if self._ahead is None:
+            return
+        history, looked = self._ahead
+        try:
+            async with connection.transaction():
+                if not await self._row.lock(connection, self._position):
+                    raise CheckpointMoved
+                await self._target.commit(TargetPosition(history.position, history.to_json(), self._id))
+                if not await self._row.advance(connection, self._position, history, handled=self._pending):
+                    raise CheckpointMoved
+        except EventRefused as refused:
+            await self._refuse(refused)
+        self._moved(Part((), history.position, looked), history)
+        self._sent += self._pending
+        self._ahead, self._pending = None, 0
+        if self._on_progress is not None:
+            self._on_progress(RelayProgress(self._position, self._sent))
+
+    # -- refused events ------------------------------------------------------------------------------------------
+
+    async def _refuse(self, refused: EventRefused) -> None:
+        """Begin again at the checkpoint, to send what comes before the refused event."""
+        if self._refused is None or refused.global_seq < self._refused.global_seq:
+            self._refused = refused
+        raise CheckpointMoved from refused
+
+    async def _stop_before(self, connection: Session, part: Part, refused: EventRefused) -> None:
+        """Send what comes before a refused event, and stop."""
+        before = [event for event in part.events if event.global_seq < refused.global_seq]
+        if before:
+            # The events that the filter left out do not count: it is not known on which side they are.
+            looked = (self._looked if self._ahead is None else self._ahead[1]) + len(before)
+            await self._send(Part(before, refused.global_seq - 1, looked), before)
+        await self._commit(connection)
+        raise RelayFailed(self._name, refused.global_seq, refused.reason) from refused
