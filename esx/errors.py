@@ -237,9 +237,11 @@ class StoreUnavailable(EsxError):
     """The database cannot be reached or refused the connection, or the connection was lost.
 
     `refused` says that the server answers and refuses this user or password: another attempt alone does not help.
+    `answered` says that the server runs, and that the reason is its answer, as for a database that does not exist.
     """
 
     refused: bool = False
+    answered: bool = False
 
 
 class StoreClosed(StoreUnavailable):

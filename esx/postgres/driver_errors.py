@@ -39,6 +39,8 @@ _BAD_QUERY = (
     asyncpg.DataError,
 )
 _TOO_LONG = "the query took longer than the statement timeout and was {}: narrow it, or raise statement_timeout"
+_ANSWERS = (asyncpg.InvalidCatalogNameError, asyncpg.TooManyConnectionsError, asyncpg.CannotConnectNowError)
+"""A server that says these runs."""
 
 
 def is_connection_loss(error: BaseException) -> bool:
@@ -93,7 +95,9 @@ def as_store_error(error: BaseException, where: str) -> EsxError | None:
     if isinstance(error, asyncpg.InvalidAuthorizationSpecificationError):
         return login_refused(where, text)
     if closed or is_connection_loss(error):
-        return StoreUnavailable(f"cannot reach {where}: {text}")
+        unreachable = StoreUnavailable(f"cannot reach {where}: {text}")
+        unreachable.answered = closed or isinstance(error, _ANSWERS)
+        return unreachable
     if isinstance(error, asyncpg.LockNotAvailableError):
         return StoreFailed(
             f"{where} is busy: another session has held the lock that this needs for too long; try again later"

@@ -41,7 +41,7 @@ async def screen(dsn: str, users: int, seconds: float, size: tuple[int, int]) ->
         pane.query_one("#load-duration", Input).value = f"{seconds:g}"
         process = psutil.Process()
         cpu, began = process.cpu_times(), time.perf_counter()
-        await pilot.press("s")
+        await pilot.press("ctrl+s")
         # Nothing here may take part in what is measured.
         await asyncio.sleep(seconds)
         used = process.cpu_times()

@@ -156,6 +156,18 @@ async def test_a_refused_login_is_said_and_not_tried_again_by_itself(dsn18: str,
         assert "Is the server running" not in " ".join(text_of(app).split())
 
 
+async def test_a_server_without_that_database_is_not_asked_for_as_if_it_did_not_run(dsn18: str) -> None:
+    from urllib.parse import urlsplit, urlunsplit
+
+    missing = urlunsplit(urlsplit(dsn18)._replace(path="/nowhere"))
+    async with explorer(missing, connected=False, tuning=Tuning(retry=0.01)) as (app, pilot):
+        await until(pilot, lambda: 'database "nowhere" does not exist' in text_of(app), "for the reason")
+        said = " ".join(text_of(app).replace("│", " ").split())
+        assert "The server runs, and this is its answer" in said
+        assert "Is the server running" not in said
+        assert app.session.state is SessionState.UNREACHABLE
+
+
 async def test_after_a_refused_login_only_a_key_tries_again() -> None:
     tries = 0
     tried = asyncio.Event()

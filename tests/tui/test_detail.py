@@ -42,7 +42,7 @@ async def test_folding_copying_and_text(dsn18: str, store18: EventStore) -> None
         assert "▾ {" in shown(detail)
         await pilot.press("p")
         await until(pilot, lambda: app.clipboard == "$")
-        await pilot.press("down", "down", "down", "space")
+        await pilot.press("down", "down", "down", "enter")
         assert '▸   "lines": [{"sku": "A", "price": 1.10}' in shown(detail)
         assert "2 elements" in shown(detail)
         await pilot.press("p")

@@ -95,6 +95,17 @@ async def test_an_error_that_ends_the_feed_stays_on_the_screen_and_is_not_tried_
         assert "ended" not in text_of(app)
 
 
+async def test_a_feed_that_ended_before_its_first_event_does_not_wait(
+    dsn18: str, store18: EventStore, poison: Callable[[], Callable[[], None]]
+) -> None:
+    await store18.append("s", [NewEvent("Poison")])
+    poison()
+    async with explorer(dsn18) as (app, pilot):
+        await pilot.press("2")
+        await until(pilot, lambda: "the feed has ended · r restarts it" in text_of(app))
+        assert "waiting for events" not in text_of(app)
+
+
 async def test_another_filter_goes_on_after_one_whose_feed_ended(
     dsn18: str, store18: EventStore, poison: Callable[[], Callable[[], None]]
 ) -> None:

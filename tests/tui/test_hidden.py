@@ -152,7 +152,7 @@ async def opened(dsn: str, runs: Runs, **options: Any) -> AsyncIterator[tuple[Ex
 
 async def start_load(app: Explorer, pilot: Pilot[None]) -> None:
     await go(app, "3")
-    await pilot.press("escape", "s")
+    await pilot.press("escape", "ctrl+s")
     await until(pilot, lambda: pane(app).running, "for the load test to run")
 
 
@@ -234,7 +234,7 @@ async def test_a_load_test_that_ends_out_of_sight_leaves_the_keys_where_they_are
         # The focus that it asked for while hidden, it has now.
         await pilot.press("3")
         await until(pilot, lambda: app.screen.query("#load-start:focus"))
-        await until(pilot, lambda: lines_of(app)[-1].startswith("s Start"))
+        await until(pilot, lambda: lines_of(app)[-1].startswith("^s Start"))
 
 
 @pytest.mark.parametrize("key", SCREENS)
@@ -285,7 +285,7 @@ async def test_every_key_acts_on_the_screen_that_is_shown_alone(dsn18: str, stor
                     assert runs.started_on == ["Load"] * len(tests)
                     how = problem or "PASS"
                     await until(pilot, lambda how=how: how in text_of(app), "for how it ended, drawn when it is seen")  # type: ignore[misc]
-                    await press(app, "e")
+                    await press(app, "u")
         finally:
             coming.cancel()
         await asyncio.gather(coming, return_exceptions=True)
@@ -306,7 +306,7 @@ async def test_keys_that_were_typed_ahead_are_for_the_screen_that_comes(dsn18: s
         type_ahead(app, "1", "s")
         await until(pilot, lambda: shown(app) == "Streams" and browse(app).streams_panel.recent, "for the other order")
         assert not runs.started_on
-        type_ahead(app, "3", "s")
+        type_ahead(app, "3", "ctrl+s")
         await until(pilot, lambda: runs.started_on == ["Load"], "for the load test")
         assert browse(app).streams_panel.recent
         # The message of a pressed button may come when its screen is hidden already.

@@ -12,6 +12,7 @@ from textual.widgets import OptionList
 
 from esx.config import Config, Connection
 from esx.model import NewEvent
+from esx.tui.keymap import actions
 from esx.tui.screens.trail import TrailPane
 from esx.tui.tuning import Tuning
 from tests.tui.helpers import browse, explorer, feed_of, fill, lines_of, text_of, until
@@ -24,6 +25,40 @@ if TYPE_CHECKING:
     from esx.tui.lists.pagedlist import PagedList
 
 pytestmark = pytest.mark.slow
+
+
+SAME = {
+    "a": {"all"},
+    "b": {"flip"},
+    "c": {"categories"},
+    "d": {"diff"},
+    "f": {"find", "filter"},
+    "g": {"start", "first"},
+    "G": {"end", "last"},
+    "h": {"focus_list", "collapse", "part-to-the-left"},
+    "l": {"focus_detail", "expand", "part-to-the-right"},
+    "r": {"retry", "refresh"},
+    "s": {"sort", "order"},
+    "slash": {"search", "filter"},
+    "x": {"copy_as", "close"},
+    "y": {"copy", "copy_value"},
+    "Y": {"copy"},
+    "ctrl+b": {"page-up"},
+    "ctrl+f": {"page-down"},
+    "minus": {"fold-all"},
+    "question_mark": {"help", "close"},
+}
+"""The actions that are one meaning of a key, wherever it is pressed; a key that is not here has one action."""
+
+
+def test_a_key_means_the_same_on_all_screens() -> None:
+    meanings: dict[str, set[str]] = {}
+    for name, (keys, _what) in actions().items():
+        for key in keys.split(","):
+            if len(key) == 1 or key in SAME or key.startswith("ctrl+") or key == "space":
+                meanings.setdefault(key, set()).add(name.rpartition(".")[2])
+    for key, found in meanings.items():
+        assert len(found) == 1 or found <= SAME.get(key, set()), (key, found)
 
 
 @pytest.mark.parametrize("width", [80, 200])
@@ -97,12 +132,14 @@ async def test_keys_of_the_feed_and_the_trail(dsn18: str, store18: EventStore) -
     async with explorer(dsn18, size=(80, 24)) as (app, pilot):
         await pilot.press("2")
         await until(pilot, lambda: feed_of(app).table.rows)
-        await pilot.press("d")
+        await pilot.press("enter")
         await until(pilot, lambda: feed_of(app).detail.event is not None and feed_of(app).has_class("-detail"))
         for key, focused in {"l": "feed-detail", "h": "feed", "right": "feed-detail", "left": "feed"}.items():
             await pilot.press(key)
             await until(pilot, lambda focused=focused: app.screen.query(f"#{focused}:focus"), f"for {focused}")  # type: ignore[misc]
         await pilot.press("d")
+        await until(pilot, lambda: "the first event of its stream" in text_of(app), "for d, which compares everywhere")
+        await pilot.press("escape")
         await until(pilot, lambda: not feed_of(app).has_class("-detail"))
 
         await pilot.press("t")

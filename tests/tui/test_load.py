@@ -11,10 +11,11 @@ from textual.widgets import Button, Input
 from esx.errors import EsxError
 from esx.load.archive import Archive, Header, Recorder
 from esx.load.model import LoadCounts, LoadOptions, LoadProgress, LoadSummary, StreamCounts
+from esx.tui.panels.load_form import LoadForm
 from esx.tui.screens.load import LoadPane
 from esx.tui.widgets.choice import Choice
 from esx.tui.widgets.heatmap import HeatMap
-from tests.tui.helpers import explorer, fill, text_of, until
+from tests.tui.helpers import explorer, fill, lines_of, text_of, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, AsyncIterator, Callable
@@ -76,7 +77,7 @@ async def test_a_run_from_form_to_verdict(dsn18: str, store18: EventStore) -> No
         await until(pilot, lambda: not pane(app).query_one("#load-hot-share", Input).disabled)
         pane(app).query_one("#load-on-conflict", Choice).choose("backoff")
         pane(app).query_one("#load-rate", Input).value = "500"
-        await pilot.press("escape", "s")
+        await pilot.press("escape", "ctrl+s")
         await until(pilot, lambda: "stream 41" in text_of(app))
         assert app.query_one(HeatMap).rows == [("stream 0", [5.0] * 3), ("stream 41", [1.0] * 3)]
         shown = text_of(app)
@@ -91,9 +92,9 @@ async def test_a_run_from_form_to_verdict(dsn18: str, store18: EventStore) -> No
         assert asked == [(dsn18, wanted)]
         for piece in ("20.0% conflicts", "100 attempts = 80 stored + 20 conflicts", "- 80 appended", "9.000"):
             await until(pilot, lambda piece=piece: piece in text_of(app), piece)  # type: ignore[misc]
-        await pilot.press("e")
+        await pilot.press("u")
         await until(pilot, lambda: "workload" in text_of(app))
-        await pilot.press("w")
+        await pilot.press("u")
         await until(pilot, lambda: "PASS" in text_of(app))
 
 
@@ -106,8 +107,8 @@ async def test_nothing_wraps_in_a_narrow_terminal(dsn18: str, store18: EventStor
 
     async with explorer(dsn18, run_load=run_load, size=(80, 24)) as (app, pilot):
         await pilot.press("3")
-        await until(pilot, lambda: "payload, bytes" in text_of(app))
-        await pilot.press("s")
+        await until(pilot, lambda: "events/append" in text_of(app))
+        await pilot.press("ctrl+s")
         await until(pilot, lambda: "PASS" in text_of(app) and "p99.9" in text_of(app))
         lines = [line.strip("│ ") for line in text_of(app).splitlines()]
         at = next(at for at, line in enumerate(lines) if line.startswith("- 80 appended"))
@@ -133,11 +134,11 @@ async def test_earlier_runs_are_listed_and_opened(
     async with explorer(dsn18) as (app, pilot):
         await pilot.press("3")
         await until(pilot, lambda: "zipf 1.5" in text_of(app))
-        await pilot.press("l", "enter")
+        await pilot.press("R", "enter")
         await until(pilot, lambda: "PASS" in text_of(app))
         assert "seen ␛[31mbefore" in text_of(app)
         assert "run r1" in text_of(app)
-        await pilot.press("e")
+        await pilot.press("u")
         await until(pilot, lambda: pane(app).query_one("#load-users", Input).value == "7")
         assert pane(app).query_one("#load-heat", Choice).value == "zipf"
 
@@ -152,15 +153,80 @@ async def test_what_the_form_does_not_accept(dsn18: str, store18: EventStore) ->
     async with explorer(dsn18, run_load=run_load) as (app, pilot):
         await pilot.press("3")
         await until(pilot, lambda: pane(app).query_one("#load-start", Button).has_focus)
-        for field, value, usual in (("users", "0", "10"), ("streams", "many", "100"), ("duration", "inf", "30")):
+        for field, value, usual, why in (
+            ("users", "0", "10", "--users is 0"),
+            ("streams", "many", "100", "'many' is not a whole number"),
+            ("duration", "inf", "30", "use a number that is finite"),
+            ("payload-bytes", "9999999", "0", "--payload-bytes is 9999999"),
+        ):
             line = pane(app).query_one(f"#load-{field}", Input)
             line.value = value
             await pilot.press("ctrl+s")
             await until(pilot, lambda line=line: line.has_focus)  # type: ignore[misc]
+            # It says so at the field, until that is changed.
+            await until(pilot, lambda why=why, line=line: why in below(app, line), why)  # type: ignore[misc]
             assert not pane(app).running
             line.value = usual
+            await until(pilot, lambda why=why: why not in text_of(app))  # type: ignore[misc]
         await pilot.press("escape", "1")
         await until(pilot, lambda: "streams by name" in text_of(app))
+
+
+def below(app: Explorer, field: Input) -> str:
+    """Return the text on screen under a field."""
+    region = field.region
+    lines = lines_of(app)[region.bottom : region.bottom + 2]
+    return " ".join(line[region.x - 16 : region.right].strip() for line in lines)
+
+
+async def test_the_form_is_filled_by_keys_alone(dsn18: str, store18: EventStore) -> None:
+    await fill(store18, 1, 1)
+    async with explorer(dsn18, run_load=lambda *_: None, size=(100, 40)) as (app, pilot):
+        await pilot.press("3")
+        await until(pilot, lambda: pane(app).query_one("#load-start", Button).has_focus)
+
+        async def goes_to(key: str, field: str) -> None:
+            await pilot.press(key)
+            await until(pilot, lambda: app.focused is not None and app.focused.id == f"load-{field}", f"{key}: {field}")
+
+        # Down and tab go as one reads: one group after the other.
+        for field in ("preset", "users", "duration", "rate", "streams", "heat", "yes-write-to", "expected"):
+            await goes_to("down", field)
+        for field in ("on-conflict", "events-per-append", "more", "runs"):
+            await goes_to("tab", field)
+        await goes_to("shift+tab", "more")
+        # A digit in a form is never meant for the screens.
+        await pilot.press("4", "2")
+        await until(pilot, lambda: "payload, bytes" in text_of(app) and "workload" in text_of(app))
+        await goes_to("up", "events-per-append")
+        # A number takes no letters.
+        await pilot.press("end", "x", "5", "e", "s")
+        assert pane(app).query_one("#load-events-per-append", Input).value == "15"
+        await goes_to("up", "on-conflict")
+        await pilot.press("3")
+        assert pane(app).query_one("#load-on-conflict", Choice).value == "backoff"
+
+
+async def test_a_preset_fills_the_form_until_a_field_is_changed(dsn18: str, store18: EventStore) -> None:
+    await fill(store18, 1, 1)
+    async with explorer(dsn18, run_load=lambda *_: None) as (app, pilot):
+        await pilot.press("3")
+        await until(pilot, lambda: pane(app).query_one("#load-start", Button).has_focus)
+        form = pane(app).query_one(LoadForm)
+        preset = form.query_one("#load-preset", Choice)
+        assert preset.value == "own"
+        await pilot.press("down")
+        for name, wanted in {
+            "calm": LoadOptions(users=4, streams=1000),
+            "one hot stream": LoadOptions(users=16, streams=100, hot_streams=1, hot_share=0.8),
+            "zipf": LoadOptions(users=16, streams=1000, zipf=1.0),
+            "open loop": LoadOptions(users=32, streams=1000, rate=500.0),
+        }.items():
+            await pilot.press("right")
+            await until(pilot, lambda wanted=wanted: form.options() == wanted, name)  # type: ignore[misc]
+            assert preset.value == name
+        await pilot.press("down", "end", "1")
+        await until(pilot, lambda: preset.value == "own" and form.options().users == 321)
 
 
 class Stoppable:
@@ -205,7 +271,7 @@ async def test_a_run_ends_when_it_is_stopped_and_a_failure_is_a_line(dsn18: str,
     async with explorer(dsn18, run_load=run_load) as (app, pilot):
         await pilot.press("3")
         await until(pilot, lambda: pane(app).query_one("#load-start", Button).has_focus)
-        await pilot.press("s")
+        await pilot.press("ctrl+s")
         await until(pilot, lambda: "24/s" in text_of(app) and pane(app).running)
         # As on every other screen, x copies.
         await pilot.press("x")
@@ -216,13 +282,13 @@ async def test_a_run_ends_when_it_is_stopped_and_a_failure_is_a_line(dsn18: str,
         await pilot.press("S")
         await until(pilot, lambda: "PASS" in text_of(app) and not pane(app).running)
 
-        await pilot.press("s")
+        await pilot.press("ctrl+s")
         await until(pilot, lambda: "PASS" not in text_of(app) and "24/s" in text_of(app))
         await pilot.press("S")
         await until(pilot, lambda: closed and not pane(app).running)
         assert "without a summary" in text_of(app)
 
-        await pilot.press("s")
+        await pilot.press("ctrl+s")
         await until(pilot, lambda: "the child ␛[31mdied" in text_of(app))
         assert not pane(app).running
 
@@ -246,7 +312,7 @@ async def test_leaving_stops_a_run_first_and_a_second_time_leaves_at_once(dsn18:
         async with explorer(dsn18, run_load=Slow) as (app, pilot):
             await pilot.press("3")
             await until(pilot, lambda: pane(app).query_one("#load-start", Button).has_focus)
-            await pilot.press("s")
+            await pilot.press("ctrl+s")
             await until(pilot, lambda: "24/s" in text_of(app) and pane(app).running)
             await pilot.press("q")
             await until(pilot, lambda: "q again leaves at once" in text_of(app))

@@ -52,7 +52,7 @@ async def test_from_a_stream_to_the_trail_into_another_stream(dsn18: str, store1
         assert trail(app).event_at_hand() == 7
         assert "correlation_id checkout" in text_of(app)
         assert "4 events of 2 streams" in text_of(app)
-        await pilot.press("o")
+        await pilot.press("s")
         assert [row.rails for row in trail(app).table.rows] == [""] * 4
 
         await pilot.press("escape")

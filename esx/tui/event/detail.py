@@ -43,9 +43,7 @@ class EventDetail(Keyed, DocumentView, can_focus=True, inherit_bindings=False):
         Binding("pagedown,ctrl+f", "page(1)", "Page down", show=False),
         Binding("home,g", "start", "Start", show=False),
         Binding("end,G", "end", "End", show=False),
-        Binding(
-            "enter,space", "fold_here", "Fold", key_display="enter", tooltip="Fold or unfold what is under the cursor"
-        ),
+        Binding("enter", "fold_here", "Fold", key_display="enter", tooltip="Fold or unfold what is under the cursor"),
         Binding("minus", "fold(0)", "Fold all", show=False, key_display="-", tooltip="Fold all but the first level"),
         Binding("plus", "unfold", "Unfold all", show=False, key_display="+", tooltip="Unfold everything"),
         Binding("less_than_sign", "fold(-1)", "A level less", show=False, key_display="<"),

@@ -2,6 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import ClassVar
+
+from textual.binding import Binding, BindingType
 
 from esx.tui.cells import Cell
 from esx.tui.lists.column import ListColumn
@@ -30,6 +33,9 @@ def feed_columns(late: Mapping[int, float]) -> list[ListColumn[EventRow]]:
 class FeedList(RowTable["EventRow"]):
     """The latest events; the list follows its end until the user moves away from it."""
 
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter", "choose", "In full", key_display="enter", tooltip="Show the event in full"),
+    ]
     following = True
 
     def take(self, rows: list[EventRow], gone: int) -> None:

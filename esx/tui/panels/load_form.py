@@ -1,46 +1,73 @@
-"""The form of the Load screen: the knobs of a load test."""
+"""The form of the Load screen: the knobs of a load test, in groups."""
 
 import math
+from collections.abc import Mapping
 from typing import ClassVar
 
 from textual import on
 from textual.app import ComposeResult
-from textual.widget import Widget
-from textual.widgets import Input, Label
+from textual.binding import Binding, BindingType
+from textual.containers import Container, Horizontal, Vertical
+from textual.content import Content
+from textual.events import Resize
+from textual.widgets import Input, Label, Static
 
 from esx.load.errors import InvalidOptions
 from esx.load.model import EXPECTED, NOTIFICATIONS, ON_CONFLICT, STRATEGIES, LoadOptions
 from esx.load.options import validate
+from esx.text import visible
+from esx.tui.cells import MUTED
+from esx.tui.keymap import Keyed
 from esx.tui.widgets.choice import Choice
 from esx.tui.widgets.frame import Frame
 
 EVEN, HOT, ZIPF = HEATS = ("even", "hot streams", "zipf")
 
-# Name, label, and the first content: a number, words to choose from, or None for a field that may be empty.
-_FIELDS: tuple[tuple[str, str, str | tuple[str, ...] | None], ...] = (
-    ("users", "users", "10"),
-    ("expected", "expected", EXPECTED),
-    ("duration", "seconds", "30"),
-    ("on_conflict", "on conflict", ON_CONFLICT),
-    ("warm_up", "warm-up, s", "0"),
-    ("strategy", "strategy", STRATEGIES),
-    ("streams", "streams", "100"),
-    ("notification", "notification", NOTIFICATIONS),
-    ("heat", "heat", HEATS),
-    ("subscribers", "subscribers", "0"),
-    ("hot_streams", "hot streams", "1"),
-    ("events_per_append", "events/append", "1"),
-    ("hot_share", "hot share, 0-1", "0.5"),
-    ("payload_bytes", "payload, bytes", "0"),
-    ("zipf", "zipf exponent", "1"),
-    ("rate", "rate, /s", None),
-    ("seed", "seed", None),
-    ("yes_write_to", "yes, write to", None),
-)
+# By group: name, label, and the first content: a number, words to choose from, or None for a field that may be empty.
+_GROUPS: dict[str, tuple[tuple[str, str, str | tuple[str, ...] | None], ...]] = {
+    "who": (
+        ("users", "users", "10"),
+        ("duration", "seconds", "30"),
+        ("rate", "rate, /s", None),
+    ),
+    "where": (
+        ("streams", "streams", "100"),
+        ("heat", "heat", HEATS),
+        ("hot_streams", "hot streams", "1"),
+        ("hot_share", "hot share, 0-1", "0.5"),
+        ("zipf", "zipf exponent", "1"),
+        ("yes_write_to", "yes, write to", None),
+    ),
+    "how": (
+        ("expected", "expected", EXPECTED),
+        ("on_conflict", "on conflict", ON_CONFLICT),
+        ("events_per_append", "events/append", "1"),
+    ),
+    "more": (
+        ("payload_bytes", "payload, bytes", "0"),
+        ("strategy", "strategy", STRATEGIES),
+        ("notification", "notification", NOTIFICATIONS),
+        ("subscribers", "subscribers", "0"),
+        ("warm_up", "warm-up, s", "0"),
+        ("seed", "seed", None),
+    ),
+}
+_FIELDS = tuple(field for group in _GROUPS.values() for field in group)
+_FOLDED = frozenset(name for name, _, _ in _GROUPS["more"])
 _HINTS = {"rate": "closed loop", "seed": "none", "yes_write_to": "host/database"}
 _TEXTS = frozenset({"yes_write_to"})
 _WHOLE = frozenset({"users", "streams", "hot_streams", "events_per_append", "payload_bytes", "subscribers", "seed"})
 _NEEDS = {"hot_streams": HOT, "hot_share": HOT, "zipf": ZIPF}
+_OWN = "own"
+_EVEN = {"streams": "1000", "heat": EVEN, "rate": ""}
+PRESETS: Mapping[str, Mapping[str, str]] = {
+    "calm": {**_EVEN, "users": "4"},
+    "one hot stream": {**_EVEN, "users": "16", "streams": "100", "heat": HOT, "hot_streams": "1", "hot_share": "0.8"},
+    "zipf": {**_EVEN, "users": "16", "heat": ZIPF, "zipf": "1"},
+    "open loop": {**_EVEN, "users": "32", "rate": "500"},
+}
+"""What each preset puts into which fields."""
+_MORE, _FEWER = "▸ more fields", "▾ fewer fields"
 
 
 class BadField(Exception):
@@ -51,18 +78,53 @@ class BadField(Exception):
         self.field = field
 
 
-class LoadForm(Frame):
-    """The knobs in two columns. Fields that the chosen heat does not use are disabled."""
+class _Field(Vertical):
+    """A label beside its field, and below them what is wrong with its value."""
 
+    def __init__(self, label: str, field: Input | Choice) -> None:
+        super().__init__(classes="field")
+        self._label = label
+        self.field = field
+
+    def compose(self) -> ComposeResult:
+        """Lay out the label beside the field."""
+        with Horizontal():
+            yield Label(self._label)
+            yield self.field
+        yield Static(classes="error")
+
+    def refuse(self, why: str) -> None:
+        """Say what is wrong; nothing, with an empty text."""
+        self.set_class(bool(why), "-invalid")
+        self.query_one(Static).update(Content(visible(why, limit=300)))
+
+
+class LoadForm(Keyed, Frame):
+    """The knobs in groups: who writes, where, and how; the others are folded. Tab goes down one group after the other.
+
+    Fields that the chosen heat does not use are not there.
+    """
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("down", "next(1)", "Next field", show=False),
+        Binding("up", "next(-1)", "Field before", show=False),
+    ]
     DEFAULT_CSS: ClassVar[str] = """
     LoadForm {
-        layout: grid; grid-size: 4; grid-columns: 15 1fr 17 1fr; grid-rows: 1; height: auto;
-        Label { color: $text-muted; width: 1fr; text-wrap: nowrap; }
-        Label.-right { padding: 0 0 0 2; }
+        height: auto; max-height: 100%; overflow-y: auto; scrollbar-size-vertical: 1;
+        Label { color: $text-muted; width: 16; text-wrap: nowrap; }
+        .preset { height: 1; Choice { width: 22; } .hint { width: 1fr; padding: 0 2; } }
+        .groups { layout: grid; grid-size: 4; grid-columns: 1fr; grid-rows: auto; grid-gutter: 0 4; height: auto; }
+        &.-narrow .groups { grid-size: 2; }
+        .group { height: auto; }
+        .group > Label { width: 1fr; text-style: bold; color: $foreground; }
+        .field { height: auto; Horizontal { height: 1; } Input, Choice { width: 1fr; } }
+        .-folded .field { display: none; }
+        .error { display: none; height: auto; color: $text-error; }
+        .-invalid .error { display: block; }
         Input, Input.-textual-compact { height: 1; border: none; padding: 0 1; background: $boost; }
         Input:focus, Input.-textual-compact:focus { background: $primary 25%; }
-        Input:disabled { color: $text-disabled; }
-        Input.-invalid { background: $error 30%; }
+        .-invalid Input { background: $error 30%; }
     }
     """
 
@@ -75,26 +137,88 @@ class LoadForm(Frame):
             if isinstance(first, tuple)
         }
         self._inputs = {
-            name: Input(first or "", placeholder=_HINTS.get(name, ""), id=field_id(name), compact=True)
+            name: Input(
+                first or "",
+                placeholder=_HINTS.get(name, ""),
+                # So that a number field takes no letters.
+                restrict=None if name in _TEXTS else r"\d*" if name in _WHOLE else r"\d*\.?\d*",
+                id=field_id(name),
+                compact=True,
+            )
             for name, _, first in _FIELDS
             if not isinstance(first, tuple)
         }
-        self._disable_unused()
+        widgets: dict[str, Input | Choice] = {**self._choices, **self._inputs}
+        self._fields = {name: _Field(label, widgets[name]) for name, label, _ in _FIELDS}
+        self._preset = Choice((_OWN, *PRESETS), _OWN, id="load-preset")
+        self._more = Choice((_MORE, _FEWER), _MORE, id="load-more")
+        self._leave_out_unused()
 
     def compose(self) -> ComposeResult:
-        """Lay out labels and fields."""
-        fields: dict[str, Widget] = {**self._choices, **self._inputs}
-        for at, (name, label, _) in enumerate(_FIELDS):
-            yield Label(label, classes="-right" if at % 2 else "")
-            yield fields[name]
+        """Lay out the preset above the groups."""
+        with Horizontal(classes="preset"):
+            yield Label("preset")
+            yield self._preset
+            yield Static(Content.styled("← → choose · ↑ ↓ other field", MUTED), classes="hint")
+        with Container(classes="groups"):
+            for title, fields in _GROUPS.items():
+                with Vertical(classes="group -folded" if title == "more" else "group", id=f"load-group-{title}"):
+                    if title == "more":
+                        yield self._more
+                    else:
+                        yield Label(title)
+                    yield from (self._fields[name] for name, _, _ in fields)
+
+    def on_resize(self, event: Resize) -> None:
+        """Put two groups side by side where there is no room for all."""
+        self.set_class(event.size.width < 150, "-narrow")
+
+    def action_next(self, by: int) -> None:
+        """Go to the next field, or the one before; above the first are the buttons, below the last the runs."""
+        where = "#load-buttons Button, #load-form Input, #load-form Choice, #load-runs"
+        (self.screen.focus_next if by > 0 else self.screen.focus_previous)(where)
+
+    @on(Choice.Changed, "#load-more")
+    def _fold(self, message: Choice.Changed) -> None:
+        message.stop()
+        self._show_more(self._more.value == _FEWER)
+
+    def _show_more(self, more: bool) -> None:
+        self._more.say(_FEWER if more else _MORE)
+        self.query_one("#load-group-more").set_class(not more, "-folded")
+
+    @on(Choice.Changed, "#load-preset")
+    def _take_preset(self, message: Choice.Changed) -> None:
+        message.stop()
+        for name, value in PRESETS.get(self._preset.value, {}).items():
+            if name in self._choices:
+                self._choices[name].choose(value)
+            else:
+                self._inputs[name].value = value
 
     @on(Choice.Changed)
-    def _disable_unused(self) -> None:
+    @on(Input.Changed)
+    def _changed(self, message: Choice.Changed | Input.Changed) -> None:
+        message.stop()
+        for each in self._fields.values():
+            if each.field is message.control:
+                each.refuse("")
+        self._leave_out_unused()
+        self._preset.say(next((name for name in PRESETS if self._is_preset(name)), _OWN))
+
+    def _is_preset(self, name: str) -> bool:
+        return all(self._fields[field].field.value == value for field, value in PRESETS[name].items())
+
+    def _leave_out_unused(self) -> None:
         for name, needed in _NEEDS.items():
-            self._inputs[name].disabled = self._choices["heat"].value != needed
+            unused = self._choices["heat"].value != needed
+            self._inputs[name].disabled = unused
+            self._fields[name].display = not unused
 
     def options(self) -> LoadOptions:
         """Return the options of the form; raises BadField."""
+        for field in self._fields.values():
+            field.refuse("")
         values: dict[str, object] = {name: choice.value for name, choice in self._choices.items()}
         heat = values.pop("heat")
         for name, label, first in _FIELDS:
@@ -105,8 +229,7 @@ class LoadForm(Frame):
         except InvalidOptions as error:
             # The message begins with the name of the command-line option.
             option = str(error).partition(" ")[0].lstrip("-").replace("-", "_")
-            known = option if any(name == option for name, _, _ in _FIELDS) else "users"
-            raise BadField(field_id(known), str(error)) from None
+            raise BadField(field_id(option if option in self._fields else "users"), str(error)) from None
 
     def fill(self, options: LoadOptions) -> None:
         """Put the options of a run into the form."""
@@ -117,18 +240,22 @@ class LoadForm(Frame):
             value = getattr(options, name)
             if _NEEDS.get(name, heat) == heat:
                 line.value = "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
-        self._disable_unused()
+        self._leave_out_unused()
+        usual = LoadOptions()
+        self._show_more(any(getattr(options, name) != getattr(usual, name) for name in _FOLDED))
 
-    def mark(self, field: str) -> None:
-        """Mark a field as invalid, and go to it."""
-        for line in self._inputs.values():
-            line.set_class(line.id == field, "-invalid")
-        self.query_one(f"#{field}").focus()
+    def mark(self, field: str, why: str) -> None:
+        """Say at a field what is wrong with its value, and go to it."""
+        for name, each in self._fields.items():
+            if field_id(name) == field:
+                if name in _FOLDED:
+                    self._show_more(True)
+                each.refuse(why)
+                # Not `focus`, which takes effect later: keys that were typed ahead belong here.
+                self.screen.set_focus(each.field)
 
     def _number(self, name: str, label: str, *, optional: bool) -> object:
-        line = self._inputs[name]
-        text = line.value.strip()
-        line.remove_class("-invalid")
+        text = self._inputs[name].value.strip()
         if not text and optional:
             return None
         if name in _TEXTS:

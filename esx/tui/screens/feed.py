@@ -1,5 +1,6 @@
 """Screen Feed: the ordered feed as it comes, with what holds it back and what was missed."""
 
+from dataclasses import replace
 from functools import partial
 from typing import ClassVar
 
@@ -25,6 +26,9 @@ from esx.tui.session.session import ExplorerSession
 from esx.tui.tasks import start
 from esx.tui.widgets.frame import Frame
 
+_WAITING = "waiting for events …"
+_ENDED = "the feed has ended · r restarts it, near the present"
+
 
 class FeedPane(ListAndEventPane):
     """Follows the feed live. A pause stops the view, never the counting."""
@@ -35,7 +39,7 @@ class FeedPane(ListAndEventPane):
         Binding("space", "pause", "Pause", tooltip="Stop the view and keep counting; again to go on"),
         Binding("f", "filter", "Filter", tooltip="Choose events by stream, by type, and by their data"),
         *keys_of("feed-detail-panel", EventPanel.KEYS),
-        Binding("d", "detail", "Detail", tooltip="Show or hide the event in full"),
+        *keys_of("feed-detail-panel", [replace(key, show=False) for key in EventPanel.PAST_KEYS]),
         *ListAndEventPane.FOCUS_KEYS,
         Binding("escape", "back", "Close the event in full, or take the filter away", show=False),
         Binding("r", "retry", "Retry the connection, or restart the feed", show=False),
@@ -51,13 +55,14 @@ class FeedPane(ListAndEventPane):
     """
 
     def __init__(self, session: ExplorerSession, follower: Follower, *, id: str) -> None:
-        self.table = FeedList(feed_columns(follower.log.late), id="feed", empty="waiting for events …")
+        self.table = FeedList(feed_columns(follower.log.late), id="feed", empty=_WAITING)
         super().__init__(session, self.table, id=id, empty="choose an event with enter first")
         self.follower = follower
         self._numbers = Static(id="feed-numbers")
         self._line = FilterLine(id="feed-filter")
         self._written_at = 0.0
         self._lines = 0
+        self._nothing = _WAITING
 
     def compose(self) -> ComposeResult:
         """Lay out the figures above the list and the event."""
@@ -97,6 +102,7 @@ class FeedPane(ListAndEventPane):
     def _write(self, now: float) -> None:
         log = self.follower.log
         numbers = self._numbers
+        self.table.empty = _ENDED if self.follower.ended else self._nothing
         dark = self.app.current_theme.dark
         rows = 2 if self.size.height < 28 else 3
         shown = figures(self.follower, now, width=max(numbers.size.width, 20), types=rows, dark=dark)
@@ -168,7 +174,7 @@ class FeedPane(ListAndEventPane):
         chosen = bool(self.follower.where)
         self.table.following = True
         self.table.take([], 0)
-        self.table.empty = "nothing among the latest events passes the filter" if chosen else "waiting for events …"
+        self._nothing = "nothing among the latest events passes the filter" if chosen else _WAITING
         self._written_at = 0.0
         self._flush()
 
@@ -181,13 +187,6 @@ class FeedPane(ListAndEventPane):
             self.action_close_detail()
         elif self.follower.where:
             start(self, partial(self._choose, Filter()), "filter")
-
-    def action_detail(self) -> None:
-        """Show or hide the event in full."""
-        if self.has_class("-detail"):
-            self.action_close_detail()
-        else:
-            self.table.action_choose()
 
     def action_focus_detail(self) -> None:
         """Go to the event in full."""

@@ -221,9 +221,8 @@ class HealthPane(StorePane):
                 if health.order_unknown
                 else ("safe position", f"{follower.position:,}" if follower.started else "not known yet", ""),
                 ("lag", lag if follower.started else "not known yet", ""),
-                ("", *state_line(follower)),
+                *([] if health.order_unknown else [("", *state_line(follower))]),
                 *([("", missed_line(follower), _BAD)] if follower.missed else []),
-                *([("", health.order_unknown, _BAD)] if health.order_unknown and follower.failure is None else []),
                 ("late, dead", f"{follower.counts.late:,} late, {follower.counts.dead:,} dead", ""),
                 ("last event", _moment(health), ""),
             ],

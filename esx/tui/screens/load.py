@@ -40,11 +40,11 @@ class LoadPane(StorePane):
     TITLE = "Load"
     FIRST_FOCUS = "#load-start"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("s,ctrl+s", "start", "Start", tooltip="Start the load test that the form describes"),
+        Binding("ctrl+s", "start", "Start", tooltip="Start the load test that the form describes"),
         Binding("S,ctrl+x", "stop", "Stop", tooltip="Stop the load test; a second time: at once"),
-        Binding("e", "edit", "Set up", tooltip="Go back to the form"),
-        Binding("w", "watch", "Plots", tooltip="Go to the plots of the run shown last"),
-        Binding("l", "runs", "Runs", tooltip="Go to the list of earlier runs"),
+        Binding("u", "edit", "Set up", tooltip="Go to the form, or back to the plots of the run shown last"),
+        Binding("R", "runs", "Runs", tooltip="Go to the list of earlier runs"),
+        Binding("down", "form", "To the form", show=False),
         Binding("escape", "leave_field", "Leave the field", show=False),
     ]
     DEFAULT_CSS = """
@@ -104,9 +104,9 @@ class LoadPane(StorePane):
         if action == "stop":
             return self.running
         if action in ("edit", "runs"):
-            return not self.running and (action == "runs" or self._current == _WATCH)
-        if action == "watch":
-            return self._shown and self._current == _SETUP
+            return not self.running and (action == "runs" or self._shown)
+        if action == "form":
+            return self._current == _SETUP
         return super().check_action(action, parameters)
 
     @property
@@ -152,12 +152,12 @@ class LoadPane(StorePane):
         self._go(_WATCH)
 
     def action_edit(self) -> None:
-        """Go back to the form."""
-        self._go(_SETUP)
+        """Go to the form, or back to the plots of the run shown last."""
+        self._go(_SETUP if self._current == _WATCH else _WATCH)
 
-    def action_watch(self) -> None:
-        """Go to the plots of the run shown last."""
-        self._go(_WATCH)
+    def action_form(self) -> None:
+        """Go from the buttons to the first field."""
+        self._focus("#load-preset")
 
     def action_runs(self) -> None:
         """Go to the list of earlier runs."""
@@ -188,8 +188,7 @@ class LoadPane(StorePane):
             options = form.options()
         except BadField as error:
             self._go(_SETUP)
-            self.notify(visible(str(error), limit=500), severity="error")
-            form.mark(error.field)
+            form.mark(error.field, str(error))
             return
         self.summary = None
         self._test = None
@@ -269,9 +268,9 @@ class LoadPane(StorePane):
             self.query_one(LoadWatch).say(problem or "ended without a summary")
         not_saved = getattr(self._test, "problem", None)
         if "--yes-write-to" in problem:
-            note = "e goes back to the form; yes, write to  is its last field"
+            note = "u goes to the form; yes, write to  is the last field below  where"
         else:
-            note = "s runs it again, e goes back to the form"
+            note = "ctrl+s runs it again, u goes to the form"
         self._note(visible(not_saved, limit=300) if not_saved else note)
         self._set_running(False)
         if self._then is not None:

@@ -1,5 +1,6 @@
 """Screen Trail: what shares an event's correlation id, as a tree of what caused what."""
 
+from dataclasses import replace
 from functools import partial
 from typing import ClassVar, NamedTuple, cast
 
@@ -85,7 +86,7 @@ class TrailTable(RowTable[TrailRow]):
     """The lines of a trail."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter", "choose", "To its stream", tooltip="Show the event in its stream"),
+        Binding("enter", "choose", "To its stream", key_display="enter", tooltip="Show the event in its stream"),
     ]
 
     def on_resize(self) -> None:
@@ -99,9 +100,10 @@ class TrailPane(ListAndEventPane):
     TITLE = "Trail"
     FIRST_FOCUS = "#trail"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("o", "order", "Order", tooltip="As a tree of causes, or in the global order"),
+        Binding("s", "order", "Order", tooltip="As a tree of causes, or in the global order"),
         Binding("m", "more", "Look further", tooltip="Look at more events, where no index finds them"),
         *keys_of("trail-detail-panel", EventPanel.KEYS),
+        *keys_of("trail-detail-panel", [replace(key, show=False) for key in EventPanel.PAST_KEYS]),
         *ListAndEventPane.FOCUS_KEYS,
         Binding("r", "refresh", "Read again", show=False),
         Binding("escape", "back", "Back", tooltip="Back to where you came from"),

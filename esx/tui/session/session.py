@@ -68,6 +68,8 @@ class ExplorerSession:
         self.reason = ""
         self.refused = False
         """Whether the server refused the login at the last attempt, and a key has to ask for the next."""
+        self.answered = False
+        """Whether the server answered at the last attempt, and only its answer was no."""
         self._store: EventStore | None = None
         self._changed = changed
         self._trouble = asyncio.Event()
@@ -181,6 +183,7 @@ class ExplorerSession:
     async def _fail(self, error: EsxError) -> None:
         """Say why the database does not answer, and wait for the next attempt."""
         self.refused = refused = isinstance(error, StoreUnavailable) and error.refused
+        self.answered = isinstance(error, StoreUnavailable) and error.answered
         state = SessionState.REFUSED if refused else SessionState.UNREACHABLE
         self._set(state if self.store is None else SessionState.LOST, str(error))
         # A server may lock a user out after some wrong passwords: only a key tries again.

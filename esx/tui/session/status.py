@@ -12,6 +12,10 @@ _UNREACHABLE = (
     "Is the server running, and is this the right address? Give another with --dsn, ESX_DSN, DATABASE_URL or PG*.\n"
     f"It is tried again every few seconds.\n\nr  tries now{_OTHERS}   q  quits"
 )
+_ANSWERED = (
+    "The server runs, and this is its answer. Is it the right address? Give another with --dsn, ESX_DSN, DATABASE_URL "
+    f"or PG*.\nIt is tried again every few seconds.\n\nr  tries now{_OTHERS}   q  quits"
+)
 _REFUSED = (
     "The server answers, but does not let this user in. Is it the right user, password and database? psql says "
     "the same of this address. Give another with --dsn, ESX_DSN, DATABASE_URL or PG*.\n"
@@ -51,7 +55,7 @@ def trouble(session: ExplorerSession, where: str, permissions: Permissions) -> T
     if state is SessionState.CONNECTING:
         return Trouble("connecting …", where, error=False)
     if state is SessionState.UNREACHABLE:
-        found = Trouble("No connection", reason, _UNREACHABLE)
+        found = Trouble("No connection", reason, _ANSWERED if session.answered else _UNREACHABLE)
     elif state is SessionState.REFUSED:
         found = Trouble("The server refuses the login", reason, _REFUSED)
     elif state is SessionState.NOT_ALLOWED:
