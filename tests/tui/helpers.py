@@ -5,7 +5,10 @@ from __future__ import annotations
 import contextlib
 from time import monotonic
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
+from textual._compositor import Compositor
+from textual._context import visible_screen_stack
 from textual.css.query import NoMatches
 
 from esx.database_choice import Database
@@ -16,8 +19,9 @@ from esx.tui.screens.streams import StreamsPane
 from esx.tui.session.session import SessionState
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Iterator
 
+    from rich.console import RenderableType
     from textual.pilot import Pilot
 
     from esx.eventstore import EventStore
@@ -40,6 +44,7 @@ async def until(pilot: Pilot[None], condition: Callable[[], object], what: str =
 
 def lines_of(app: Any) -> list[str]:
     """Return the lines on screen as text."""
+    visible_screen_stack.set(app._background_screens)  # what is below a dialog
     return [strip.text for strip in app.screen._compositor.render_strips()]
 
 
@@ -57,15 +62,41 @@ async def explorer(
     label: str = "test database",
     read_only: bool | None = None,
     store: str | None = None,
+    drawn: bool = False,
     **options: Any,
 ) -> AsyncIterator[tuple[Explorer, Pilot[None]]]:
-    """Open the explorer without a terminal; with `connected`, wait until streams are listed."""
+    """Open the explorer without a terminal; with `connected`, wait until streams are listed.
+
+    Without `drawn`, the screen is drawn only when a test reads it, as `text_of` does, and nothing is animated: frames
+    that nobody looks at take half of the time.
+    """
     app = Explorer(Database(dsn, "--dsn", label, False, read_only=read_only, store=store), **options)
-    async with app.run_test(size=size, notifications=True) as pilot:
-        if connected:
-            await until(pilot, lambda: app.session.state is SessionState.CONNECTED, "for a connection")
-            await until(pilot, lambda: browse(app).streams.rows and browse(app).streams.has_focus, "for the streams")
-        yield app, pilot
+    frames = contextlib.nullcontext() if drawn else _no_frames()
+    if not drawn:
+        app.animation_level = "none"
+    with frames:
+        async with app.run_test(size=size, notifications=True) as pilot:
+            if connected:
+                await until(pilot, lambda: app.session.state is SessionState.CONNECTED, "for a connection")
+                await until(
+                    pilot, lambda: browse(app).streams.rows and browse(app).streams.has_focus, "for the streams"
+                )
+            yield app, pilot
+
+
+@contextlib.contextmanager
+def _no_frames() -> Iterator[None]:
+    """Let nothing be drawn on what would be the terminal, except when all of it is asked for, as for a picture."""
+    render = Compositor.render_update
+
+    def render_update(compositor: Compositor, full: bool = False, **options: Any) -> RenderableType | None:
+        if full:
+            return render(compositor, full, **options)
+        compositor._dirty_regions.clear()
+        return None
+
+    with patch.object(Compositor, "render_update", render_update):
+        yield
 
 
 def browse(app: Explorer) -> StreamsPane:

@@ -51,7 +51,7 @@ def is_open(pane: StreamsPane, row: StreamRow) -> bool:
 async def test_nothing_from_the_database_is_obeyed(dsn18: str, store18: EventStore, size: tuple[int, int]) -> None:
     for text in HOSTILE.values():
         await store18.append(text, [NewEvent(text[:50_000], {text[:5000]: text, "n": [text, 1]}, {"m": text})])
-    async with explorer(dsn18, size=size, label=HOSTILE["ansi"] + HOSTILE["lines"]) as (app, pilot):
+    async with explorer(dsn18, drawn=True, size=size, label=HOSTILE["ansi"] + HOSTILE["lines"]) as (app, pilot):
         pane = browse(app)
         check(app, size)
         for row in pane.streams.rows[1:]:
@@ -75,7 +75,7 @@ async def test_nothing_from_the_database_is_obeyed(dsn18: str, store18: EventSto
 
 async def test_markup_is_text(dsn18: str, store18: EventStore) -> None:
     await store18.append("[red]x[/red]", [NewEvent("[b]T[/b]", {"a": [True]})])
-    async with explorer(dsn18, size=(200, 40)) as (app, pilot):
+    async with explorer(dsn18, drawn=True, size=(200, 40)) as (app, pilot):
         await until(pilot, lambda: "[b]T[/b]" in text_of(app) and "[red]x[/red]" in text_of(app))
         await pilot.press("down")
         await until(pilot, lambda: '{"a": [true]}' in text_of(app))
