@@ -24,7 +24,7 @@ from tests.support.connections import connected
 from tests.support.roles import Role, new_role
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
     from contextlib import AbstractAsyncContextManager
 
 pytest_plugins = ["tests.support.limit", "tests.support.markers"]
@@ -82,6 +82,7 @@ class Servers:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._running: dict[int, EmbeddedServer] = {}
+        self._kept: dict[tuple[int, str], str] = {}
 
     async def get(self, version: int) -> EmbeddedServer:
         if version not in self._running:
@@ -98,6 +99,21 @@ class Servers:
             await connection.execute(f"CREATE DATABASE {_TEMPLATE}")
         async with EventStore.connect(server.dsn_for(_TEMPLATE)) as store:
             await store.init()
+
+    async def kept(self, version: int, name: str, fill: Callable[[str], Awaitable[None]]) -> str:
+        """Return the address of a database for all tests that only read it, which is filled when the first needs it.
+
+        To write there is refused. `name` tells it from others, as a part of an identifier does.
+        """
+        if (version, name) not in self._kept:
+            server = await self.get(version)
+            database = f"kept_{name}"
+            async with admin(server) as connection:
+                await connection.execute(f"CREATE DATABASE {database} TEMPLATE template1 STRATEGY file_copy")
+                await fill(server.dsn_for(database))
+                await connection.execute(f"ALTER DATABASE {database} SET default_transaction_read_only = on")
+            self._kept[version, name] = server.dsn_for(database)
+        return self._kept[version, name]
 
     def stop(self) -> None:
         for server in self._running.values():

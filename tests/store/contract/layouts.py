@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 
 _ODD = '"{tenant} %s $1"."It\'s ""{here}"" 100%"'
 """A name with all that a query's text could be made of it by mistake."""
+_ONE = "VALUES ($1, $2, $3, $4, $5, $6, $7, $8)"
+_MANY = (
+    "SELECT * FROM unnest($1::bigint[], $2::text[], $3::bigint[], $4::text[], $5::jsonb[], $6::jsonb[], "
+    "$7::timestamptz[], $8::uuid[])"
+)
 _BASE = '"{tenant} %s $1".rows'
 
 
@@ -31,7 +36,7 @@ class Layout(NamedTuple):
     store: str | None = None
     insert: str = (
         "INSERT INTO {table} (global_seq, stream_id, stream_seq, event_type, data, metadata, created_at, event_id) "
-        "VALUES ($1, $2, $3, $4, $5, $6, $7, $8)"
+        f"{_ONE}"
     )
 
     async def create(self, dsn: str, connection: asyncpg.Connection) -> None:
@@ -44,7 +49,8 @@ class Layout(NamedTuple):
 
     async def fill(self, connection: asyncpg.Connection, events: Sequence[Event]) -> None:
         """Put the events there, as their writers did, and let PostgreSQL take its statistics."""
-        await connection.executemany(self.insert.replace("{table}", self.table), events)
+        insert = self.insert.replace("{table}", self.table).replace(_ONE, _MANY)
+        await connection.execute(insert, *map(list, zip(*events, strict=True)))
         await connection.execute("ANALYZE")
 
 
@@ -71,7 +77,6 @@ LAYOUTS = {
         """,
         table=_BASE,
         store=_ODD,
-        insert="INSERT INTO {table} (number, stream, version, kind, body, about, stored_at, id) "
-        "VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+        insert=f"INSERT INTO {{table}} (number, stream, version, kind, body, about, stored_at, id) {_ONE}",
     ),
 }

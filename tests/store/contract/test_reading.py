@@ -15,13 +15,15 @@ import pytest
 import pytest_asyncio
 
 from esx import EventStore
+from esx.embedded import EmbeddedServer
 from esx.filters import Filter
 from esx.glob import glob_to_regex
 from esx.model import Event, category_of
 from esx.positions import Position
+from tests.conftest import Servers
 from tests.store.contract.contents import DIGITS, HOT, NAMES, START, contents
 from tests.store.contract.layouts import LAYOUTS, Layout
-from tests.support.connections import NOT_UTC
+from tests.support.connections import NOT_UTC, connected
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -32,7 +34,7 @@ EVENTS = contents(COUNT)
 STREAMS = {name: [event for event in EVENTS if event.stream_id == name] for name in sorted(NAMES, key=str.encode)}
 
 
-class Kept:
+class Own:
     """A store of some layout that holds the events."""
 
     def __init__(self, layout: Layout, dsn: str, store: EventStore) -> None:
@@ -46,20 +48,28 @@ def layout(request: pytest.FixtureRequest) -> Layout:
     return LAYOUTS[request.param]
 
 
+async def make(layout: Layout, dsn: str) -> None:
+    async with connected(dsn) as connection:
+        await connection.execute(NOT_UTC)
+        await layout.create(dsn, connection)
+        await layout.fill(connection, EVENTS)
+
+
 @pytest_asyncio.fixture
-async def kept(layout: Layout, empty_dsn: str) -> AsyncIterator[Kept]:
-    connection = await asyncpg.connect(empty_dsn)
-    await connection.execute(NOT_UTC)
-    await layout.create(empty_dsn, connection)
-    await layout.fill(connection, EVENTS)
+async def store(layout: Layout, server: EmbeddedServer, servers: Servers) -> AsyncIterator[EventStore]:
+    """A store that the tests have in common, as they only read it."""
+    name = next(name for name, each in LAYOUTS.items() if each is layout)
+    dsn = await servers.kept(server.version, re.sub(r"\W", "_", name), lambda dsn: make(layout, dsn))
+    async with EventStore.connect(dsn, store=layout.store) as store:
+        yield store
+
+
+@pytest_asyncio.fixture
+async def own(layout: Layout, empty_dsn: str) -> AsyncIterator[Own]:
+    """A store of one test, to write into."""
+    await make(layout, empty_dsn)
     async with EventStore.connect(empty_dsn, store=layout.store) as store:
-        yield Kept(layout, empty_dsn, store)
-    await connection.close()
-
-
-@pytest.fixture
-def store(kept: Kept) -> EventStore:
-    return kept.store
+        yield Own(layout, empty_dsn, store)
 
 
 async def listed(events: AsyncIterator[Any]) -> list[Any]:
@@ -252,15 +262,15 @@ async def test_the_feed_and_the_export_from_start_to_end(store: EventStore) -> N
 
 
 @pytest.mark.slow
-async def test_a_feed_waits_for_an_open_writer(kept: Kept) -> None:
+async def test_a_feed_waits_for_an_open_writer(own: Own) -> None:
     """What is written in a transaction that commits late is delivered in its place."""
     late, next_ = contents(COUNT + 2)[-2:]
-    writer, other = await asyncpg.connect(kept.dsn), await asyncpg.connect(kept.dsn)
-    insert = kept.layout.insert.replace("{table}", kept.layout.table)
+    writer, other = await asyncpg.connect(own.dsn), await asyncpg.connect(own.dsn)
+    insert = own.layout.insert.replace("{table}", own.layout.table)
     await writer.execute("BEGIN")
     await writer.execute(insert, *late)
     await other.execute(insert, *next_)
-    feed = await kept.store.feed(after=COUNT * 2)
+    feed = await own.store.feed(after=COUNT * 2)
     seen: list[Event] = []
     async with asyncio.timeout(120):
         async for batch in feed.follow():
