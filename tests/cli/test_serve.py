@@ -144,38 +144,39 @@ async def test_beyond_loopback_token_and_host_are_asked_for_too(dsn18: str) -> N
 
 async def test_the_size_of_a_page_is_bounded(dsn18: str) -> None:
     async with serve("-d", dsn18) as (running, url):
-        for query in ("width=100000&height=100000", "width=-1&height=-1", "width=x&height=1e9", f"width={'9' * 4000}"):
+        sizes = (
+            ("width=100000&height=100000", (10**30, 10**30)),
+            ("width=-1&height=-1", (100_000, 100_000)),
+            ("width=x&height=1e9", (-1, 0)),
+            (f"width={'9' * 4000}", (500, 200)),
+        )
+        for query, (width, height) in sizes:
             async with url.page(query) as page:
                 assert await page.receive()
-                for width, height in ((100_000, 100_000), (10**30, 10**30), (-1, 0), (500, 200)):
-                    await page.socket.send_json(["resize", {"width": width, "height": height}])
+                await page.socket.send_json(["resize", {"width": width, "height": height}])
                 await page.draws()
                 [child] = explorers(psutil.Process(running.process.pid))
                 assert child.memory_info().rss < 400 * 2**20
             await until(lambda: not explorers(psutil.Process(running.process.pid)), "the explorer to end")
 
 
-@pytest.mark.parametrize(
-    ("said", "code"),
-    [
-        ("not JSON", 1008),
-        ("[" * 100_000, 1008),
-        ('["resize", {"width": "wide"}]', 1008),
-        ('["stdin", 7]', 1008),
-        ('{"stdin": ""}', 1008),
-        ('["stdin", "' + "x" * 300_000 + '"]', 1009),
-    ],
-    ids=lambda value: str(value)[:20],
-)
-async def test_a_page_that_sends_nonsense_is_closed(dsn18: str, said: str, code: int) -> None:
+async def test_a_page_that_sends_nonsense_is_closed_and_others_can_be_opened(dsn18: str) -> None:
     async with serve("-d", dsn18) as (running, url):
-        async with url.page() as page:
-            await page.socket.send_str('["stdin", "\\ud800"]')
-            await page.socket.send_str('["ping", "x"]')
-            await page.shows("esx")
-            await page.socket.send_str(said)
-            assert await page.until_closed() == code
-        await until(lambda: not explorers(psutil.Process(running.process.pid)), "the explorer to end")
+        for said, code in (
+            ("not JSON", 1008),
+            ("[" * 100_000, 1008),
+            ('["resize", {"width": "wide"}]', 1008),
+            ('["stdin", 7]', 1008),
+            ('{"stdin": ""}', 1008),
+            ('["stdin", "' + "x" * 300_000 + '"]', 1009),
+        ):
+            async with url.page() as page:
+                await page.socket.send_str('["stdin", "\\ud800"]')
+                await page.socket.send_str('["ping", "x"]')
+                await page.shows("esx")
+                await page.socket.send_str(said)
+                assert await page.until_closed() == code, said[:40]
+            await until(lambda: not explorers(psutil.Process(running.process.pid)), "the explorer to end")
         async with url.page() as page:
             await page.shows("esx")
 
