@@ -246,10 +246,10 @@ async def all_events(store: EventStore) -> list[Event]:
     return [event async for event in store.read_all()]
 
 
-async def test_filling_puts_the_history_there(store: EventStore, events: list[ImportedEvent]) -> None:
-    done = await fill(store, now=NOW)
+async def test_filling_puts_the_history_there(store18: EventStore, events: list[ImportedEvent]) -> None:
+    done = await fill(store18, now=NOW)
     assert done == FillResult(len({event.stream_id for event in events}), len(events), created=True)
-    stored = await all_events(store)
+    stored = await all_events(store18)
     assert [(event.stream_id, event.stream_seq, event.created_at, event.event_id) for event in stored] == [
         (event.stream_id, event.stream_seq, event.created_at, event.event_id) for event in events
     ]
@@ -272,11 +272,11 @@ async def test_filling_again_tells_what_is_stored(store18: EventStore) -> None:
     assert await fill(store18) == FillResult(len({event.stream_id for event in stored}), 500, created=False)
 
 
-async def test_two_at_once_make_one_history(store: EventStore, dsn: str) -> None:
-    async with EventStore.connect(dsn) as other:
-        one, two = await asyncio.gather(fill(store), fill(other, now=NOW))
+async def test_two_at_once_make_one_history(store18: EventStore, dsn18: str) -> None:
+    async with EventStore.connect(dsn18) as other:
+        one, two = await asyncio.gather(fill(store18), fill(other, now=NOW))
     assert sorted([one.created, two.created]) == [False, True]
-    assert len(await all_events(store)) == one.events
+    assert len(await all_events(store18)) == one.events
 
 
 async def test_what_else_is_in_the_store_stays(store18: EventStore) -> None:
@@ -341,12 +341,12 @@ def check_versions(stored: Sequence[Event]) -> None:
     assert all(numbers == list(range(len(numbers))) for numbers in streams.values())
 
 
-async def test_traffic_carries_the_history_on(store: EventStore) -> None:
-    filled = await fill(store)
-    old = {event.stream_id for event in await all_events(store)}
-    async with traffic(store) as stats:
+async def test_traffic_carries_the_history_on(store18: EventStore) -> None:
+    filled = await fill(store18)
+    old = {event.stream_id for event in await all_events(store18)}
+    async with traffic(store18) as stats:
         await until(lambda: stats.appended >= 60)
-    stored = await all_events(store)
+    stored = await all_events(store18)
     check_versions(stored)
     new = stored[filled.events :]
     # An append may have been committed in the moment of the cancellation, at most one a writer.
@@ -375,11 +375,11 @@ async def test_traffic_keeps_about_the_rate_without_bursts(store18: EventStore) 
     assert looks[-1][1] - looks[0][1] <= 2 * 50 * (looks[-1][0] - looks[0][0])
 
 
-async def test_writers_meet_and_the_later_one_tries_again(store: EventStore) -> None:
-    await fill(store)
-    async with traffic(store) as stats:
+async def test_writers_meet_and_the_later_one_tries_again(store18: EventStore) -> None:
+    await fill(store18)
+    async with traffic(store18) as stats:
         await until(lambda: stats.conflicts >= 2)
-    stored = await all_events(store)
+    stored = await all_events(store18)
     check_versions(stored)
     # Whoever lost has reckoned with what the winner wrote.
     balance = Decimal(0)

@@ -47,26 +47,26 @@ async def sql18(dsn18: str) -> AsyncIterator[asyncpg.Connection]:
     await connection.close()
 
 
-async def test_export_and_import_a_whole_store(dsn: str, store: EventStore, tmp_path: Path) -> None:
-    await store.append("s\u2028\x1b", [NewEvent("T", {"n": 1}), NewEvent("T", {"é": "\\"}, {"m": None})])
-    await store.append("b", [NewEvent("U")])
+async def test_export_and_import_a_whole_store(dsn18: str, store18: EventStore, tmp_path: Path) -> None:
+    await store18.append("s\u2028\x1b", [NewEvent("T", {"n": 1}), NewEvent("T", {"é": "\\"}, {"m": None})])
+    await store18.append("b", [NewEvent("U")])
     out = tmp_path / "all.ndjson"
-    done = esx("export", "-o", str(out), "-d", dsn)
+    done = esx("export", "-o", str(out), "-d", dsn18)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     text = out.read_text()
     assert list(tmp_path.iterdir()) == [out]
-    assert esx("export", "-d", dsn).stdout == esx("export", "-o", "-", "-d", dsn).stdout == text
+    assert esx("export", "-d", dsn18).stdout == esx("export", "-o", "-", "-d", dsn18).stdout == text
     # The same, byte for byte, as the other ways to print events.
-    assert esx("tail", "--from", "start", "--no-follow", "--json", "-d", dsn).stdout == text
-    assert esx("read", "$all", "--json", "-d", dsn).stdout == text
-    again = esx("import", str(out), "--json", "-d", dsn)
+    assert esx("tail", "--from", "start", "--no-follow", "--json", "-d", dsn18).stdout == text
+    assert esx("read", "$all", "--json", "-d", dsn18).stdout == text
+    again = esx("import", str(out), "--json", "-d", dsn18)
     assert ndjson(again.stdout) == [{"stored": 0, "skipped": 3, "changed": {}}]
-    connection = await asyncpg.connect(dsn)
+    connection = await asyncpg.connect(dsn18)
     await connection.execute(EMPTY)
     await connection.close()
-    assert esx("import", "-", "-d", dsn, stdin=text).stdout == "imported 3 events\n"
-    assert esx("export", "-d", dsn).stdout == text
-    assert esx("import", str(out), "-d", dsn).stdout == "imported 0 events, 3 were there already\n"
+    assert esx("import", "-", "-d", dsn18, stdin=text).stdout == "imported 3 events\n"
+    assert esx("export", "-d", dsn18).stdout == text
+    assert esx("import", str(out), "-d", dsn18).stdout == "imported 0 events, 3 were there already\n"
 
 
 async def test_a_faithful_import_gives_back_the_store(

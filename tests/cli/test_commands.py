@@ -31,14 +31,14 @@ async def test_init_says_what_it_changed(empty_dsn: str) -> None:
     assert (again.returncode, again.stdout) == (0, "nothing to change: the schema is up to date\n")
 
 
-async def test_append_twice_expecting_no_stream(dsn: str) -> None:
-    first = esx("append", "s", "T", '{"a":1}', "--expected", "none", "-d", dsn)
+async def test_append_twice_expecting_no_stream(dsn18: str) -> None:
+    first = esx("append", "s", "T", '{"a":1}', "--expected", "none", "-d", dsn18)
     assert (first.returncode, first.stdout) == (0, "s  version 0  global_seq 1\n")
-    error = one_line_error(esx("append", "s", "T", '{"a":1}', "--expected", "none", "-d", dsn), 3)
+    error = one_line_error(esx("append", "s", "T", '{"a":1}', "--expected", "none", "-d", dsn18), 3)
     assert "stream s" in error
     assert "expected none" in error
     assert "version is 0" in error
-    third = esx("append", "s", "T", "--expected", "0", "--json", "-d", dsn)
+    third = esx("append", "s", "T", "--expected", "0", "--json", "-d", dsn18)
     assert ndjson(third.stdout) == [{"stream_id": "s", "version": 1, "global_seq": 2}]
 
 
@@ -87,10 +87,10 @@ async def test_append_takes_json_as_deep_as_postgresql_does(dsn18: str, tmp_path
 
 
 @pytest.mark.slow
-async def test_no_metadata_is_the_same_however_it_is_said(dsn: str, sql: asyncpg.Connection) -> None:
-    esx("append", "s", "T", "--metadata", " null ", "-d", dsn)
-    esx("append", "s", "--ndjson", "-", "-d", dsn, stdin='{"event_type": "T", "metadata": null}')
-    assert await sql.fetchval("SELECT array_agg(metadata IS NULL) FROM events") == [True, True]
+async def test_no_metadata_is_the_same_however_it_is_said(dsn18: str, sql18: asyncpg.Connection) -> None:
+    esx("append", "s", "T", "--metadata", " null ", "-d", dsn18)
+    esx("append", "s", "--ndjson", "-", "-d", dsn18, stdin='{"event_type": "T", "metadata": null}')
+    assert await sql18.fetchval("SELECT array_agg(metadata IS NULL) FROM events") == [True, True]
 
 
 @pytest.mark.slow
@@ -141,13 +141,13 @@ def test_wrong_usage_is_said_in_one_line(arguments: list[str], stdin: str, names
 
 
 @pytest.mark.slow
-async def test_read_forwards_backwards_and_all(dsn: str, store: EventStore) -> None:
+async def test_read_forwards_backwards_and_all(dsn18: str, store18: EventStore) -> None:
     for n in range(3):
-        await store.append("a", [NewEvent("T", {"n": n})])
-        await store.append("b", [NewEvent("T", {"n": n})])
+        await store18.append("a", [NewEvent("T", {"n": n})])
+        await store18.append("b", [NewEvent("T", {"n": n})])
 
     def places(*arguments: str) -> list[tuple[str, int]]:
-        done = esx("read", *arguments, "--json", "-d", dsn)
+        done = esx("read", *arguments, "--json", "-d", dsn18)
         assert done.returncode == 0, done.stderr
         return [(event["stream_id"], event["stream_seq"]) for event in ndjson(done.stdout)]
 
@@ -157,7 +157,7 @@ async def test_read_forwards_backwards_and_all(dsn: str, store: EventStore) -> N
     assert places("$all", "--limit", "3") == [("a", 0), ("b", 0), ("a", 1)]
     assert places("$all", "--from", "5") == [("a", 2), ("b", 2)]
     assert places("$all", "--from", "2", "--backwards") == [("b", 0), ("a", 0)]
-    for_people = esx("read", "a", "--limit", "1", "-d", dsn).stdout
+    for_people = esx("read", "a", "--limit", "1", "-d", dsn18).stdout
     assert 'a@0  T  {"n": 0}' in for_people
 
 
@@ -171,28 +171,28 @@ async def test_an_event_as_ndjson_has_the_fields_of_the_contract(dsn18: str, sto
 
 
 @pytest.mark.slow
-async def test_streams_as_a_table_and_as_ndjson(dsn: str, store: EventStore) -> None:
+async def test_streams_as_a_table_and_as_ndjson(dsn18: str, store18: EventStore) -> None:
     for name in ("b-1", "a-1", "a-2"):
-        await store.append(name, [NewEvent("Made"), NewEvent("Changed")])
-    listed = ndjson(esx("streams", "--json", "-d", dsn).stdout)
+        await store18.append(name, [NewEvent("Made"), NewEvent("Changed")])
+    listed = ndjson(esx("streams", "--json", "-d", dsn18).stdout)
     assert [stream["stream_id"] for stream in listed] == ["a-1", "a-2", "b-1"]
     assert list(listed[0]) == [
         "stream_id", "version", "events", "last_event_type", "last_created_at", "last_global_seq",
     ]  # fmt: skip
     assert (listed[0]["version"], listed[0]["events"], listed[0]["last_event_type"]) == (1, 2, "Changed")
-    recent = ndjson(esx("streams", "--sort", "recent", "--limit", "2", "--json", "-d", dsn).stdout)
+    recent = ndjson(esx("streams", "--sort", "recent", "--limit", "2", "--json", "-d", dsn18).stdout)
     assert [stream["stream_id"] for stream in recent] == ["a-2", "a-1"]
-    table = esx("streams", "--prefix", "a-", "-d", dsn).stdout.splitlines()
+    table = esx("streams", "--prefix", "a-", "-d", dsn18).stdout.splitlines()
     # Of those inside a stream that were deleted nothing is known without counting.
     assert table[0].startswith("STREAM  VERSION  ≤ EVENTS  LAST TYPE  LAST EVENT AT")
     assert [line.split()[0] for line in table[1:]] == ["a-1", "a-2"]
-    assert len(ndjson(esx("streams", "--match", "*-1", "--json", "-d", dsn).stdout)) == 2
-    contained = esx("streams", "--contains", "-1", "-d", dsn).stdout.splitlines()
+    assert len(ndjson(esx("streams", "--match", "*-1", "--json", "-d", dsn18).stdout)) == 2
+    contained = esx("streams", "--contains", "-1", "-d", dsn18).stdout.splitlines()
     assert len(contained) == 3
-    categories = ndjson(esx("streams", "--categories", "--json", "-d", dsn).stdout)
+    categories = ndjson(esx("streams", "--categories", "--json", "-d", dsn18).stdout)
     assert sum(category["streams"] for category in categories) == len(listed)
     assert all(category["exact"] for category in categories)
-    assert esx("streams", "--categories", "-d", dsn).stdout.split()[:2] == ["CATEGORY", "STREAMS"]
+    assert esx("streams", "--categories", "-d", dsn18).stdout.split()[:2] == ["CATEGORY", "STREAMS"]
 
 
 async def test_a_missing_stream_is_an_error_that_helps(dsn18: str) -> None:
@@ -202,17 +202,17 @@ async def test_a_missing_stream_is_an_error_that_helps(dsn18: str) -> None:
 
 
 @pytest.mark.slow
-async def test_tail_without_following_prints_every_event(dsn: str, store: EventStore) -> None:
-    await store.append("a", [NewEvent("T") for _ in range(1500)])
-    await store.append("b-1", [NewEvent("U", {"big": True}) for _ in range(5)])
-    done = esx("tail", "--from", "start", "--json", "--no-follow", "-d", dsn)
+async def test_tail_without_following_prints_every_event(dsn18: str, store18: EventStore) -> None:
+    await store18.append("a", [NewEvent("T") for _ in range(1500)])
+    await store18.append("b-1", [NewEvent("U", {"big": True}) for _ in range(5)])
+    done = esx("tail", "--from", "start", "--json", "--no-follow", "-d", dsn18)
     assert [event["global_seq"] for event in ndjson(done.stdout)] == list(range(1, 1506))
-    after = esx("tail", "--from", "1504", "--json", "--no-follow", "-d", dsn)
+    after = esx("tail", "--from", "1504", "--json", "--no-follow", "-d", dsn18)
     assert [event["global_seq"] for event in ndjson(after.stdout)] == [1505]
     chosen = ["--stream", "b-*", "--type", "U", "--where", "$.big"]
-    filtered = esx("tail", "--from", "start", *chosen, "--json", "--no-follow", "-d", dsn)
+    filtered = esx("tail", "--from", "start", *chosen, "--json", "--no-follow", "-d", dsn18)
     assert len(filtered.stdout.splitlines()) == 5
-    assert esx("tail", "--no-follow", "-d", dsn).stdout == ""
+    assert esx("tail", "--no-follow", "-d", dsn18).stdout == ""
 
 
 @pytest.mark.slow
@@ -234,14 +234,14 @@ async def test_tail_ends_before_an_open_writer_and_names_it(dsn: str, sql: async
 
 
 @pytest.mark.slow
-async def test_tail_follows_what_others_append(dsn: str, store: EventStore, sql: asyncpg.Connection) -> None:
-    tail = await Running.start("tail", "--json", "-d", dsn)
+async def test_tail_follows_what_others_append(dsn18: str, store18: EventStore, sql18: asyncpg.Connection) -> None:
+    tail = await Running.start("tail", "--json", "-d", dsn18)
     assert "following after global_seq 0" in await tail.narration()
-    await sql.execute("INSERT INTO events (stream_id, stream_seq, event_type, data) VALUES ('psql', 0, 'T', '{}')")
+    await sql18.execute("INSERT INTO events (stream_id, stream_seq, event_type, data) VALUES ('psql', 0, 'T', '{}')")
     assert json.loads(await tail.line())["stream_id"] == "psql"
     delays = []
     for n in range(7):
-        await store.append("esx", [NewEvent("T", {"n": n})])
+        await store18.append("esx", [NewEvent("T", {"n": n})])
         committed = time.monotonic()
         assert json.loads(await tail.line())["data"] == {"n": n}
         delays.append(time.monotonic() - committed)

@@ -110,35 +110,35 @@ async def test_whoever_has_had_enough_misses_nothing(dsn18: str, held: int) -> N
 
 
 async def test_a_limit_of_ours_is_incomplete_and_a_limit_given_is_not(
-    dsn: str, store: EventStore, sql: asyncpg.Connection
+    dsn18: str, store18: EventStore, sql18: asyncpg.Connection
 ) -> None:
     meta = {"correlation_id": "c"}
     first = UUID(int=1)
-    await store.append("s", [NewEvent("T", {}, meta, event_id=first), *(NewEvent("T", {}, meta) for _ in range(20))])
-    await sql.execute(
+    await store18.append("s", [NewEvent("T", {}, meta, event_id=first), *(NewEvent("T", {}, meta) for _ in range(20))])
+    await sql18.execute(
         "INSERT INTO events (stream_id, stream_seq, event_type, data, metadata) "
         "SELECT 'many', n, 'T', '{}', '{\"correlation_id\": \"d\"}' FROM generate_series(0, 10000) n"
     )
-    data, said = partial("trail", "d", "--json", "-d", dsn)
+    data, said = partial("trail", "d", "--json", "-d", dsn18)
     assert len(ndjson(data)) == 10_000
     assert "there are more than these 10,000: --limit shows them" in said
-    done = esx("trail", "d", "--json", "--limit", "10000", "-d", dsn)
+    done = esx("trail", "d", "--json", "--limit", "10000", "-d", dsn18)
     assert (done.returncode, done.stdout) == (0, data)
     assert "--limit shows them" in done.stderr
-    assert len(ndjson(whole("trail", "d", "--json", "--limit", "20000", "-d", dsn))) == 10_001
+    assert len(ndjson(whole("trail", "d", "--json", "--limit", "20000", "-d", dsn18))) == 10_001
     for limit in ("0", "3"):
-        assert len(whole("read", "many", "--limit", limit, "--json", "-d", dsn).splitlines()) == int(limit)
-    assert len(whole("streams", "--limit", "1", "--json", "-d", dsn).splitlines()) == 1
+        assert len(whole("read", "many", "--limit", limit, "--json", "-d", dsn18).splitlines()) == int(limit)
+    assert len(whole("streams", "--limit", "1", "--json", "-d", dsn18).splitlines()) == 1
     # Without its index a correlation id is looked for, as far as a bound.
-    await sql.execute("DROP INDEX events_correlation_id_idx")
-    data, said = partial("trail", "1", "--scan", "10", "--json", "-d", dsn)
+    await sql18.execute("DROP INDEX events_correlation_id_idx")
+    data, said = partial("trail", "1", "--scan", "10", "--json", "-d", dsn18)
     assert len(ndjson(data)) == 11
     assert "--scan all looks at all of them" in said
-    assert len(ndjson(whole("trail", "1", "--scan", "all", "--json", "-d", dsn))) == 21
-    data, said = partial("trail", "c", "--scan", "10", "-d", dsn)
+    assert len(ndjson(whole("trail", "1", "--scan", "all", "--json", "-d", dsn18))) == 21
+    data, said = partial("trail", "c", "--scan", "10", "-d", dsn18)
     assert data == ""
     assert "nothing among the newest 10 events has the id c" in said
-    assert esx("trail", "nowhere", "--scan", "all", "-d", dsn).returncode == 1
+    assert esx("trail", "nowhere", "--scan", "all", "-d", dsn18).returncode == 1
 
 
 async def test_the_first_event_of_a_type_is_looked_for_as_far_as_it_takes(dsn18: str, store18: EventStore) -> None:
@@ -152,28 +152,28 @@ async def test_the_first_event_of_a_type_is_looked_for_as_far_as_it_takes(dsn18:
     assert "(the first of this type)" in whole(*arguments)
 
 
-async def test_categories_that_cannot_be_counted(dsn: str, sql: asyncpg.Connection) -> None:
-    await sql.execute("ALTER TABLE events DISABLE TRIGGER events_doorbell")
-    await sql.execute(
+async def test_categories_that_cannot_be_counted(dsn18: str, sql18: asyncpg.Connection) -> None:
+    await sql18.execute("ALTER TABLE events DISABLE TRIGGER events_doorbell")
+    await sql18.execute(
         "INSERT INTO events (stream_id, stream_seq, event_type, data) "
         "SELECT 'long-' || n % 2200, n, 'T', '{}'::jsonb FROM generate_series(0, 131999) n UNION ALL "
         "SELECT 'tiny-' || n, 0, 'T', '{}' FROM generate_series(1, 20000) n UNION ALL "
         "SELECT 'few-' || n, 0, 'T', '{}' FROM generate_series(1, 50) n"
     )
-    data, said = partial("streams", "--categories", "--json", "-d", dsn)
+    data, said = partial("streams", "--categories", "--json", "-d", dsn18)
     few, long_, tiny = ndjson(data)
     assert few == {"category": "few", "streams": 50, "exact": True, "at_least": 50}
     assert long_ == {"category": "long", "streams": None, "exact": False, "at_least": 667}
     assert (tiny["category"], tiny["exact"]) == ("tiny", False)
     assert 15_000 < tiny["streams"] < 26_000
     assert said == "how many streams 1 of the categories have is not known: esx streams --prefix lists them\n"
-    rows = [line.split() for line in partial("streams", "--categories", "-d", dsn)[0].splitlines()]
+    rows = [line.split() for line in partial("streams", "--categories", "-d", dsn18)[0].splitlines()]
     assert rows[1] == ["few", "50"]
     assert rows[2] == ["long", "more", "than", "666"]
     assert rows[3][1].startswith("~")
-    assert len(whole("streams", "--prefix", "long-", "--json", "-d", dsn).splitlines()) == 2200
-    await sql.execute("DELETE FROM events WHERE stream_id LIKE 'long-%'")
-    whole("streams", "--categories", "-d", dsn)
+    assert len(whole("streams", "--prefix", "long-", "--json", "-d", dsn18).splitlines()) == 2200
+    await sql18.execute("DELETE FROM events WHERE stream_id LIKE 'long-%'")
+    whole("streams", "--categories", "-d", dsn18)
 
 
 async def test_checks_that_could_not_be_made(dsn18: str, store18: EventStore, role: Role) -> None:
@@ -226,9 +226,9 @@ async def blocks(sql: asyncpg.Connection, *each: tuple[int, datetime, str]) -> N
     await sql.execute("ANALYZE events")
 
 
-async def test_older_events_that_were_imported_hide_none(dsn: str, sql: asyncpg.Connection) -> None:
+async def test_older_events_that_were_imported_hide_none(dsn18: str, sql18: asyncpg.Connection) -> None:
     now = datetime.now(UTC)
-    await blocks(sql, (3001, now - HOUR, "new"), (20_000, now - 24 * HOUR, "old"), (5, now - 30 * HOUR, "new"))
+    await blocks(sql18, (3001, now - HOUR, "new"), (20_000, now - 24 * HOUR, "old"), (5, now - 30 * HOUR, "new"))
     for arguments, events in (
         (("$all", "--since", "-2h"), 3001),
         (("$all", "--until", "-2h"), 20_005),
@@ -236,42 +236,42 @@ async def test_older_events_that_were_imported_hide_none(dsn: str, sql: asyncpg.
         (("new", "--since", "-2h"), 3001),
         (("new", "--until", "-2h"), 5),
     ):
-        done = esx("read", *arguments, "--json", "-d", dsn)
+        done = esx("read", *arguments, "--json", "-d", dsn18)
         assert (done.returncode, done.stderr) == (0, ""), arguments
         assert len(done.stdout.splitlines()) == events, arguments
     # From the first event of that time on, with all that stands behind it.
-    assert len(whole("read", "$all", "--at", "-2h", "--json", "-d", dsn).splitlines()) == 23_006
-    tail = whole("tail", "--from", "-2h", "--no-follow", "--json", "-d", dsn)
+    assert len(whole("read", "$all", "--at", "-2h", "--json", "-d", dsn18).splitlines()) == 23_006
+    tail = whole("tail", "--from", "-2h", "--no-follow", "--json", "-d", dsn18)
     assert len(tail.splitlines()) == 23_006
     # What a stream was at that time cannot be said where its events are out of order.
-    done = esx("state", "new", "--at", "-2h", "-d", dsn)
+    done = esx("state", "new", "--at", "-2h", "-d", dsn18)
     assert (done.returncode, done.stdout) == (1, "")
     assert "the events of stream new are out of order: up to version 3005 some are before it" in done.stderr
-    data, said = partial("state", "new", "--at", (now - HOUR / 2).isoformat(), "--json", "-d", dsn)
+    data, said = partial("state", "new", "--at", (now - HOUR / 2).isoformat(), "--json", "-d", dsn18)
     assert json.loads(data)["version"] == 1799
     assert "up to version 3005 some are before it, and the first one after it is version 1800" in said
-    whole("state", "old", "--at", "-23h", "-d", dsn)
+    whole("state", "old", "--at", "-23h", "-d", dsn18)
 
 
-async def test_where_that_is_too_dear_to_look_through(dsn: str, sql: asyncpg.Connection) -> None:
+async def test_where_that_is_too_dear_to_look_through(dsn18: str, sql18: asyncpg.Connection) -> None:
     """As in a store of many millions, which a setting makes PostgreSQL take this one for."""
     now = datetime.now(UTC)
     await blocks(
-        sql, (12_000, now - 30 * HOUR, "old"), (3, now, "new"), (28_000, now - 20 * HOUR, "old"), (9, now, "new")
+        sql18, (12_000, now - 30 * HOUR, "old"), (3, now, "new"), (28_000, now - 20 * HOUR, "old"), (9, now, "new")
     )
-    database = await sql.fetchval("SELECT current_database()")
-    await sql.execute(f"ALTER DATABASE {database} SET cpu_tuple_cost = 1e6")
+    database = await sql18.fetchval("SELECT current_database()")
+    await sql18.execute(f"ALTER DATABASE {database} SET cpu_tuple_cost = 1e6")
     # Three of forty thousand are not found, and that this may be is said, with what helps.
-    done = esx("read", "$all", "--since", "-1h", "--json", "-d", dsn)
+    done = esx("read", "$all", "--since", "-1h", "--json", "-d", dsn18)
     assert (done.returncode, len(done.stdout.splitlines())) == (0, 9)
     assert "found by bisection" in done.stderr
     assert "CREATE INDEX CONCURRENTLY ON events USING brin (created_at)" in done.stderr
-    await sql.execute("DELETE FROM events")
+    await sql18.execute("DELETE FROM events")
     # Out of order for all to see: then all are looked at, or what is missing is incomplete.
-    await blocks(sql, (3001, now - HOUR, "new"), (20_000, now - 24 * HOUR, "old"))
-    done = esx("read", "$all", "--since", "-2h", "--json", "-d", dsn)
+    await blocks(sql18, (3001, now - HOUR, "new"), (20_000, now - 24 * HOUR, "old"))
+    done = esx("read", "$all", "--since", "-2h", "--json", "-d", dsn18)
     assert (done.returncode, done.stderr, len(done.stdout.splitlines())) == (0, "", 3001)
     for arguments in (("tail", "--from", "-2h", "--no-follow"), ("read", "$all", "--at", "-2h")):
-        _, said = partial(*arguments, "-d", dsn)
+        _, said = partial(*arguments, "-d", dsn18)
         assert said.startswith("times do not rise along this list: ")
         assert "CREATE INDEX CONCURRENTLY ON events (created_at)" in said

@@ -104,8 +104,8 @@ async def test_the_doctor_examines_and_mends_the_table_that_is_named(
         ("stream_locks", "has no column global_seq"),
     ],
 )
-async def test_a_name_of_nothing_is_refused_in_one_line(name: str, reason: str, dsn: str) -> None:
-    async with EventStore.connect(dsn, store=name) as named:
+async def test_a_name_of_nothing_is_refused_in_one_line(name: str, reason: str, dsn18: str) -> None:
+    async with EventStore.connect(dsn18, store=name) as named:
         with pytest.raises(SchemaMissing, match=reason) as refused:
             await named.head()
         assert "\n" not in str(refused.value)

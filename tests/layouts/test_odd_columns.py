@@ -112,33 +112,33 @@ _TYPES = {
 @pytest.mark.parametrize("unique", [True, False], ids=["by the index", "by sorting"])
 @pytest.mark.parametrize("change", _TYPES.values(), ids=_TYPES.keys())
 async def test_a_time_that_is_none_keeps_nothing_from_being_looked_at(
-    change: str, unique: bool, dsn: str, sql: asyncpg.Connection
+    change: str, unique: bool, dsn18: str, sql18: asyncpg.Connection
 ) -> None:
-    await sql.execute(
+    await sql18.execute(
         "INSERT INTO events (stream_id, stream_seq, event_type, data) VALUES ('s', 0, 'T', '{}'), ('s', 1, 'T', '{}');"
         f"INSERT INTO projections (name) VALUES ('p'); {change}"
     )
     if not unique:
-        await sql.execute("ALTER TABLE events DROP CONSTRAINT events_stream_id_stream_seq_key")
-    [health] = ndjson(esx("health", "--json", "-d", dsn).stdout)
+        await sql18.execute("ALTER TABLE events DROP CONSTRAINT events_stream_id_stream_seq_key")
+    [health] = ndjson(esx("health", "--json", "-d", dsn18).stdout)
     assert health["head"] == 2
     assert [(each["name"], each["lag"]) for each in health["projections"]] == [("p", 2)]
-    async with EventStore.connect(dsn) as store:
+    async with EventStore.connect(dsn18) as store:
         [status] = await store.projections()
         assert (status.lag, status.lag_seconds) == (2, 0.0)
         feed = await store.feed()
         assert [e.global_seq async for batch in feed.to_safe_position() for e in batch.events] == [1, 2]
         assert feed.history is not None
-        assert await compare(sql, await detect_layout(sql), feed.history, 2) is None
+        assert await compare(sql18, await detect_layout(sql18), feed.history, 2) is None
         again = await store.feed(after=2)
         assert [batch.events async for batch in again.to_safe_position()] in ([], [[]])
-    done = esx("doctor", "--full", "--json", "-d", dsn)
+    done = esx("doctor", "--full", "--json", "-d", dsn18)
     found = {finding["check"]: finding for finding in ndjson(done.stdout)}
     assert (done.returncode, done.stderr) == (1, "")
     assert (found["columns"]["severity"], found["created-at"]["severity"]) == ("error", "ok")
     assert found["stream-seq"]["severity"] == "ok"
     for command in (["read", "$all", "--since", "2020-01-01"], ["state", "s", "--at", "2020-01-01T00:00:00Z"]):
-        line = one_line_error(esx(*command, "-d", dsn), 2)
+        line = one_line_error(esx(*command, "-d", dsn18), 2)
         assert "holds no times to find an event by: `esx doctor` names the remedy" in line
 
 

@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow
 
 
-async def test_starts_with_what_was_there_and_shows_what_comes(dsn: str, store: EventStore) -> None:
-    await fill(store, 4, 50)
-    async with explorer(dsn) as (app, pilot):
+async def test_starts_with_what_was_there_and_shows_what_comes(dsn18: str, store18: EventStore) -> None:
+    await fill(store18, 4, 50)
+    async with explorer(dsn18) as (app, pilot):
         await pilot.press("2")
         await until(pilot, lambda: len(feed_of(app).table.rows) == 100, "for the last hundred")
         assert [row.global_seq for row in feed_of(app).table.rows] == list(range(101, 201))
-        await store.append("new-1", [NewEvent("JustHappened", {"hello": 1})])
+        await store18.append("new-1", [NewEvent("JustHappened", {"hello": 1})])
         await until(pilot, lambda: "JustHappened" in text_of(app), "for the event")
         assert "safe position 201" in text_of(app)
         assert feed_of(app).table.row == feed_of(app).table.rows[-1]

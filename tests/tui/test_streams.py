@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow
 
 
-async def test_streams_events_and_json(dsn: str, store: EventStore) -> None:
-    await fill(store, 3, 4)
-    async with explorer(dsn) as (app, pilot):
+async def test_streams_events_and_json(dsn18: str, store18: EventStore) -> None:
+    await fill(store18, 3, 4)
+    async with explorer(dsn18) as (app, pilot):
         assert ids(app) == ["s-000", "s-001", "s-002"]
         await pilot.press("down", "down", "enter")
         await until(pilot, lambda: browse(app).events_panel.stream_id == "s-001" and len(browse(app).events.rows) == 4)

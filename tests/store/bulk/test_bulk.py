@@ -358,19 +358,19 @@ async def test_a_bad_line_is_named_and_nothing_of_its_chunk_is_stored(
 
 @pytest.mark.slow
 async def test_chunks_before_a_bad_line_stay_and_the_import_goes_on_once_it_is_mended(
-    store: EventStore, sql: asyncpg.Connection
+    store18: EventStore, sql18: asyncpg.Connection
 ) -> None:
     lines = [line(f"s{n % 7}", n // 7, event_id=str(ID[:-5]) + f"{n:05}") for n in range(23_000)]
     with pytest.raises(ImportFailed) as caught:
-        await store.import_ndjson([*lines[:22_000], b"{\n", *lines[22_001:]])
+        await store18.import_ndjson([*lines[:22_000], b"{\n", *lines[22_001:]])
     assert (caught.value.line, caught.value.done.stored) == (22_001, 20_000)
     assert "20,000 events were stored before: run the same import again" in str(caught.value)
-    assert await store.head() == 20_000
+    assert await store18.head() == 20_000
     text = b"".join(lines)
     # Cut into pieces without regard to lines.
-    done = await store.import_ndjson(text[at : at + 99_991] for at in range(0, len(text), 99_991))
+    done = await store18.import_ndjson(text[at : at + 99_991] for at in range(0, len(text), 99_991))
     assert done[:3] == (3_000, 20_000, len(text))
-    stored = [(row[0], row[1]) for row in await rows(sql)]
+    stored = [(row[0], row[1]) for row in await rows(sql18)]
     assert stored == [(f"s{n % 7}", n // 7) for n in range(23_000)]
 
 
@@ -472,14 +472,14 @@ async def test_a_slice_with_holes_can_be_renumbered(store18: EventStore) -> None
     ],
     ids=str,
 )
-async def test_filters_choose_what_the_feed_would(store: EventStore, where: Filter) -> None:
+async def test_filters_choose_what_the_feed_would(store18: EventStore, where: Filter) -> None:
     for n in range(30):
         stream = ("account-1", "account-22", "order")[n % 3]
-        await store.append(stream, [NewEvent("ABC"[n % 3], {"n": n}, {"user": "ab"[n % 2]})])
+        await store18.append(stream, [NewEvent("ABC"[n % 3], {"n": n}, {"user": "ab"[n % 2]})])
     for after in (0, 17):
-        feed = await store.feed(after=after, where=where)
+        feed = await store18.feed(after=after, where=where)
         wanted = [event.to_json() async for batch in feed.to_safe_position() for event in batch.events]
-        assert (await exported(store, after=after, where=where)).decode().splitlines() == wanted
+        assert (await exported(store18, after=after, where=where)).decode().splitlines() == wanted
 
 
 async def test_a_filter_that_makes_no_sense_is_refused(store18: EventStore) -> None:

@@ -142,24 +142,24 @@ async def test_it_goes_on_where_it_was_cut_short(dsn: str, store: EventStore, sq
     ],
 )  # fmt: skip
 async def test_a_store_that_holds_something_else_is_refused(
-    store: EventStore, sql: asyncpg.Connection, change: str | None, told: str
+    store18: EventStore, sql18: asyncpg.Connection, change: str | None, told: str
 ) -> None:
-    await store.append("s", [NewEvent("T", {"n": n}) for n in range(5)])
-    text = await exported(store)
-    await sql.execute("DELETE FROM events WHERE global_seq > 3; SELECT setval('events_global_seq_seq', 3)")
+    await store18.append("s", [NewEvent("T", {"n": n}) for n in range(5)])
+    text = await exported(store18)
+    await sql18.execute("DELETE FROM events WHERE global_seq > 3; SELECT setval('events_global_seq_seq', 3)")
     if change is None:
-        assert await store.import_ndjson([text], faithful=True) == Imported(2, 3, len(text))
+        assert await store18.import_ndjson([text], faithful=True) == Imported(2, 3, len(text))
         return
-    await sql.execute(change)
-    before = await sql.fetch(ROWS)
+    await sql18.execute(change)
+    before = await sql18.fetch(ROWS)
     with pytest.raises(StoreNotEmpty, match=told) as refused:
-        await store.import_ndjson([text], faithful=True)
+        await store18.import_ndjson([text], faithful=True)
     assert len(str(refused.value).splitlines()) == 1
-    assert await sql.fetch(ROWS) == before
+    assert await sql18.fetch(ROWS) == before
     if "TRUNCATE" in str(refused.value):
         remedy = str(refused.value).split("`")[1]
-        await sql.execute(remedy)
-        assert (await store.import_ndjson([text], faithful=True)).stored == 5
+        await sql18.execute(remedy)
+        assert (await store18.import_ndjson([text], faithful=True)).stored == 5
 
 
 @pytest.mark.parametrize("missing", ["global_seq", "stream_seq", "created_at", "event_id"])
@@ -320,24 +320,24 @@ async def test_of_smaller_numbers_a_stream_is_full_earlier(empty_dsn18: str) -> 
 
 @pytest.mark.parametrize("highest", [-1, -2, -5, -(2**63)])
 async def test_a_stream_of_numbers_below_0_is_neither_missing_nor_taken_on(
-    store: EventStore, sql: asyncpg.Connection, highest: int
+    store18: EventStore, sql18: asyncpg.Connection, highest: int
 ) -> None:
-    await sql.execute(INSERT + "'{}', NULL, now())", "s", highest, "T")
+    await sql18.execute(INSERT + "'{}', NULL, now())", "s", highest, "T")
     for strategy in Strategy:
         for events in ([NewEvent("T")], [NewEvent("T"), NewEvent("T")]):
             for any_suits in (ANY, STREAM_EXISTS):
                 with pytest.raises(StoreFailed, match=f"s has only events .* below 0, the highest {highest}, and esx"):
-                    await store.append("s", events, expected=any_suits, strategy=strategy)
+                    await store18.append("s", events, expected=any_suits, strategy=strategy)
             for exact in (NO_STREAM, 0):
                 with pytest.raises(WrongVersion, match=f"has events .* below 0, the highest {highest}") as conflict:
-                    await store.append("s", events, expected=exact, strategy=strategy)
+                    await store18.append("s", events, expected=exact, strategy=strategy)
                 assert conflict.value.below
     with pytest.raises(StoreFailed, match="below 0"):
-        await store.append_to_streams([StreamAppend("s", [NewEvent("T")])])
+        await store18.append_to_streams([StreamAppend("s", [NewEvent("T")])])
     with pytest.raises(WrongVersion, match="below 0"):
-        async with store.lock_stream("s") as locked:
+        async with store18.lock_stream("s") as locked:
             await locked.append([NewEvent("T")])
-    assert await sql.fetchval("SELECT count(*) FROM events") == 1
+    assert await sql18.fetchval("SELECT count(*) FROM events") == 1
     # One event from 0 on, and it is a stream like others.
-    await sql.execute(INSERT + "'{}', NULL, now())", "s", 0, "T")
-    assert (await store.append("s", [NewEvent("T")], expected=0)).version == 1
+    await sql18.execute(INSERT + "'{}', NULL, now())", "s", 0, "T")
+    assert (await store18.append("s", [NewEvent("T")], expected=0)).version == 1

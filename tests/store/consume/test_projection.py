@@ -30,6 +30,7 @@ from esx.errors import InvalidQuery, StoreFailed
 from esx.postgres.connection import Connector
 from esx.postgres.pooler import Pooler
 from tests.store.feed.test_feed import moody_writers
+from tests.support.connections import connected
 from tests.support.proxy import proxied
 from tests.support.stores import open_store
 
@@ -100,12 +101,21 @@ asyncio.run(main())
 @pytest_asyncio.fixture
 async def read(dsn: str) -> AsyncIterator[asyncpg.Connection]:
     """A bare connection with a read model that, on purpose, does not object to handling an event twice."""
-    connection = await asyncpg.connect(dsn)
-    await connection.execute("CREATE TABLE handled (global_seq bigint)")
-    try:
+    async with read_model(dsn) as connection:
         yield connection
-    finally:
-        await connection.close()
+
+
+@pytest_asyncio.fixture
+async def read18(dsn18: str) -> AsyncIterator[asyncpg.Connection]:
+    async with read_model(dsn18) as connection:
+        yield connection
+
+
+@contextlib.asynccontextmanager
+async def read_model(dsn: str) -> AsyncIterator[asyncpg.Connection]:
+    async with connected(dsn) as connection:
+        await connection.execute("CREATE TABLE handled (global_seq bigint)")
+        yield connection
 
 
 async def note(connection: asyncpg.Connection, event: Event) -> None:
@@ -242,16 +252,16 @@ async def run_script(source: str, *arguments: object) -> asyncio.subprocess.Proc
     return await asyncio.create_subprocess_exec(sys.executable, "-c", source, *map(str, arguments))
 
 
-async def test_kill_9_in_the_handler(dsn: str, store: EventStore, read: asyncpg.Connection) -> None:
-    await fill(store, 20)
+async def test_kill_9_in_the_handler(dsn18: str, store18: EventStore, read18: asyncpg.Connection) -> None:
+    await fill(store18, 20)
     for at_event, batch in ((5, 1), (13, 4), (16, 500)):
-        process = await run_script(SUICIDE, dsn, batch, at_event)
+        process = await run_script(SUICIDE, dsn18, batch, at_event)
         assert await asyncio.wait_for(process.wait(), _DEADLINE) == -signal.SIGKILL
-        assert (await status(store)).position < at_event
-        assert await handled(read) == list(range(1, (await status(store)).position + 1))
-    async with running(store.project("p", note)) as task:
-        await at(store, 20, task)
-    assert await handled(read) == list(range(1, 21))
+        assert (await status(store18)).position < at_event
+        assert await handled(read18) == list(range(1, (await status(store18)).position + 1))
+    async with running(store18.project("p", note)) as task:
+        await at(store18, 20, task)
+    assert await handled(read18) == list(range(1, 21))
 
 
 async def test_kill_9_between_handling_and_checkpoint(
@@ -323,7 +333,7 @@ async def test_a_commit_of_unknown_outcome(
     assert await handled(read) == list(range(1, 12))
 
 
-async def test_cancelling_is_prompt_and_leaves_no_half_batch(store: EventStore, read: asyncpg.Connection) -> None:
+async def test_cancelling_is_prompt_and_leaves_no_half_batch(store18: EventStore, read18: asyncpg.Connection) -> None:
     entered = asyncio.Event()
 
     async def handle(connection: asyncpg.Connection, event: Event) -> None:
@@ -332,18 +342,18 @@ async def test_cancelling_is_prompt_and_leaves_no_half_batch(store: EventStore, 
             entered.set()
             await connection.execute("SELECT pg_sleep(3600)")
 
-    await fill(store, 10)
-    async with running(store.project("p", handle, batch=5)) as task:
+    await fill(store18, 10)
+    async with running(store18.project("p", handle, batch=5)) as task:
         await entered.wait()
         task.cancel()
         async with asyncio.timeout(120):
             await asyncio.gather(task, return_exceptions=True)
     assert task.cancelled()
-    assert await handled(read) == [1, 2, 3, 4, 5]
-    assert (await status(store)).position == 5
-    async with running(store.project("p", note)) as task:
-        await at(store, 10, task)
-    assert await handled(read) == list(range(1, 11))
+    assert await handled(read18) == [1, 2, 3, 4, 5]
+    assert (await status(store18)).position == 5
+    async with running(store18.project("p", note)) as task:
+        await at(store18, 10, task)
+    assert await handled(read18) == list(range(1, 11))
 
 
 async def test_closing_the_store_ends_it(dsn: str) -> None:
@@ -403,31 +413,33 @@ async def _inactive(store: EventStore) -> bool:
     return not (await status(store)).active
 
 
-async def test_takeover_from_a_process_that_was_killed(dsn: str, store: EventStore, read: asyncpg.Connection) -> None:
-    await fill(store, 3)
-    process = await run_script(SUICIDE, dsn, 1, 0)
+async def test_takeover_from_a_process_that_was_killed(
+    dsn18: str, store18: EventStore, read18: asyncpg.Connection
+) -> None:
+    await fill(store18, 3)
+    process = await run_script(SUICIDE, dsn18, 1, 0)
     try:
-        await at(store, 3)
+        await at(store18, 3)
         mine: list[int] = []
 
         async def handle(connection: asyncpg.Connection, event: Event) -> None:
             mine.append(event.global_seq)
             await note(connection, event)
 
-        async with running(store.project("p", handle)) as task:
-            await until(lambda: _connected_times(read, 2), task)
-            await fill(store, 3)
-            await at(store, 6, task)
+        async with running(store18.project("p", handle)) as task:
+            await until(lambda: _connected_times(read18, 2), task)
+            await fill(store18, 3)
+            await at(store18, 6, task)
             assert mine == []
             os.kill(process.pid, signal.SIGKILL)
-            await fill(store, 3)
-            await at(store, 9, task)
+            await fill(store18, 3)
+            await at(store18, 9, task)
             assert mine == [7, 8, 9]
     finally:
         with contextlib.suppress(ProcessLookupError):
             process.kill()
         await process.wait()
-    assert await handled(read) == list(range(1, 10))
+    assert await handled(read18) == list(range(1, 10))
 
 
 async def _connected_times(read: asyncpg.Connection, times: int) -> bool:
@@ -514,13 +526,15 @@ async def test_a_stricter_default_isolation_changes_nothing(
     assert levels == ["read committed"] * 20
 
 
-async def test_two_projections_of_different_names_are_independent(store: EventStore, read: asyncpg.Connection) -> None:
-    await fill(store, 3)
-    async with running(store.project("p", note)) as one, running(store.project("q", note)) as two:
-        await at(store, 3, one, two)
-        await at(store, 3, one, two, name="q")
-        assert [(status.name, status.active) for status in await store.projections()] == [("p", True), ("q", True)]
-    assert await handled(read) == [1, 1, 2, 2, 3, 3]
+async def test_two_projections_of_different_names_are_independent(
+    store18: EventStore, read18: asyncpg.Connection
+) -> None:
+    await fill(store18, 3)
+    async with running(store18.project("p", note)) as one, running(store18.project("q", note)) as two:
+        await at(store18, 3, one, two)
+        await at(store18, 3, one, two, name="q")
+        assert [(status.name, status.active) for status in await store18.projections()] == [("p", True), ("q", True)]
+    assert await handled(read18) == [1, 1, 2, 2, 3, 3]
 
 
 # -- handlers that fail ---------------------------------------------------------------------------------------
@@ -528,28 +542,28 @@ async def test_two_projections_of_different_names_are_independent(store: EventSt
 
 @pytest.mark.parametrize("batch", [1, 3, 500])
 async def test_a_handler_that_raises_stops_it_at_that_event(
-    store: EventStore, read: asyncpg.Connection, batch: int
+    store18: EventStore, read18: asyncpg.Connection, batch: int
 ) -> None:
     async def handle(connection: asyncpg.Connection, event: Event) -> None:
         await note(connection, event)
         if event.global_seq == 8:
             raise ValueError("no\nsuch\x00account")
 
-    await fill(store, 10)
+    await fill(store18, 10)
     async with asyncio.timeout(_DEADLINE):
         with pytest.raises(ProjectionFailed) as failed:
-            await store.project("p", handle, batch=batch)
+            await store18.project("p", handle, batch=batch)
     assert (failed.value.name, failed.value.global_seq) == ("p", 8)
     assert isinstance(failed.value.__cause__, ValueError)
     assert str(failed.value) == "projection p stopped at event 8: ValueError: no"
     assert pickle.loads(pickle.dumps(failed.value)).global_seq == 8
-    stopped = await status(store)
+    stopped = await status(store18)
     assert (stopped.position, stopped.lag, stopped.last_error) == (7, 3, "ValueError: no")
-    assert await handled(read) == list(range(1, 8))
-    async with running(store.project("p", note)) as task:  # repaired
-        await at(store, 10, task)
-        assert (await status(store)).last_error is None
-    assert await handled(read) == list(range(1, 11))
+    assert await handled(read18) == list(range(1, 8))
+    async with running(store18.project("p", note)) as task:  # repaired
+        await at(store18, 10, task)
+        assert (await status(store18)).last_error is None
+    assert await handled(read18) == list(range(1, 11))
 
 
 @pytest.mark.parametrize("error", [TimeoutError, ConnectionResetError, StoreUnavailable, asyncpg.InterfaceError])
@@ -569,20 +583,20 @@ async def test_a_handler_that_lost_some_other_connection_stops_it_too(
 
 
 async def test_a_batch_handler_that_raises_stops_at_the_culprit_too(
-    store: EventStore, read: asyncpg.Connection
+    store18: EventStore, read18: asyncpg.Connection
 ) -> None:
-    await read.execute("ALTER TABLE handled ADD CHECK (global_seq <> 8)")
-    await fill(store, 10)
+    await read18.execute("ALTER TABLE handled ADD CHECK (global_seq <> 8)")
+    await fill(store18, 10)
     async with asyncio.timeout(_DEADLINE):
         with pytest.raises(ProjectionFailed) as failed:
-            await store.project_batches("p", note_all)
+            await store18.project_batches("p", note_all)
     assert failed.value.global_seq == 8
     assert isinstance(failed.value.__cause__, asyncpg.CheckViolationError)
-    assert await handled(read) == list(range(1, 8))
+    assert await handled(read18) == list(range(1, 8))
 
 
 async def test_what_fails_once_in_a_batch_and_not_alone_goes_through(
-    store: EventStore, read: asyncpg.Connection
+    store18: EventStore, read18: asyncpg.Connection
 ) -> None:
     failures = 0
 
@@ -593,30 +607,32 @@ async def test_what_fails_once_in_a_batch_and_not_alone_goes_through(
             failures += 1
             raise TimeoutError("something else, far away")  # of the kind that a lost connection raises too
 
-    await fill(store, 5)
-    async with running(store.project("p", handle)) as task:
-        await at(store, 5, task)
+    await fill(store18, 5)
+    async with running(store18.project("p", handle)) as task:
+        await at(store18, 5, task)
     assert failures == 1
-    assert await handled(read) == [1, 2, 3, 4, 5]
+    assert await handled(read18) == [1, 2, 3, 4, 5]
 
 
-async def test_a_constraint_checked_at_commit_fails_like_any_other(store: EventStore, read: asyncpg.Connection) -> None:
-    await read.execute(
+async def test_a_constraint_checked_at_commit_fails_like_any_other(
+    store18: EventStore, read18: asyncpg.Connection
+) -> None:
+    await read18.execute(
         "CREATE TABLE allowed (global_seq bigint PRIMARY KEY); INSERT INTO allowed VALUES (1), (2), (4);"
         "ALTER TABLE handled ADD FOREIGN KEY (global_seq) REFERENCES allowed DEFERRABLE INITIALLY DEFERRED"
     )
-    await fill(store, 4)
+    await fill(store18, 4)
     async with asyncio.timeout(_DEADLINE):
         with pytest.raises(ProjectionFailed) as failed:
-            await store.project("p", note)
+            await store18.project("p", note)
     assert failed.value.global_seq == 3
     assert isinstance(failed.value.__cause__, asyncpg.ForeignKeyViolationError)
-    assert (await status(store)).position == 2
-    assert await handled(read) == [1, 2]
+    assert (await status(store18)).position == 2
+    assert await handled(read18) == [1, 2]
 
 
 async def test_a_handler_that_swallows_an_error_of_postgresql_is_told(
-    store: EventStore, read: asyncpg.Connection
+    store18: EventStore, read18: asyncpg.Connection
 ) -> None:
     """PostgreSQL would answer its COMMIT with a rollback, and say no more."""
 
@@ -626,40 +642,40 @@ async def test_a_handler_that_swallows_an_error_of_postgresql_is_told(
             with contextlib.suppress(asyncpg.PostgresError):
                 await connection.execute("SELECT 1 / 0")
 
-    await fill(store, 3)
+    await fill(store18, 3)
     async with asyncio.timeout(_DEADLINE):
         with pytest.raises(ProjectionFailed, match="after an error of PostgreSQL") as failed:
-            await store.project("p", handle)
+            await store18.project("p", handle)
     assert failed.value.global_seq == 2
-    assert await handled(read) == [1]
+    assert await handled(read18) == [1]
 
 
-async def test_a_handler_may_fail_inside_a_savepoint(store: EventStore, read: asyncpg.Connection) -> None:
+async def test_a_handler_may_fail_inside_a_savepoint(store18: EventStore, read18: asyncpg.Connection) -> None:
     async def handle(connection: asyncpg.Connection, event: Event) -> None:
         await note(connection, event)
         with contextlib.suppress(asyncpg.PostgresError):
             async with connection.transaction():
                 await connection.execute("SELECT 1 / 0")
 
-    await fill(store, 3)
-    async with running(store.project("p", handle)) as task:
-        await at(store, 3, task)
-    assert await handled(read) == [1, 2, 3]
+    await fill(store18, 3)
+    async with running(store18.project("p", handle)) as task:
+        await at(store18, 3, task)
+    assert await handled(read18) == [1, 2, 3]
 
 
 @pytest.mark.parametrize("statement", ["COMMIT", "ROLLBACK; BEGIN", "COMMIT; BEGIN"])
 async def test_a_handler_that_ends_the_transaction_is_told(
-    store: EventStore, read: asyncpg.Connection, statement: str
+    store18: EventStore, read18: asyncpg.Connection, statement: str
 ) -> None:
     async def handle(connection: asyncpg.Connection, event: Event) -> None:
         await connection.execute(statement)
 
-    await fill(store, 1)
+    await fill(store18, 1)
     async with asyncio.timeout(_DEADLINE):
         with pytest.raises(ProjectionFailed, match="ended the transaction") as failed:
-            await store.project("p", handle)
+            await store18.project("p", handle)
     assert isinstance(failed.value.__cause__, StoreFailed)
-    assert (await status(store)).position == 0
+    assert (await status(store18)).position == 0
 
 
 async def test_a_deadlock_is_tried_again(store: EventStore, read: asyncpg.Connection) -> None:
@@ -712,7 +728,7 @@ async def test_what_a_handler_does_to_its_session_does_not_disturb_the_feed(
 
 
 async def test_pause_waits_for_the_batch_and_then_nothing_is_committed(
-    store: EventStore, read: asyncpg.Connection
+    store18: EventStore, read18: asyncpg.Connection
 ) -> None:
     entered, leave = asyncio.Event(), asyncio.Event()
 
@@ -721,23 +737,23 @@ async def test_pause_waits_for_the_batch_and_then_nothing_is_committed(
         entered.set()
         await leave.wait()
 
-    await fill(store, 3)
-    async with running(store.project("p", handle, batch=1)) as task:
+    await fill(store18, 3)
+    async with running(store18.project("p", handle, batch=1)) as task:
         await entered.wait()
-        pausing = asyncio.create_task(store.pause_projection("p"))
-        await until(lambda: _waits_for(read, "transactionid"), task)
+        pausing = asyncio.create_task(store18.pause_projection("p"))
+        await until(lambda: _waits_for(read18, "transactionid"), task)
         assert not pausing.done()
         leave.set()
         await pausing
-        paused = await status(store)
+        paused = await status(store18)
         assert paused.paused
-        assert await handled(read) == list(range(1, paused.position + 1))
-        await fill(store, 3)
-        await _looks(read, task)
-        assert (await status(store)).position == paused.position
-        await store.resume_projection("p")
-        await at(store, 6, task)
-    assert await handled(read) == [1, 2, 3, 4, 5, 6]
+        assert await handled(read18) == list(range(1, paused.position + 1))
+        await fill(store18, 3)
+        await _looks(read18, task)
+        assert (await status(store18)).position == paused.position
+        await store18.resume_projection("p")
+        await at(store18, 6, task)
+    assert await handled(read18) == [1, 2, 3, 4, 5, 6]
 
 
 async def _waits_for(read: asyncpg.Connection, lock: str) -> bool:
@@ -757,51 +773,55 @@ async def _looks(read: asyncpg.Connection, task: asyncio.Task[None]) -> None:
     await until(twice, task)
 
 
-async def test_a_paused_projection_stays_paused_when_started_again(store: EventStore, read: asyncpg.Connection) -> None:
-    await fill(store, 2)
-    async with running(store.project("p", note)) as task:
-        await at(store, 2, task)
-    await store.pause_projection("p")
-    await fill(store, 2)
-    async with running(store.project("p", note)) as task:
-        await until(lambda: _connected(read, _PROJECTION), task)
-        await _looks(read, task)
-        assert (await status(store)).lag == 2
-        await store.resume_projection("p")
-        await at(store, 4, task)
-    assert await handled(read) == [1, 2, 3, 4]
+async def test_a_paused_projection_stays_paused_when_started_again(
+    store18: EventStore, read18: asyncpg.Connection
+) -> None:
+    await fill(store18, 2)
+    async with running(store18.project("p", note)) as task:
+        await at(store18, 2, task)
+    await store18.pause_projection("p")
+    await fill(store18, 2)
+    async with running(store18.project("p", note)) as task:
+        await until(lambda: _connected(read18, _PROJECTION), task)
+        await _looks(read18, task)
+        assert (await status(store18)).lag == 2
+        await store18.resume_projection("p")
+        await at(store18, 4, task)
+    assert await handled(read18) == [1, 2, 3, 4]
 
 
-async def test_reset_clears_the_read_model_in_the_same_transaction(store: EventStore, read: asyncpg.Connection) -> None:
+async def test_reset_clears_the_read_model_in_the_same_transaction(
+    store18: EventStore, read18: asyncpg.Connection
+) -> None:
     """While it runs and is busy: nothing of before is left over, nothing is handled twice."""
 
     async def clear(connection: asyncpg.Connection) -> None:
         await connection.execute("DELETE FROM handled")
 
-    await fill(store, 200)
-    async with running(store.project("p", note, batch=3)) as task:
+    await fill(store18, 200)
+    async with running(store18.project("p", note, batch=3)) as task:
         for _ in range(5):
-            await until(lambda: _some(read), task)
-            await store.reset_projection("p", clear=clear)
-        await at(store, 200, task)
-        assert await handled(read) == list(range(1, 201))
-        await store.reset_projection("p", to=190, clear=clear)  # idle by now
-        await at(store, 200, task)
-        await until(lambda: _some(read), task)
-    assert await handled(read) == list(range(191, 201))
+            await until(lambda: _some(read18), task)
+            await store18.reset_projection("p", clear=clear)
+        await at(store18, 200, task)
+        assert await handled(read18) == list(range(1, 201))
+        await store18.reset_projection("p", to=190, clear=clear)  # idle by now
+        await at(store18, 200, task)
+        await until(lambda: _some(read18), task)
+    assert await handled(read18) == list(range(191, 201))
 
 
 async def _some(read: asyncpg.Connection) -> bool:
     return len(await handled(read)) > 5
 
 
-async def test_a_reset_whose_clearing_fails_changes_nothing(store: EventStore, read: asyncpg.Connection) -> None:
-    await fill(store, 2)
-    async with running(store.project("p", note)) as task:
-        await at(store, 2, task)
+async def test_a_reset_whose_clearing_fails_changes_nothing(store18: EventStore, read18: asyncpg.Connection) -> None:
+    await fill(store18, 2)
+    async with running(store18.project("p", note)) as task:
+        await at(store18, 2, task)
     with pytest.raises(ProjectionFailed, match="clearing"):
-        await store.reset_projection("p", clear=lambda connection: connection.execute("DELETE FROM nowhere"))
-    assert (await status(store)).position == 2
+        await store18.reset_projection("p", clear=lambda connection: connection.execute("DELETE FROM nowhere"))
+    assert (await status(store18)).position == 2
 
 
 @pytest.mark.parametrize("to", [-1, 2**63])
@@ -858,25 +878,27 @@ async def test_a_store_made_before_projections_says_what_to_do(store: EventStore
 # -- how far it is --------------------------------------------------------------------------------------------
 
 
-async def test_what_the_filter_passes_over_moves_the_checkpoint(store: EventStore, read: asyncpg.Connection) -> None:
-    await store.append("account-1", [NewEvent("T")])
-    async with running(store.project("p", note, stream="account-*")) as task:
-        await at(store, 1, task)
+async def test_what_the_filter_passes_over_moves_the_checkpoint(
+    store18: EventStore, read18: asyncpg.Connection
+) -> None:
+    await store18.append("account-1", [NewEvent("T")])
+    async with running(store18.project("p", note, stream="account-*")) as task:
+        await at(store18, 1, task)
         for n in range(3):
-            await fill(store, 50, f"order-{n}")
-        await at(store, 151, task)
-        await store.append("account-1", [NewEvent("T")])
-        await at(store, 152, task)
-    assert await handled(read) == [1, 152]
+            await fill(store18, 50, f"order-{n}")
+        await at(store18, 151, task)
+        await store18.append("account-1", [NewEvent("T")])
+        await at(store18, 152, task)
+    assert await handled(read18) == [1, 152]
 
 
-async def test_an_idle_projection_writes_nothing(store: EventStore, read: asyncpg.Connection) -> None:
-    await fill(store, 1)
-    async with running(store.project("p", note)) as task:
-        await at(store, 1, task)
-        before = await read.fetchrow("SELECT xmin::text, updated_at FROM consumers")
-        await _looks(read, task)
-        assert await read.fetchrow("SELECT xmin::text, updated_at FROM consumers") == before
+async def test_an_idle_projection_writes_nothing(store18: EventStore, read18: asyncpg.Connection) -> None:
+    await fill(store18, 1)
+    async with running(store18.project("p", note)) as task:
+        await at(store18, 1, task)
+        before = await read18.fetchrow("SELECT xmin::text, updated_at FROM consumers")
+        await _looks(read18, task)
+        assert await read18.fetchrow("SELECT xmin::text, updated_at FROM consumers") == before
 
 
 async def test_a_held_transaction_shows_as_lag_and_names_the_writer(
@@ -935,20 +957,20 @@ async def test_a_long_lag_is_an_upper_bound(store18: EventStore) -> None:
 # -- the README's example -------------------------------------------------------------------------------------
 
 
-async def test_the_example_keeps_balances(dsn: str, store: EventStore, sql: asyncpg.Connection) -> None:
-    await sql.execute("CREATE TABLE balances (account text PRIMARY KEY, balance numeric NOT NULL)")
-    await store.append("account-7", [NewEvent("Opened"), NewEvent("Deposited", JsonText('{"amount": 100.10}'))])
-    await store.append("order-1", [NewEvent("Deposited", {"amount": 5})])
-    process = await run_script(EXAMPLE.replace("postgresql://me@localhost/shop", dsn))
+async def test_the_example_keeps_balances(dsn18: str, store18: EventStore, sql18: asyncpg.Connection) -> None:
+    await sql18.execute("CREATE TABLE balances (account text PRIMARY KEY, balance numeric NOT NULL)")
+    await store18.append("account-7", [NewEvent("Opened"), NewEvent("Deposited", JsonText('{"amount": 100.10}'))])
+    await store18.append("order-1", [NewEvent("Deposited", {"amount": 5})])
+    process = await run_script(EXAMPLE.replace("postgresql://me@localhost/shop", dsn18))
     try:
-        await at(store, 3, name="balances")
-        await store.append("account-7", [NewEvent("Withdrawn", JsonText('{"amount": 0.20}'))])
-        last = await store.append("account-8", [NewEvent("Deposited", {"amount": 0.01})])
-        await at(store, last.global_seq, name="balances")
+        await at(store18, 3, name="balances")
+        await store18.append("account-7", [NewEvent("Withdrawn", JsonText('{"amount": 0.20}'))])
+        last = await store18.append("account-8", [NewEvent("Deposited", {"amount": 0.01})])
+        await at(store18, last.global_seq, name="balances")
     finally:
         process.kill()
         await process.wait()
-    rows = await sql.fetch("SELECT account, balance::text FROM balances ORDER BY 1")
+    rows = await sql18.fetch("SELECT account, balance::text FROM balances ORDER BY 1")
     assert [tuple(row) for row in rows] == [("account-7", "99.90"), ("account-8", "0.01")]
 
 

@@ -80,20 +80,20 @@ async def found(store: EventStore, plan: SearchPlan) -> list[int]:
 
 
 @pytest.mark.parametrize("case", LISTS)
-async def test_all_events_of_a_time_are_found(store: EventStore, sql: asyncpg.Connection, case: str) -> None:
-    await fill(sql, LISTS[case])
+async def test_all_events_of_a_time_are_found(store18: EventStore, sql18: asyncpg.Connection, case: str) -> None:
+    await fill(sql18, LISTS[case])
     for stream in (None, "s-1"):
         for after in MOMENTS:
             moment = START + after
-            place = await store.locate(Position(moment=moment), stream=stream)
-            later = await truth(sql, stream, moment, None)
+            place = await store18.locate(Position(moment=moment), stream=stream)
+            later = await truth(sql18, stream, moment, None)
             assert (place.first, place.doubt, place.end_doubt) == (min(later, default=None), None, None)
-            earlier = await truth(sql, stream, None, moment)
+            earlier = await truth(sql18, stream, None, moment)
             assert place.end > max(earlier, default=-1)
             for since, until in ((moment, None), (None, moment), (moment, moment + 20 * MINUTE)):
-                plan = await store.plan_search(Filter(), stream=stream, since=since, until=until)
+                plan = await store18.plan_search(Filter(), stream=stream, since=since, until=until)
                 assert plan.doubt is None
-                assert await found(store, plan) == await truth(sql, stream, since, until), (stream, since, until)
+                assert await found(store18, plan) == await truth(sql18, stream, since, until), (stream, since, until)
 
 
 @pytest.mark.parametrize("case", LISTS)
