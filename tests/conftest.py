@@ -46,8 +46,8 @@ if "TMPDIR" not in os.environ and os.access(_IN_MEMORY, os.W_OK | os.X_OK):
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Return two more than there are cores: tests wait for PostgreSQL and for programs a third of their time."""
-    return int(os.environ.get("PYTEST_XDIST_AUTO_NUM_WORKERS") or (os.cpu_count() or 1) + 2)
+    """Return four more than there are cores: that many keep two busy, as tests wait for screens and for programs."""
+    return int(os.environ.get("PYTEST_XDIST_AUTO_NUM_WORKERS") or (os.cpu_count() or 1) + 4)
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
