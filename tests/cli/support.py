@@ -25,10 +25,12 @@ def environment(**extra: str) -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name not in _CHOOSING} | extra
 
 
-def esx(*arguments: str, stdin: str | bytes = "", **extra: str) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end."""
+def esx(
+    *arguments: str, stdin: str | bytes = "", onto: str | None = None, **extra: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end; its standard output can go to the file `onto`."""
     given = stdin.encode() if isinstance(stdin, str) else stdin
-    done = forked.run([*arguments], stdin=given, environment=environment(**extra), timeout=_TIMEOUT)
+    done = forked.run([*arguments], stdin=given, environment=environment(**extra), timeout=_TIMEOUT, onto=onto)
     return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from esx import NewEvent
-from tests.cli.support import ESX, environment
+from tests.cli.support import ESX, environment, esx
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -56,7 +56,7 @@ def test_a_closed_stdout_is_an_error_without_a_store_too(command: str) -> None:
 async def test_a_full_stdout_is_an_error(dsn18: str, store18: EventStore) -> None:
     await store18.append("s", [NewEvent("T")])
     for command in [*PRINTING, *WITHOUT_STORE]:
-        done = shell(command, ">/dev/full", ESX_DSN=dsn18)
+        done = esx(*command.split(), onto="/dev/full", ESX_DSN=dsn18)
         assert done.returncode == 1, command
         assert ["No space left" in line for line in refusals(done)] == [True], command
 

@@ -35,13 +35,21 @@ _CODE = 4
 
 
 def run(
-    arguments: list[str], *, stdin: bytes, environment: dict[str, str], timeout: float
+    arguments: list[str], *, stdin: bytes, environment: dict[str, str], timeout: float, onto: str | None = None
 ) -> subprocess.CompletedProcess[bytes]:
-    """Run ``esx`` with these arguments to its end, as `subprocess.run` does. Raises `subprocess.TimeoutExpired`."""
+    """Run ``esx`` with these arguments to its end, as `subprocess.run` does. Raises `subprocess.TimeoutExpired`.
+
+    `onto` is a file that its standard output goes to, instead of being returned; then the environment must be ours in
+    what Python reads when it starts.
+    """
     command = [*_ESX, *arguments]
     if not _can_fork(environment):
+        assert onto is None
         return subprocess.run(command, input=stdin, capture_output=True, timeout=timeout, env=environment, check=False)
     (read_in, write_in), (read_out, write_out), (read_err, write_err) = os.pipe(), os.pipe(), os.pipe()
+    if onto is not None:
+        os.close(write_out)
+        write_out = os.open(onto, os.O_WRONLY)
     with _fork(command, environment, read_in, write_out, write_err) as answers, ThreadPoolExecutor(3) as pool:
         writing = pool.submit(_write, write_in, stdin)
         out, err = pool.submit(_read, read_out), pool.submit(_read, read_err)
