@@ -272,7 +272,7 @@ class StoreFailed(EsxError):
 
 
 class QueryCancelled(StoreFailed):
-    """A statement was cancelled: by a user, with pg_cancel_backend, or on a standby because it delayed recovery.
+    """A statement was cancelled: by a user, by recovery on a standby, or by PostgreSQL to end a deadlock.
 
     The statement changed nothing, and the connection can still be used. Feeds and projections go on by themselves, and
     appends are tried again for as long as after a lost connection. All other methods raise this error.

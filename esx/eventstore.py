@@ -50,6 +50,7 @@ class EventStore(Appends, Searches, Projections, Relays, Operations, Bulk, Feeds
         timeout: float = 10.0,
         retry_for: float = 10.0,
         notification: Notification = Notification.DOORBELL,
+        grouping: bool = True,
     ) -> Connecting:
         """Connect to the database at `dsn`; None means the database of libpq's ``PG*`` variables.
 
@@ -101,6 +102,7 @@ class EventStore(Appends, Searches, Projections, Relays, Operations, Bulk, Feeds
                 store=store,
                 trust_owner=trust_owner,
                 layouts=layouts,
+                grouping=grouping,
             )
 
         return Connecting(connect())

@@ -35,13 +35,15 @@ class Arbiter(NamedTuple):
     """The unique index on (stream_id, stream_seq) that decides between two writers: the arbiter index.
 
     `table` is the oid of its table, `constraint` whether it belongs to a constraint. `oid` and `name` are None where
-    each partition has such an index, since the table itself has none then.
+    each partition has such an index, since the table itself has none then. `infers` says that ON CONFLICT can name it
+    by these columns.
     """
 
     table: int
     oid: int | None
     name: str | None
     constraint: bool
+    infers: bool = False
 
 
 async def find_arbiter(connection: asyncpg.Connection, layout: Layout) -> Arbiter | None:
@@ -49,13 +51,15 @@ async def find_arbiter(connection: asyncpg.Connection, layout: Layout) -> Arbite
     row = await connection.fetchrow(
         f"""
         SELECT c.oid, j.indexrelid, j.indexrelid::regclass::text, coalesce(j.own, false),
+               coalesce(j.indimmediate AND NOT c.relhasrules, false),
                j.indexrelid IS NOT NULL OR c.relkind = 'p' AND NOT EXISTS (
                    SELECT FROM pg_catalog.pg_partition_tree(c.oid) leaf WHERE leaf.isleaf AND NOT EXISTS (
                        SELECT FROM pg_index i WHERE i.indrelid = leaf.relid AND {_OF_PLACES}))
         FROM pg_class c LEFT JOIN LATERAL (
-            SELECT i.indexrelid, EXISTS (SELECT FROM pg_constraint o
-                                         WHERE o.conindid = i.indexrelid AND o.contype IN ('p', 'u')) AS own
-            FROM pg_index i WHERE i.indrelid = c.oid AND {_OF_PLACES} ORDER BY own DESC, i.indexrelid LIMIT 1
+            SELECT i.indexrelid, i.indimmediate, EXISTS (
+                SELECT FROM pg_constraint o WHERE o.conindid = i.indexrelid AND o.contype IN ('p', 'u')) AS own
+            FROM pg_index i WHERE i.indrelid = c.oid AND {_OF_PLACES}
+            ORDER BY i.indimmediate DESC, own DESC, i.indexrelid LIMIT 1
         ) j ON true
         WHERE c.oid = {layout.oid}
         """

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, get_args, get_type_hints
 
-from esx.load.model import APPENDERS, EXPECTED, NOTIFICATIONS, ON_CONFLICT, STRATEGIES, LoadOptions
+from esx.load.model import APPENDERS, EXPECTED, GROUPING, NOTIFICATIONS, ON_CONFLICT, STRATEGIES, LoadOptions
 
 _HINTS = get_type_hints(LoadOptions)
 _DEFAULT = LoadOptions()
@@ -66,6 +66,7 @@ KNOBS = (
     Knob("max_tries", "N", "How often an append is tried at most."),
     Knob("strategy", "", "Check the version in the insert, or lock the stream first.", STRATEGIES),
     Knob("notification", "", "How appends wake subscribers: one of many, every one, or none does.", NOTIFICATIONS),
+    Knob("grouping", "", "on: the writers of a process append together; off: each by itself.", GROUPING),
     Knob("subscribers", "N", "Subscribers that follow the run's events meanwhile."),
     Knob("rate", "R", "Appends a second that are due over all writers (default: as fast as they can)."),
     Knob("think_time", "T", "How long a writer pauses between appends, jittered by half."),

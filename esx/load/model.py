@@ -12,6 +12,7 @@ EXPECTED = ("exact", "any", "none")
 ON_CONFLICT = ("give-up", "retry", "backoff", "queue", "single-writer")
 STRATEGIES = ("conditional", "row-lock")
 NOTIFICATIONS = ("doorbell", "every", "off")
+GROUPING = ("off", "on")
 APPENDERS = ("esx", "messagedb", "marten")
 
 
@@ -32,7 +33,8 @@ class LoadOptions:
     ``backoff`` (wait a little, jittered and growing, then retry), ``queue`` (lock the stream, read, append), or
     ``single-writer`` (the writers of a process take turns at the stream, each from the version that the last one left).
     `strategy` ``row-lock`` locks from the first try on. `notification` is ``doorbell``, ``every`` or ``off``;
-    `subscribers` follow the run's events meanwhile.
+    `subscribers` follow the run's events meanwhile. With `grouping` ``on`` the writers of a process append together, as
+    those of an application do; ``off``, each writer stands for a process of its own.
 
     `rate` None is a closed loop: a user's next command follows `think_time` seconds after the last, jittered by half.
     Otherwise it is an open loop: so many commands a second in all are due at times drawn beforehand (a Poisson
@@ -61,6 +63,7 @@ class LoadOptions:
     max_tries: int = 100
     strategy: str = "conditional"
     notification: str = "doorbell"
+    grouping: str = "off"
     subscribers: int = 0
     rate: float | None = None
     think_time: float = 0.0
@@ -199,6 +202,7 @@ class LoadSummary:
     in a few lines. `warm_up` counts what was left out of `total`. A `saturated` generator, one that for more than 90%
     of the time ran or waited for a core, measures itself more than the database. `parts` are those of several
     processes, empty if there was one. `commands` is how many commands ended, each once however often it was tried.
+    `appends_per_commit` is how many appends shared a transaction on average, None if they were not grouped.
     """
 
     run: str
@@ -228,6 +232,7 @@ class LoadSummary:
     parts: tuple[LoadPart, ...] = ()
     generator_wait: float = 0.0
     commands: int = 0
+    appends_per_commit: float | None = None
 
 
 def to_dict(line: LoadProgress | LoadSummary) -> dict[str, Any]:

@@ -70,6 +70,7 @@ def _check_appender(options: LoadOptions) -> None:
     for option, value, usual in (
         ("--strategy", options.strategy, "conditional"),
         ("--notification", options.notification, "doorbell"),
+        ("--grouping", options.grouping, "off"),
     ):
         if value != usual:
             raise InvalidOptions(f"{option} {value} is for appends by esx, and {named} is given: leave one out")

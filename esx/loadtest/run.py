@@ -74,7 +74,7 @@ class RunningTest:
 
     def open_workshop(self, *, index: int = 0, workers: int = 1) -> None:
         """Connect the writers of this process, number `index` of `workers`. Raises EsxError."""
-        store = AsyncUser.bridge.run(open_store(self.settings, notification=self.options.notification))
+        store = AsyncUser.bridge.run(open_store(self.settings, writes=True))
         appender = AsyncUser.bridge.run(open_appender(store, self.options))
         most, rest = divmod(self.options.max_appends, workers)
         self.workshop = Workshop(store, self.id, self.options, self.collector.outcomes, most + (index < rest), appender)
@@ -195,7 +195,7 @@ class RunningTest:
         counts = total.counts
         stored: int | None = None
         verdict: str | None = None
-        database = feed = None
+        database = feed = appends_per_commit = None
         try:
             if self.watch is None:
                 raise LoadFailed("this process knows no database: give the master --dsn")
@@ -210,6 +210,9 @@ class RunningTest:
                 feed = self.followers.figures
             judged = conclude(found, deliveries)
             stored, evidence = judged.stored, judged.evidence
+            if self.options.grouping == "on" and stored:
+                commits = AsyncUser.bridge.run(self.watch.store.count_commits(self.prefix))
+                appends_per_commit = stored / self.options.events_per_append / (commits or 1)
             if self.missing_workers:
                 evidence = (
                     *evidence,
@@ -249,6 +252,7 @@ class RunningTest:
             feed=feed,
             parts=self.collector.parts(),
             commands=total.count(RESPONSE),
+            appends_per_commit=appends_per_commit,
         )
 
     def discard(self) -> None:
@@ -328,19 +332,20 @@ async def _is_used(store: EventStore, prefix: str) -> bool:
     return bool((await store.streams_page(prefix=prefix, limit=1)).streams)
 
 
-async def open_store(settings: Settings, *, notification: str | None = None) -> EventStore:
-    """Connect to a store that a load test may write to; `notification` is for writers. Raises EsxError."""
+async def open_store(settings: Settings, *, writes: bool = False) -> EventStore:
+    """Connect to a store that a load test may write to, for its writers or for its watch. Raises EsxError."""
     dsn, options = settings.dsn, settings.load
     if dsn is None and choose(None, os.environ).embedded:
         raise LoadFailed("no database is named: set ESX_DSN or pass --dsn; `esx load` takes the embedded one by itself")
     store: EventStore = await EventStore.connect(
         dsn,
-        max_connections=1 if notification is None else _MOST_CONNECTIONS,
-        application_name=f"{APPLICATION_NAME} watch" if notification is None else APPLICATION_NAME,
+        max_connections=_MOST_CONNECTIONS if writes else 1,
+        application_name=APPLICATION_NAME if writes else f"{APPLICATION_NAME} watch",
         store=options.where,
         trust_owner=settings.trust_owner,
         layouts=() if options.where is None else load_config(os.environ).layouts,
-        notification=Notification(notification or Notification.DOORBELL),
+        notification=Notification(options.notification) if writes else Notification.DOORBELL,
+        grouping=options.grouping == "on",
     )
     try:
         await store.head()  # raises SchemaMissing where there is no events table

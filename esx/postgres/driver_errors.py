@@ -60,7 +60,9 @@ def refused_as_read_only(error: BaseException) -> bool:
 
 
 def is_cancelled(error: BaseException) -> bool:
-    """Return whether `error` says that a statement was cancelled from outside, by a user or by recovery on a standby.
+    """Return whether `error` says that a statement was cancelled from outside, so that it can be sent again.
+
+    A user may cancel it, recovery on a standby, or PostgreSQL, to end a deadlock.
 
     A statement timeout, which would come again, does not count. It has the same code, and only its message differs,
     which follows lc_messages: in another language than English it counts as a cancelled statement too. Other limits
@@ -69,7 +71,7 @@ def is_cancelled(error: BaseException) -> bool:
     if isinstance(error, asyncpg.QueryCanceledError):
         return "statement timeout" not in str(error)
     # At read committed nothing else raises a serialization error.
-    return isinstance(error, asyncpg.SerializationError)
+    return isinstance(error, asyncpg.SerializationError | asyncpg.DeadlockDetectedError)
 
 
 def as_store_error(error: BaseException, where: str) -> EsxError | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from datetime import datetime
 from typing import Any, TypeVar, cast
 
@@ -110,24 +110,23 @@ class Session(asyncpg.Connection):
 
     # -- queries -----------------------------------------------------------------------------------------------
 
-    async def repeat(self, query: str, *arguments: object) -> asyncpg.Record | None:
-        """Run a query of at most one row that is run often, and return that row or None."""
+    async def repeat(self, query: str, *arguments: object) -> Sequence[asyncpg.Record]:
+        """Run a query that is run often, and return its rows."""
         kept = self.kept
         if kept is None:
-            return await self.fetchrow(query, *arguments)
+            return cast("Sequence[asyncpg.Record]", await self.fetch(query, *arguments))
         statement = kept.get(query)
         if statement is None:
             statement = kept[query] = await self.prepare(query)
         self.begun += 1
         try:
-            rows = await fetch_prepared(self, statement, arguments)
-            return rows[0] if rows else None
+            return await fetch_prepared(self, statement, arguments)
         except asyncpg.InvalidCachedStatementError:
             # The table was altered meanwhile, and the statement was not run.
             kept.clear()
             if self.is_in_transaction() and not await self.recover():
                 raise
-            return await self.fetchrow(query, *arguments)
+            return cast("Sequence[asyncpg.Record]", await self.fetch(query, *arguments))
         finally:
             self.ended += 1
 

@@ -45,6 +45,7 @@ class Facet:
         store: str | None = None,
         trust_owner: bool = False,
         layouts: Sequence[OwnLayout] = (),
+        grouping: bool = True,
         look_again_after: float = 60.0,
     ) -> None:
         """Make a store. Readers look at the table's definition again after `look_again_after` seconds."""
@@ -54,6 +55,7 @@ class Facet:
         self._read_only = read_only
         self._store = store
         self._trust_owner = trust_owner
+        self._grouping = grouping
         self._kinds = [own_kind(layout) for layout in layouts]
         self._table: KnownTable | None = None
         self._look_again_after = look_again_after

@@ -90,7 +90,7 @@ async def _modes(
 
 async def _by_pgbench(running: EmbeddedServer, seconds: float, mode: Notification) -> float:
     how = {"esx.notification": mode.value}
-    return await asyncio.to_thread(lambda: pgbench(running, "appends", SAME_SQL, seconds, **how))
+    return await asyncio.to_thread(lambda: pgbench(running, "appends", SAME_SQL, seconds, settings=how))
 
 
 async def _strategies(store: EventStore, seconds: float, rounds: int) -> None:

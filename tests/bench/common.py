@@ -19,7 +19,7 @@ from esx import EventStore
 from esx.embedded import EmbeddedServer
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 
 WRITERS = 32
 _LINES = 10_000
@@ -104,7 +104,15 @@ async def throughput(turn: Callable[[int], Awaitable[object]], seconds: float) -
     return done / (time.perf_counter() - began)
 
 
-def pgbench(running: EmbeddedServer, dsn_database: str, script: str, seconds: float, **settings: str) -> float:
+def pgbench(
+    running: EmbeddedServer,
+    dsn_database: str,
+    script: str,
+    seconds: float,
+    *,
+    clients: int = WRITERS,
+    settings: Mapping[str, str] | None = None,
+) -> float:
     """Return the transactions a second of a pgbench script, prepared, in one thread; `settings` are its sessions'."""
     with tempfile.NamedTemporaryFile("w", suffix=".sql") as file:
         file.write(script)
@@ -112,13 +120,13 @@ def pgbench(running: EmbeddedServer, dsn_database: str, script: str, seconds: fl
         done = subprocess.run(
             [
                 *(running.bin_dir / "pgbench", "-h", str(running.socket_dir), "-U", "postgres", "-n"),
-                *("-M", "prepared", "-c", str(WRITERS), "-j", "1", "-T", str(int(seconds)), "-f", file.name),
+                *("-M", "prepared", "-c", str(clients), "-j", "1", "-T", str(int(seconds)), "-f", file.name),
                 dsn_database,
             ],
             capture_output=True,
             text=True,
             check=False,
-            env={**os.environ, "PGOPTIONS": " ".join(f"-c {name}={value}" for name, value in settings.items())},
+            env={**os.environ, "PGOPTIONS": " ".join(f"-c {name}={value}" for name, value in (settings or {}).items())},
         )
     if done.returncode:
         raise RuntimeError(f"pgbench failed: {done.stderr}")

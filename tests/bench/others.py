@@ -54,16 +54,16 @@ async def main(message_db: str | None, seconds: float, rounds: int) -> None:
         async with AsyncExitStack() as stack:
             measures: dict[str, Callable[[], Awaitable[float]]] = {}
             if message_db:
-                write = await _message_db(running, Path(message_db), stack)
+                write = await message_db_writer(running, Path(message_db), stack)
                 measures["message-db write_message"] = lambda: throughput(write, seconds)
             else:
                 print("message-db is left out: pass --message-db, or set MESSAGE_DB to, the directory of its SQL files")
             try:
-                record = await _eventsourcing(running)
+                record = await recorder(running)
             except ImportError:
                 print("eventsourcing is left out: pip install 'eventsourcing[postgres]'")
             else:
-                measures["eventsourcing application recorder"] = lambda: asyncio.to_thread(record, seconds)
+                measures["eventsourcing application recorder"] = lambda: asyncio.to_thread(record, WRITERS, seconds)
             dsn = await database(running, "esx_appends")
             store = await stack.enter_async_context(EventStore.connect(dsn, max_connections=WRITERS))
             few = await stack.enter_async_context(EventStore.connect(dsn))
@@ -81,8 +81,8 @@ async def main(message_db: str | None, seconds: float, rounds: int) -> None:
             await compare("the same, all by pgbench", by_pgbench, rounds=rounds, unit="appends/s")
 
 
-async def _message_db(
-    running: EmbeddedServer, directory: Path, stack: AsyncExitStack
+async def message_db_writer(
+    running: EmbeddedServer, directory: Path, stack: AsyncExitStack, writers: int = WRITERS
 ) -> Callable[[int], Awaitable[object]]:
     """Install message-db as its scripts do, and return what writes one message."""
     name = _MESSAGE_DB
@@ -99,13 +99,13 @@ async def _message_db(
     for script in scripts:
         await connection.execute((directory / f"{script}.sql").read_text(encoding="utf-8"))
     await connection.close()
-    connections = [await asyncpg.connect(running.dsn_for(name)) for _ in range(WRITERS)]
+    connections = [await asyncpg.connect(running.dsn_for(name)) for _ in range(writers)]
     for each in connections:
         stack.push_async_callback(each.close)
     draw = random.Random(1)
 
     async def write(writer: int) -> object:
-        stream = f"account-{draw.randrange(_STREAMS // WRITERS) * WRITERS + writer}"
+        stream = f"account-{draw.randrange(_STREAMS // writers) * writers + writer}"
         return await connections[writer].fetchval(
             "SELECT write_message(gen_random_uuid()::varchar, $1::varchar, 'Deposited'::varchar, $2::jsonb)",
             stream,
@@ -115,35 +115,39 @@ async def _message_db(
     return write
 
 
-async def _eventsourcing(running: EmbeddedServer) -> Callable[[float], float]:
-    """Make its table, and return what runs 32 threads for some seconds and tells the appends a second."""
+async def recorder(running: EmbeddedServer, most: int = WRITERS) -> Callable[[int, float], float]:
+    """Make its table, and return what runs up to `most` threads for some seconds and tells the appends a second.
+
+    Raises ImportError where eventsourcing is not installed.
+    """
     postgres: Any = importlib.import_module("eventsourcing.postgres")
     persistence: Any = importlib.import_module("eventsourcing.persistence")
     admin = await asyncpg.connect(running.dsn_for("postgres"))
     await admin.execute("CREATE DATABASE eventsourcing")
     await admin.close()
     datastore = postgres.PostgresDatastore(
-        "eventsourcing", str(running.socket_dir), 5432, "postgres", "", pool_size=WRITERS, max_waiting=WRITERS
+        "eventsourcing", str(running.socket_dir), 5432, "postgres", "", pool_size=most, max_waiting=most
     )
     recorder = postgres.PostgresApplicationRecorder(datastore, events_table_name="stored_events")
     recorder.create_table()
-    versions = [[0] * (_STREAMS // WRITERS) for _ in range(WRITERS)]
-    ids = [[uuid5(_NAMESPACE, f"{writer}-{n}") for n in range(_STREAMS // WRITERS)] for writer in range(WRITERS)]
+    own = _STREAMS // most
+    versions = [[0] * own for _ in range(most)]
+    ids = [[uuid5(_NAMESPACE, f"{writer}-{n}") for n in range(own)] for writer in range(most)]
 
-    def record(seconds: float) -> float:
+    def record(count: int, seconds: float) -> float:
         end = time.perf_counter() + seconds
-        done = [0] * WRITERS
+        done = [0] * count
 
         def loop(writer: int) -> None:
             draw = random.Random(writer)
             while time.perf_counter() < end:
-                n = draw.randrange(_STREAMS // WRITERS)
+                n = draw.randrange(own)
                 versions[writer][n] += 1
                 event = persistence.StoredEvent(ids[writer][n], versions[writer][n], "Deposited", b'{"amount":100}')
                 recorder.insert_events([event])
                 done[writer] += 1
 
-        threads = [threading.Thread(target=loop, args=(writer,)) for writer in range(WRITERS)]
+        threads = [threading.Thread(target=loop, args=(writer,)) for writer in range(count)]
         began = time.perf_counter()
         for thread in threads:
             thread.start()

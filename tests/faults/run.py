@@ -86,13 +86,19 @@ async def run_faults(
 async def _clients(dsn: str, seed: int, history: History) -> AsyncIterator[list[Client]]:
     async with contextlib.AsyncExitStack() as stores:
 
-        async def open_store(size: int = 10) -> EventStore:
+        async def open_store(size: int = 10, *, grouping: bool = True) -> EventStore:
             return await stores.enter_async_context(
-                EventStore.connect(dsn, application_name=CLIENTS, timeout=_TIMEOUT, max_connections=size)
+                EventStore.connect(
+                    dsn, application_name=CLIENTS, timeout=_TIMEOUT, max_connections=size, grouping=grouping
+                )
             )
 
         shared = await open_store()
-        clients: list[Client] = [StoreClient(number, seed, history, dsn, shared) for number in range(_SHARED)]
+        one_by_one = await open_store(grouping=False)
+        clients: list[Client] = [
+            StoreClient(number, seed, history, dsn, one_by_one if number % 3 == 0 else shared)
+            for number in range(_SHARED)
+        ]
         for size in _OWN:
             clients.append(StoreClient(len(clients), seed, history, dsn, await open_store(size)))
         for _ in range(_RAW):

@@ -26,6 +26,7 @@ from esx.load.errors import InvalidOptions, LoadFailed
 from esx.load.model import LoadCounts, LoadOptions, LoadProgress, LoadSummary, from_dict, run_prefix, to_dict
 from esx.load.options import validate
 from esx.load.process import LoadRun
+from esx.load.report.describe import workload
 from esx.load.report.text import render_progress, render_summary
 
 if TYPE_CHECKING:
@@ -88,6 +89,17 @@ async def test_a_run_stores_what_it_acknowledges_and_counts_conflicts_apart(dsn:
         assert event.metadata["run_id"] == summary.run
         hot = await store.version(f"{run_prefix(summary.run)}0") + 1
         assert hot > total.successes / 20 * 2, "the hot stream gets more than an equal share"
+
+
+@pytest.mark.parametrize("events", [1, 2])
+async def test_a_run_whose_writers_append_together_is_judged_the_same(dsn18: str, events: int) -> None:
+    options = LoadOptions(users=16, duration=1, streams=8, expected="any", grouping="on", events_per_append=events)
+    _, summary = await finish(LoadRun(dsn18, options))
+    assert (summary.verdict, summary.total.errors) == ("pass", 0), summary.evidence
+    assert summary.appends_per_commit is not None
+    assert summary.appends_per_commit > 1.5
+    assert "appends that shared a transaction" in render_summary(summary)
+    assert workload(options).endswith("grouped")
 
 
 async def test_stopping_early_still_gives_the_summary(dsn18: str) -> None:

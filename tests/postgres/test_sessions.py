@@ -15,6 +15,8 @@ from tests.support.asyncpg_changed import change_asyncpg
 from tests.support.stores import store_and_pool
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import asyncpg
 
 
@@ -83,12 +85,12 @@ async def test_a_connection_that_is_terminated_between_two_questions_is_a_lost_o
         repeat = session.Session.repeat
         terminated: list[session.Session] = []
 
-        async def repeating(self: session.Session, query: str, *arguments: object) -> asyncpg.Record | None:
-            row = await repeat(self, query, *arguments)
+        async def repeating(self: session.Session, query: str, *arguments: object) -> Sequence[asyncpg.Record]:
+            rows = await repeat(self, query, *arguments)
             if not terminated:
                 terminated.append(self)
                 self.terminate()
-            return row
+            return rows
 
         with pytest.raises(WrongVersion):
             await store.append("s-1", [NewEvent("T")], expected=7)

@@ -41,6 +41,7 @@ FIGURES = (
     Figure(
         "tries per success", lambda summary: summary.tries_per_success or None, lambda value: f"{value:.2f}", more=False
     ),
+    Figure("appends per commit", lambda summary: summary.appends_per_commit, lambda value: f"{value:,.1f}", more=True),
     Figure("attempts", lambda summary: summary.total.attempts, _count),
     Figure("successes", lambda summary: summary.total.successes, _count),
     Figure("conflicts", lambda summary: summary.total.conflicts, _count),

@@ -59,6 +59,8 @@ def workload(options: LoadOptions) -> str:
     loop = f", {options.rate:g} commands a second" if options.rate is not None else ""
     after = f", after a conflict {options.on_conflict}" if options.expected == "exact" else ""
     by = f"{options.strategy}, notification {options.notification}"
+    if options.grouping == "on":
+        by += ", grouped"
     if not options.by_esx:
         by = f"appended by {visible(Path(options.append_sql or options.appender).name, limit=40)}"
     return (

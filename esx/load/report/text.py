@@ -41,6 +41,8 @@ def render_summary(summary: LoadSummary) -> str:
     for name in ("successes", "conflicts", "errors", "unknown"):
         count = getattr(total, name)
         lines.append(_row(name, f"{count:,}", f"{count / (total.attempts or 1):.1%}"))
+    if summary.appends_per_commit is not None:
+        lines.append(_row("per commit", f"{summary.appends_per_commit:,.1f}", "appends that shared a transaction"))
     if summary.last_error:
         lines.append(f"{'last error':<{_NAME}}  {visible(summary.last_error, limit=60)}")
     if summary.warm_up.attempts:

@@ -15,15 +15,15 @@ from collections.abc import Sequence
 
 import asyncpg
 
-from esx.errors import EventIdsReused, StoreFailed, WrongVersion
-from esx.expected import ANY, NO_STREAM, STREAM_EXISTS, ExpectedVersion, check_expected
+from esx.errors import EventIdsReused, StoreFailed
+from esx.expected import ANY, STREAM_EXISTS, ExpectedVersion
 from esx.layouts.detection import all_places
 from esx.layouts.unique_index import ids_unique, is_still_arbiter, same_place
 from esx.model import AppendResult, NewEvent, Strategy
 from esx.postgres.session import Session
-from esx.store.append.refusals import HIGHEST, REFUSALS, Refusals, full, no_arbiter
+from esx.store.append.refusals import REFUSALS, Refusals, no_arbiter
+from esx.store.append.versions import accepted, refused
 from esx.store.known_table import KnownTable
-from esx.text import visible
 
 # $1 stream, $2 the lowest and $3 the highest version that is acceptable; the new events follow the actual one.
 # The most frequent one is the shortest: what the statements below return of a refusal costs a sixth of an append.
@@ -67,7 +67,6 @@ _MANY = (
 """
     + _TAIL
 )
-_ANY_VERSION = (-1, HIGHEST - 1)
 _ANY_RETRIES = 1000
 _PAUSE = 0.002
 _SURPRISES = 20
@@ -160,7 +159,7 @@ class Appender:
         if strategy is not Strategy.CONDITIONAL:
             strategy = Strategy(strategy)  # its text is as good
             self._check_strategy(strategy)
-        lowest, highest = _range(expected)
+        lowest, highest = accepted(expected)
         again = again and lowest != highest
         arguments = self.refusals.arguments(stream_id, events)
         many = len(events) > 1
@@ -172,7 +171,8 @@ class Appender:
                 statements = self._conditional if strategy is Strategy.CONDITIONAL else self._locking
                 if again:
                     statements = self._again[strategy]
-                row = await connection.repeat(statements[many], stream_id, lowest, highest, *arguments)
+                rows = await connection.repeat(statements[many], stream_id, lowest, highest, *arguments)
+                row = rows[0] if rows else None
             except asyncpg.UniqueViolationError as error:
                 if not await self.lost_race(connection, error):
                     found = await self._recognise_anywhere(connection, stream_id, events)
@@ -204,7 +204,7 @@ class Appender:
                 if strategy is Strategy.CONDITIONAL and version >= 0 and not lowest <= version <= highest:
                     if lowest == highest and told[0] == events[0].event_id:
                         return await self._recognise(connection, stream_id, events, lowest)
-                    raise self._conflict(stream_id, expected, version)
+                    raise refused(stream_id, expected, version)
             found = await self._lost(connection, stream_id, events, expected)
             if found is not None:
                 return found
@@ -246,31 +246,15 @@ class Appender:
 
         Returns None if the stream is at an acceptable version by now, so that the append can be tried again.
         """
-        lowest, highest = _range(expected)
-        row = await connection.repeat(self._refused, stream_id, lowest)
-        assert row is not None
-        version, id_there, _, below = row
+        lowest, highest = accepted(expected)
+        version, id_there, _, below = (await connection.repeat(self._refused, stream_id, lowest))[0]
         if lowest == highest and id_there is not None and id_there == events[0].event_id:
             return await self._recognise(connection, stream_id, events, lowest)
         if below:
-            raise self._conflict(stream_id, expected, version, below=True)
+            raise refused(stream_id, expected, version, below=True)
         if lowest <= version <= highest:
             return None
-        raise self._conflict(stream_id, expected, version)
-
-    def _conflict(
-        self, stream_id: str, expected: ExpectedVersion, version: int, *, below: bool = False
-    ) -> WrongVersion | StoreFailed:
-        """Return the error for a stream at another version; `below`: all its numbers are below 0."""
-        any_suits = expected is ANY or expected is STREAM_EXISTS
-        if below and any_suits:
-            return StoreFailed(
-                f"stream {visible(stream_id, limit=200)} has only events whose stream_seq is below 0, the highest "
-                f"{version}, and esx counts from 0: renumber them, or append to another stream"
-            )
-        if any_suits and version > _ANY_VERSION[1]:
-            return full(stream_id, version, HIGHEST)
-        return WrongVersion(stream_id, expected, version, below=below)
+        raise refused(stream_id, expected, version)
 
     async def _recognise(
         self, connection: Session, stream_id: str, events: Sequence[NewEvent], version: int
@@ -319,15 +303,3 @@ class Appender:
         if not connection.is_in_transaction():
             self._places = await all_places(connection, self._layout)
         return index in self._places
-
-
-def _range(expected: ExpectedVersion) -> tuple[int, int]:
-    if expected is ANY:
-        return _ANY_VERSION
-    if expected is NO_STREAM:
-        return (-1, -1)
-    if expected is STREAM_EXISTS:
-        return (0, _ANY_VERSION[1])
-    exact = check_expected(expected)
-    assert isinstance(exact, int)
-    return (exact, exact)

@@ -7,14 +7,19 @@ import contextlib
 import inspect
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, TypeVar
 
 from esx.errors import EsxError, EventIdsReused, InvalidEvent, WrongVersion
 from esx.expected import ANY, NO_STREAM, ExpectedVersion
 from esx.layouts.layout import Layout
 from esx.model import AppendResult, Event, NewEvent, Strategy, StreamAppend
+from esx.postgres.hold import holds_something
 from esx.store.append.appender import Appender
+from esx.store.append.group_sender import GroupSender
+from esx.store.append.group_statement import GroupStatement
+from esx.store.append.groups import Groups
+from esx.store.append.refusals import event_rows
 from esx.store.append.retries import Retries, backoff, is_exact
 from esx.store.append.several import CONFLICT_FIRST, CONFLICT_LAST, append_together
 from esx.store.append.stream_lock import LockedStream, lock_stream
@@ -34,6 +39,22 @@ class Appends(Reads):
     """Appends to streams. It reads too, because a writer that decides what to append reads first."""
 
     @cached_property
+    def _groups(self) -> Groups:
+        return Groups(GroupSender(self._pool, lambda: self._table, self._takes_guarded).send, event_rows)
+
+    def _takes_guarded(self) -> bool:
+        # Behind a pooler a guarded loan is a transaction of its own, and an append is a single statement.
+        return self._connector.pooler is None
+
+    async def close(self) -> None:
+        """Close all connections. Feeds that are still open end with StoreClosed.
+
+        Appends that wait are not stored, and end with StoreClosed; those under way end with OutcomeUnknown.
+        """
+        await super().close()
+        await self._groups.ended()
+
+    @cached_property
     def _queues(self) -> StreamQueues:
         return StreamQueues()
 
@@ -44,6 +65,7 @@ class Appends(Reads):
         *,
         expected: ExpectedVersion = ANY,
         strategy: Strategy = Strategy.CONDITIONAL,
+        grouped: bool = True,
     ) -> AppendResult:
         """Append `events` to a stream, all or none, if the stream is at the `expected` version.
 
@@ -55,8 +77,29 @@ class Appends(Reads):
 
         Raises WrongVersion, InvalidEvent for an event that cannot be stored, and EventIdsReused.
         """
-        # Behind a pooler a guarded loan is a transaction of its own, and an append is a single statement.
-        guarded = self._connector.pooler is None
+        table = self._table
+        if (
+            grouped
+            and self._grouping
+            and strategy is Strategy.CONDITIONAL
+            and table is not None
+            and table.of(GroupStatement).possible
+            and not holds_something()
+        ):
+            by_itself = partial(self._append_by_itself, stream_id, events, expected, strategy)
+            return await self._groups.append(stream_id, events, expected, by_itself)
+        return await self._append_by_itself(stream_id, events, expected, strategy)
+
+    async def _append_by_itself(
+        self,
+        stream_id: str,
+        events: Sequence[NewEvent],
+        expected: ExpectedVersion,
+        strategy: Strategy,
+        lost: EsxError | None = None,
+    ) -> AppendResult:
+        """Append in a statement of its own; after the error `lost` it may have been stored already."""
+        guarded = self._takes_guarded()
 
         async def once(table: KnownTable, retries: Retries) -> AppendResult:
             self._check_writable()
@@ -69,7 +112,7 @@ class Appends(Reads):
         def recognised(layout: Layout) -> bool:
             return layout.event_id is not None and (layout.unique_event_id or is_exact(expected))
 
-        return await self._retried(once, recognised)
+        return await self._retried(once, recognised, lost)
 
     async def append_to_streams(self, appends: Sequence[StreamAppend]) -> list[AppendResult]:
         """Append to several streams in one transaction, all or nothing, in the order given.
@@ -92,10 +135,16 @@ class Appends(Reads):
         return await self._retried(once, recognised)
 
     async def _retried(
-        self, once: Callable[[KnownTable, Retries], Awaitable[T]], recognised: Callable[[Layout], bool]
+        self,
+        once: Callable[[KnownTable, Retries], Awaitable[T]],
+        recognised: Callable[[Layout], bool],
+        lost: EsxError | None = None,
     ) -> T:
-        """Append `once`, and again as `Retries` says."""
+        """Append `once`, and again as `Retries` says; after the error `lost`, an attempt before may be stored."""
         retries = Retries(self._retry_for, recognised, self._changed)
+        if lost is not None:
+            retries.began = True
+            await retries.wait(lost, self._table)
         while True:
             table = self._table
             try:

@@ -4,7 +4,7 @@ The reason is looked for after the refusal, so that a successful append pays not
 """
 
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import NoReturn, TypeAlias
 from uuid import UUID
 
 import asyncpg
@@ -18,6 +18,8 @@ from esx.text import visible
 REFUSALS = (asyncpg.DataError, asyncpg.ProgramLimitExceededError)
 """The errors of PostgreSQL, or of the driver, for values that it cannot hold."""
 HIGHEST = 2**63 - 1
+EventRow: TypeAlias = tuple[str, str, str | None, UUID]
+"""What an append sends of one event: type, data, metadata and id."""
 
 
 class Refusals:
@@ -40,14 +42,8 @@ class Refusals:
         )
 
     def arguments(self, stream_id: str, events: Sequence[NewEvent]) -> list[object]:
-        """Return the arguments of an append. Raises InvalidEvent, and ValueError without events."""
-        if not events:
-            raise ValueError("append needs at least one event")
-        if not stream_id:
-            raise InvalidEvent(0, "the stream id is empty")
-        if stream_id.startswith("$"):
-            raise InvalidEvent(0, f"stream id {stream_id!r} starts with $, which is kept for $all and its like")
-        rows = [_row(index, event) for index, event in enumerate(events)]
+        """Return the arguments of an append. Raises what `event_rows` raises."""
+        rows = event_rows(stream_id, events)
         if len(rows) == 1:
             return list(rows[0] if self._has_id else rows[0][:3])
         return [list(column) for column in zip(*rows, strict=True)]
@@ -200,8 +196,18 @@ async def _refusal(connection: Session, kind: str, text: str) -> str | None:
     return None
 
 
-def _row(index: int, event: NewEvent) -> tuple[str, str, str | None, UUID]:
-    """Return what an append sends of one event of its batch: type, data, metadata and id."""
+def event_rows(stream_id: str, events: Sequence[NewEvent]) -> list[EventRow]:
+    """Return what an append sends of each event. Raises InvalidEvent, and ValueError without events."""
+    if not events:
+        raise ValueError("append needs at least one event")
+    if not stream_id:
+        raise InvalidEvent(0, "the stream id is empty")
+    if stream_id.startswith("$"):
+        raise InvalidEvent(0, f"stream id {stream_id!r} starts with $, which is kept for $all and its like")
+    return [_row(index, event) for index, event in enumerate(events)]
+
+
+def _row(index: int, event: NewEvent) -> EventRow:
     if not event.event_type:
         raise InvalidEvent(index, "the event type is empty")
     if not isinstance(event.event_id, UUID):

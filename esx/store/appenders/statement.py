@@ -54,9 +54,8 @@ class StatementAppender(ABC):
     async def version(self, stream_id: str) -> int:
         """Return the version of a stream, -1 if it has no events."""
         async with self._lend() as session:
-            row = await session.repeat(self._version, stream_id)
-        assert row is not None
-        return int(row[0])
+            rows = await session.repeat(self._version, stream_id)
+        return int(rows[0][0])
 
     async def append(
         self,
@@ -82,7 +81,8 @@ class StatementAppender(ABC):
         try:
             async with session.transaction() if len(calls) > 1 else contextlib.nullcontext():
                 for call in calls:
-                    last = self.acknowledged(await session.repeat(self._statement, *call), version)
+                    rows = await session.repeat(self._statement, *call)
+                    last = self.acknowledged(rows[0] if rows else None, version)
                     version = None if version is None else version + 1
         except asyncpg.PostgresError as error:
             if self.conflicts.has(error):

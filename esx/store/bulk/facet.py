@@ -132,6 +132,21 @@ class Bulk(Feeds):
             decode=decode if layout.packed else None,
         )
 
+    async def count_commits(self, prefix: str) -> int:
+        """Return how many transactions stored the events of streams whose id starts with `prefix`; it reads them all.
+
+        Raises StoreFailed for the store of another tool.
+        """
+        async with self._reading() as (connection, layout):
+            layout.check_appends()
+            return int(
+                await fetchval(
+                    connection,
+                    f"SELECT count(DISTINCT e.xmin::text) FROM {layout.table} e WHERE {starts_with(layout, 'e')}",
+                    as_stored(layout, prefix),
+                )
+            )
+
     async def stored_ids(self, prefix: str, *, page: int = _IDS_PAGE) -> AsyncIterator[list[StoredId]]:
         """Yield the places and ids of all events of streams whose id starts with `prefix`, in pages.
 

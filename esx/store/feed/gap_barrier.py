@@ -142,11 +142,14 @@ class Barrier:
     def _take(self, rows: Rows, *, full: bool, gap: Gap | None) -> Batch:
         """Move the cursor over rows, and return them as a batch, with what was found since the last one."""
         cursor = self.cursor
-        events = [self._event_of(row[2:]) for row in rows if row[1]]
+        if self._filter_arguments:
+            events = [self._event_of(row[2:]) for row in rows if row[1]]
+        else:
+            events = list(map(self._event_of, rows))
         position = cursor.position
         if rows:
             position = rows[-1][0]
-            cursor.recent.passed((row[0] for row in rows), position, events)
+            cursor.recent.passed(map(itemgetter(0), rows), position, events)
         looks, self._untold = self._untold, []
         batch = Batch(
             events,
@@ -307,11 +310,14 @@ class Barrier:
 
 
 def read_sql(layout: Layout, where: Filter) -> tuple[str, list[str]]:
-    """Return the query and its arguments: a row per event, to see gaps; NULL in what the filter leaves out."""
+    """Return the query and its arguments: a row per event, to see gaps; first in each is its number.
+
+    With a filter, next is whether the event fits, and what does not has NULL in all columns.
+    """
     conditions, arguments = filter_sql(where, 3)
     if not conditions:
         return (
-            f"SELECT e.global_seq, true, {layout.columns()} FROM {layout.table} e WHERE e.global_seq > $1::bigint "
+            f"SELECT {layout.columns()} FROM {layout.table} e WHERE e.global_seq > $1::bigint "
             "ORDER BY e.global_seq LIMIT $2",
             arguments,
         )

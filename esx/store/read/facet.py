@@ -1,6 +1,7 @@
 """Reads events, and lists streams and categories."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from typing import TypeVar
 
 from esx.errors import InvalidQuery
@@ -8,6 +9,7 @@ from esx.filters import StreamFilter
 from esx.model import Event, EventPreview, StreamSummary
 from esx.postgres.values import CREATED_AT, fetch, fetchrow, fetchval
 from esx.store.base import Facet
+from esx.store.read.ahead import read_ahead
 from esx.store.read.categories import CategoryPage, CategorySummary, behind, read_categories
 from esx.store.read.estimates import Estimate, count_streams, draw_streams
 from esx.store.read.event_list import EventList
@@ -17,6 +19,7 @@ from esx.store.read.pages import (
     check_limit,
     cut_page_sql,
     event_sql,
+    is_whole,
     near_end,
     page_sql,
     streams_by_name,
@@ -36,7 +39,6 @@ _SEARCH_SCAN = 5000
 _CATEGORY_PAGE = 100
 # Where created_at is in a row, as `fetch` wants to know it.
 _PREVIEW_AT = EventPreview._fields.index("created_at")
-_CUT_AT = CREATED_AT - 1
 _SUMMARY_AT = StreamSummary._fields.index("last_created_at")
 
 Found = TypeVar("Found", Event, EventPreview)
@@ -59,9 +61,8 @@ class Reads(Facet):
             async with self._connection() as connection:
                 return int(await fetchval(connection, query, stream_id))
         with loan as connection:
-            row = await connection.repeat(query, stream_id)
-        assert row is not None
-        return int(row[0])
+            rows = await connection.repeat(query, stream_id)
+        return int(rows[0][0])
 
     async def first_version(self) -> int:
         """Return the number of a stream's first event: 0, in the stores of some other tools 1."""
@@ -159,9 +160,11 @@ class Reads(Facet):
 
         They are fetched up to a thousand at a time, fewer where they are large.
         """
-        async for part in self._parts(EventList(stream_id), _after(start, backwards), limit, backwards=backwards):
-            for event in part:
-                yield event
+        parts = self._parts(EventList(stream_id), _after(start, backwards), limit, backwards=backwards)
+        async with contextlib.aclosing(read_ahead(parts)) as pages:
+            async for part in pages:
+                for event in part:
+                    yield event
 
     async def read_all(
         self, *, after: int | None = None, before: int | None = None, limit: int | None = None, backwards: bool = False
@@ -172,16 +175,19 @@ class Reads(Facet):
         """
         after = near_end((await self._load()).layout, backwards=False) if after is None else after
         bound = _up_to(before, backwards) if backwards else after
-        async for part in self._parts(EventList(), bound, limit, backwards=backwards):
-            for event in part:
-                number = event.global_seq
-                if number <= after or (before is not None and number >= before):
-                    return
-                yield event
+        async with contextlib.aclosing(
+            read_ahead(self._parts(EventList(), bound, limit, backwards=backwards))
+        ) as pages:
+            async for part in pages:
+                for event in part:
+                    number = event.global_seq
+                    if number <= after or (before is not None and number >= before):
+                        return
+                    yield event
 
     async def _parts(
         self, events: EventList, bound: int | None, limit: int | None, *, backwards: bool
-    ) -> AsyncIterator[list[Event]]:
+    ) -> AsyncGenerator[list[Event], None]:
         """Yield what `_page` returns page by page, each cut short where payloads are large."""
         check_limit(limit)
         while limit is None or limit > 0:
@@ -189,10 +195,11 @@ class Reads(Facet):
             async with self._reading() as (connection, layout):
                 bound = near_end(layout, backwards=backwards) if bound is None else bound
                 query = cut_page_sql(layout, events, backwards=backwards)
-                rows = await fetch(connection, query, bound, size, *events.arguments, moment=_CUT_AT)
-            part = list(map(event_of(layout), (row[:-1] for row in rows)))
+                rows = await fetch(connection, query, bound, size, *events.arguments, moment=CREATED_AT)
+            part = list(map(event_of(layout), rows))
+            ended = not rows or (len(rows) < size and is_whole(rows))
             yield part
-            if not rows or len(rows) == rows[0][-1] < size:
+            if ended:
                 return
             last: int = getattr(part[-1], events.key)
             bound = last - 1 if backwards else last

@@ -6,8 +6,9 @@ the page, at any size of the store.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import asyncpg
@@ -16,11 +17,12 @@ from esx.errors import InvalidQuery
 from esx.filters import StreamFilter
 from esx.glob import glob_to_regex
 from esx.layouts.layout import Layout
-from esx.model import StreamSummary
+from esx.model import Event, StreamSummary
 from esx.postgres.values import fetch
 from esx.store.read.event_list import EventList
 
 _LAST_SEQ = 2**63 - 1
+_DATA, _METADATA = map(Event._fields.index, ("data_json", "metadata_json"))
 _CUT_BYTES = 4_000_000
 """A page is cut after the event with which its payloads, as stored in the table, exceed this."""
 
@@ -79,20 +81,27 @@ def page_sql(layout: Layout, events: EventList, columns: str, *, backwards: bool
 def cut_page_sql(layout: Layout, events: EventList, *, backwards: bool) -> str:
     """Return the query of a page that ends after the event with which payloads reach a bound.
 
-    Last in each row is how long the page would be. PostgreSQL reads sizes without fetching what lies out of line.
+    PostgreSQL reads sizes without fetching what lies out of line. A page that `is_whole` was not cut.
     """
     order = f"ORDER BY e.{events.key}{' DESC' if backwards else ''}"
     # Only of the bytes: to look whether they are JSON may fail, where one is nested too deep.
     raw = "_raw" if layout.packed else ""
     size = f"coalesce(pg_column_size(e.data{raw}), 0) + coalesce(pg_column_size(e.metadata{raw}), 0)"
     return f"""
-        SELECT {layout.columns()}, e.page_rows
-        FROM (SELECT e.*, count(*) OVER () AS page_rows,
-                     sum({size}) OVER ({order} ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before
+        SELECT {layout.columns()}
+        FROM (SELECT e.*, sum({size}) OVER ({order} ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before
               FROM ({page_sql(layout, events, "e.*", backwards=backwards)}) e) e
         WHERE coalesce(e.before, 0) < {_CUT_BYTES}
         {order}
     """
+
+
+def is_whole(rows: Sequence[Sequence[Any]]) -> bool:
+    """Return whether the payloads of a page are so small that `cut_page_sql` cannot have cut it.
+
+    As jsonb, JSON takes up to some ten bytes for a character: in arrays of small numbers.
+    """
+    return sum(len(row[_DATA] or "") + len(row[_METADATA] or "") for row in rows) < _CUT_BYTES // 20
 
 
 async def streams_by_name(

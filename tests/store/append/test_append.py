@@ -6,6 +6,7 @@ import asyncio
 import json
 import pickle
 import random
+from collections.abc import Sequence
 from uuid import uuid4
 
 import asyncpg
@@ -474,13 +475,13 @@ async def test_what_was_refused_a_moment_too_early_is_stored(
     sent: list[str] = []
     repeat = Session.repeat
 
-    async def repeating(self: Session, query: str, *arguments: object) -> asyncpg.Record | None:
-        row = await repeat(self, query, *arguments)
+    async def repeating(self: Session, query: str, *arguments: object) -> Sequence[asyncpg.Record]:
+        rows = await repeat(self, query, *arguments)
         sent.append(query)
         if len(sent) == 1:
             async with EventStore.connect(dsn18) as other:
                 await other.append("s", [NewEvent("Other") for _ in range(stored + 1)])
-        return row
+        return rows
 
     await store18.has_schema()
     monkeypatch.setattr(Session, "repeat", repeating)

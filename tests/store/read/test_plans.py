@@ -70,7 +70,7 @@ class Explained:
         rows = await self.fetch(query, *arguments)
         return rows[0] if rows else None
 
-    repeat = fetchrow
+    repeat = fetch
 
     async def fetchval(self, query: str, *arguments: Any) -> Any:
         row = await self.fetchrow(query, *arguments)

@@ -187,6 +187,8 @@ def _environment(run: SavedRun) -> list[tuple[str, object]]:
         found.append(("WAL written", f"{summary.database.wal_bytes / 1e6:,.1f} MB"))
         found.append(("commits", number(summary.database.commits)))
         found.append(("rollbacks", number(summary.database.rollbacks)))
+    if summary.appends_per_commit is not None:
+        found.append(("appends per commit", number(summary.appends_per_commit)))
     if summary.feed is not None and summary.feed.subscribers:
         feed = summary.feed
         found.append(

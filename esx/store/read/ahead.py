@@ -1,0 +1,31 @@
+"""Reads the next page while the caller works on the one before: the server and the client work at the same time."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+async def read_ahead(pages: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
+    """Yield pages, and from the second one on read one ahead; a caller that ends with the first reads no other."""
+    reading: asyncio.Task[T | None] | None = None
+
+    async def following() -> T | None:
+        return await anext(pages, None)
+
+    async with contextlib.aclosing(pages):
+        try:
+            page = await following()
+            if page is not None:
+                yield page
+                page = await following()
+            while page is not None:
+                reading = asyncio.create_task(following(), name="esx-read-ahead")
+                yield page
+                page = await reading
+        finally:
+            if reading is not None and not reading.done():
+                reading.cancel()
+                await asyncio.wait([reading])

@@ -1,0 +1,486 @@
+"""Grouped appends: what goes in one commit, and that each append keeps its own outcome."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import asyncpg
+import pytest
+
+from esx import (
+    ANY,
+    NO_STREAM,
+    STREAM_EXISTS,
+    AppendResult,
+    EventStore,
+    InvalidEvent,
+    NewEvent,
+    OutcomeUnknown,
+    StreamAppend,
+    WrongVersion,
+)
+from esx.errors import EventIdsReused, StoreClosed
+from esx.layouts.detection import detect_layout
+from esx.layouts.unique_index import find_arbiter
+from esx.postgres.literals import literal
+from esx.store.append.group_statement import GroupStatement, Unit
+from esx.store.append.groups import GroupLimits, Groups, Members
+from esx.store.append.refusals import event_rows
+from esx.store.append.versions import HIGHEST_BEFORE
+from esx.store.known_table import KnownTable
+from tests.support.connections import connected
+from tests.support.proxy import proxied
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from esx.errors import EsxError
+    from esx.expected import ExpectedVersion
+
+WHERE_THEY_WERE_COMMITTED = "SELECT count(DISTINCT xmin::text) FROM events WHERE stream_id LIKE $1"
+
+
+async def together(store: EventStore, *appends: StreamAppend) -> list[AppendResult | BaseException]:
+    """Append all in one group: the first of them, to a stream of its own, keeps the others waiting."""
+    first = StreamAppend("first", [NewEvent("T")], ANY)
+    tasks = [
+        asyncio.create_task(store.append(each.stream_id, each.events, expected=each.expected))
+        for each in (first, *appends)
+    ]
+    return (await asyncio.gather(*tasks, return_exceptions=True))[1:]
+
+
+def one(stream_id: str, data: object = None, expected: ExpectedVersion = ANY) -> StreamAppend:
+    return StreamAppend(stream_id, [NewEvent("T", data)], expected)
+
+
+async def test_appends_that_wait_are_committed_together(store: EventStore, sql: asyncpg.Connection) -> None:
+    await store.version("s-0")  # so that the table is known
+    done = await together(store, *(one(f"s-{n}") for n in range(50)))
+    assert [each for each in done if isinstance(each, BaseException)] == []
+    assert await sql.fetchval(WHERE_THEY_WERE_COMMITTED, "s-%") == 1
+    assert await sql.fetchval("SELECT count(DISTINCT created_at) FROM events WHERE stream_id LIKE 's-%'") == 1
+
+
+@pytest.mark.parametrize("how", ["append", "store"])
+async def test_they_are_not_where_that_is_not_wanted(dsn18: str, sql18: asyncpg.Connection, how: str) -> None:
+    async with EventStore.connect(dsn18, grouping=how != "store") as store:
+        await store.version("s")
+        await asyncio.gather(*(store.append(f"s-{n}", [NewEvent("T")], grouped=how != "append") for n in range(12)))
+    assert await sql18.fetchval(WHERE_THEY_WERE_COMMITTED, "s-%") == 12
+
+
+async def test_each_append_of_a_group_has_its_own_outcome(store: EventStore) -> None:
+    taken = NewEvent("Taken")
+    await store.append("two", [NewEvent("T"), taken])
+    await store.append("one", [NewEvent("T")])
+    done = await together(
+        store,
+        one("new", expected=NO_STREAM),
+        one("two", expected=0),
+        one("two", expected=1),
+        one("two", expected=1),
+        StreamAppend("two", [NewEvent("T"), NewEvent("T")], 2),
+        one("one", expected=NO_STREAM),
+        one("missing", expected=STREAM_EXISTS),
+        one("one", expected=STREAM_EXISTS),
+        one("nul", {"text": "\0"}),
+        one("surrogate", {"text": "\ud800"}),
+        StreamAppend("reused", [taken], NO_STREAM),
+    )
+
+    def told(each: AppendResult | BaseException) -> object:
+        if isinstance(each, WrongVersion):
+            return each.stream_id, each.expected, each.actual
+        return (each.stream_id, each.version) if isinstance(each, AppendResult) else type(each)
+
+    assert [told(each) for each in done] == [
+        ("new", 0),
+        ("two", 0, 1),
+        ("two", 2),
+        ("two", 1, 2),
+        ("two", 4),
+        ("one", NO_STREAM, 0),
+        ("missing", STREAM_EXISTS, -1),
+        ("one", 1),
+        InvalidEvent,
+        InvalidEvent,
+        ("reused", 0),
+    ]
+    assert await store.version("nul") == await store.version("missing") == -1
+    for each in done:
+        if isinstance(each, AppendResult):
+            event = await store.event(each.global_seq)
+            assert event is not None
+            assert (event.stream_id, event.stream_seq) == (each.stream_id, each.version)
+
+
+async def test_appends_to_one_stream_are_stored_in_the_order_of_the_calls(store18: EventStore) -> None:
+    await store18.version("s")
+    streams = ["a", "b", "a", "a", "c", "b"] * 20
+    asked = [(stream, random.Random(n).randint(1, 3)) for n, stream in enumerate(streams)]
+    done = await together(
+        store18,
+        *(StreamAppend(stream, [NewEvent("T", n)] * size, ANY) for n, (stream, size) in enumerate(asked)),
+    )
+    assert [each for each in done if isinstance(each, BaseException)] == []
+    for stream in set(streams):
+        stored = [event.data async for event in store18.read(stream)]
+        assert stored == [n for n, (each, size) in enumerate(asked) if each == stream for _ in range(size)]
+
+
+async def test_a_repetition_is_recognised_in_a_group(store: EventStore) -> None:
+    events = [NewEvent("A"), NewEvent("B")]
+    first = await store.append("s", events, expected=NO_STREAM)
+    again, other = await together(
+        store, StreamAppend("s", events, NO_STREAM), StreamAppend("s", [events[0], NewEvent("C")], NO_STREAM)
+    )
+    assert again == first
+    assert isinstance(other, EventIdsReused)
+    # The same append twice at once.
+    twice = StreamAppend("t", [NewEvent("A")], NO_STREAM)
+    left, right = await together(store, twice, twice)
+    assert left == right == AppendResult("t", 0, left.global_seq if isinstance(left, AppendResult) else -1)
+
+
+async def test_a_trigger_that_refuses_one_event_refuses_no_other(store: EventStore, sql: asyncpg.Connection) -> None:
+    await sql.execute(
+        """
+        CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
+        $$ BEGIN RAISE EXCEPTION 'no % here', NEW.event_type; END $$;
+        CREATE TRIGGER refuse BEFORE INSERT ON events FOR EACH ROW WHEN (NEW.event_type = 'Bad')
+        EXECUTE FUNCTION refuse()
+        """
+    )
+    await store.version("s")
+    bad = StreamAppend("s-3", [NewEvent("Bad")], ANY)
+    done = await together(store, *(one(f"s-{n}") for n in range(3)), bad, *(one(f"s-{n}") for n in range(3, 6)))
+    assert [str(each) for each in done if isinstance(each, BaseException)] == [str(done[3])]
+    assert "no Bad here" in str(done[3])
+    assert await sql.fetchval("SELECT count(*) FROM events WHERE stream_id LIKE 's-%'") == 6
+
+
+async def test_an_open_append_of_somebody_stops_its_stream_only(store: EventStore, dsn: str) -> None:
+    await store.version("s")
+    async with connected(dsn) as other, asyncio.timeout(60):
+        transaction = other.transaction()
+        await transaction.start()
+        insert = "INSERT INTO events (stream_id, stream_seq, event_type, data) VALUES ($1, $2, 'Other', '1')"
+        await other.execute(insert, "s-2", 0)
+        waiting = asyncio.create_task(together(store, *(one(f"s-{n}") for n in range(5))))
+        for n in (0, 1, 3, 4):
+            while await store.version(f"s-{n}") < 0:
+                await asyncio.sleep(0)
+        later = [asyncio.create_task(store.append("s-2", [NewEvent("T", n)])) for n in range(3)]
+        # The others go on in groups, also those that come later.
+        done = await together(store, *(one(f"s-{n}") for n in (0, 1, 3, 4)))
+        assert [each.version for each in done if isinstance(each, AppendResult)] == [1, 1, 1, 1]
+        assert not waiting.done()
+        await transaction.commit()
+        assert [type(each) for each in await waiting] == [AppendResult] * 5
+        assert [each.version for each in await asyncio.gather(*later)] == [2, 3, 4]
+    assert [event.event_type async for event in store.read("s-2")] == ["Other", "T", "T", "T", "T"]
+
+
+async def test_a_batch_that_meets_a_faster_writer_in_its_middle_is_not_stored_in_part(
+    store: EventStore, dsn: str
+) -> None:
+    """The other's second event is visible only when the group has read the version before it."""
+    await store.append("s", [NewEvent("T")])
+    async with connected(dsn) as other:
+        transaction = other.transaction()
+        await transaction.start()
+        insert = "INSERT INTO events (stream_id, stream_seq, event_type, data) VALUES ('s', 2, 'Other', '1')"
+        await other.execute(insert)
+        waiting = asyncio.create_task(
+            together(store, StreamAppend("s", [NewEvent("A"), NewEvent("B"), NewEvent("C")], 0), one("t"))
+        )
+        while await store.version("t") < 0:
+            await asyncio.sleep(0)
+        await transaction.commit()
+        done, beside = await waiting
+    assert isinstance(done, WrongVersion)
+    assert isinstance(beside, AppendResult)
+    assert [event.event_type async for event in store.read("s")] == ["T", "Other"]
+
+
+async def test_a_caller_that_gives_up_in_the_queue_has_stored_nothing(store18: EventStore) -> None:
+    await store18.version("s")
+    tasks = [asyncio.create_task(store18.append(f"s-{n}", [NewEvent("T")])) for n in range(6)]
+    await asyncio.sleep(0)
+    for given_up in tasks[1::2]:
+        given_up.cancel()
+    done = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [isinstance(each, AppendResult) for each in done] == [True, False] * 3
+    assert [await store18.version(f"s-{n}") for n in range(6)] == [0, -1] * 3
+
+
+async def test_callers_that_give_up_at_any_moment_stop_no_others(
+    store18: EventStore, sql18: asyncpg.Connection
+) -> None:
+    await store18.version("s")
+    draw = random.Random(3)
+    kept = [asyncio.create_task(store18.append(f"s-{n % 7}", [NewEvent("T")])) for n in range(100)]
+    for _ in range(100):
+        task = asyncio.create_task(store18.append(f"s-{draw.randrange(7)}", [NewEvent("T")]))
+        for _ in range(draw.randrange(12)):
+            await asyncio.sleep(0)
+        task.cancel()
+    async with asyncio.timeout(60):
+        done = await asyncio.gather(*kept)
+    assert len({each.global_seq for each in done}) == 100
+    holes = "SELECT stream_id FROM events GROUP BY 1 HAVING count(*) <> max(stream_seq) + 1"
+    assert await sql18.fetch(holes) == []
+
+
+async def test_closing_the_store_ends_what_waits(dsn18: str, sql18: asyncpg.Connection) -> None:
+    store = await EventStore.connect(dsn18, max_connections=1)
+    await store.version("s")
+    tasks = [asyncio.create_task(store.append(f"s-{n}", [NewEvent("T")])) for n in range(20)]
+    await asyncio.sleep(0)
+    await store.close()
+    async with asyncio.timeout(60):
+        done = await asyncio.gather(*tasks, return_exceptions=True)
+    assert {type(each) for each in done} <= {StoreClosed, OutcomeUnknown}
+    assert [type(each) for each in done].count(OutcomeUnknown) <= 1
+    stored = await sql18.fetchval("SELECT count(*) FROM events")
+    assert stored <= 1
+
+
+async def test_of_a_group_whose_connection_is_lost_each_append_is_found_by_its_ids(
+    dsn: str, sql: asyncpg.Connection
+) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        async with proxied(dsn, Path(directory)) as (proxy, address), EventStore.connect(address) as store:
+            await together(store, *(one(f"warm-{n}") for n in range(3)))
+            for moment in ("before the request", "in flight", "before the reply"):
+                proxy.about, proxy.cut = b"lost-", moment
+                streams = [f"lost-{moment}-{n}" for n in range(5)]
+                done = await together(
+                    store, *(one(each, expected=NO_STREAM) for each in streams), one(f"lost-{moment}")
+                )
+                assert proxy.cut is None
+                assert [each.version for each in done[:5] if isinstance(each, AppendResult)] == [0] * 5
+                assert isinstance(done[5], OutcomeUnknown), moment  # nothing tells an ANY append from another one
+    twice = "SELECT stream_id FROM events GROUP BY 1 HAVING count(*) > 1 AND stream_id LIKE 'lost%'"
+    assert await sql.fetch(twice) == []
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        "ALTER TABLE events ADD CONSTRAINT later UNIQUE (stream_id, stream_seq) DEFERRABLE INITIALLY DEFERRED",
+        "CREATE RULE nothing AS ON UPDATE TO events DO INSTEAD NOTHING",
+    ],
+    ids=["deferrable", "rule"],
+)
+async def test_where_the_index_cannot_be_named_each_goes_by_itself(
+    dsn18: str, sql18: asyncpg.Connection, index: str
+) -> None:
+    if "DEFERRABLE" in index:
+        await sql18.execute("ALTER TABLE events DROP CONSTRAINT events_stream_id_stream_seq_key")
+    await sql18.execute(index)
+    async with EventStore.connect(dsn18) as store:
+        await store.version("s")
+        done = await together(store, *(one(f"s-{n % 3}") for n in range(9)))
+    assert [each for each in done if isinstance(each, BaseException)] == []
+    assert await sql18.fetchval(WHERE_THEY_WERE_COMMITTED, "s-%") == 9
+
+
+async def test_an_index_that_is_dropped_meanwhile_is_noticed(store: EventStore, sql: asyncpg.Connection) -> None:
+    await together(store, one("s"), one("t"))
+    await sql.execute("ALTER TABLE events DROP CONSTRAINT events_stream_id_stream_seq_key")
+    done = await together(store, one("s"), one("t"))
+    assert ["no unique index" in str(each) for each in done] == [True, True]
+    assert await store.version("s") == 0
+
+
+async def test_who_holds_a_lock_of_a_stream_waits_in_no_queue(dsn18: str) -> None:
+    async with EventStore.connect(dsn18, max_connections=2) as store:
+        await store.version("s")
+
+        async def decide(n: int) -> None:
+            async with store.lock_stream(f"s-{n}") as stream:
+                await store.append(f"note-{n}", [NewEvent("T")])
+                await stream.append([NewEvent("T")])
+
+        async with asyncio.timeout(60):
+            await asyncio.gather(*(decide(n) for n in range(6)))
+        assert [await store.version(f"note-{n}") for n in range(6)] == [0] * 6
+
+
+async def test_two_stores_that_group_on_the_same_streams_lose_nothing(dsn: str, sql: asyncpg.Connection) -> None:
+    async def write(store: EventStore, seed: int) -> list[AppendResult]:
+        draw = random.Random(seed)
+        done: list[AppendResult] = []
+        for _ in range(10):
+            stream = f"s-{draw.randrange(6)}"
+            expected = await store.version(stream) if draw.random() < 0.3 else ANY
+            try:
+                events = [NewEvent("T") for _ in range(draw.randint(1, 2))]
+                done.append(await store.append(stream, events, expected=NO_STREAM if expected == -1 else expected))
+            except WrongVersion:
+                continue
+        return done
+
+    async with EventStore.connect(dsn) as left, EventStore.connect(dsn) as right, asyncio.timeout(100):
+        written = await asyncio.gather(*(write(store, n) for n in range(12) for store in (left, right)))
+    done = [each for every in written for each in every]
+    stored = {
+        (row[0], row[1], row[2]) for row in await sql.fetch("SELECT stream_id, stream_seq, global_seq FROM events")
+    }
+    assert {tuple(each) for each in done} <= stored
+    assert len({each.global_seq for each in done}) == len(done)
+    holes = "SELECT stream_id FROM events GROUP BY 1 HAVING count(*) <> max(stream_seq) + 1"
+    assert await sql.fetch(holes) == []
+
+
+async def test_a_deadlock_is_a_passing_fault(store: EventStore, dsn: str) -> None:
+    await store.version("s")
+    insert = "INSERT INTO events (stream_id, stream_seq, event_type, data) VALUES ($1, 0, 'Other', '1')"
+    async with connected(dsn) as other, asyncio.timeout(60):
+        await other.execute("SET deadlock_timeout = '100s'")  # so that it is not the other one that ends it
+        transaction = other.transaction()
+        await transaction.start()
+        await other.execute(insert, "a")
+        both = asyncio.create_task(
+            store.append_to_streams([StreamAppend("b", [NewEvent("T")], ANY), StreamAppend("a", [NewEvent("T")], ANY)])
+        )
+        while not await other.fetchval("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)"):
+            await asyncio.sleep(0)
+        await other.execute(insert, "b")
+        await transaction.commit()
+        assert [each.version for each in await both] == [1, 1]
+
+
+class Recorder:
+    """Takes groups, and answers them when it is told."""
+
+    def __init__(self) -> None:
+        self.groups: list[list[tuple[str, list[object]]]] = []
+        self.open = asyncio.Event()
+        self.alone: list[tuple[str, object]] = []
+
+    async def send(self, group: list[Members]) -> None:
+        self.groups.append([(each.stream_id, [queued.events[0].data for queued in each.appends]) for each in group])
+        await self.open.wait()
+        for members in group:
+            for queued in members.appends:
+                queued.answer.set_result(AppendResult(queued.stream_id, 0, 1))
+
+    async def by_itself(self, stream_id: str, lost: EsxError | None) -> AppendResult:
+        assert lost is None
+        self.alone.append((stream_id, None))
+        await self.open.wait()
+        return AppendResult(stream_id, 0, 1)
+
+    def append(self, groups: Groups, stream_id: str, data: object) -> asyncio.Task[AppendResult]:
+        event = [NewEvent("T", data)]
+        return asyncio.create_task(groups.append(stream_id, event, ANY, lambda lost: self.by_itself(stream_id, lost)))
+
+
+async def passes(turns: int = 5) -> None:
+    """Let the tasks run until each of them waits."""
+    for _ in range(turns):
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize(
+    ("limits", "sizes"),
+    [
+        (GroupLimits(), [30]),
+        (GroupLimits(events=10), [10, 10, 10]),
+        (GroupLimits(size=40), [25, 5]),  # the first ten have one character
+        (GroupLimits(ahead=3), [30]),
+    ],
+    ids=["none", "events", "size", "made when needed"],
+)
+async def test_groups_are_bounded(limits: GroupLimits, sizes: Sequence[int]) -> None:
+    recorder = Recorder()
+    groups = Groups(recorder.send, event_rows, limits)
+    tasks = [recorder.append(groups, f"s-{n}", n if n < 10 else n % 10 + 10) for n in range(-1, 30)]
+    await passes()
+    recorder.open.set()
+    await asyncio.gather(*tasks)
+    assert [len(group) for group in recorder.groups] == sizes
+    assert [stream for group in recorder.groups for stream, _ in group] == [f"s-{n}" for n in range(30)]
+    assert groups._ahead == 0
+
+
+async def test_an_append_that_takes_long_by_itself_is_overtaken() -> None:
+    recorder = Recorder()
+    groups = Groups(recorder.send, event_rows, GroupLimits(patience=0.0))
+    blocked = recorder.append(groups, "blocked", 0)
+    await passes()
+    tasks = [recorder.append(groups, stream, n) for n, stream in enumerate(["a", "blocked", "b", "a"])]
+    async with asyncio.timeout(60):
+        while not recorder.groups:
+            await asyncio.sleep(0)
+    assert recorder.groups == [[("a", [0, 3]), ("b", [2])]]
+    assert not blocked.done()
+    recorder.open.set()
+    await asyncio.gather(blocked, *tasks)
+
+
+async def test_a_large_append_goes_by_itself_in_its_turn() -> None:
+    recorder = Recorder()
+    groups = Groups(recorder.send, event_rows, GroupLimits(large=100))
+    tasks = [recorder.append(groups, *each) for each in (("x", 0), ("a", 1), ("a", "long" * 100), ("a", 2), ("b", 3))]
+    await passes()
+    recorder.open.set()
+    await asyncio.gather(*tasks)
+    assert recorder.alone[:2] == [("x", None), ("a", None)]
+    assert recorder.groups[0] == [("a", [1]), ("b", [3])]
+
+
+class Explaining:
+    """Runs statements by PREPARE, first explained with the plan that a session keeps."""
+
+    def __init__(self, connection: asyncpg.Connection) -> None:
+        self._connection = connection
+        self.nodes: list[tuple[str, str | None]] = []
+
+    async def repeat(self, query: str, *arguments: Sequence[object] | None) -> list[asyncpg.Record]:
+        given = ", ".join("NULL" if each is None else literal(_array_text(each)) for each in arguments)
+        await self._connection.execute(f"SET plan_cache_mode = force_generic_plan; PREPARE asked AS {query}")
+        told = await self._connection.fetchval(f"EXPLAIN (FORMAT JSON) EXECUTE asked({given})")
+        rows: list[asyncpg.Record] = await self._connection.fetch(f"EXECUTE asked({given})")
+        await self._connection.execute("DEALLOCATE asked")
+        self._note(json.loads(told)[0]["Plan"])
+        return rows
+
+    def _note(self, plan: dict[str, Any]) -> None:
+        if plan.get("Relation Name") == "events" and plan["Node Type"] != "ModifyTable":
+            self.nodes.append((plan["Node Type"], plan.get("Index Name")))
+        for each in plan.get("Plans", ()):
+            self._note(each)
+
+
+def _array_text(values: Sequence[object]) -> str:
+    return "{" + ",".join("NULL" if each is None else json.dumps(str(each)) for each in values) + "}"
+
+
+@pytest.mark.parametrize("statistics", ["SELECT 1", "ANALYZE events"], ids=["no statistics", "statistics"])
+async def test_a_group_finds_versions_by_the_index(sql: asyncpg.Connection, statistics: str) -> None:
+    await sql.execute(
+        "ALTER TABLE events DISABLE TRIGGER USER; INSERT INTO events (stream_id, stream_seq, event_type, data) "
+        "SELECT 's-' || n % 1000, n / 1000, 'T', '{}' FROM generate_series(0, 19999) n"
+    )
+    await sql.execute(statistics)
+    layout = await detect_layout(sql)
+    statement = GroupStatement(KnownTable(layout, await find_arbiter(sql, layout)))
+    explaining: Any = Explaining(sql)
+    event = ("T", '{"n": 1}', None)
+    singles = [Unit(f"s-{n}", -1, HIGHEST_BEFORE, [(*event, uuid4())]) for n in range(3)]
+    assert [each.version for each in await statement.send(explaining, singles)] == [19, 19, 19]
+    several = [Unit("s-1", at, at, [(*event, uuid4()), (*event, uuid4())]) for at in (19, 20)]
+    found = await statement.send(explaining, several)
+    assert [(each.version, each.numbers is not None) for each in found] == [(20, False), (20, True)]
+    assert {node for node, _ in explaining.nodes} <= {"Index Scan", "Index Only Scan"}
+    assert {index for _, index in explaining.nodes} == {"events_stream_id_stream_seq_key"}
