@@ -26,7 +26,7 @@ _PATIENCE = 0.3
 """After how many seconds rows are printed, though more may come."""
 
 
-class Cell(NamedTuple):
+class CompactCell(NamedTuple):
     """Text that is safe to show, and its colour."""
 
     text: str
@@ -53,11 +53,11 @@ class CompactTable:
         self._form = form
         self._columns = columns
         self._widths = [0] * len(columns)
-        self._rows: list[Sequence[Cell] | str] = []
+        self._rows: list[Sequence[CompactCell] | str] = []
         self._headed = not any(column.title for column in columns)
         self._timer: asyncio.TimerHandle | None = None
 
-    def add(self, row: Sequence[Cell]) -> None:
+    def add(self, row: Sequence[CompactCell]) -> None:
         """Add a row; it is printed with others, soon."""
         self._put(row)
 
@@ -65,7 +65,7 @@ class CompactTable:
         """Add a line above the rows that follow."""
         self._put(text)
 
-    def _put(self, row: Sequence[Cell] | str) -> None:
+    def _put(self, row: Sequence[CompactCell] | str) -> None:
         self._rows.append(row)
         if len(self._rows) >= _SCREENFUL:
             self.flush()
@@ -83,14 +83,14 @@ class CompactTable:
         rows, self._rows = self._rows, []
         if not self._headed:
             self._headed = True
-            rows.insert(0, [Cell(column.title, MUTED) for column in self._columns])
+            rows.insert(0, [CompactCell(column.title, MUTED) for column in self._columns])
         for row in rows:
             if not isinstance(row, str):
                 self._widths = [max(pair) for pair in zip(self._widths, map(_size, row), strict=True)]
         widths = self._fitted()
         for row in rows:
             if isinstance(row, str):
-                self._lines.painted(self._paint(Cell(row, STRONG)))
+                self._lines.painted(self._paint(CompactCell(row, STRONG)))
             else:
                 self._lines.painted(self._line(row, widths))
         self._lines.flush()
@@ -114,21 +114,21 @@ class CompactTable:
             widths[widest] -= 1
         return [*widths, max(self._form.width - sum(widths) - _GAP * len(widths), 1)]
 
-    def _line(self, row: Sequence[Cell], widths: Sequence[int]) -> str:
+    def _line(self, row: Sequence[CompactCell], widths: Sequence[int]) -> str:
         pieces = []
         last = len(row) - 1
         for place, (cell, column, width) in enumerate(zip(row, self._columns, widths, strict=True)):
             cut = cut_end(cell.text, width) if place == last else cut_middle(cell.text, width)
-            gap = " " * max(width - _size(Cell(cut)), 0) if place < last or column.right else ""
-            shown = self._paint(Cell(cut, cell.colour))
+            gap = " " * max(width - _size(CompactCell(cut)), 0) if place < last or column.right else ""
+            shown = self._paint(CompactCell(cut, cell.colour))
             pieces.append(gap + shown if column.right else shown + gap)
         return (" " * _GAP).join(pieces).rstrip()
 
-    def _paint(self, cell: Cell) -> str:
+    def _paint(self, cell: CompactCell) -> str:
         return paint(cell.text, cell.colour) if self._form.colour else cell.text
 
 
-def _size(cell: Cell) -> int:
+def _size(cell: CompactCell) -> int:
     from rich.cells import cell_len
 
     return cell_len(cell.text)
@@ -180,11 +180,11 @@ class CompactEvents:
         place = place_text(event.stream_id, event.stream_seq)
         self._table.add(
             (
-                Cell(number_text(event.global_seq), MUTED),
-                Cell(time, MUTED),
-                Cell(visible(place.rpartition("@")[2] if self._alone else place, limit=200)),
-                Cell(visible(event.event_type, limit=120), hue(event.stream_id, event.event_type)),
-                Cell(payload),
+                CompactCell(number_text(event.global_seq), MUTED),
+                CompactCell(time, MUTED),
+                CompactCell(visible(place.rpartition("@")[2] if self._alone else place, limit=200)),
+                CompactCell(visible(event.event_type, limit=120), hue(event.stream_id, event.event_type)),
+                CompactCell(payload),
             )
         )
 
@@ -205,14 +205,14 @@ def streams_table(lines: OutputLines, form: Form) -> CompactTable:
     return CompactTable(lines, form, columns)
 
 
-def stream_cells(stream: StreamSummary) -> tuple[Cell, ...]:
+def stream_cells(stream: StreamSummary) -> tuple[CompactCell, ...]:
     """Return a stream as a row of `streams_table`."""
     from esx.cli.events import number_text
 
     return (
-        Cell(visible(stream.stream_id, limit=200)),
-        Cell(str(stream.version)),
-        Cell(number_text(stream.last_global_seq), MUTED),
-        Cell(ago(stream.last_created_at), MUTED),
-        Cell(visible(stream.last_event_type, limit=120), hue(stream.stream_id, stream.last_event_type)),
+        CompactCell(visible(stream.stream_id, limit=200)),
+        CompactCell(str(stream.version)),
+        CompactCell(number_text(stream.last_global_seq), MUTED),
+        CompactCell(ago(stream.last_created_at), MUTED),
+        CompactCell(visible(stream.last_event_type, limit=120), hue(stream.stream_id, stream.last_event_type)),
     )

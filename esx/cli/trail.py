@@ -150,7 +150,7 @@ def _print_tree(lines: OutputLines, trail: Trail, form: Form) -> None:
 
 def _print_compact(lines: OutputLines, trail: Trail, form: Form) -> None:
     """Print the tree in lines that fit; who caused what, and when, comes before where it is."""
-    from esx.cli.compact import Cell, Column, CompactTable
+    from esx.cli.compact import Column, CompactCell, CompactTable
     from esx.cli.style import MUTED, STRONG, hue
     from esx.model import place_text
     from esx.store.trail.trail import remark, since
@@ -163,11 +163,13 @@ def _print_compact(lines: OutputLines, trail: Trail, form: Form) -> None:
         about = f"  ({remark(node)})" if remark(node) else ""
         table.add(
             (
-                Cell(str(event.global_seq), MUTED),
-                Cell("*" if event.global_seq == trail.anchor else " ", STRONG),
-                Cell(since(trail, node), MUTED),
-                Cell(trail.rails(index) + visible(event.event_type, limit=200), hue(event.stream_id, event.event_type)),
-                Cell(visible(place_text(event.stream_id, event.stream_seq), limit=200) + about),
+                CompactCell(str(event.global_seq), MUTED),
+                CompactCell("*" if event.global_seq == trail.anchor else " ", STRONG),
+                CompactCell(since(trail, node), MUTED),
+                CompactCell(
+                    trail.rails(index) + visible(event.event_type, limit=200), hue(event.stream_id, event.event_type)
+                ),
+                CompactCell(visible(place_text(event.stream_id, event.stream_seq), limit=200) + about),
             )
         )
     table.flush()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from esx import JsonText, NewEvent
-from esx.cli.compact import Cell, Column, CompactTable, cut_middle
+from esx.cli.compact import Column, CompactCell, CompactTable, cut_middle
 from esx.cli.forms import CsvLines, Form
 from esx.cli.output import OutputLines
 from esx.cli.pager import pager_command
@@ -68,10 +68,16 @@ def test_lines_fit_the_width_and_columns_do_not_jump(capsys: pytest.CaptureFixtu
     table = CompactTable(
         OutputLines(), Form(compact=True, width=40), (Column(right=True), Column(yields=True), Column())
     )
-    table.add((Cell("1"), Cell("a-stream-with-a-very-long-name-0001"), Cell("and much more text than fits")))
-    table.add((Cell("1000"), Cell("b"), Cell("x")))
+    table.add(
+        (
+            CompactCell("1"),
+            CompactCell("a-stream-with-a-very-long-name-0001"),
+            CompactCell("and much more text than fits"),
+        )
+    )
+    table.add((CompactCell("1000"), CompactCell("b"), CompactCell("x")))
     table.flush()
-    table.add((Cell("2"), Cell("c"), Cell("y")))
+    table.add((CompactCell("2"), CompactCell("c"), CompactCell("y")))
     table.flush()
     first, second, third = capsys.readouterr().out.splitlines()
     assert len(first) <= 40
