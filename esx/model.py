@@ -14,6 +14,8 @@ from esx.expected import Expected, ExpectedVersion
 from esx.payload import Undecoded
 from esx.text import encodable, iso_utc
 
+MOST_WITHOUT_NUMBER = 1000
+"""How many events without a number in their stream are counted."""
 UNNUMBERED = -1
 """A number that an event in a store of another tool lacks: its global_seq, where there is no global order, or its
 stream_seq, where it belongs to no stream. It is null in JSON."""
@@ -100,8 +102,11 @@ class Event(NamedTuple):
         """How many characters of JSON it holds."""
         return len(self.data_json) + len(self.metadata_json or "")
 
-    def to_json(self) -> str:
-        """Return the event as one line of NDJSON, data and metadata verbatim."""
+    def to_json(self, *, first: int = 0) -> str:
+        """Return the event as one line of NDJSON, data and metadata verbatim.
+
+        `first` is the number of a stream's first event, which the line says too where it is not 0.
+        """
         created_at = "null" if self.created_at is None else _quote(iso_utc(self.created_at))
         # In a column of another type than uuid it may be any text.
         event_id = "null" if self.event_id is None else _quote(str(self.event_id))
@@ -111,9 +116,11 @@ class Event(NamedTuple):
             if isinstance(value, Undecoded)
         )
         number, in_stream = ("null" if each == UNNUMBERED else each for each in (self.global_seq, self.stream_seq))
+        begins = f', "first": {first}' if first else ""
         line = (
             f'{{"global_seq": {number}, "stream_id": {_quote(self.stream_id)}, '
-            f'"stream_seq": {in_stream}, "event_type": {_quote(self.event_type)}, '
+            f'"stream_seq": {in_stream}{begins}, '
+            f'"event_type": {_quote(self.event_type)}, '
             f'"data": {self.data_json}, "metadata": {self.metadata_json or "null"}, '
             f'"created_at": {created_at}, "event_id": {event_id}{notes}}}'
         )

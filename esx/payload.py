@@ -1,6 +1,8 @@
 """Payloads that a store keeps as bytes: JSON where they are JSON, else what can be told of them."""
 
 import json
+from collections.abc import Callable
+from typing import Any
 
 STARTS = (
     (b"\x78\x01", "zlib"),
@@ -53,11 +55,11 @@ def json_of(value: bytes | str | None) -> str | None:
         text = value.decode()
         if "\0" in text:
             return Undecoded.of(value)
-        if text[:1] not in _BEGINS or _DECODER.raw_decode(text)[1] != len(text):
+        if text[:1] not in _BEGINS or _SCAN(text, 0)[1] != len(text):
             _DECODER.decode(text)  # which allows spaces around it, and nothing else
     except RecursionError:
         return text
-    except ValueError:
+    except (ValueError, StopIteration):
         return Undecoded.of(value)
     return text
 
@@ -68,4 +70,6 @@ def _refuse(name: str) -> None:
 
 # The values are not needed; an integer can have more digits than Python reads.
 _DECODER = json.JSONDecoder(parse_int=str, parse_float=str, parse_constant=_refuse)
+# What its raw_decode calls: alone it takes a quarter less, which a feed of bytes shows.
+_SCAN: Callable[[str, int], tuple[Any, int]] = vars(_DECODER)["scan_once"]
 _BEGINS = ("{", "[")

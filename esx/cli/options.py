@@ -34,7 +34,8 @@ decoder_option = click.option(
 where_option = click.option(
     "--where",
     metavar="JSONPATH",
-    help="Only events for which the path holds or finds something in data ($metadata is the metadata).",
+    help="Only events for which the path holds or finds something in data ($metadata is the metadata). It sees what is "
+    "stored as JSON, not what is decoded.",
 )
 
 

@@ -13,7 +13,7 @@ from esx.cli.forms import CsvLines
 from esx.cli.opening import decoder_of
 from esx.cli.options import decoder_option
 from esx.cli.output import OutputLines, incomplete, narrate
-from esx.text import iso_utc, visible
+from esx.text import counted, iso_utc, visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -65,7 +65,7 @@ class PayloadDecoding:
     def tell(self) -> None:
         """Say how the payloads were decoded, and whether the decoder has failed."""
         for how, count in self._counts.most_common(_MOST_TOLD):
-            narrate(f"{count:,} {'payload' if count == 1 else 'payloads'}: {how}")
+            narrate(f"{counted(count, 'payload')}: {how}")
         if self._failed is not None:
             incomplete(f"{self._failed}; others like it are not reported")
 

@@ -18,9 +18,10 @@ from esx.cli.options import (
     type_option,
     where_option,
 )
-from esx.cli.output import ProgressLine, narrate, say_doubt
+from esx.cli.output import ProgressLine, incomplete, narrate, say_doubt
 from esx.cli.pager import paged
 from esx.cli.payloads import EventPrinter, decode_options
+from esx.text import counted
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -115,6 +116,7 @@ def command(
 
     async def work(store: EventStore) -> None:
         from esx.filters import Filter
+        from esx.model import MOST_WITHOUT_NUMBER
 
         one = None if stream == "$all" else await stored_name(store, stream)
         chosen = Filter(stream=streams, event_type=event_type, where=where)
@@ -138,6 +140,7 @@ def command(
             events = _search(store, plan, begin, limit, backwards=backwards)
         else:
             events = _read(store, one, begin, limit, backwards=backwards)
+        without_number = 0 if one is None else await store.without_number(one)
         found = False
         async for event in events:
             found = True
@@ -147,7 +150,13 @@ def command(
                 await printer.lines.room()
                 await differ.print(printer.lines, event, as_json=form.as_json)
         printer.flush()
-        if not found:
+        if without_number:
+            more = "at least " if without_number == MOST_WITHOUT_NUMBER else ""
+            incomplete(
+                f"without a number in this stream, and so left out: {more}{counted(without_number, 'event')}; "
+                "esx read '$all' --stream has them"
+            )
+        elif not found:
             await _explain_nothing(store, one, chosen=searches)
 
     with paged(form.paged):

@@ -73,7 +73,7 @@ def command(
 
     EVENT is a global_seq, the id of an event, or a correlation id. The ids are looked for in metadata as
     correlation_id and causation_id, correlationId, $correlationId and the like, or as the config file says; in another
-    tool's store where that tool keeps them.
+    tool's store where that tool keeps them. Ids in metadata that have to be decoded are not found.
 
     --json prints events in the global order, each with its depth in the tree, its parent's global_seq, and its link:
     root, caused, absent (its cause is not among them) or circle.

@@ -266,6 +266,13 @@ class Layout:
             return ""
         return f" AND {alias}.stream_seq IS NOT NULL"
 
+    def without_number(self, most: int) -> str | None:
+        """Return the query for how many events of stream $1 have no number in it, up to `most`; None where all do."""
+        if not self.numbered_in_stream():
+            return None
+        rows = f"FROM {self.within_stream} e WHERE {self.in_stream('$1')} AND e.stream_seq IS NULL LIMIT {most}"
+        return f"SELECT count(*) FROM (SELECT {rows}) n"
+
     def name_compared(self, operator: str, stream: str, alias: str = "s") -> str:
         """Return the condition that a row of `names` comes before or after a name in the order of streams."""
         keys = self.name_keys

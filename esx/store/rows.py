@@ -22,15 +22,17 @@ def event_of(layout: Layout, kind: type[Found] = Event) -> Callable[[Sequence[An
 
 def _unpacked(row: Sequence[Any], moment: Callable[[bytes], datetime | None] | None = None) -> Event:
     global_seq, stream_id, stream_seq, event_type, data, metadata, created_at, event_id = row
-    return Event(
-        global_seq,
-        stream_id,
-        stream_seq,
-        event_type,
-        json_of(data) or "null",
-        json_of(metadata),
-        created_at if moment is None or data is None else moment(data),
-        event_id,
+    return Event._make(
+        (
+            global_seq,
+            stream_id,
+            stream_seq,
+            event_type,
+            json_of(data) or "null",
+            None if metadata is None else json_of(metadata),
+            created_at if moment is None or data is None else moment(data),
+            event_id,
+        )
     )
 
 

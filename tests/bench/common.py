@@ -26,12 +26,13 @@ _LINES = 10_000
 
 
 @contextlib.contextmanager
-def server() -> Iterator[EmbeddedServer]:
-    """Yield an embedded PostgreSQL 18 with everything as users get it: fsync on."""
-    with tempfile.TemporaryDirectory(prefix="esx-bench-") as directory:
-        Path(directory).chmod(0o755)
-        with EmbeddedServer.start(Path(directory)) as running:
-            yield running
+def server(keep: Path | None = None) -> Iterator[EmbeddedServer]:
+    """Yield an embedded PostgreSQL 18 with everything as users get it: fsync on. It stays in the directory `keep`."""
+    with contextlib.ExitStack() as stack:
+        directory = keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="esx-bench-")))
+        directory.mkdir(parents=True, exist_ok=True)
+        directory.chmod(0o755)
+        yield stack.enter_context(EmbeddedServer.start(directory))
 
 
 async def database(running: EmbeddedServer, name: str) -> str:

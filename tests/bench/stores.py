@@ -1,8 +1,10 @@
 """Other tools' stores of a million events: first rows, pages, prefixes, and the feed against asyncpg alone.
 
-python -m tests.bench.stores [--events 1000000] [--small 10000] [--pages 100] [--rounds 5] [NAME ...]
+python -m tests.bench.stores [--events 1000000] [--small 10000] [--pages 100] [--rounds 5]
+                             [--keep DIR [--load]] [NAME ...]
 
 Each page is read at random places, of the large store and of a small one in turn; their ratio says what size costs.
+With --keep the stores stay in a directory, and are loaded only where they are not there yet; --load measures nothing.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import asyncio
 import random
 import statistics
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -63,12 +66,14 @@ async def _filled(running: EmbeddedServer, name: str, events: int) -> str:
     admin = await asyncpg.connect(running.dsn_for("postgres"))
     database = f"{name}_{events}"
     # As Message DB's own script makes it, and most servers in containers.
-    await admin.execute(f"CREATE DATABASE {database} TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C.UTF-8'")
+    there = await admin.fetchval("SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)", database)
+    if not there:
+        await admin.execute(f"CREATE DATABASE {database} TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C.UTF-8'")
+        connection = await asyncpg.connect(running.dsn_for(database))
+        await load_larger(connection, name, events)
+        await connection.execute("CHECKPOINT")
+        await connection.close()
     await admin.close()
-    connection = await asyncpg.connect(running.dsn_for(database))
-    await load_larger(connection, name, events)
-    await connection.execute("CHECKPOINT")
-    await connection.close()
     return running.dsn_for(database)
 
 
@@ -151,10 +156,18 @@ async def main() -> None:
     parser.add_argument("--small", type=int, default=10_000)
     parser.add_argument("--pages", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--keep", type=Path)
+    parser.add_argument("--load", action="store_true")
     options = parser.parse_args()
-    with server() as running:
+    if options.load and options.keep is None:
+        parser.error("--load needs --keep")
+    with server(options.keep) as running:
         for name in options.names:
-            await measure(running, name, options)
+            if options.load:
+                for events in (options.events, options.small):
+                    await _filled(running, name, events)
+            else:
+                await measure(running, name, options)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """act-pg. Source: rotorsoft/act-pg, npm @rotorsoft/act-pg."""
 
 from esx.layouts.foreign.kind import NO_ID, CheckpointColumns, Checkpoints, EventColumns, Reading, StoreKind, kept
+from esx.layouts.foreign.source import looked_into
 from esx.layouts.foreign.tables import StoreTable, StoreTables
 
 
@@ -25,8 +26,7 @@ def _causation(events: StoreTable) -> str:
     cause = "'{causation,event,id}'"
     if events.columns["meta"] == "jsonb":
         return f"r.meta #>> {cause}"
-    text = "r.meta::text"  # json is refused where any text in it has the character NUL
-    return f"CASE WHEN pg_catalog.pg_input_is_valid({text}, 'jsonb') THEN {text}::jsonb #>> {cause} END"
+    return looked_into("r.meta::text", f"r.meta::text::jsonb #>> {cause}")
 
 
 def _streams(tables: StoreTables, table: StoreTable) -> CheckpointColumns | None:

@@ -4,15 +4,14 @@ Payloads and metadata are texts, JSON of the class and what it has. Times are te
 """
 
 from esx.layouts.foreign.kind import NO_ID, EventColumns, Reading, StoreKind, time_of, uuid_or_text
-from esx.layouts.foreign.source import shallow
+from esx.layouts.foreign.source import looked_into, shallow
 from esx.layouts.foreign.tables import Packed, StoreTables
 
 
 def _inner(column: str) -> Packed:
     """Return what the object holds; the whole where that cannot be told."""
     text = f"r.{column}::text"
-    # As json, to keep the order of members; but that is refused where any text in it has the character NUL.
-    inner = f"CASE WHEN pg_catalog.pg_input_is_valid({text}, 'jsonb') THEN ({text}::json -> 'payload')::text END"
+    inner = looked_into(text, f"({text}::json -> 'payload')::text")  # as json, to keep the order of members
     inner = f"CASE WHEN {shallow(text)} THEN {inner} END"
     return Packed(f"coalesce({inner}, {text})", "text")
 

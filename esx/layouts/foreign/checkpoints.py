@@ -51,7 +51,7 @@ async def surroundings(connection: asyncpg.Connection, kind: StoreKind, oid: int
     if found is None:
         return None
     indexed = [row[0] for row in await connection.fetch(_INDEXED, oid)]
-    kept = [table for table in tables if any(table.columns.keys() >= set(each.has) for each in kind.checkpoints)]
+    kept = [table for table in tables if any(each.fits(table) for each in kind.checkpoints)]
     return StoreTables(found.table, found.beside, kept, indexed)
 
 
@@ -60,7 +60,7 @@ def checkpoint_tables(kind: StoreKind, tables: StoreTables) -> tuple[list[Checkp
     found, left_out = [], []
     for table in tables.checkpoints:
         for each in kind.checkpoints:
-            if not table.columns.keys() >= set(each.has):
+            if not each.fits(table):
                 continue
             columns = each.columns(tables, table)
             if isinstance(columns, str):

@@ -54,6 +54,7 @@ def _reading(tables: StoreTables) -> Reading:
             f"r.stream_id <> 0 AND (SELECT o.original_stream_id = o.stream_id FROM {tables.events.quoted} o "
             "WHERE o.stream_id = r.stream_id ORDER BY o.stream_version LIMIT 1)",
             listed="true",
+            once=True,
         ),
         correlation=id_column(events, "correlation_id", "v"),
         causation=id_column(events, "causation_id", "v"),

@@ -4,13 +4,13 @@ The payload of an event is its data in an object with one key, which is the name
 """
 
 from esx.layouts.foreign.kind import NO_ID, NO_TIME, UNNUMBERED, EventColumns, Reading, StoreKind, joined_ids
+from esx.layouts.foreign.source import looked_into
 from esx.layouts.foreign.tables import StoreTables
 
 
 def _unwrapped(json: str) -> str:
     """Return the expression for the data in the payload, for the payload as it is where it has another form."""
-    # As jsonb it is valid only without the escapes that no text can have, which would stop the query.
-    payload = "CASE WHEN pg_catalog.pg_input_is_valid(r.payload::text, 'jsonb') THEN r.payload END"
+    payload = looked_into("r.payload::text", "r.payload")
     return (
         f"coalesce((SELECT pg_catalog.min(w.value::text) FROM pg_catalog.{json}_each(CASE WHEN "
         f"pg_catalog.{json}_typeof(r.payload) = 'object' THEN {payload} END) w HAVING pg_catalog.count(*) = 1 AND "

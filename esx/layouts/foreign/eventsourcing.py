@@ -9,22 +9,21 @@ import re
 from datetime import UTC, datetime
 
 from esx.layouts.foreign.kind import NO_ID, Checkpoints, EventColumns, Reading, StoreKind, time_of, uuid_or_text
-from esx.layouts.foreign.source import as_json, shallow
+from esx.layouts.foreign.source import as_json, looked_into, shallow
 from esx.layouts.foreign.tables import NO_METADATA, Packed, StoreTables
 from esx.layouts.foreign.tracking import tracking
 from esx.postgres.literals import literal
 
 _FIRST = '^{"timestamp": ?(?:{"_type_": ?"datetime_iso", ?"_data_": ?)?"([^"]+)"'
 _FIRST_BYTES = re.compile(_FIRST.encode())
+_USUAL = b'{"timestamp":{"_type_":"datetime_iso","_data_":"'
+"""What the tool itself writes before the time."""
+_USUAL_END = len(_USUAL) + len('2026-11-28T20:41:50.966656+00:00"')
 _ISO = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:")
 
 
 def _member(state: Packed, expression: str) -> str:
-    # As jsonb, because json is refused here where any text in it has the character NUL.
-    return (
-        f"(SELECT CASE WHEN pg_catalog.pg_input_is_valid(s.state, 'jsonb') THEN {expression} END "
-        f"FROM (SELECT ({as_json(state)})::text AS state OFFSET 0) s)"
-    )
+    return f"(SELECT {looked_into('s.state', expression)} FROM (SELECT ({as_json(state)})::text AS state OFFSET 0) s)"
 
 
 def _id(state: Packed, name: str) -> str:
@@ -45,6 +44,13 @@ def _created_at(state: Packed) -> str:
 
 def _moment(state: bytes) -> datetime | None:
     """Do as `_created_at` does: in a feed that would cost PostgreSQL ten times what reading the rows does."""
+    if state.startswith(_USUAL):
+        usual = state[len(_USUAL) : _USUAL_END]
+        if usual[7:14:3] == b"-T:" and usual.endswith(b'+00:00"'):
+            try:
+                return datetime.fromisoformat(usual[:-1].decode())
+            except ValueError:
+                return None
     found = _FIRST_BYTES.match(state)
     try:
         if found is not None:

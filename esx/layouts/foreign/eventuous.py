@@ -23,7 +23,7 @@ def _reading(tables: StoreTables) -> Reading:
         ),
         joins=f"LEFT JOIN {streams.quoted} s ON s.stream_id = r.stream_id",
         keys=Made(("r.stream_id",), (f"(SELECT k.stream_id FROM {streams.quoted} k WHERE k.stream_name = {ID})",)),
-        names=Names(streams, "stream_name"),
+        names=Names(streams, "stream_name", once=True),
     )
 
 

@@ -1,11 +1,10 @@
 """evtstore. Source: Seikho/evtstore, provider/pg. An event is JSON in a text, which has its type too."""
 
 from esx.layouts.foreign.kind import NO_ID, CheckpointColumns, Checkpoints, EventColumns, Reading, StoreKind, joined_ids
-from esx.layouts.foreign.source import shallow
+from esx.layouts.foreign.source import looked_into, shallow
 from esx.layouts.foreign.tables import NO_METADATA, StoreTable, StoreTables
 
-# As jsonb, because json is refused here where any text in it has the character NUL.
-_VALID = "CASE WHEN pg_catalog.pg_input_is_valid(r.event::text, 'jsonb') THEN r.event::text::jsonb ->> 'type' END"
+_VALID = looked_into("r.event::text", "r.event::text::jsonb ->> 'type'")
 _START = """pg_catalog.substring(r.event::text, '^\\s*[{]\\s*"type"\\s*:\\s*"([^"\\\\]*)"')"""
 _TYPE = f"CASE WHEN {shallow('r.event::text')} THEN {_VALID} ELSE {_START} END"
 

@@ -52,6 +52,7 @@ class Names(NamedTuple):
     `where` chooses its rows ``r``, and `rows` is a query for them, in place of all of the table. Of the names only
     those are streams for which `listed` holds, with `ID` for the name; None: those that have events, which is asked
     for each. Names that begin with `hidden` are none. `keys` says how a name is compared, where the column is no text.
+    `once` says that an index must keep a name from being there twice, as events are found by it.
     """
 
     table: StoreTable
@@ -61,6 +62,7 @@ class Names(NamedTuple):
     hidden: str | None = None
     keys: StreamKeys | None = None
     rows: str = ""
+    once: bool = False
 
     @property
     def query(self) -> str:
@@ -203,6 +205,10 @@ class Checkpoints:
 
     has: Collection[str]
     columns: Callable[[StoreTables, StoreTable], CheckpointColumns | str | None]
+
+    def fits(self, table: StoreTable) -> bool:
+        """Return whether a table has the columns by which it is recognised."""
+        return table.columns.keys() >= set(self.has)
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,6 +45,9 @@ _FACTS = """
                          SELECT count(*) FROM pg_attribute a
                          WHERE a.attrelid = $4 AND a.attname = ANY ($5 || $8::text[])
                            AND a.attnum = ANY ((i.indkey::int2[])[0:i.indnkeyatts - 1]))) AS placed,
+           EXISTS (SELECT FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
+                   WHERE i.indrelid = $2 AND i.indisunique AND i.indisvalid AND i.indpred IS NULL
+                     AND i.indnkeyatts = 1 AND a.attname = ANY ($3::text[])) AS named_once,
            q.seqrelid AS sequence, q.seqincrement AS step
     FROM pg_class c JOIN pg_database d ON d.datname = current_database()
     LEFT JOIN pg_sequence q ON q.seqrelid = coalesce(
@@ -157,6 +160,12 @@ async def _layout(connection: asyncpg.Connection, found: FoundStore) -> Layout:
             f"{called} belongs to a store of {kind.title}, but it has no unique index on {' and '.join(place)} alone: "
             "esx cannot read it yet"
         )
+    if reading.names is not None and reading.names.once and not row["named_once"]:
+        names = reading.names
+        raise _refused(
+            f"{called} belongs to a store of {kind.title}, but {visible(names.table.quoted, limit=200)} has no unique "
+            f"index on {names.column} alone, so a name could mean two streams: esx cannot read it yet"
+        )
     if row["version"] < _CHECKS_VALUES and _CHECKED in source(reading, table.quoted):
         raise _refused(
             f"{called} belongs to a store of {kind.title} with JSON or times as text or bytes: to read these, esx "
@@ -198,7 +207,7 @@ async def _layout(connection: asyncpg.Connection, found: FoundStore) -> Layout:
         encoding=row["encoding"],
         restricted="view, foreign-table" if table.kind in TABLES else "",
         refuses_appends=f"{called} belongs to a store of {kind.title}: esx only reads it",
-        warning=await _warning(connection, found),
+        warning=await _warning(connection, found, None if row["placed"] else _unplaced(found, reading)),
         unnumbered=unnumbered,
         disordered=disordered,
     )
@@ -299,10 +308,18 @@ async def _types(connection: asyncpg.Connection, found: FoundStore) -> dict[str,
     return {attribute.name: attribute.type.name for attribute in statement.get_attributes()}
 
 
-async def _warning(connection: asyncpg.Connection, found: FoundStore) -> str | None:
+def _unplaced(found: FoundStore, reading: Reading) -> str | None:
+    """Return what to know of a store in which nothing keeps two events from one place of a stream."""
+    in_stream = reading.in_stream or reading
+    if found.parts or in_stream.table is not None or reading.columns.stream_id == NO_STREAM:
+        return None
+    return "no unique index keeps two events from one place of a stream: of two in one place a page can leave one out"
+
+
+async def _warning(connection: asyncpg.Connection, found: FoundStore, unplaced: str | None) -> str | None:
     table, caution = found.table, found.kind.caution
     if table.kind in TABLES:
-        return caution
+        return "; ".join(each for each in (caution, unplaced) if each is not None) or None
     owner = await connection.fetchval("SELECT pg_get_userbyid(relowner)::text FROM pg_class WHERE oid = $1", table.oid)
     return (
         f"{visible(table.quoted, limit=200)} is a view or a foreign table of user {visible(owner, limit=200)}, and "

@@ -34,10 +34,15 @@ def _reading(tables: StoreTables) -> Reading:
         of_event = f"o.event_id = {link}.event_id AND o.id < {link}.id"
         return f"SELECT FROM {links.quoted} o WHERE {of_event} AND {_OURS.format('o')}"
 
+    home = f"{links.quoted} h WHERE h.event_id = r.event_id AND {_OURS.format('h')}"
+    if "event_id" in links.leading:
+        # Half as long again in a feed as to look for earlier ones, but without the index it would read all for each.
+        joins = f"LEFT JOIN LATERAL (SELECT h.stream, h.id, h.position FROM {home} ORDER BY h.id LIMIT 1) h ON true"
+    else:
+        joins = f"LEFT JOIN {home.replace('WHERE', 'ON')} AND NOT EXISTS ({earlier('h')})"
     return Reading(
         columns("r", "h.stream", f"CASE WHEN {by_id.replace(ID, 'h.stream')} THEN h.id ELSE h.position END"),
-        joins=f"LEFT JOIN {links.quoted} h ON h.event_id = r.event_id AND {_OURS.format('h')} "
-        f"AND NOT EXISTS ({earlier('h')})",
+        joins=joins,
         keys=Made(("r.stream", "r.by_id"), (ID, by_id)),
         in_stream=Reading(
             columns("v", "r.stream", "r.seq"),

@@ -34,7 +34,10 @@ _TABLES = """
            CASE WHEN c.relkind <> 'p' THEN c.reltuples ELSE
                (SELECT CASE WHEN bool_or(p.reltuples >= 0) THEN sum(greatest(p.reltuples, 0)) END
                 FROM pg_partition_tree(c.oid) t JOIN pg_class p ON p.oid = t.relid WHERE t.isleaf) END::bigint,
-           c.relkind::text
+           c.relkind::text,
+           ARRAY(SELECT a.attname::text FROM pg_index i
+                 JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
+                 WHERE i.indrelid = c.oid AND i.indisvalid AND i.indpred IS NULL)
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE {which}
     ORDER BY n.nspname, c.relname
@@ -205,8 +208,9 @@ def _tables(rows: Rows) -> list[StoreTable]:
             frozenset(map(int, parents)),
             None if count is None or count < 0 else count,
             kind,
+            frozenset(leading),
         )
-        for oid, schema, name, quoted, columns, types, readable, opened, parents, count, kind in rows
+        for oid, schema, name, quoted, columns, types, readable, opened, parents, count, kind, leading in rows
     ]
 
 

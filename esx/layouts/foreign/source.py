@@ -65,6 +65,14 @@ def as_json(column: str | Packed) -> str:
     )
 
 
+def looked_into(text: str, expression: str) -> str:
+    """Return an expression that looks into the JSON of a text, NULL where PostgreSQL would refuse that with an error.
+
+    It does where the text is no JSON, and where any text in it has the character NUL, which jsonb does not take.
+    """
+    return f"CASE WHEN pg_catalog.pg_input_is_valid({text}, 'jsonb') THEN {expression} END"
+
+
 def shallow(text: str) -> str:
     """Return the condition that a text has no JSON that is nested too deep for PostgreSQL, which would end the query.
 

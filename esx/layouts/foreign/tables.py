@@ -21,6 +21,7 @@ class StoreTable:
     `columns` are its columns with the names of their types; `readable` are those that the user may read, if `open` says
     that the user may use the schema. `parents` are the oids of the tables that it inherits from. `rows` is PostgreSQL's
     estimate, None before it has one. `kind` is that of pg_class: only the config file names others than tables.
+    `leading` are the columns that an index of all rows begins with.
     """
 
     oid: int
@@ -33,6 +34,7 @@ class StoreTable:
     parents: frozenset[int]
     rows: int | None
     kind: str = "r"
+    leading: frozenset[str] = frozenset()
 
     def moment(self, column: str, alias: str = "r") -> str:
         """Return how a time is read, in UTC where it has no zone."""

@@ -4,7 +4,7 @@ import math
 import textwrap
 
 from esx.load.model import LoadProgress, LoadSummary
-from esx.text import visible
+from esx.text import counted, visible
 
 _NAME = 14
 _COUNT = 13
@@ -121,7 +121,7 @@ def _feed(summary: LoadSummary) -> list[str]:
     feed = summary.feed
     if feed is None or not feed.subscribers:
         return []
-    who = "a subscriber" if feed.subscribers == 1 else f"{feed.subscribers:,} subscribers"
+    who = counted(feed.subscribers, "subscriber")
     return [_row("delivered", f"{feed.delivered:,}", f"to {who}")]
 
 

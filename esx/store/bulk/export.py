@@ -189,8 +189,7 @@ class Export:
 
     def _to_json(self, event: Event, links: Iterable[tuple[str, str | None]]) -> str:
         """Return the line of an event, as PostgreSQL makes it."""
-        member = ', "event_type": '
-        line = event.to_json().replace(member, f"{_first(self._layout)}{member}", 1)
+        line = event.to_json(first=self._layout.first)
         ids = (f', "{name}": {json.dumps(value, ensure_ascii=False)}' for name, value in links if value is not None)
         return f"{line[:-1]}{encodable(''.join(ids))}}}"
 

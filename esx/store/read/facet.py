@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from esx.errors import InvalidQuery
 from esx.filters import StreamFilter
-from esx.model import Event, EventPreview, StreamSummary
+from esx.model import MOST_WITHOUT_NUMBER, Event, EventPreview, StreamSummary
 from esx.postgres.values import CREATED_AT, fetch, fetchrow, fetchval
 from esx.store.base import Facet
 from esx.store.read.ahead import read_ahead
@@ -48,6 +48,15 @@ class Reads(Facet):
     """Reads pages of lists, and whole lists page by page."""
 
     # -- events ------------------------------------------------------------------------------------------------
+
+    async def without_number(self, stream_id: str) -> int:
+        """Return how many events of a stream have no number in it, up to 1,000: they are in no page of the stream.
+
+        Some other tools' stores have such events. Those are read among the events of all streams.
+        """
+        async with self._reading() as (connection, layout):
+            query = layout.without_number(MOST_WITHOUT_NUMBER)
+            return 0 if query is None else int(await fetchval(connection, query, stream_id))
 
     async def version(self, stream_id: str) -> int:
         """Return the version of a stream: its highest stream_seq, -1 if it has no events."""

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import asyncpg
 
 from esx.layouts.foreign.kind import stored
+from esx.layouts.foreign.source import looked_into
 from esx.layouts.layout import Layout
 from esx.postgres.literals import literal
 from esx.store.trail.trail import COMMON_FIELDS, FieldNames
@@ -64,10 +65,8 @@ async def find_ids(connection: asyncpg.Connection, layout: Layout, fields: Field
     source, metadata = f"{layout.linked} e", "e.metadata"
     types = ("jsonb", "uuid") if layout.foreign is None else await _types(connection, layout)
     if types[0] != "jsonb":
-        # PostgreSQL refuses to look into json where any text in it has the character NUL. Once for each row, as to
-        # check that takes time.
-        text = "e.metadata::text"
-        valid = f"CASE WHEN pg_catalog.pg_input_is_valid({text}, 'jsonb') THEN {text}::jsonb END"
+        # Once for each row, as to check it takes time.
+        valid = looked_into("e.metadata::text", "e.metadata::text::jsonb")
         source, metadata = f"{source} CROSS JOIN LATERAL (SELECT {valid} AS metadata OFFSET 0) m", "m.metadata"
 
     def ids(what: str) -> tuple[Id, ...]:

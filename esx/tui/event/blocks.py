@@ -6,7 +6,7 @@ from typing import Protocol
 from rich.cells import cell_len
 
 from esx.fold.value import Path, jsonpath
-from esx.text import visible
+from esx.text import counted, visible
 from esx.tui.cells import fit
 from esx.tui.event.find import Matches
 from esx.tui.event.folds import Folds
@@ -127,7 +127,7 @@ class JsonBlock:
             closer = closed[0] + ("," if closed.endswith(",") else "")
             end = closing
             what = "member" if closer[0] == "}" else "element"
-            note = f"  {children:,} {what}{'' if children == 1 else 's'}"
+            note = f"  {counted(children, what)}"
         if room < len(note) + 8:
             note = ""
         left = room - len(note) - len(closer)

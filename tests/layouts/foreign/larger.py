@@ -13,8 +13,8 @@ _UUID = "md5((n % {streams})::text)::uuid"
 _NAME = "'account-' || n % {streams}"
 _DATA = """'{{"amount": 12.50, "method": "card", "reference": "' || md5(n::text) || '"}}'"""
 _STATE = (
-    """'{{"timestamp": {{"_type_": "datetime_iso", "_data_": "2026-11-28T20:41:50.966656+00:00"}}, "amount": """
-    """{{"_type_": "decimal_str", "_data_": "73.33"}}, "reference": "' || md5(n::text) || '"}}'"""
+    """'{{"timestamp":{{"_type_":"datetime_iso","_data_":"2026-11-28T20:41:50.966656+00:00"}},"amount":"""
+    """{{"_type_":"decimal_str","_data_":"73.33"}},"reference":"' || md5(n::text) || '"}}'"""
 )
 _SERIES = "generate_series(0, {events} - 1) n"
 

@@ -4,33 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from esx import EventStore
+from esx import EventStore, SchemaMissing
 from esx.layouts.foreign.own import OwnLayout
 from tests.layouts.foreign.fixtures import load, load_into
+from tests.layouts.foreign.made import EVENTUOUS, PG_EVENTSTORE
 from tests.support.connections import connected
-
-_EVENTUOUS = """
-    CREATE SCHEMA eventuous;
-    CREATE TABLE eventuous.streams (
-        stream_name varchar(1000) NOT NULL UNIQUE, stream_id integer PRIMARY KEY GENERATED ALWAYS AS IDENTITY,
-        version integer NOT NULL DEFAULT (-1));
-    CREATE TABLE eventuous.messages (
-        message_id uuid NOT NULL, message_type varchar NOT NULL, stream_id integer NOT NULL,
-        stream_position integer NOT NULL, global_position bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY,
-        json_data jsonb NOT NULL, json_metadata jsonb, created timestamp NOT NULL,
-        UNIQUE (stream_id, stream_position), UNIQUE (stream_id, message_id));
-    INSERT INTO eventuous.streams (stream_name, version) VALUES ('cart-2', 2), ('cart-1', 2), ('empty-1', -1);
-    INSERT INTO eventuous.messages
-        (message_id, message_type, stream_id, stream_position, json_data, json_metadata, created)
-    SELECT gen_random_uuid(), 'V1.Counted', 1 + n % 2, n / 2, jsonb_build_object('n', n),
-           '{"eventuous.correlation-id": "c"}', '2026-03-28 21:05:14.714114'
-    FROM generate_series(0, 5) n;
-"""
 
 
 async def test_a_store_of_eventuous_is_read(empty_dsn18: str) -> None:
     async with connected(empty_dsn18) as connection:
-        await connection.execute(_EVENTUOUS)
+        await connection.execute(EVENTUOUS)
     async with EventStore.connect(empty_dsn18) as store:
         streams = [(stream.stream_id, stream.version, stream.events) async for stream in store.streams()]
         assert streams == [("cart-1", 2, 3), ("cart-2", 2, 3)]
@@ -47,6 +30,21 @@ async def test_a_store_of_eventuous_is_read(empty_dsn18: str) -> None:
         assert len((await store.trail("c")).nodes) == 6
         feed = await store.feed()
         assert [event async for batch in feed.to_safe_position() for event in batch.events] == everything
+
+
+@pytest.mark.parametrize("kind", ["eventuous", "commanded"])
+async def test_a_name_that_could_mean_two_streams_is_refused(kind: str, empty_dsn18: str) -> None:
+    async with connected(empty_dsn18) as connection, EventStore.connect(empty_dsn18) as store:
+        if kind == "commanded":
+            await load(connection, kind)
+            await connection.execute("DROP INDEX ix_streams_stream_uuid")
+        else:
+            await connection.execute(EVENTUOUS)
+            await connection.execute("ALTER TABLE eventuous.streams DROP CONSTRAINT streams_stream_name_key")
+        with pytest.raises(
+            SchemaMissing, match=r"no unique index on stream_\w+ alone, so a name could mean two streams"
+        ):
+            await store.head()
 
 
 async def test_an_event_with_the_number_0_is_the_first_of_all(empty_dsn18: str) -> None:
@@ -140,27 +138,8 @@ async def test_archived_events_of_marten_may_be_in_a_partition_of_their_own(empt
 
 async def test_a_store_of_pg_eventstore_is_read(empty_dsn18: str) -> None:
     async with connected(empty_dsn18) as connection, EventStore.connect(empty_dsn18) as store:
-        await connection.execute(
-            """
-            CREATE TABLE partitions (id bigserial, context varchar, stream_name varchar, table_name varchar);
-            CREATE TABLE events (
-                id uuid DEFAULT gen_random_uuid() NOT NULL, context varchar COLLATE "POSIX" NOT NULL,
-                stream_name varchar COLLATE "POSIX" NOT NULL, stream_id varchar COLLATE "POSIX" NOT NULL,
-                global_position bigserial NOT NULL, stream_revision integer NOT NULL,
-                data jsonb DEFAULT '{}' NOT NULL, metadata jsonb DEFAULT '{}' NOT NULL, link_global_position bigint,
-                created_at timestamp DEFAULT now() NOT NULL, type varchar COLLATE "POSIX" NOT NULL,
-                PRIMARY KEY (context, stream_name, type, global_position)) PARTITION BY LIST (context);
-            CREATE INDEX ON events (stream_id, stream_revision);
-            CREATE INDEX ON events (global_position);
-            CREATE TABLE shop PARTITION OF events FOR VALUES IN ('Shop') PARTITION BY LIST (stream_name);
-            CREATE TABLE shop_cart PARTITION OF shop FOR VALUES IN ('Cart');
-            CREATE TABLE bank PARTITION OF events FOR VALUES IN ('Bank');
-            INSERT INTO events (context, stream_name, stream_id, stream_revision, type, data)
-            SELECT c[1], c[2], n::text, r, 'Counted', jsonb_build_object('r', r)
-            FROM generate_series(0, 2) r, generate_series(1, 2) n,
-                 (VALUES ('{Shop,Cart}'::text[]), ('{Bank,Account}')) v (c)
-            """
-        )
+        await connection.execute(PG_EVENTSTORE)
+        assert "of two in one place a page can leave one out" in str(await store.warning())
         names = ["Bank/Account/1", "Bank/Account/2", "Shop/Cart/1", "Shop/Cart/2"]
         assert [stream.stream_id async for stream in store.streams()] == names
         assert [stream.stream_id async for stream in store.streams(prefix="Shop/C")] == names[2:]

@@ -13,47 +13,14 @@ from esx.payload import Undecoded
 from esx.positions import Position
 from tests.cli.support import esx
 from tests.layouts.foreign.fixtures import AKKA_JDBC, EVENTSOURCING, load
+from tests.layouts.foreign.made import AXON_JPA, JOINED
 from tests.support.connections import NOT_UTC, connected
 from tests.support.roles import new_role
 
-_JOINED = {
-    "castore": (
-        "CREATE TABLE event (id bigserial PRIMARY KEY, aggregate_name varchar(64) NOT NULL, aggregate_id uuid NOT NULL,"
-        " version bigint NOT NULL, type varchar(64) NOT NULL, data jsonb, metadata jsonb, timestamp timestamptz(3) "
-        "NOT NULL DEFAULT now(), UNIQUE (aggregate_name, aggregate_id, version));"
-        "INSERT INTO event (aggregate_name, aggregate_id, version, type, data, timestamp) "
-        "SELECT 'CART', ('00000000-0000-4000-8000-00000000000' || n % 3)::uuid, 1 + n / 3, 'COUNTED', "
-        """CASE WHEN n > 0 THEN jsonb_build_object('n', n) END, '2026-03-28 21:05:14.714Z' """
-        "FROM generate_series(0, 8) n",
-        "CART/00000000-0000-4000-8000-00000000000",
-        1,
-    ),
-    "acuris": (
-        "CREATE TABLE event (position int8 PRIMARY KEY, stream_category text NOT NULL, stream_id text NOT NULL, "
-        "event_number int NOT NULL, event_type text NOT NULL, timestamp timestamp NOT NULL, data jsonb NOT NULL, "
-        "metadata jsonb, UNIQUE (stream_category, stream_id, event_number));"
-        "INSERT INTO event SELECT 1 + n, 'CART', 'a/' || n % 3, n / 3, 'COUNTED', '2026-03-28 21:05:14.714', "
-        "CASE WHEN n > 0 THEN jsonb_build_object('n', n) ELSE 'null' END FROM generate_series(0, 8) n",
-        "CART/a/",
-        0,
-    ),
-    "evtstore": (
-        "CREATE TABLE log (position bigserial PRIMARY KEY, version integer, stream text, aggregate_id text, "
-        "timestamp timestamptz, event text); CREATE UNIQUE INDEX ON log (stream, position);"
-        "CREATE UNIQUE INDEX ON log (stream, aggregate_id, version);"
-        "INSERT INTO log (version, stream, aggregate_id, timestamp, event) "
-        "SELECT 1 + n / 3, 'CART', n % 3, '2026-03-28 21:05:14.714Z', CASE WHEN n > 0 THEN "
-        """'{"type": "COUNTED", "n": ' || n || '}' ELSE 'no JSON' END FROM generate_series(0, 8) n""",
-        "CART/",
-        1,
-    ),
-}
-"""The tables that these tools make, with nine events in three streams, of which the first has no data."""
 
-
-@pytest.mark.parametrize("kind", _JOINED)
+@pytest.mark.parametrize("kind", JOINED)
 async def test_streams_whose_ids_are_columns(kind: str, empty_dsn18: str) -> None:
-    statements, start, first = _JOINED[kind]
+    statements, start, first = JOINED[kind]
     async with connected(empty_dsn18) as connection:
         await connection.execute(statements)
     async with EventStore.connect(empty_dsn18) as store:
@@ -99,6 +66,10 @@ async def test_an_event_without_a_number_in_its_stream(empty_dsn18: str) -> None
         assert [event.stream_seq for event in events] == [1, UNNUMBERED, 3]
         assert json.loads(events[1].to_json())["stream_seq"] is None
         assert [event.stream_seq async for event in store.read("cart-1")] == [1, 3]
+        assert await store.without_number("cart-1") == 1
+        read = esx("read", "cart-1", "-d", empty_dsn18)
+        assert (read.returncode, read.stdout.count("\n")) == (4, 2)
+        assert "without a number in this stream, and so left out: 1 event; esx read '$all' --stream" in read.stderr
         [stream] = [stream async for stream in store.streams()]
         assert (stream.version, stream.events) == (3, 3)
         assert await store.version("cart-1") == 3
@@ -167,19 +138,22 @@ async def test_times_within_states(empty_dsn18: str) -> None:
         f'{{"text":"a\\u0000b","timestamp":"{at}"}}',
         '{"timestamp":"soon"}',
         "[1]",
+        # Of the length that the tool writes.
+        '{"timestamp":{"_type_":"datetime_iso","_data_":"2026-W48-6T20:41:50.966656+00:00"}}',
+        '{"timestamp":{"_type_":"datetime_iso","_data_":"2026-13-45T20:41:50.966656+00:00"}}',
     ]
     async with connected(empty_dsn18) as connection:
         await connection.execute(EVENTSOURCING)
         rows = [(n, state.encode()) for n, state in enumerate(states)]
         await connection.executemany(
             "INSERT INTO shop_events VALUES ('order-1', $1, 'm:C', $2)",
-            [*rows, (8, b'{"timestamp":"\xff"}'), (9, b""), (10, None), (11, states[0].encode())],
+            [*rows, (10, b'{"timestamp":"\xff"}'), (11, b""), (12, None), (13, states[0].encode())],
         )
     async with EventStore.connect(empty_dsn18) as store:
         events = [event async for event in store.read("order-1")]
         known = [None if event.created_at is None else event.created_at.isoformat() for event in events]
-        assert known == [at] * 5 + [None] * 6 + [at]
-        assert [n for n, event in enumerate(events) if isinstance(event.data_json, Undecoded)] == [8, 9]
+        assert known == [at] * 5 + [None] * 8 + [at]
+        assert [n for n, event in enumerate(events) if isinstance(event.data_json, Undecoded)] == [10, 11]
         assert (await store.locate(Position(moment=datetime.fromisoformat(at)))).first == 1
 
 
@@ -207,24 +181,9 @@ async def test_a_payload_around_which_there_is_no_class(empty_dsn18: str) -> Non
         assert {event.metadata_json for event in events} == {"[]"}
 
 
-_AXON_JPA = """
-    CREATE SEQUENCE domain_event_entry_seq INCREMENT BY {step};
-    CREATE TABLE domain_event_entry (
-        global_index bigint PRIMARY KEY, aggregate_identifier varchar(255) NOT NULL, sequence_number bigint NOT NULL,
-        type varchar(255), event_identifier varchar(255) UNIQUE NOT NULL, meta_data oid, payload oid NOT NULL,
-        payload_revision varchar(255), payload_type varchar(255) NOT NULL, time_stamp varchar(255) NOT NULL,
-        UNIQUE (aggregate_identifier, sequence_number));
-    INSERT INTO domain_event_entry
-    SELECT nextval('domain_event_entry_seq'), 'cart', n, 'Cart', gen_random_uuid(),
-           lo_from_bytea(0, '{{"traceId": "t"}}'), lo_from_bytea(0, convert_to('{{"n": ' || n || '}}', 'UTF8')),
-           NULL, 'com.example.Counted', '2026-03-28T21:05:14.714Z' FROM generate_series(0, 3) n;
-    SELECT lo_unlink(payload) FROM domain_event_entry WHERE sequence_number = 1;
-"""
-
-
 async def test_large_objects_are_read_where_the_user_may(empty_dsn18: str) -> None:
     async with connected(empty_dsn18) as connection, new_role(empty_dsn18) as role:
-        await connection.execute(_AXON_JPA.format(step=1))
+        await connection.execute(AXON_JPA.format(step=1))
         await role.grant("SELECT ON domain_event_entry")
         async with EventStore.connect(empty_dsn18) as store:
             events = [event async for event in store.read_all()]
@@ -239,6 +198,8 @@ async def test_large_objects_are_read_where_the_user_may(empty_dsn18: str) -> No
             "SELECT array_agg(payload), array_agg(payload) FILTER (WHERE sequence_number = 3) FROM domain_event_entry "
             "WHERE sequence_number >= 2"
         )
+        writable = await connection.fetchval("SELECT payload FROM domain_event_entry WHERE sequence_number = 0")
+        await role.grant(f"UPDATE ON LARGE OBJECT {writable}")  # which is no right to read it
         await role.grant(f"SELECT ON LARGE OBJECT {granted[0]}")
         await connection.execute(f"GRANT SELECT ON LARGE OBJECT {public[0]} TO public")
         async with EventStore.connect(role.dsn(empty_dsn18), trust_owner=True) as store:
@@ -248,7 +209,7 @@ async def test_large_objects_are_read_where_the_user_may(empty_dsn18: str) -> No
 
 async def test_numbers_that_an_application_draws_ahead_have_no_safe_position(empty_dsn18: str) -> None:
     async with connected(empty_dsn18) as connection:
-        await connection.execute(_AXON_JPA.format(step=50))
+        await connection.execute(AXON_JPA.format(step=50))
     async with EventStore.connect(empty_dsn18) as store:
         with pytest.raises(OrderUnknown, match="draws 50 numbers at a time"):
             await store.feed()
@@ -258,7 +219,7 @@ async def test_numbers_that_an_application_draws_ahead_have_no_safe_position(emp
 @pytest.mark.slow
 async def test_a_page_reads_its_own_large_objects_alone(empty_dsn18: str) -> None:
     async with connected(empty_dsn18) as connection:
-        await connection.execute(_AXON_JPA.format(step=1))
+        await connection.execute(AXON_JPA.format(step=1))
     checked = esx("stores", "check", "-d", empty_dsn18)
     assert (checked.returncode, "slow" in checked.stdout) == (0, False), checked.stdout
 

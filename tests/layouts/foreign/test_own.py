@@ -9,6 +9,7 @@ import pytest
 from esx import EventStore, OrderUnknown, OwnerNotTrusted, SchemaMissing
 from esx.config import BadConfig, load
 from esx.layouts.detection import detect_layout
+from esx.layouts.foreign.kind import stored
 from esx.layouts.foreign.own import own_kind
 from tests.cli.support import esx, ndjson, one_line_error
 from tests.layouts.foreign.contract import check_all
@@ -18,6 +19,14 @@ from tests.support.roles import new_role
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+@pytest.mark.parametrize(
+    ("expression", "name"),
+    [("r.n", "n"), ('r."we""ird"', 'we"ird'), ("lower(r.n)", ""), ("r.n + 1", ""), ("v.n", "")],
+)
+def test_the_name_of_a_column_is_that_of_an_expression_which_is_nothing_else(expression: str, name: str) -> None:
+    assert stored(expression) == name
 
 
 async def test_a_store_of_ones_own_is_read_like_any_other(empty_dsn: str, config: Path) -> None:

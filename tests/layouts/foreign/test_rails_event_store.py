@@ -58,6 +58,31 @@ async def test_streams_of_links_are_read_by_name_and_not_listed(empty_dsn18: str
         assert back == before[::-1]
 
 
+async def test_an_event_is_in_the_stream_of_its_first_link_whether_an_index_has_the_links_of_events_or_not(
+    empty_dsn18: str,
+) -> None:
+    async with connected(empty_dsn18) as connection:
+        await load(connection, "rails_event_store")
+        # Links of five events, made later with ids from before; and one of another's event in a stream of its own ones.
+        await connection.execute(
+            "INSERT INTO event_store_events_in_streams (stream, event_id, created_at) "
+            "SELECT stream, event_id, now() FROM (VALUES ('Earlier$1'), ('$by_what')) v (stream), event_store_events "
+            "WHERE id <= 5;"
+            "UPDATE event_store_events_in_streams SET id = -id WHERE stream IN ('Earlier$1', '$by_what');"
+            "INSERT INTO event_store_events_in_streams (stream, event_id, created_at) "
+            f"SELECT '{_FIRST}', event_id, now() FROM event_store_events WHERE id = 1"
+        )
+        seen = []
+        for _ in range(2):
+            async with EventStore.connect(empty_dsn18) as store:
+                listed = {stream.stream_id async for stream in store.streams()}
+                seen.append([event async for event in store.read_all()])
+            await connection.execute("DROP INDEX IF EXISTS index_event_store_events_in_streams_on_event_id")
+    assert seen[0] == seen[1]
+    assert {event.stream_id for event in seen[0][:5]} == {"Earlier$1"}
+    assert listed > {"Earlier$1", _FIRST}
+
+
 @pytest.mark.slow
 async def test_names_are_listed_where_they_do_not_sort_by_bytes(empty_dsn18: str) -> None:
     async with connected(empty_dsn18) as connection, EventStore.connect(empty_dsn18) as store:
