@@ -190,11 +190,18 @@ async def test_parameters_are_bound(dsn18: str, tmp_path: Path) -> None:
 async def test_of_a_batch_that_meets_a_conflict_nothing_is_stored(dsn18: str, tmp_path: Path) -> None:
     options = LoadOptions(append_sql=saved(tmp_path, f"-- conflict: sqlstate 23505\n{_INSERT}"))
     async with EventStore.connect(dsn18) as store:
-        await store.append("s", [NewEvent("T")] * 3)
+        await store.append("s", [NewEvent("T") for _ in range(3)])
         appender = await open_appender(store, options)
         with pytest.raises(Conflict):
             await appender.append("s", [NewEvent("T"), NewEvent("T")], expected=1, strategy=_PLAIN)
         assert await store.version("s") == await appender.version("s") == 2
+        async with connected(dsn18) as connection:  # and where the second one meets it
+            await connection.execute("CREATE UNIQUE INDEX ON events (event_id)")
+        again = NewEvent("T")
+        await store.append("other", [again])
+        with pytest.raises(Conflict):
+            await appender.append("s", [NewEvent("T"), again], expected=2, strategy=_PLAIN)
+        assert await appender.version("s") == 2
 
 
 async def test_an_answer_that_is_lost_is_an_unknown_outcome(dsn18: str, tmp_path: Path) -> None:

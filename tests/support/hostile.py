@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tests.support.roles import Role
 
 _ESX = Path(__file__).parents[2] / "esx"
-_SPEAK_SQL = ("*.py", "postgres/*.py", "layouts/*.py", "store/**/*.py", "doctor/*.py")
+_SPEAK_SQL = ("*.py", "postgres/*.py", "layouts/**/*.py", "store/**/*.py", "doctor/*.py")
 _TYPES = ("text", "character varying", "jsonb", "bigint", "integer", "regclass", "timestamp with time zone", "text[]")
 _SECOND = ("text", "character varying", "integer", "text[]")
 _OPERATORS = ("=", "<>", "<", "<=", ">", ">=", "||", "->", "->>", "#>>", "@>", "@?", "@@", "&&", "~", "^@", "+", "-")

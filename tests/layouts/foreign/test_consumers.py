@@ -92,6 +92,15 @@ async def test_health_shows_how_far_consumers_are_behind(empty_dsn18: str) -> No
     assert "projections" not in shown
 
 
+async def test_of_many_tables_of_checkpoints_twenty_are_read_and_it_is_said(empty_dsn18: str) -> None:
+    async with connected(empty_dsn18) as connection, EventStore.connect(empty_dsn18) as store:
+        await load(connection, "marten")
+        for n in range(20):
+            await connection.execute(f"CREATE TABLE progress_{n} (LIKE mt_event_progression)")
+        others = await store.other_consumers()
+        assert others.notes == ("there are more tables of checkpoints than 20, whose consumers are not listed",)
+
+
 async def test_a_consumer_of_one_stream_has_no_lag_in_the_global_order(empty_dsn18: str) -> None:
     await load_into(empty_dsn18, "commanded")
     found, _ = await consumers(empty_dsn18)

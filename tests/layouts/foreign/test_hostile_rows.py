@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from esx import EventStore, SchemaMissing
+from esx.filters import Filter
 from tests.conftest import Servers
 from tests.layouts.foreign.fixtures import AKKA_JDBC, EVENTSOURCING
 from tests.support.connections import connected
@@ -99,6 +100,22 @@ async def _read_beside_bad_json(dsn: str) -> None:
         assert [event.global_seq for event in events] == [1, 2, 3]
         assert events[2].data == {"a": "€"}
         assert len(await store.preview_all_page()) == 3
+
+
+async def test_bytes_that_are_no_text_stop_no_search(empty_dsn18: str) -> None:
+    no_text = [b"\xe0\x80\x80", b"\xed\xa0\x80", b"\x00", b"\xc0\x80", b"\xf4\x90\x80\x80", b"\xff", b"\xc3"]
+    payloads = [b"", *(b'{"a": 1, "b": "' + each + b'"}' for each in no_text), '{"a": 1, "b": "é€😀\ud7ff"}'.encode()]
+    async with connected(empty_dsn18) as connection:
+        await connection.execute(AKKA_JDBC)
+        await connection.executemany(
+            "INSERT INTO event_journal (persistence_id, sequence_number, writer, write_timestamp, event_ser_id, "
+            "event_ser_manifest, event_payload) VALUES ('A|1', $1, 'w', 1, 1, 'm', $2)",
+            [*enumerate(payloads, 1)],
+        )
+    async with EventStore.connect(empty_dsn18) as store:
+        plan = await store.plan_search(Filter(where="$.a == 1"))
+        found = [event.global_seq async for part in store.search(plan) for event in part.events]
+        assert found == [len(payloads)]
 
 
 async def test_deep_json_of_which_a_column_is_made_hides_no_others(empty_dsn18: str) -> None:

@@ -60,6 +60,42 @@ async def test_a_table_that_lacks_a_column_is_none_and_what_it_lacks_is_told(emp
     assert (near.kind.name, near.missing) == ("messagedb", ("metadata",))
 
 
+async def test_the_parts_of_a_store_are_those_of_its_own_schema(empty_dsn18: str) -> None:
+    async with connected(empty_dsn18) as connection:
+        await load(connection, "prooph_single")
+        [found] = recognise(await read_tables(connection))
+        names = [found.table.name, *(part.name for part in found.parts)]
+        await connection.execute(
+            "CREATE SCHEMA copy;" + "".join(f"CREATE TABLE copy.{name} (LIKE public.{name});" for name in names[:2])
+        )
+        copied, first = recognise(await read_tables(connection))
+        assert [part.quoted for part in copied.parts] == [f"copy.{names[1]}"]
+        assert [part.oid for part in first.parts] == [part.oid for part in found.parts]
+
+
+async def test_of_many_tables_that_look_like_one_ten_are_named(dsn18: str) -> None:
+    async with connected(dsn18) as connection:
+        for n in range(12):
+            await connection.execute(f"CREATE TABLE t{n} (LIKE events); ALTER TABLE t{n} DROP COLUMN created_at")
+        near = lookalikes(await read_tables(connection))
+        assert (len(near), {each.missing for each in near}) == (10, {(), ("created_at",)})
+
+
+async def test_events_of_partitions_that_postgresql_has_not_counted_are_none_yet(empty_dsn18: str) -> None:
+    async with connected(empty_dsn18) as connection:
+        await connection.execute(
+            "CREATE TABLE log (global_position bigserial, position bigint, time timestamp, stream_name text, "
+            "type text, data jsonb, metadata jsonb, id uuid) PARTITION BY LIST (type);"
+            "CREATE TABLE log_a PARTITION OF log FOR VALUES IN ('a'); CREATE TABLE log_b PARTITION OF log DEFAULT;"
+            "INSERT INTO log (type) SELECT 'a' FROM generate_series(1, 5)"
+        )
+        [found] = recognise(await read_tables(connection))
+        assert found.rows is None
+        await connection.execute("ANALYZE log_a")
+        [found] = recognise(await read_tables(connection))
+        assert found.rows == 5
+
+
 async def test_a_table_without_those_beside_it_is_none(empty_dsn18: str) -> None:
     async with connected(empty_dsn18) as connection:
         await load(connection, "marten")
