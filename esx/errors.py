@@ -150,7 +150,12 @@ class TargetFailed(EsxError):
 
 
 class TargetUnavailable(TargetFailed):
-    """The target of a relay cannot be reached now: the relay tries again, from its checkpoint."""
+    """The target of a relay cannot be reached now: the relay tries again, from its checkpoint.
+
+    If `at_once` is true, it does so without a pause, as the target will go about it in another way.
+    """
+
+    at_once = False
 
 
 class EventRefused(EsxError):

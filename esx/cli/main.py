@@ -46,6 +46,7 @@ class _Commands(LazyGroup):
         "export": "Write all events, or a slice, as NDJSON.",
         "import": "Store events from NDJSON; safe to repeat.",
         "consumers": "List projections and relays; pause, move, skip, delete them.",
+        "relay": "Hand the feed to another system: Kafka.",
         "health": "Print head, safe position, writers, projections and sizes.",
         "doctor": "Look for what is wrong with the store, with remedies.",
         "serve": "Show the explorer in a browser.",
@@ -54,7 +55,7 @@ class _Commands(LazyGroup):
         "man": "Show the manual page.",
         "load": "Load-test optimistic concurrency with the bundled Locust scenario.",
     }
-    modules = {"import": "import_", "load": "load.run", "consumers": "consumers.group"}  # noqa: RUF012 - a module cannot be named like a keyword
+    modules = {"import": "import_", "load": "load.run", "relay": "relay.group", "consumers": "consumers.group"}  # noqa: RUF012 - a module cannot be named like a keyword
 
     def invoke(self, ctx: click.Context) -> object:
         try:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.browser import needs_browser
+from tests.support.kafka import needs_kafka
 from tests.support.pgbouncer import needs_pgbouncer
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 _OLDER_POSTGRESQL = 16
 _VERSION = ("server", "version", "logical")  # parameters
-_NEEDS = {"browser": needs_browser.mark, "pooler": needs_pgbouncer.mark}
+_NEEDS = {"browser": needs_browser.mark, "pooler": needs_pgbouncer.mark, "kafka": needs_kafka.mark}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

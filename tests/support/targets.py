@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from typing import TYPE_CHECKING
 
@@ -55,12 +56,17 @@ class Sqlite:
         await self.close()
         self._connection = sqlite3.connect(self._path)
         self._connection.execute("CREATE TABLE IF NOT EXISTS taken (stream, version, number)")
-        self._connection.execute("CREATE TABLE IF NOT EXISTS relays (name PRIMARY KEY, position, history, consumer)")
+        self._connection.execute(
+            "CREATE TABLE IF NOT EXISTS relays (name PRIMARY KEY, position, history, consumer, resent)"
+        )
         row = self._connection.execute(
-            "SELECT position, history, consumer FROM relays WHERE name = ?", (relay.name,)
+            "SELECT position, history, consumer, resent FROM relays WHERE name = ?", (relay.name,)
         ).fetchone()
         self._name = relay.name
-        return None if row is None else TargetPosition(*row)
+        if row is None:
+            return None
+        position, history, consumer, resent = row
+        return TargetPosition(position, history, consumer, tuple(json.loads(resent)))
 
     async def send(self, events: Sequence[Event]) -> None:
         assert self._connection is not None
@@ -72,8 +78,8 @@ class Sqlite:
     async def commit(self, position: TargetPosition) -> None:
         assert self._connection is not None
         self._connection.execute(
-            "INSERT OR REPLACE INTO relays VALUES (?, ?, ?, ?)",
-            (self._name, position.position, position.history, position.consumer),
+            "INSERT OR REPLACE INTO relays VALUES (?, ?, ?, ?, ?)",
+            (self._name, position.position, position.history, position.consumer, json.dumps(position.resent)),
         )
         self._connection.commit()
 

@@ -105,7 +105,10 @@ class Relay(Consumer):
             await self._target.close()
 
     async def _go_on_after(self, error: Exception) -> None:
-        if isinstance(error, TargetUnavailable):
+        if isinstance(error, TargetUnavailable) and error.at_once:
+            self._check_open()
+            self._log.warning("relay %r: %s", self._name, error)
+        elif isinstance(error, TargetUnavailable):
             self._away_since = self._away_since or datetime.now(UTC)
             since = f"{self._away_since:%Y-%m-%d %H:%M:%S} UTC"
             await self._note_text(f"since {since}: {visible(str(error), limit=800)}")

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from esx import Event, RelayIdentity
 
-_DEADLINE = 60.0
+_DEADLINE = 120.0
 
 # Sends to SQLite, and kills itself at the commit with the given number, before or after it.
 SUICIDE = """

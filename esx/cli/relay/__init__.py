@@ -1,0 +1,1 @@
+"""esx relay, and its commands."""

@@ -1,0 +1,175 @@
+"""Kafka as the target of a relay, with confluent-kafka's plain producer in one thread.
+
+Exactly once: each commit of the relay is a transaction, which also has the relay's position, in the topic esx.relays.
+Readers that read what is committed get each event once. At least once: the relay's checkpoint moves after Kafka has
+acknowledged all messages.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event as Flag
+from typing import TYPE_CHECKING, TypeVar
+
+from esx.errors import EventRefused, TargetFailed
+from esx.model import Event
+from esx.relay.cloudevents import MessageFormat, Messages
+from esx.relay.kafka_settings import check
+from esx.relay.topics import Topics
+from esx.store.relay.target import RelayIdentity, TargetPosition
+
+if TYPE_CHECKING:
+    from esx.relay.kafka_client import Client, OutMessage
+
+POSITIONS = "esx.relays"
+"""The topic with the positions of relays, unless another one is chosen."""
+T = TypeVar("T")
+
+
+class KafkaTarget:
+    """Sends events to topics of Kafka: a target for `EventStore.relay`.
+
+    `settings` are those of the client (librdkafka's names), without what the relay's promises need, which esx sets.
+    `topic` is a template such as ``events.{category}``. With `exactly_once` the position is kept in Kafka, in the topic
+    `positions`. `create_partitions` makes missing topics, with so many partitions; by default an event for a missing
+    topic is refused. `source` is what CloudEvents call so, by default the database and the table. `on_mapped` is called
+    with each category that is no legal name of a topic, and its topic.
+
+    Raises TargetFailed for settings that cannot be used, and without confluent-kafka; InvalidQuery for a wrong
+    template.
+    """
+
+    def __init__(
+        self,
+        settings: Mapping[str, str],
+        topic: str,
+        *,
+        exactly_once: bool = True,
+        message_format: MessageFormat = MessageFormat.CLOUDEVENTS,
+        create_partitions: int | None = None,
+        source: str | None = None,
+        positions: str = POSITIONS,
+        on_mapped: Callable[[str, str], object] | None = None,
+    ) -> None:
+        check(settings)
+        _check_installed()
+        self.keeps_position = exactly_once
+        self._settings = dict(settings)
+        self._topics = Topics(topic, on_mapped)
+        self._format = message_format
+        self._create_partitions = create_partitions
+        self._source = source
+        self._positions = positions
+        self._thread: ThreadPoolExecutor | None = None
+        self._stopping = Flag()
+        self._client: Client | None = None
+        self._singly = False
+        self._relay: RelayIdentity | None = None
+        self._key = ""
+        self._messages: Messages | None = None
+
+    # -- the protocol --------------------------------------------------------------------------------------------
+
+    async def open(self, relay: RelayIdentity) -> TargetPosition | None:
+        """Connect, fence off earlier instances, and return the position that Kafka has."""
+        await self._end()
+        self._relay = relay
+        self._messages = Messages(self._format, relay, self._source)
+        return await self._in_thread(self._open, relay)
+
+    async def send(self, events: Sequence[Event]) -> None:
+        """Hand events to the producer."""
+        await self._in_thread(self._send, events)
+
+    async def commit(self, position: TargetPosition) -> None:
+        """Return when all events have arrived, in one transaction with the position."""
+        await self._in_thread(self._commit, position)
+
+    async def abort(self) -> None:
+        """Abort the transaction, or drop what has not left yet."""
+        await self._end()
+
+    async def close(self) -> None:
+        """End the producer and its thread."""
+        await self._end()
+        if self._thread is not None:
+            self._thread.shutdown(wait=False)
+            self._thread = None
+
+    # -- in the thread -------------------------------------------------------------------------------------------
+
+    def _open(self, relay: RelayIdentity) -> TargetPosition | None:
+        from esx.relay.kafka_client import Client
+        from esx.relay.kafka_positions import key_of, read_position
+
+        self._key = key_of(relay) if self.keeps_position else ""
+        self._client = Client(self._settings, self._stopping, transactional_id=self._key or None, singly=self._singly)
+        self._singly = False
+        self._client.init()
+        return read_position(self._client, self._settings, self._positions, self._key) if self.keeps_position else None
+
+    def _send(self, events: Sequence[Event]) -> None:
+        from esx.relay.kafka_client import BatchTooLarge
+
+        assert self._client is not None
+        try:
+            self._client.send(self._made(events), self._create_partitions)
+        except BatchTooLarge:
+            self._singly = True
+            raise
+
+    def _made(self, events: Sequence[Event]) -> "Sequence[OutMessage]":
+        assert self._messages is not None
+        make, topic_of = self._messages.make, self._topics.of
+        messages: list[OutMessage] = []
+        for event in events:
+            try:
+                topic = topic_of(event.stream_id)
+            except ValueError as error:
+                raise EventRefused(event.global_seq, str(error)) from None
+            key = event.stream_id.encode("utf-8", "surrogateescape")
+            messages.append((event.global_seq, topic, key, *make(event)))
+        return messages
+
+    def _commit(self, position: TargetPosition) -> None:
+        from esx.relay.kafka_client import BatchTooLarge
+        from esx.relay.kafka_positions import encode
+
+        assert self._client is not None
+        assert self._relay is not None
+        try:
+            if self.keeps_position:
+                self._client.commit(self._positions, self._key.encode(), encode(self._relay, position))
+            else:
+                self._client.commit(None, b"", b"")
+        except BatchTooLarge:
+            self._singly = True
+            raise
+
+    async def _end(self) -> None:
+        if self._client is None:
+            return
+        client, self._client = self._client, None
+        await self._in_thread(client.close)
+
+    async def _in_thread(self, work: Callable[..., T], *arguments: object) -> T:
+        """Run `work` in the thread; if this is cancelled, the thread is told to stop, and waited for."""
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(1, thread_name_prefix="esx-kafka")
+        running = asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
+        try:
+            return await asyncio.shield(running)
+        except asyncio.CancelledError:
+            self._stopping.set()
+            await asyncio.wait([running])
+            self._stopping.clear()
+            if not running.cancelled():
+                running.exception()  # it was told to stop
+            raise
+
+
+def _check_installed() -> None:
+    try:
+        import confluent_kafka  # noqa: F401
+    except ImportError:
+        raise TargetFailed("relays to Kafka need confluent-kafka: pip install 'esx-eventstore[kafka]'") from None
