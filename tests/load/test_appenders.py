@@ -271,6 +271,10 @@ async def test_streams_called_by_uuids_and_functions_of_other_arguments_are_refu
         assert "mt_quick_append_events is not beside" in await refusal(empty_dsn18, marten)
         await connection.execute(QUICK_APPEND.replace("headers jsonb[]", "headers jsonb[], odd int[]"))
         assert "has the argument odd, so esx cannot call it" in await refusal(empty_dsn18, marten)
+        await connection.execute(QUICK_APPEND)  # of two with this name the newer one counts
+        async with EventStore.connect(empty_dsn18) as store:
+            appender = await open_appender(store, marten)
+            assert (await appender.append("s", [NewEvent("T")], expected=ANY, strategy=_PLAIN)).version == 1
         await connection.execute("DROP TABLE mt_events, mt_streams CASCADE")
     await load_into(empty_dsn18, "marten")
     assert "are named by UUIDs" in await refusal(empty_dsn18, marten)
