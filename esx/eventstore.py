@@ -17,7 +17,6 @@ from esx.postgres.connection import Connector, open_pool
 from esx.store import health, server_activity
 from esx.store.append.facet import Appends
 from esx.store.bulk.facet import Bulk
-from esx.store.consume.facet import Projections
 from esx.store.feed.facet import Feeds
 from esx.store.health import Health
 from esx.store.operate.facet import Operations
@@ -28,7 +27,7 @@ from esx.store.views import View
 from esx.text import visible
 
 
-class EventStore(Appends, Searches, Projections, Relays, Operations, Bulk, Feeds):
+class EventStore(Appends, Searches, Relays, Operations, Bulk, Feeds):
     """An event store in PostgreSQL. Make one with `EventStore.connect`, as an async context manager.
 
     All methods raise StoreUnavailable if the database cannot be reached or the connection is lost, and SchemaMissing

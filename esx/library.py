@@ -66,6 +66,7 @@ from esx.store.feed.comparison import Difference, DifferenceKind
 from esx.store.feed.feed import Feed
 from esx.store.feed.history import History
 from esx.store.health import Health
+from esx.store.operate.checking import CheckLevel, CheckLimits, CheckVerdict
 from esx.store.operate.skipping import Skippable
 from esx.store.read.categories import CategoryPage, CategorySummary
 from esx.store.read.estimates import Estimate
@@ -93,6 +94,9 @@ __all__ = [
     "CategorySummary",
     "Causation",
     "Changes",
+    "CheckLevel",
+    "CheckLimits",
+    "CheckVerdict",
     "ChunkBounds",
     "Connecting",
     "ConsumerReport",

@@ -47,6 +47,7 @@ class _Commands(LazyGroup):
         "import": "Store events from NDJSON; safe to repeat.",
         "consumers": "List projections and relays; pause, move, skip, delete them.",
         "relay": "Hand the feed to another system: Kafka.",
+        "check": "Judge consumers and the feed in one line, for monitoring.",
         "health": "Print head, safe position, writers, projections and sizes.",
         "doctor": "Look for what is wrong with the store, with remedies.",
         "serve": "Show the explorer in a browser.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Command = TypeVar("Command", bound="Callable[..., Any]")
+_NUMBER = r"(\d+(?:\.\d+)?)"
+_DURATION = re.compile(rf"(?:{_NUMBER}h)?(?:{_NUMBER}m)?(?:{_NUMBER}s?)?(?:{_NUMBER}ms)?")
 _INCOMPLETE = "esx.incomplete"
 COMPLETE = "_ESX_COMPLETE"
 """The environment variable by which a shell asks what completes a line."""
@@ -160,6 +163,15 @@ def mark_incomplete() -> None:
 def ended_incomplete(ctx: click.Context) -> bool:
     """Return whether the command's answer is incomplete and --allow-partial is not given."""
     return bool(ctx.meta.get(_INCOMPLETE)) and not ctx.meta.get("esx.allow_partial")
+
+
+def as_seconds(ctx: click.Context, parameter: click.Parameter, value: str) -> float:
+    """Read an option as the seconds of a duration such as 500ms, 20s, 5m or 1h30m: its callback."""
+    match = _DURATION.fullmatch(value.strip())
+    if not value.strip() or match is None:
+        raise click.BadParameter(f"{value!r} is not a duration: use e.g. 20s, 5m or 1h30m", ctx, parameter)
+    hours, minutes, seconds, milliseconds = (float(part or 0) for part in match.groups())
+    return hours * 3600 + minutes * 60 + seconds + milliseconds / 1000
 
 
 def as_moment(ctx: click.Context, parameter: click.Parameter, value: str | None) -> datetime | None:

@@ -1,27 +1,16 @@
 """The knobs of a load test as options of a command."""
 
 import os
-import re
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
 
-from esx.cli.options import named_store
+from esx.cli.options import as_seconds, named_store
 from esx.load.knobs import KNOBS, Knob
 from esx.load.model import LoadOptions
 
-_DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?")
 Command = TypeVar("Command", bound="Callable[..., Any]")
-
-
-def parse_seconds(ctx: click.Context, parameter: click.Parameter, value: str) -> float:
-    """Return the seconds of a duration such as 20s, 5m or 1h30m: the callback of an option."""
-    match = _DURATION.fullmatch(value.strip())
-    if not value.strip() or match is None:
-        raise click.BadParameter(f"{value!r} is not a duration: use e.g. 20s, 5m or 1h30m", ctx, parameter)
-    hours, minutes, seconds = (float(part or 0) for part in match.groups())
-    return hours * 3600 + minutes * 60 + seconds
 
 
 def _option(knob: Knob) -> Callable[[Any], Any]:
@@ -29,7 +18,7 @@ def _option(knob: Knob) -> Callable[[Any], Any]:
     if knob.choices:
         how |= {"type": click.Choice(knob.choices), "metavar": None}
     elif knob.metavar == "T":
-        how |= {"type": str, "default": f"{knob.default:g}s", "callback": parse_seconds}
+        how |= {"type": str, "default": f"{knob.default:g}s", "callback": as_seconds}
     return click.option(knob.option, show_default=knob.default is not None, help=knob.help, **how)
 
 

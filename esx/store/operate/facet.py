@@ -9,16 +9,19 @@ from esx.errors import SchemaMissing, UnknownConsumer
 from esx.layouts.layout import Layout
 from esx.postgres.session import Session
 from esx.store.consume.checkpoints import CheckpointRow, Kind, keeps_runner
+from esx.store.consume.facet import Projections
 from esx.store.consume.put_aside import STATES, PutAside, read_put_aside
 from esx.store.consume.report import ConsumerReport
 from esx.store.consume.status import read_status
-from esx.store.feed.facet import Feeds
+from esx.store.feed.writers import read_writers
 from esx.store.operate import skipping
+from esx.store.operate.appended import count_appended
+from esx.store.operate.checking import CheckLimits, CheckVerdict, judge
 from esx.store.operate.skipping import Skippable
 from esx.store.operate.tables import find_table
 
 
-class Operations(Feeds):
+class Operations(Projections):
     """Lists consumers of all kinds, and lets a user pause, move and repair them."""
 
     async def consumers(self) -> list[ConsumerReport]:
@@ -35,6 +38,22 @@ class Operations(Feeds):
             if report.name == name:
                 return report
         raise UnknownConsumer(name)
+
+    async def check(self, limits: CheckLimits | None = None) -> CheckVerdict:
+        """Judge all consumers and the open writers, for monitoring; costs the same at any size of the store."""
+        reports = await self.consumers()
+        others = await self.other_consumers()
+        async with self._reading() as (connection, layout):
+            writers = await read_writers(connection, layout)
+            now = await connection.fetchval("SELECT clock_timestamp()")
+        return judge(reports, others.consumers, writers, now, limits or CheckLimits())
+
+    async def count_appended(self, after: int, upto: int) -> tuple[int, dict[str, int]]:
+        """Count the events after a position, up to another, by category; return up to where they were counted.
+
+        That is `upto`, or less where there are more than 100,000. `upto` is to be a safe position.
+        """
+        return await self._read(count_appended, after, upto)
 
     async def pause_consumer(self, name: str) -> None:
         """Pause a consumer in all processes: after this it commits nothing until it is resumed.
