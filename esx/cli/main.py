@@ -48,6 +48,7 @@ class _Commands(LazyGroup):
         "consumers": "List projections and relays; pause, move, skip, delete them.",
         "relay": "Hand the feed to another system: Kafka.",
         "check": "Judge consumers and the feed in one line, for monitoring.",
+        "metrics": "Serve metrics of the store and its consumers to Prometheus.",
         "health": "Print head, safe position, writers, projections and sizes.",
         "doctor": "Look for what is wrong with the store, with remedies.",
         "serve": "Show the explorer in a browser.",
