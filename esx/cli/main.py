@@ -45,6 +45,7 @@ class _Commands(LazyGroup):
         "trail": "Print what shares an event's correlation id, and what caused what.",
         "export": "Write all events, or a slice, as NDJSON.",
         "import": "Store events from NDJSON; safe to repeat.",
+        "project": "Run a projection: your function, once for each event.",
         "consumers": "List projections and relays; pause, move, skip, delete them.",
         "relay": "Hand the feed to another system: Kafka.",
         "check": "Judge consumers and the feed in one line, for monitoring.",
@@ -57,7 +58,13 @@ class _Commands(LazyGroup):
         "man": "Show the manual page.",
         "load": "Load-test optimistic concurrency with the bundled Locust scenario.",
     }
-    modules = {"import": "import_", "load": "load.run", "relay": "relay.group", "consumers": "consumers.group"}  # noqa: RUF012 - a module cannot be named like a keyword
+    modules = {  # noqa: RUF012 - a module cannot be named like a keyword
+        "import": "import_",
+        "load": "load.run",
+        "relay": "relay.group",
+        "consumers": "consumers.group",
+        "project": "project.group",
+    }
 
     def invoke(self, ctx: click.Context) -> object:
         try:

@@ -28,6 +28,7 @@ class _Group(LazyGroup):
         "reset": "Move the position of a consumer.",
         "skip": "Let a consumer go on without an event.",
         "delete": "Forget a consumer.",
+        "retry": "Let a consumer try its parked events again.",
         "parked": "List the events that a consumer has parked or skipped.",
     }
 

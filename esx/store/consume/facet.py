@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import get_args
 
 import asyncpg
 
@@ -16,6 +17,7 @@ from esx.store.consume.consumer import as_json
 from esx.store.consume.handler_transaction import BatchHandler, EventHandler
 from esx.store.consume.others import OtherConsumers, read_others
 from esx.store.consume.projection import Projection
+from esx.store.consume.put_aside import OnError
 from esx.store.consume.report import ProjectionStatus
 from esx.store.consume.status import read_status
 from esx.store.feed.facet import Feeds
@@ -35,6 +37,7 @@ class Projections(Feeds):
         event_type: str | None = None,
         where: str | None = None,
         batch: int = _BATCH,
+        on_error: OnError = "stop",
     ) -> None:
         """Keep a read model up to date with ``await handler(connection, event)``, until cancelled.
 
@@ -43,7 +46,9 @@ class Projections(Feeds):
         that transaction. One instance per name is active, in all processes; others wait and take over when it ends.
         After a lost connection the projection connects again, and no event is lost or handled twice. Deadlocks,
         serialization failures and lock timeouts are tried again. After any other error the batch is rolled back and
-        handled event by event; the event that fails then stops the projection. The filter is that of `subscribe`.
+        handled event by event; the event that fails then stops the projection, or is put aside if `on_error` says so:
+        ``"park"`` parks it and the later events of its stream, up to 10,000 events, until `retry_events` or
+        `skip_event` is called; ``"skip"`` leaves it out, and keeps a record. The filter is that of `subscribe`.
 
         Raises ProjectionFailed, HistoryChanged if the store no longer holds the events that were handled, OrderUnknown
         where no position is safe, InvalidQuery for a wrong filter, name or batch, and StoreUnavailable if the store is
@@ -54,7 +59,9 @@ class Projections(Feeds):
             for event in events:
                 await handler(connection, event)
 
-        await self.project_batches(name, each, stream=stream, event_type=event_type, where=where, batch=batch)
+        await self.project_batches(
+            name, each, stream=stream, event_type=event_type, where=where, batch=batch, on_error=on_error
+        )
 
     async def project_batches(
         self,
@@ -65,6 +72,7 @@ class Projections(Feeds):
         event_type: str | None = None,
         where: str | None = None,
         batch: int = _BATCH,
+        on_error: OnError = "stop",
     ) -> None:
         """Do as `project` does, with ``await handler(connection, events)`` once for each batch.
 
@@ -73,6 +81,8 @@ class Projections(Feeds):
         """
         if not name:
             raise InvalidQuery("a projection needs a name")
+        if on_error not in get_args(OnError):
+            raise InvalidQuery(f"{on_error!r} is nothing to do on an error: use stop, park or skip")
         if batch < 1:
             raise InvalidQuery(f"a batch of {batch} events makes no sense: use a number from 1")
         chosen = Filter(stream, event_type, where)
@@ -93,6 +103,7 @@ class Projections(Feeds):
         await Projection(
             CheckpointRow(layout, name),
             handler,
+            on_error=on_error,
             connector=self._connector,
             layout=layout,
             watchdog=self._watchdog,

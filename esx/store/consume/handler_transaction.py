@@ -10,7 +10,6 @@ from esx.model import Event
 from esx.postgres.driver_errors import DRIVER_ERRORS, first_line, is_cancelled, is_connection_loss
 from esx.postgres.session import Session
 from esx.store.consume.checkpoints import CheckpointRow
-from esx.store.feed.history import History
 from esx.text import visible
 
 EventHandler = Callable[[asyncpg.Connection, Event], Awaitable[object]]
@@ -39,10 +38,14 @@ class LostWhileHandling(StoreUnavailable):
     """The connection was lost while the handler ran. The message is stored beside the checkpoint."""
 
 
+Finish = Callable[[Session, str], Awaitable[bool]]
+"""Ends a transaction of a handler, whose id it gets; False if it is another transaction, or the checkpoint moved."""
+
+
 async def handle(
-    connection: Session, row: CheckpointRow, handler: BatchHandler, events: Sequence[Event], old: int, history: History
+    connection: Session, row: CheckpointRow, handler: BatchHandler, events: Sequence[Event], old: int, finish: Finish
 ) -> None:
-    """Let the handler write, and move the checkpoint from `old` to the end of `history`, in one transaction.
+    """Let the handler write, and `finish` note that, in one transaction, with the checkpoint at `old` when it begins.
 
     Raises CheckpointMoved, HandlerRaised, and StoreUnavailable if the connection is lost.
     """
@@ -52,10 +55,11 @@ async def handle(
         locked = await row.lock_at(connection, old)
         if locked is None:
             raise CheckpointMoved
-        await handler(connection, events)
+        if events:
+            await handler(connection, events)
         if not connection.is_in_transaction():
             raise StoreFailed(_ENDED)
-        if not await row.advance(connection, old, history, transaction=locked, handled=len(events)):
+        if not await finish(connection, locked):
             # The handler may have begun another transaction, which its earlier writes are not in.
             raise CheckpointMoved if await _is_in(connection, locked) else StoreFailed(_ENDED)
     except Exception as error:

@@ -4,14 +4,22 @@ If an event of a stream is parked, the later events of that stream are parked be
 holds. The rest goes on. A parked event is handled when a user asks for it, by the instance that runs the consumer.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import asyncpg
 
+from esx.errors import StoreFailed
 from esx.layouts.layout import Layout
+from esx.model import Event
+from esx.postgres.values import UNREADABLE, fetch
+from esx.store.rows import event_of
 
+OnError = Literal["stop", "park", "skip"]
+"""What a consumer does with an event that it cannot handle: end, park it, or skip it."""
+MOST_WAITING = 10_000
+"""How many events may wait: more would mean that it is not the events that are wrong."""
 STATES = ("parked", "retry", "skipped")
 
 
@@ -51,3 +59,146 @@ async def forget_put_aside(connection: asyncpg.Connection, layout: Layout, name:
     await connection.execute(
         f"DELETE FROM {layout.ours('parked_events')} WHERE consumer = $1 AND global_seq > $2", name, after
     )
+
+
+class Aside:
+    """What one consumer has put aside, for the instance that runs it."""
+
+    def __init__(self, layout: Layout, name: str) -> None:
+        self._layout = layout
+        self._name = name
+        self._table = layout.ours("parked_events")
+        self.streams: frozenset[str] = frozenset()
+        """The streams of which events wait, and whose later events have to wait too."""
+        self._waiting = 0
+
+    async def load(self, connection: asyncpg.Connection, *, needed: bool) -> None:
+        """Read which streams wait. Raises StoreFailed where it is `needed`, and this user may not use the table."""
+        usable = await connection.fetchval(
+            """
+            SELECT bool_and(has_table_privilege(attrelid, right_to)) FROM pg_attribute
+            CROSS JOIN unnest('{SELECT,INSERT,UPDATE,DELETE}'::text[]) right_to
+            WHERE attrelid = to_regclass($1) AND attname = 'state' AND NOT attisdropped
+            """,
+            self._table,
+        )
+        if not usable:
+            if needed:
+                raise StoreFailed(
+                    "events cannot be parked or skipped there: it takes SELECT, INSERT, UPDATE and DELETE on "
+                    "parked_events, which `esx init` completes"
+                )
+            self.streams, self._waiting = frozenset(), 0
+            return
+        rows = await connection.fetch(
+            f"SELECT stream_id, count(*) FROM {self._table} WHERE consumer = $1 AND state <> 'skipped' GROUP BY 1",
+            self._name,
+        )
+        self.streams = frozenset(row[0] for row in rows)
+        self._waiting = sum(row[1] for row in rows)
+
+    def full(self, more: int) -> bool:
+        """Return whether no `more` events can be parked."""
+        return self._waiting + more > MOST_WAITING
+
+    def split(self, events: Sequence[Event]) -> tuple[list[Event], list[Event]]:
+        """Return the events that can be handled, and those that have to wait behind another of their stream."""
+        ready = [event for event in events if event.stream_id not in self.streams]
+        return ready, [event for event in events if event.stream_id in self.streams]
+
+    async def add(self, connection: asyncpg.Connection, event: Event, error: str, state: str) -> None:
+        """Put an event aside that failed, in the transaction that moves the checkpoint over it."""
+        statement = f"""
+            INSERT INTO {self._table} (consumer, global_seq, stream_id, event_type, error, state)
+            VALUES ($1, $2, $3, $4, $5, $6)
+            ON CONFLICT (consumer, global_seq) DO UPDATE
+            SET error = excluded.error, state = excluded.state, attempts = parked_events.attempts + 1,
+                parked_at = pg_catalog.now()
+        """
+        values = (self._name, event.global_seq, event.stream_id, event.event_type)
+        try:
+            async with connection.transaction():
+                await connection.execute(statement, *values, error, state)
+        except UNREADABLE:  # the database's encoding lacks a character of it
+            await connection.execute(statement, *values, error.encode("ascii", "backslashreplace").decode(), state)
+
+    async def add_behind(self, connection: asyncpg.Connection, events: Sequence[Event]) -> None:
+        """Put events aside that have to wait, in the transaction that moves the checkpoint over them.
+
+        If nothing waits before them any more, they are marked to be handled at once.
+        """
+        await connection.execute(
+            f"""
+            INSERT INTO {self._table} (consumer, global_seq, stream_id, event_type, error, attempts, state)
+            SELECT $1, n.global_seq, n.stream_id, n.event_type,
+                   pg_catalog.concat('waits for event ', first.global_seq), 0,
+                   CASE WHEN first.global_seq IS NULL THEN 'retry' ELSE 'parked' END
+            FROM ROWS FROM (pg_catalog.unnest($2::bigint[]), pg_catalog.unnest($3::text[]),
+                            pg_catalog.unnest($4::text[])) n (global_seq, stream_id, event_type)
+            LEFT JOIN LATERAL (
+                SELECT pg_catalog.min(p.global_seq) AS global_seq FROM {self._table} p
+                WHERE p.consumer = $1 AND p.stream_id = n.stream_id AND p.state <> 'skipped'
+            ) first ON true
+            ON CONFLICT (consumer, global_seq) DO NOTHING
+            """,
+            self._name,
+            [event.global_seq for event in events],
+            [event.stream_id for event in events],
+            [event.event_type for event in events],
+        )
+
+    async def due(self, connection: asyncpg.Connection) -> list[str]:
+        """Return the streams whose first waiting event is to be tried again, at most 100."""
+        rows = await connection.fetch(
+            f"""
+            SELECT stream_id FROM (
+                SELECT DISTINCT ON (stream_id) stream_id, state FROM {self._table}
+                WHERE consumer = $1 AND state <> 'skipped' ORDER BY stream_id, global_seq
+            ) first WHERE state = 'retry' LIMIT 100
+            """,
+            self._name,
+        )
+        return [row[0] for row in rows]
+
+    async def waiting(self, connection: asyncpg.Connection, stream: str, limit: int) -> list[int]:
+        """Return the numbers of the first events of a stream that wait, in order."""
+        rows = await connection.fetch(
+            f"SELECT global_seq FROM {self._table} WHERE consumer = $1 AND stream_id = $2 AND state <> 'skipped' "
+            "ORDER BY global_seq LIMIT $3",
+            *(self._name, stream, limit),
+        )
+        return [row[0] for row in rows]
+
+    async def read(self, connection: asyncpg.Connection, numbers: Collection[int]) -> list[Event]:
+        """Return the events with these numbers that are still there, in order."""
+        rows = await fetch(
+            connection,
+            f"SELECT {self._layout.columns()} FROM {self._layout.table} e WHERE e.global_seq = ANY($1::bigint[]) "
+            "ORDER BY e.global_seq",
+            list(numbers),
+        )
+        return [event_of(self._layout)(row) for row in rows]
+
+    async def remove(self, connection: asyncpg.Connection, numbers: Collection[int], transaction: str) -> bool:
+        """Forget events that were handled; False if they wait no more, or this is another transaction."""
+        rows = await connection.fetch(
+            f"DELETE FROM {self._table} WHERE consumer = $1 AND global_seq = ANY($2::bigint[]) AND state <> 'skipped' "
+            "AND $3 = pg_catalog.pg_current_xact_id()::text RETURNING true",
+            *(self._name, list(numbers), transaction),
+        )
+        return len(rows) == len(numbers)
+
+    async def failed_again(self, connection: asyncpg.Connection, stream: str, global_seq: int, error: str) -> None:
+        """Park a stream again whose first waiting event failed."""
+        statement = f"""
+            UPDATE {self._table} SET state = 'parked',
+                attempts = attempts + CASE WHEN global_seq = $3 THEN 1 ELSE 0 END,
+                error = CASE WHEN global_seq = $3 THEN $4 ELSE error END,
+                parked_at = CASE WHEN global_seq = $3 THEN pg_catalog.now() ELSE parked_at END
+            WHERE consumer = $1 AND stream_id = $2 AND state = 'retry'
+        """
+        try:
+            await connection.execute(statement, self._name, stream, global_seq, error)
+        except UNREADABLE:
+            escaped = error.encode("ascii", "backslashreplace").decode()
+            await connection.execute(statement, self._name, stream, global_seq, escaped)

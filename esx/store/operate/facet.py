@@ -111,6 +111,24 @@ class Operations(Projections):
             await _check_known(connection, layout, name)
             return await read_put_aside(connection, layout, name, states=states, limit=limit)
 
+    async def parked_streams(self, name: str, global_seq: int | None = None) -> dict[str, int]:
+        """Return how many events of each stream a consumer has parked; with `global_seq`, of the stream of that event.
+
+        Raises UnknownConsumer, and NotFound if nothing, or not that event, is parked.
+        """
+        async with self._operated(name) as (connection, layout, _):
+            return await skipping.parked_streams(connection, layout, name, global_seq)
+
+    async def retry_events(self, name: str, global_seq: int | None = None) -> int:
+        """Let a consumer try its parked events again, in order for each stream; return how many those are.
+
+        With `global_seq`, only those of the stream of that event. The instance that runs the consumer does so, within a
+        second; what fails again is parked again. Raises UnknownConsumer and NotFound.
+        """
+        async with self._operated(name) as (connection, layout, _):
+            streams = await skipping.parked_streams(connection, layout, name, global_seq)
+            return await skipping.mark_retry(connection, layout, name, list(streams))
+
     async def delete_consumer(self, name: str) -> None:
         """Forget a consumer: its position, and what it has put aside. Its read model or its target stays.
 

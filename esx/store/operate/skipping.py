@@ -140,15 +140,31 @@ async def _skip_next(connection: asyncpg.Connection, layout: Layout, name: str, 
     )
 
 
-async def mark_retry(
-    connection: asyncpg.Connection, layout: Layout, name: str, streams: list[str] | None = None
-) -> int:
-    """Mark the parked events of these streams, or of all, to be handled; return how many there are."""
+async def mark_retry(connection: asyncpg.Connection, layout: Layout, name: str, streams: list[str]) -> int:
+    """Mark the parked events of these streams to be handled; return how many are marked then."""
     rows = await connection.fetch(
-        f"""
-        UPDATE {layout.ours("parked_events")} SET state = 'retry'
-        WHERE consumer = $1 AND state = 'parked' AND ($2::text[] IS NULL OR stream_id = ANY ($2)) RETURNING true
-        """,
+        f"UPDATE {layout.ours('parked_events')} SET state = 'retry' "
+        "WHERE consumer = $1 AND state <> 'skipped' AND stream_id = ANY ($2::text[]) RETURNING true",
         *(name, streams),
     )
     return len(rows)
+
+
+async def parked_streams(
+    connection: asyncpg.Connection, layout: Layout, name: str, global_seq: int | None
+) -> dict[str, int]:
+    """Return how many events of each stream wait, or of the one stream of an event. Raises NotFound if none does."""
+    rows = await connection.fetch(
+        f"""
+        SELECT stream_id, count(*) FROM {layout.ours("parked_events")} p
+        WHERE consumer = $1 AND state <> 'skipped' AND ($2::bigint IS NULL OR EXISTS (
+            SELECT FROM {layout.ours("parked_events")} o WHERE o.consumer = $1 AND o.global_seq = $2
+               AND o.state <> 'skipped' AND o.stream_id = p.stream_id))
+        GROUP BY stream_id
+        """,
+        *(name, global_seq),
+    )
+    if not rows:
+        what = "no events" if global_seq is None else f"not event {global_seq}"
+        raise NotFound(f"{visible(name, limit=200)} has parked {what}")
+    return {row[0]: row[1] for row in rows}

@@ -1,0 +1,1 @@
+"""esx project, and its commands."""
