@@ -11,6 +11,7 @@ import pytest
 
 from esx import EventStore, NewEvent
 from tests.cli.support import Running, esx, ndjson, one_line_error
+from tests.store.relay.test_parking import Picky
 from tests.support.kafka import Kafka, needs_kafka
 
 if TYPE_CHECKING:
@@ -98,3 +99,16 @@ async def test_a_missing_topic_is_told_with_the_event(store18: EventStore, dsn18
     done = esx("relay", "kafka", "-d", dsn18, "-b", kafka.address, "--topic", "no-such-topic", "--once")
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith("esx: relay kafka stopped at event 1: topic no-such-topic: ")
+
+
+async def test_what_was_parked_is_listed_tried_again_and_skipped(
+    store18: EventStore, dsn18: str, tmp_path: Path
+) -> None:
+    for _ in range(2):
+        await store18.append("a", [NewEvent("T")])
+    await store18.relay("r", Picky(tmp_path / "out", 1), on_error="park", once=True)
+    listed = ndjson(esx("relay", "parked", "r", "-d", dsn18, "--json").stdout)
+    assert [(each["global_seq"], each["state"]) for each in listed] == [(1, "parked"), (2, "parked")]
+    assert esx("relay", "skip", "r", "--event", "1", "--yes", "-d", dsn18).returncode == 0
+    assert [each.state for each in await store18.put_aside("r")] == ["skipped", "retry"]
+    assert esx("relay", "retry", "r", "--yes", "-d", dsn18).returncode == 0

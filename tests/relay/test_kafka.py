@@ -281,3 +281,17 @@ async def test_it_ends_at_once_where_nothing_answers(store18: EventStore, sql18:
     async with asyncio.timeout(10):
         with pytest.raises(asyncio.CancelledError):
             await relaying
+
+
+async def test_a_parked_event_arrives_later_where_its_topic_takes_it(store18: EventStore, kafka: Kafka) -> None:
+    for stream, size in (("a", 10), ("a", 60_000), ("b", 10), ("a", 10)):
+        await store18.append(stream, [NewEvent("T", {"text": os.urandom(size // 2).hex()})])
+    topic = kafka.topic(partitions=1, max_message_bytes="20000")
+    await store18.relay("r", target(kafka, topic), on_error="park", once=True)
+    assert sent(kafka.read(topic)) == [1, 3]
+    assert [each.global_seq for each in await store18.put_aside("r")] == [2, 4]
+    kafka.change(topic, max_message_bytes="200000")
+    await store18.retry_events("r")
+    await store18.relay("r", target(kafka, topic), on_error="park", once=True)
+    assert sent(kafka.read(topic)) == [1, 3, 2, 4]
+    assert await store18.put_aside("r") == []

@@ -86,6 +86,24 @@ class Kafka:
         made[topic].result(30)
         return topic
 
+    def change(self, topic: str, **config: str) -> None:
+        """Change how a topic is kept."""
+        from confluent_kafka.admin import (  # type: ignore[attr-defined]
+            AdminClient,
+            AlterConfigOpType,
+            ConfigEntry,
+            ConfigResource,
+            ResourceType,
+        )
+
+        entries = [
+            ConfigEntry(key.replace("_", "."), value, incremental_operation=AlterConfigOpType.SET)
+            for key, value in config.items()
+        ]
+        resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=entries)
+        admin = AdminClient(self.settings)
+        admin.incremental_alter_configs([resource])[resource].result(30)
+
     def read(self, *topics: str, committed: bool = True) -> list[Any]:
         """Return the messages that topics have now, in order for each partition; waits for open transactions."""
         return read_all(self.settings, topics, committed=committed)

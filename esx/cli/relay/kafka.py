@@ -86,6 +86,13 @@ def _pairs(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ..
     metavar="N",
     help="How many partitions such a topic gets, if not the broker's default.",
 )
+@click.option(
+    "--on-error",
+    type=click.Choice(["stop", "park"]),
+    default="stop",
+    show_default=True,
+    help="At an event that Kafka refuses: stop, or put it and the later ones of its stream aside and go on.",
+)
 @click.option("--once", is_flag=True, help="End at the safe position.")
 @json_option
 @partial_option
@@ -106,6 +113,7 @@ def command(
     settings: dict[str, str],
     create_topics: bool,
     partitions: int | None,
+    on_error: str,
     once: bool,
     as_json: bool,
 ) -> None:
@@ -116,7 +124,8 @@ def command(
 
     Settings of the client have the names of librdkafka. A secret is read from the file, or from the environment:
     ESX_KAFKA_SASL_PASSWORD is sasl.password. What the relay's promises need cannot be set (acks, idempotence,
-    transactional.id, partitioner). An event that Kafka refuses stops the relay after all events before it.
+    transactional.id, partitioner). An event that Kafka refuses stops the relay after all events before it; with
+    --on-error park, `esx relay parked|retry|skip NAME` handle what was put aside.
 
     With --json, a line a second and at the end: position and sent.
     """
@@ -149,7 +158,7 @@ def command(
         from esx.cli.relay.running import run_relay
 
         chosen = Filter(stream, event_type, where)
-        await run_relay(store, name, target, chosen, start=start, once=once, as_json=as_json)
+        await run_relay(store, name, target, chosen, start=start, on_error=on_error, once=once, as_json=as_json)
 
     with_store(dsn, work)
 

@@ -63,6 +63,7 @@ async def run_relay(
     chosen: Filter,
     *,
     start: int | datetime | str | None,
+    on_error: str,
     once: bool,
     as_json: bool,
 ) -> None:
@@ -95,6 +96,7 @@ async def run_relay(
             event_type=chosen.event_type,
             where=chosen.where,
             start=start,  # type: ignore[arg-type]
+            on_error=on_error,  # type: ignore[arg-type]
             once=once,
             on_progress=progress.see,
         )

@@ -16,7 +16,7 @@ from esx.store.feed.facet import Feeds
 from esx.store.feed.survey import find_end
 from esx.store.read import locate
 from esx.store.read.event_list import EventList
-from esx.store.relay.relay import WINDOW, Relay, RelayProgress
+from esx.store.relay.relay import WINDOW, Relay, RelayOnError, RelayProgress
 from esx.store.relay.target import RelayTarget
 
 _PAGE = 1000
@@ -35,6 +35,7 @@ class Relays(Feeds):
         where: str | None = None,
         start: int | datetime | Literal["start", "end"] | None = None,
         once: bool = False,
+        on_error: RelayOnError = "stop",
         window: int = WINDOW,
         on_progress: Callable[[RelayProgress], object] | None = None,
     ) -> Gap | None:
@@ -44,7 +45,8 @@ class Relays(Feeds):
         the table consumers. If the target keeps the position with the events, each event arrives exactly once;
         otherwise the events of an interrupted commit arrive again, at most `window`. While the target or the database
         cannot be reached, the relay tries again with growing pauses. An event that the target refuses stops it, after
-        all events before it were sent.
+        all events before it were sent; with `on_error` "park" it is put aside with the later events of its stream, and
+        the rest goes on (`put_aside`, `retry_events` and `skip_event`).
 
         A relay begins at `start` when it runs for the first time, later at its checkpoint: after a global_seq, at a
         time, at the ``"end"`` of what can be told to be complete now; without it at the start of the store. The filter
@@ -91,6 +93,7 @@ class Relays(Feeds):
             target,
             start_given=start is not None,
             once=once,
+            on_error=on_error,
             window=window,
             page=page,
             on_progress=on_progress,

@@ -11,19 +11,24 @@ the latest after `WINDOW` events. With each commit the checkpoint moves.
 While the target commits, the row is locked: to pause or reset a relay waits for that, and nothing is committed after.
 A row without a history is a new one, or one that was reset: then its position is written to the target first, so that a
 history in the row always means that the target has a position too.
+
+Parked events are written to PostgreSQL before the checkpoint passes them, so a crash in between parks them again.
+Events that are sent again are named in the target's position, so that they are not sent a second time after a crash.
 """
 
+import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Callable, Sequence
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from esx.errors import EsxError, EventRefused, RelayFailed, TargetFailed, TargetUnavailable
 from esx.model import Event
 from esx.postgres.session import Session
 from esx.store.consume.checkpoints import Checkpoint, CheckpointRow
-from esx.store.consume.consumer import Consumer, Part
+from esx.store.consume.consumer import LOOK, Consumer, Part
 from esx.store.consume.handler_transaction import CheckpointMoved
+from esx.store.consume.put_aside import MOST_WAITING, Aside
 from esx.store.feed.batch import Batch, Gap
 from esx.store.feed.feed import Feed
 from esx.store.feed.history import History, history_at
@@ -33,6 +38,10 @@ from esx.text import visible
 
 WINDOW = 10_000
 """The most events that are sent between two commits."""
+RelayOnError = Literal["stop", "park"]
+"""What a relay does with an event that its target refuses: end, or park it with the later ones of its stream."""
+_RESENT = 100
+"""How many parked events of a stream are sent in one commit."""
 
 
 class _Finished(Exception):
@@ -63,6 +72,7 @@ class Relay(Consumer):
         *,
         start_given: bool = False,
         once: bool = False,
+        on_error: RelayOnError = "stop",
         window: int = WINDOW,
         page: int,
         on_progress: Callable[[RelayProgress], object] | None = None,
@@ -83,6 +93,13 @@ class Relay(Consumer):
         """How often the feed has read since events were sent."""
         self._refused: EventRefused | None = None
         """The event before which it has to stop."""
+        self._on_error = on_error
+        self._aside = Aside(self._layout, row.name)
+        self._behind: list[Event] = []
+        """Events that have to wait behind a parked one, since the last commit."""
+        self._next_retry = 0.0
+        self._careful: set[str] = set()
+        """Streams whose parked events are sent one by one."""
         self._away_since: datetime | None = None
 
     async def run_to_end(self) -> Gap | None:
@@ -132,9 +149,10 @@ class Relay(Consumer):
         database = await connection.fetchval("SELECT pg_catalog.current_database()::text")
         table = f"{self._layout.schema}.{self._layout.name}"
         there = await self._target.open(RelayIdentity(self._name, self._id, server.system, database, table))
-        self._ahead, self._pending = None, 0
+        self._forget()
         if self._target.keeps_position:
             checkpoint = await self._agree(connection, checkpoint, there)
+        await self._aside.load(connection, needed=self._on_error != "stop")
         if self._away_since is not None:
             self._log.warning("relay %r goes on", self._name)
             self._away_since = None
@@ -161,6 +179,9 @@ class Relay(Consumer):
                 f"this database has {here.position} as its position, and its target has {has}: is it another target, "
                 "or was it set back? Reset the relay to the position from which events are to be sent again"
             )
+        if there.resent:
+            async with connection.transaction():
+                await self._remove(connection, there.resent)
         if there.position == here.position:
             return here  # accept_history changes only the history that is here
         try:
@@ -181,8 +202,12 @@ class Relay(Consumer):
 
     async def _drop(self) -> None:
         """Forget what was sent since the last commit."""
-        self._ahead, self._pending = None, 0
+        self._forget()
         await self._target.abort()
+
+    def _forget(self) -> None:
+        self._ahead, self._pending = None, 0
+        self._behind.clear()
 
     # -- sending -------------------------------------------------------------------------------------------------
 
@@ -199,12 +224,14 @@ class Relay(Consumer):
         if self._pending and self._reads > 1:
             # More was to be read, but nothing of it was wanted.
             await self._pass(connection, Part((), feed.position, feed.looked))
+        if self._aside.streams and self._ahead is None:
+            await self._send_due(connection)
         await super()._look(connection, feed)
 
     async def _handle(self, connection: Session, part: Part) -> None:
         self._reads = 0
         if self._refused is not None and any(event.global_seq == self._refused.global_seq for event in part.events):
-            await self._stop_before(connection, part, self._refused)
+            part = await self._set_aside(connection, part, self._refused)
         await self._send(part, part.events)
         if not part.full or self._pending > self._most:
             await self._commit(connection)
@@ -215,10 +242,12 @@ class Relay(Consumer):
 
     async def _send(self, part: Part, events: Sequence[Event]) -> None:
         """Send the events of a part that are to be sent."""
+        ready, behind = self._aside.split(events) if self._aside.streams else (events, [])
         try:
-            await self._target.send(events)
+            await self._target.send(ready)
         except EventRefused as refused:
             await self._refuse(refused)
+        self._behind += behind
         self._pending += len(events)
         self._extend(part)
 
@@ -232,18 +261,23 @@ class Relay(Consumer):
         if self._ahead is None:
             return
         history, looked = self._ahead
+        if self._behind:
+            await self._check_room(connection, self._behind)
+            await self._aside.add_behind(connection, self._behind)
         try:
             async with connection.transaction():
                 if not await self._row.lock(connection, self._position):
                     raise CheckpointMoved
                 await self._target.commit(TargetPosition(history.position, history.to_json(), self._id))
-                if not await self._row.advance(connection, self._position, history, handled=self._pending):
+                if not await self._row.advance(
+                    connection, self._position, history, handled=self._pending - len(self._behind)
+                ):
                     raise CheckpointMoved
         except EventRefused as refused:
             await self._refuse(refused)
         self._moved(Part((), history.position, looked), history)
-        self._sent += self._pending
-        self._ahead, self._pending = None, 0
+        self._sent += self._pending - len(self._behind)
+        self._forget()
         if self._on_progress is not None:
             self._on_progress(RelayProgress(self._position, self._sent))
 
@@ -255,12 +289,80 @@ class Relay(Consumer):
             self._refused = refused
         raise CheckpointMoved from refused
 
-    async def _stop_before(self, connection: Session, part: Part, refused: EventRefused) -> None:
-        """Send what comes before a refused event, and stop."""
+    async def _set_aside(self, connection: Session, part: Part, refused: EventRefused) -> Part:
+        """Send what comes before a refused event, then stop, or park the event and return the rest."""
         before = [event for event in part.events if event.global_seq < refused.global_seq]
         if before:
             # The events that the filter left out do not count: it is not known on which side they are.
             looked = (self._looked if self._ahead is None else self._ahead[1]) + len(before)
             await self._send(Part(before, refused.global_seq - 1, looked), before)
         await self._commit(connection)
-        raise RelayFailed(self._name, refused.global_seq, refused.reason) from refused
+        if self._on_error == "stop":
+            raise RelayFailed(self._name, refused.global_seq, refused.reason) from refused
+        rest = [event for event in part.events if event.global_seq >= refused.global_seq]
+        await self._check_room(connection, rest[:1])
+        await self._aside.add(connection, rest[0], refused.reason, "parked")
+        await self._aside.load(connection, needed=True)
+        self._log.warning("relay %r has parked event %s: %s", self._name, refused.global_seq, refused.reason)
+        self._refused = None
+        return part._replace(events=rest)
+
+    async def _check_room(self, connection: Session, events: Sequence[Event]) -> None:
+        """Raise RelayFailed if so many events wait that something else must be wrong."""
+        if self._aside.full(len(events)):
+            await self._aside.load(connection, needed=True)
+        if self._aside.full(len(events)):
+            reason = f"{MOST_WAITING:,} events are parked: retry or skip some before it goes on"
+            raise RelayFailed(self._name, events[0].global_seq, reason)
+
+    # -- parked events -------------------------------------------------------------------------------------------
+
+    async def _send_due(self, connection: Session) -> None:
+        """Send the parked events that a user wants to be tried again."""
+        now = asyncio.get_running_loop().time()
+        if now < self._next_retry:
+            return
+        self._next_retry = now + LOOK
+        for stream in await self._aside.due(connection):
+            while await self._send_waiting(connection, stream):
+                pass
+        await self._aside.load(connection, needed=False)
+
+    async def _send_waiting(self, connection: Session, stream: str) -> bool:
+        """Send the first events of a stream that wait; return whether more may follow."""
+        waiting = await self._aside.waiting(connection, stream, 1 if stream in self._careful else _RESENT)
+        # What the checkpoint has not passed yet comes by itself.
+        numbers = [number for number in waiting if number <= self._position]
+        if not numbers:
+            return False
+        async with self._lend() as reading:
+            events = await self._aside.read(reading, numbers)
+        if gone := set(numbers) - {event.global_seq for event in events}:
+            events = [event for event in events if event.global_seq < min(gone)]
+            if not events:
+                await self._aside.failed_again(connection, stream, min(gone), "it is no longer in the store: skip it")
+                return False
+        try:
+            await self._resend(connection, events)
+        except EventRefused as refused:
+            if len(events) > 1:
+                self._careful.add(stream)
+            else:
+                await self._aside.failed_again(connection, stream, refused.global_seq, refused.reason)
+            raise CheckpointMoved from refused  # the target has to be opened again
+        return True
+
+    async def _resend(self, connection: Session, events: Sequence[Event]) -> None:
+        numbers = tuple(event.global_seq for event in events)
+        async with connection.transaction():
+            if not await self._row.lock(connection, self._position):
+                raise CheckpointMoved
+            await self._target.send(events)
+            history = self._history.to_json()
+            await self._target.commit(TargetPosition(self._position, history, self._id, numbers))
+            await self._remove(connection, numbers)
+        self._sent += len(events)
+
+    async def _remove(self, connection: Session, numbers: Sequence[int]) -> None:
+        transaction = await connection.fetchval("SELECT pg_catalog.pg_current_xact_id()::text")
+        await self._aside.remove(connection, numbers, transaction)
