@@ -146,7 +146,13 @@ class RelayFailed(EsxError):
 
 
 class TargetFailed(EsxError):
-    """The target of a relay cannot go on, and another attempt does not help: wrong settings, missing rights, fenced."""
+    """The target of a relay cannot go on, and another attempt does not help: wrong settings, missing rights.
+
+    `fenced` says that the target takes nothing more from this instance. Then the relay goes on if it still has its
+    lease, as a target may also do so after too long a pause; it stops if another instance can have taken over.
+    """
+
+    fenced = False
 
 
 class TargetUnavailable(TargetFailed):

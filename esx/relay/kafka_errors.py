@@ -45,7 +45,9 @@ PURGED = {KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT}
 
 
 class FencedOff(TargetFailed):
-    """A later instance of the relay is there."""
+    """A later instance of the relay is there, or a transaction took longer than Kafka waits for it."""
+
+    fenced = True
 
 
 def wrong_login(error: KafkaError) -> bool:

@@ -24,6 +24,7 @@ from typing import Any, Literal, NamedTuple
 
 from esx.errors import EsxError, EventRefused, RelayFailed, TargetFailed, TargetUnavailable
 from esx.model import Event
+from esx.postgres.driver_errors import DRIVER_ERRORS
 from esx.postgres.session import Session
 from esx.store.consume.checkpoints import Checkpoint, CheckpointRow
 from esx.store.consume.consumer import LOOK, Consumer, Part
@@ -199,6 +200,24 @@ class Relay(Consumer):
             # It may have been paused: an open transaction would hold back the target's readers.
             await self._drop()
             raise
+        except TargetFailed as error:
+            if error.fenced and await self._has_lease(connection):
+                raise TargetUnavailable("the target has ended what was sent, as after too long a pause") from error
+            raise
+        except (*DRIVER_ERRORS, OSError) as error:
+            # The session may have been lost too, which shows when its transaction is rolled back.
+            earlier = error.__context__
+            while earlier is not None:
+                if isinstance(earlier, TargetFailed) and earlier.fenced:
+                    raise earlier from error
+                earlier = earlier.__context__
+            raise
+
+    async def _has_lease(self, connection: Session) -> bool:
+        """Return whether no other instance can be active: the session that has the lease is still there."""
+        with contextlib.suppress(*DRIVER_ERRORS, OSError):
+            return bool(await connection.fetchval("SELECT true"))
+        return False
 
     async def _drop(self) -> None:
         """Forget what was sent since the last commit."""
@@ -221,8 +240,10 @@ class Relay(Consumer):
 
     async def _look(self, connection: Session, feed: Feed) -> None:
         self._reads += 1
-        if self._pending and self._reads > 1:
-            # More was to be read, but nothing of it was wanted.
+        now = asyncio.get_running_loop().time()
+        # There may be nothing more that is wanted. A target may take longer than a statement, so this comes before.
+        if (self._pending and self._reads > 1) or (feed.position > self._position and now >= self._next_look):
+            self._check_open()
             await self._pass(connection, Part((), feed.position, feed.looked))
         if self._aside.streams and self._ahead is None:
             await self._send_due(connection)

@@ -279,6 +279,39 @@ async def test_a_target_that_fails_for_good_ends_it_in_one_line(store18: EventSt
         await store18.relay("r", Fenced(tmp_path / "out"))
 
 
+class Fencing(Sqlite):
+    """Takes nothing more from an instance, once."""
+
+    def __init__(self, path: Path, sql: asyncpg.Connection | None = None) -> None:
+        super().__init__(path)
+        self._sql = sql
+        self._done = False
+
+    async def commit(self, position: TargetPosition) -> None:
+        if position.position and not self._done:
+            self._done = True
+            if self._sql is not None:
+                await self._sql.execute(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'esx relay' "
+                    "AND datname = current_database()"
+                )
+            error = TargetFailed("another instance has taken over")
+            error.fenced = True
+            raise error
+        await super().commit(position)
+
+
+async def test_fenced_off_it_goes_on_with_its_lease_and_ends_without(
+    store18: EventStore, sql18: asyncpg.Connection, tmp_path: Path
+) -> None:
+    await fill(store18, 1, 3)
+    target = Fencing(tmp_path / "with")
+    await store18.relay("with", target, once=True)
+    assert [number for *_, number in target.taken()] == [1, 2, 3]
+    with pytest.raises(RelayFailed, match="another instance has taken over"):
+        await store18.relay("without", Fencing(tmp_path / "without", sql18), once=True)
+
+
 async def test_a_second_instance_waits_and_takes_over(
     store18: EventStore, dsn18: str, sql18: asyncpg.Connection, tmp_path: Path
 ) -> None:
