@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from esx.cli.opening import with_store
-from esx.cli.options import as_start, database_option, filter_options, json_option, partial_option
+from esx.cli.options import as_relay_start, database_option, filter_options, json_option, partial_option
 from esx.cli.output import narrate
 from esx.text import visible
 
@@ -17,13 +17,6 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from esx.eventstore import EventStore
-
-
-def _start(ctx: click.Context, parameter: click.Parameter, value: str | None) -> int | datetime | str | None:
-    if value is None:
-        return None
-    found = as_start(ctx, parameter, value)
-    return "end" if found is None else 0 if found == -1 else found
 
 
 def _pairs(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
@@ -58,7 +51,7 @@ def _pairs(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ..
 @click.option(
     "--from",
     "start",
-    callback=_start,
+    callback=as_relay_start,
     metavar="start|end|N|TIME",
     help="Where a new relay begins, instead of at the first event; later runs go on where the last one ended.",
 )

@@ -66,6 +66,7 @@ async def run_relay(
     on_error: str,
     once: bool,
     as_json: bool,
+    window: int | None = None,
 ) -> None:
     """Run a relay until it is ended, with `once` until the safe position."""
     from esx.errors import UnknownConsumer
@@ -99,6 +100,7 @@ async def run_relay(
             on_error=on_error,  # type: ignore[arg-type]
             once=once,
             on_progress=progress.see,
+            **({} if window is None else {"window": window}),
         )
     finally:
         progress.end()
