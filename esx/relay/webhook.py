@@ -35,9 +35,11 @@ class WebhookTarget:
 
     A request has at most `batch` events and some 1 MB; run the relay with the same `window`, so that at most one
     request is repeated after a crash. `secret` signs requests: a text, or ``whsec_`` and base64. `headers` are sent
-    with each request, such as Authorization. An answer of 2xx takes the events. 408, 425, 429 and 5xx are tried again, after
-    Retry-After if it is given. For 400, 409, 413, 415 and 422 the events are sent one by one, and the one that gets
-    such an answer again is refused. Any other answer ends the relay; redirections are not followed.
+    with each request, such as Authorization.
+
+    An answer of 2xx takes the events. 408, 425, 429 and 5xx are tried again, after Retry-After if it is given. For 400,
+    409, 413, 415 and 422 the events are sent one by one, and the one that gets such an answer again is refused. Any
+    other answer ends the relay; redirections are not followed.
 
     Raises InvalidQuery for a URL or a secret that cannot be used.
     """
