@@ -67,6 +67,7 @@ from esx.store.feed.feed import Feed
 from esx.store.feed.history import History
 from esx.store.health import Health
 from esx.store.operate.checking import CheckLevel, CheckLimits, CheckVerdict
+from esx.store.operate.rebuild import RebuildProgress, Rebuilt
 from esx.store.operate.skipping import Skippable
 from esx.store.read.categories import CategoryPage, CategorySummary
 from esx.store.read.estimates import Estimate
@@ -161,6 +162,8 @@ __all__ = [
     "QueryCancelled",
     "QueryGivenUp",
     "QueryTimeout",
+    "RebuildProgress",
+    "Rebuilt",
     "RelayFailed",
     "RelayIdentity",
     "RelayProgress",

@@ -97,3 +97,20 @@ async def test_an_event_that_stops_it_is_named_in_one_line(dsn18: str, store18: 
 def test_what_is_no_handler_is_refused(handlers: Path, function: str, reason: str) -> None:
     done = esx("project", "run", function, "--name", "p", "-d", "postgresql://localhost:1/x")
     assert reason in one_line_error(done, 2)
+
+
+async def test_a_read_model_is_rebuilt_after_saying_so(dsn18: str, store18: EventStore, handlers: Path) -> None:
+    connection = await asyncpg.connect(dsn18)
+    await connection.execute("CREATE TABLE seen (global_seq bigint); INSERT INTO seen VALUES (99)")
+    await store18.append("a", [NewEvent("T"), NewEvent("T")])
+    await connection.execute("INSERT INTO consumers (name, position) VALUES ('p', 2)")
+    rebuild = ("project", "rebuild", "seen_handlers:many", "--batch", "--name", "p", "-d", dsn18, "--tables")
+    asked = esx(*rebuild, "seen")
+    assert (asked.returncode, asked.stdout) == (2, "")
+    assert "the rows of seen are REPLACED" in asked.stderr
+    done = esx(*rebuild, "seen", "--yes")
+    assert done.stdout == "rebuilt from 2 events, up to 2\npublic.seen  2 rows\n"
+    assert [row[0] for row in await connection.fetch("SELECT global_seq FROM seen ORDER BY 1")] == [1, 2]
+    refused = esx(*rebuild, "nowhere", "--yes")
+    assert (refused.returncode, refused.stderr.splitlines()[-1]) == (2, "esx: there is no table nowhere")
+    await connection.close()

@@ -9,7 +9,10 @@ from esx.cli.lazy import LazyGroup
 
 class _Group(LazyGroup):
     package = "esx.cli.project"
-    listed = {"run": "Run a projection: your function, once for each event."}  # noqa: RUF012 - of the base class
+    listed = {  # noqa: RUF012 - declared in the base class
+        "run": "Run a projection: your function, once for each event.",
+        "rebuild": "Make a read model anew while the old one serves, and swap.",
+    }
 
 
 @click.group(name="project", cls=_Group)

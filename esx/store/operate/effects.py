@@ -72,6 +72,20 @@ def retry_effects(report: ConsumerReport, events: int) -> list[str]:
     return [f"{named(report)} tries {counted(events, 'parked event')} again, in order for each stream; {by}"]
 
 
+def rebuild_effects(report: ConsumerReport, tables: Sequence[str]) -> list[str]:
+    """Say what a rebuild does."""
+    named_tables = ", ".join(visible(table, limit=200) for table in tables)
+    effects = [
+        f"all events up to {report.position:,} are handled again, in a schema of their own; {named(report)} goes on",
+        f"then the rows of {named_tables} are REPLACED, in one transaction with the position",
+    ]
+    if report.parked:
+        effects.append(f"{_count(report.parked)} that it has parked are handled, or the rebuild fails")
+    if report.skipped:
+        effects.append(f"{_count(report.skipped)} that were skipped are left out")
+    return effects
+
+
 def delete_effects(report: ConsumerReport) -> list[str]:
     """Say what deleting does."""
     effects = [f"the position {report.position:,} of {named(report)} is FORGOTTEN: a program that runs it begins anew"]

@@ -1,15 +1,17 @@
 """Consumers from outside: which there are, how far they are, and what an operator can do to them."""
 
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 
 import asyncpg
 
-from esx.errors import SchemaMissing, UnknownConsumer
+from esx.errors import SchemaMissing, StoreFailed, UnknownConsumer
 from esx.layouts.layout import Layout
+from esx.postgres.driver_errors import DRIVER_ERRORS, as_store_error
 from esx.postgres.session import Session
 from esx.store.consume.checkpoints import CheckpointRow, Kind, keeps_runner
 from esx.store.consume.facet import Projections
+from esx.store.consume.handler_transaction import BatchHandler, EventHandler
 from esx.store.consume.put_aside import STATES, PutAside, read_put_aside
 from esx.store.consume.report import ConsumerReport
 from esx.store.consume.status import read_status
@@ -17,8 +19,13 @@ from esx.store.feed.writers import read_writers
 from esx.store.operate import skipping
 from esx.store.operate.appended import count_appended
 from esx.store.operate.checking import CheckLimits, CheckVerdict, judge
+from esx.store.operate.rebuild import Rebuild, RebuildProgress, Rebuilt
 from esx.store.operate.skipping import Skippable
 from esx.store.operate.tables import find_table
+
+_REPLAYED = 2000
+"""How many events are handled in one transaction where a read model is made anew."""
+_CLOSE_PATIENCE = 2.0
 
 
 class Operations(Projections):
@@ -136,6 +143,49 @@ class Operations(Projections):
         """
         async with self._operated(name) as (connection, _, row):
             await row.delete(connection)
+
+    async def rebuild_projection(
+        self,
+        name: str,
+        handler: EventHandler | BatchHandler,
+        tables: Sequence[str],
+        *,
+        batches: bool = False,
+        on_progress: Callable[[RebuildProgress], object] | None = None,
+    ) -> Rebuilt:
+        """Make the read model of a projection anew while the old one serves, and swap the two in one transaction.
+
+        `handler` handles all events, from where the projection began and with its filter, as `project` does, or with
+        `batches` as `project_batches` does. Names of `tables` that it writes without a schema lead to empty tables of a
+        schema of their own. At the end the rows of the tables are replaced, and the position is moved, in one
+        transaction; who reads meanwhile sees the old rows. Views, grants, foreign keys and sequences stay. Events that
+        were skipped are left out, parked ones are handled. A program that runs the projection goes on by itself.
+
+        Raises UnknownConsumer; InvalidQuery for a table that cannot be rebuilt, and why; StoreFailed if the handler
+        writes to another table; ProjectionFailed with the event that it cannot handle. Then nothing has changed. What a
+        handler does elsewhere, such as NOTIFY or another connection, is not seen.
+        """
+        async with self._operated(name) as (_, layout, _row):
+            pass
+        if self._connector.pooler is not None:
+            raise StoreFailed("a rebuild needs a session of its own, which a connection pooler does not give")
+        session = await self._connector.open("rebuild")
+        try:
+            rebuild = Rebuild(
+                name,
+                handler,
+                batches=batches,
+                layout=layout,
+                session=session,
+                make_feed=lambda after, where: self._feed(layout, after=after, where=where, page=_REPLAYED),
+                on_progress=on_progress,
+            )
+            return await rebuild.run(tables)
+        except DRIVER_ERRORS as error:
+            raise as_store_error(error, self._connector.where) or error from error
+        finally:
+            with contextlib.suppress(*DRIVER_ERRORS, OSError):
+                await session.close(timeout=_CLOSE_PATIENCE)
 
     @contextlib.asynccontextmanager
     async def _operated(self, name: str) -> AsyncIterator[tuple[Session, Layout, CheckpointRow]]:
