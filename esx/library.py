@@ -59,7 +59,7 @@ from esx.store.bulk.faithful import StoreNotEmpty
 from esx.store.bulk.import_ import Imported, ImportFailed
 from esx.store.consume.handler_transaction import BatchHandler, EventHandler
 from esx.store.consume.others import ConsumerStatus, OtherConsumers
-from esx.store.consume.put_aside import PutAside
+from esx.store.consume.put_aside import OnError, PutAside
 from esx.store.consume.report import ConsumerReport, ConsumerState, ProjectionOwner, ProjectionStatus, Runner
 from esx.store.feed.batch import Batch, Counts, FeedState, Gap, Missed, Writer
 from esx.store.feed.comparison import Difference, DifferenceKind
@@ -76,7 +76,7 @@ from esx.store.read.locate import Place
 from esx.store.read.order_check import Doubt
 from esx.store.read.pages import StoredId, StreamKey, StreamPage
 from esx.store.read.scale import NameScale
-from esx.store.relay.relay import RelayProgress
+from esx.store.relay.relay import RelayOnError, RelayProgress
 from esx.store.relay.target import RelayIdentity, RelayTarget, TargetPosition
 from esx.store.search.jsonpath import JsonPath
 from esx.store.search.plan import SearchLimits, SearchPlan
@@ -148,6 +148,7 @@ __all__ = [
     "NotFound",
     "NotMarked",
     "Notification",
+    "OnError",
     "OrderUnknown",
     "OtherConsumers",
     "OutcomeUnknown",
@@ -166,6 +167,7 @@ __all__ = [
     "Rebuilt",
     "RelayFailed",
     "RelayIdentity",
+    "RelayOnError",
     "RelayProgress",
     "RelayTarget",
     "Runner",
