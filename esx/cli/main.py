@@ -47,7 +47,7 @@ class _Commands(LazyGroup):
         "import": "Store events from NDJSON; safe to repeat.",
         "project": "Run a projection: your function, once for each event.",
         "consumers": "List projections and relays; pause, move, skip, delete them.",
-        "relay": "Hand the feed to another system: Kafka, webhooks.",
+        "relay": "Hand the feed to Kafka, Kinesis or a web address.",
         "check": "Judge consumers and the feed in one line, for monitoring.",
         "metrics": "Serve metrics of the store and its consumers to Prometheus.",
         "health": "Print head, safe position, writers, projections and sizes.",

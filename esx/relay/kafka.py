@@ -5,16 +5,14 @@ Readers that read what is committed get each event once. At least once: the rela
 acknowledged all messages.
 """
 
-import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from threading import Event as Flag
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from esx.errors import EventRefused, TargetFailed
 from esx.model import Event
 from esx.relay.cloudevents import MessageFormat, Messages
 from esx.relay.kafka_settings import check
+from esx.relay.thread import WorkThread
 from esx.relay.topics import Topics
 from esx.store.relay.target import RelayIdentity, TargetPosition
 
@@ -23,7 +21,6 @@ if TYPE_CHECKING:
 
 POSITIONS = "esx.relays"
 """The topic with the positions of relays, unless another one is chosen."""
-T = TypeVar("T")
 
 
 class KafkaTarget:
@@ -60,8 +57,7 @@ class KafkaTarget:
         self._create_partitions = create_partitions
         self._source = source
         self._positions = positions
-        self._thread: ThreadPoolExecutor | None = None
-        self._stopping = Flag()
+        self._thread = WorkThread("esx-kafka")
         self._client: Client | None = None
         self._singly = False
         self._relay: RelayIdentity | None = None
@@ -75,15 +71,15 @@ class KafkaTarget:
         await self._end()
         self._relay = relay
         self._messages = Messages(self._format, relay, self._source)
-        return await self._in_thread(self._open, relay)
+        return await self._thread.run(self._open, relay)
 
     async def send(self, events: Sequence[Event]) -> None:
         """Hand events to the producer."""
-        await self._in_thread(self._send, events)
+        await self._thread.run(self._send, events)
 
     async def commit(self, position: TargetPosition) -> None:
         """Return when all events have arrived, in one transaction with the position."""
-        await self._in_thread(self._commit, position)
+        await self._thread.run(self._commit, position)
 
     async def abort(self) -> None:
         """Abort the transaction, or drop what has not left yet."""
@@ -92,9 +88,7 @@ class KafkaTarget:
     async def close(self) -> None:
         """End the producer and its thread."""
         await self._end()
-        if self._thread is not None:
-            self._thread.shutdown(wait=False)
-            self._thread = None
+        self._thread.close()
 
     # -- in the thread -------------------------------------------------------------------------------------------
 
@@ -103,7 +97,9 @@ class KafkaTarget:
         from esx.relay.kafka_positions import key_of, read_position
 
         self._key = key_of(relay) if self.keeps_position else ""
-        self._client = Client(self._settings, self._stopping, transactional_id=self._key or None, singly=self._singly)
+        self._client = Client(
+            self._settings, self._thread.stopping, transactional_id=self._key or None, singly=self._singly
+        )
         self._singly = False
         self._client.init()
         return read_position(self._client, self._settings, self._positions, self._key) if self.keeps_position else None
@@ -150,22 +146,7 @@ class KafkaTarget:
         if self._client is None:
             return
         client, self._client = self._client, None
-        await self._in_thread(client.close)
-
-    async def _in_thread(self, work: Callable[..., T], *arguments: object) -> T:
-        """Run `work` in the thread; if this is cancelled, the thread is told to stop, and waited for."""
-        if self._thread is None:
-            self._thread = ThreadPoolExecutor(1, thread_name_prefix="esx-kafka")
-        running = asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
-        try:
-            return await asyncio.shield(running)
-        except asyncio.CancelledError:
-            self._stopping.set()
-            await asyncio.wait([running])
-            self._stopping.clear()
-            if not running.cancelled():
-                running.exception()  # it was told to stop
-            raise
+        await self._thread.run(client.close)
 
 
 def _check_installed() -> None:

@@ -16,6 +16,7 @@ from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-def
 from esx.errors import EventRefused, TargetFailed, TargetUnavailable
 from esx.relay.kafka_errors import PURGED, REFUSALS, TOO_LARGE, FencedOff, meaning, wrong_login
 from esx.relay.kafka_settings import OWN, hidden
+from esx.relay.thread import Stopped
 
 T = TypeVar("T")
 OutMessage = tuple[int, str, bytes, bytes, list[tuple[str, bytes]]]
@@ -28,10 +29,6 @@ _MEMORY_KB = 65_536
 _log = logging.getLogger("esx.relay.kafka")
 _log.addHandler(logging.NullHandler())
 _log.propagate = False  # the client repeats what it says through its calls
-
-
-class Stopped(Exception):
-    """The relay is being ended."""
 
 
 class Client:
