@@ -25,6 +25,7 @@ from esx.store.feed.server import read_server
 from esx.store.feed.settings import FeedSettings
 from tests.support.proxy import proxied
 from tests.support.stores import store_and_pool
+from tests.support.targets import Lines
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -81,7 +82,7 @@ async def connect(
 
 
 async def test_a_feed_on_a_standby_waits_for_gaps_and_polls(
-    dsn: str, store: EventStore, sql: asyncpg.Connection, standby: EmbeddedServer
+    dsn: str, store: EventStore, sql: asyncpg.Connection, standby: EmbeddedServer, tmp_path: Path
 ) -> None:
     name = await sql.fetchval("SELECT current_database()")
     insert = "INSERT INTO events (stream_id, stream_seq, event_type, data) VALUES ($1, 0, 'T', '{}')"
@@ -109,6 +110,8 @@ async def test_a_feed_on_a_standby_waits_for_gaps_and_polls(
         assert not feed.listening
         assert feed.problem is not None
         assert "recovery" in feed.problem
+        with pytest.raises(StoreFailed, match="a relay cannot keep its position"):
+            await replica.relay("r", Lines(tmp_path / "out"))
         with pytest.raises(StoreFailed):
             await replica.append("s", [NewEvent("T")])
 
