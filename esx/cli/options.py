@@ -201,14 +201,6 @@ def as_start(ctx: click.Context, parameter: click.Parameter, value: str) -> int 
         raise click.BadParameter(reason, ctx, parameter) from None
 
 
-def as_relay_start(ctx: click.Context, parameter: click.Parameter, value: str | None) -> int | datetime | str | None:
-    """Read an option as where a new relay begins, None without it: its callback."""
-    if value is None:
-        return None
-    found = as_start(ctx, parameter, value)
-    return "end" if found is None else 0 if found == -1 else found
-
-
 def _parsed(ctx: click.Context, parameter: click.Parameter, value: str | None, parse: Callable[[str], T]) -> T | None:
     if value is None:
         return None

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from esx.cli.opening import with_store
-from esx.cli.options import as_relay_start, database_option, filter_options, json_option, partial_option
 from esx.cli.output import narrate
+from esx.cli.relay.options import RelayOptions, relay_options
 from esx.text import visible
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from esx.eventstore import EventStore
 
 
@@ -37,7 +35,6 @@ def _pairs(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ..
     metavar="TEMPLATE",
     help="The topic; {category} is the part of the stream's id before the first '-', as in 'events.{category}'.",
 )
-@click.option("--name", default="kafka", show_default=True, help="The relay's name, under which its position is kept.")
 @click.option(
     "--format",
     "message_format",
@@ -45,15 +42,6 @@ def _pairs(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ..
     default="cloudevents",
     show_default=True,
     help="CloudEvents with their attributes in headers or in the value, or the JSON of `esx tail --json`.",
-)
-@click.option("--source", metavar="URI", help="The source of CloudEvents, instead of esx://DATABASE/TABLE.")
-@filter_options
-@click.option(
-    "--from",
-    "start",
-    callback=as_relay_start,
-    metavar="start|end|N|TIME",
-    help="Where a new relay begins, instead of at the first event; later runs go on where the last one ended.",
 )
 @click.option(
     "--delivery",
@@ -79,36 +67,19 @@ def _pairs(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ..
     metavar="N",
     help="How many partitions such a topic gets, if not the broker's default.",
 )
-@click.option(
-    "--on-error",
-    type=click.Choice(["stop", "park"]),
-    default="stop",
-    show_default=True,
-    help="At an event that Kafka refuses: stop, or put it and the later ones of its stream aside and go on.",
-)
-@click.option("--once", is_flag=True, help="End at the safe position.")
-@json_option
-@partial_option
-@database_option
+@relay_options("kafka")
 def command(
     dsn: str | None,
     brokers: str | None,
     topic: str,
-    name: str,
     message_format: str,
     source: str | None,
-    stream: str | None,
-    event_type: str | None,
-    where: str | None,
-    start: int | datetime | str | None,
     delivery: str,
     config: Path | None,
     settings: dict[str, str],
     create_topics: bool,
     partitions: int | None,
-    on_error: str,
-    once: bool,
-    as_json: bool,
+    **common: Any,
 ) -> None:
     """Send events to topics of Kafka, with the stream's id as the key, until it is ended.
 
@@ -124,7 +95,6 @@ def command(
     """
     if partitions is not None and not create_topics:
         raise click.UsageError("--partitions belongs to --create-topics")
-    from esx.filters import Filter
     from esx.relay.cloudevents import MessageFormat
     from esx.relay.kafka import KafkaTarget
     from esx.relay.kafka_settings import BadSettings, gather, read_properties
@@ -150,8 +120,7 @@ def command(
     async def work(store: EventStore) -> None:
         from esx.cli.relay.running import run_relay
 
-        chosen = Filter(stream, event_type, where)
-        await run_relay(store, name, target, chosen, start=start, on_error=on_error, once=once, as_json=as_json)
+        await run_relay(store, target, RelayOptions(**common))
 
     with_store(dsn, work)
 

@@ -11,10 +11,8 @@ from esx.cli.output import OutputLines, incomplete, narrate
 from esx.text import counted, visible
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
+    from esx.cli.relay.options import RelayOptions
     from esx.eventstore import EventStore
-    from esx.filters import Filter
     from esx.store.relay.relay import RelayProgress
     from esx.store.relay.target import RelayTarget
 
@@ -57,16 +55,7 @@ class _Report:
 
 
 async def run_relay(
-    store: EventStore,
-    name: str,
-    target: RelayTarget,
-    chosen: Filter,
-    *,
-    start: int | datetime | str | None,
-    on_error: str,
-    once: bool,
-    as_json: bool,
-    window: int | None = None,
+    store: EventStore, target: RelayTarget, options: RelayOptions, *, window: int | None = None
 ) -> None:
     """Run a relay until it is ended, with `once` until the safe position."""
     from esx.errors import UnknownConsumer
@@ -74,11 +63,12 @@ async def run_relay(
     log = logging.getLogger("esx.relay")
     log.addHandler(_Narrated())
     log.propagate = False
+    name, once = options.name, options.once
     called = visible(name, limit=60)
     try:
         report = await store.consumer(name)
         told = f"goes on after {report.position}"
-        if start is not None:
+        if options.start is not None:
             told += " (--from is for its first run)"
         if report.paused:
             told += f", and is paused: esx consumers resume {called}"
@@ -87,17 +77,17 @@ async def run_relay(
     except UnknownConsumer:
         told = "begins"
     narrate(f"relay {called} {told}{'' if once else '  (Ctrl-C ends it)'}")
-    progress = _Report(as_json=as_json)
+    progress = _Report(as_json=options.as_json)
     gap = None
     try:
         gap = await store.relay(
             name,
             target,
-            stream=chosen.stream,
-            event_type=chosen.event_type,
-            where=chosen.where,
-            start=start,  # type: ignore[arg-type]
-            on_error=on_error,  # type: ignore[arg-type]
+            stream=options.stream,
+            event_type=options.event_type,
+            where=options.where,
+            start=options.start,  # type: ignore[arg-type]
+            on_error=options.on_error,  # type: ignore[arg-type]
             once=once,
             on_progress=progress.see,
             **({} if window is None else {"window": window}),
