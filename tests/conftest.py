@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
     from contextlib import AbstractAsyncContextManager
 
-pytest_plugins = ["tests.support.limit", "tests.support.markers", "tests.support.kafka"]
+pytest_plugins = ["tests.support.kafka", "tests.support.limit", "tests.support.markers"]
 
 _TEMPLATE = "esx_template"
 _IN_MEMORY = Path("/dev/shm")

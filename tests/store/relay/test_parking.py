@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from esx import EventRefused, EventStore, NewEvent
+from esx import EventRefused, EventStore, NewEvent, RelayFailed
 from tests.store.relay.test_relay import _is, running, until
 from tests.support.targets import Sqlite
 
@@ -136,3 +136,12 @@ async def _waiting(store: EventStore, count: int) -> bool:
 async def _tried(store: EventStore, attempts: int) -> bool:
     found = await store.put_aside("r")
     return found[0].attempts == attempts and found[0].state == "parked"
+
+
+async def test_one_that_stopped_goes_on_without_the_event_that_is_skipped(filled: EventStore, tmp_path: Path) -> None:
+    target = Picky(tmp_path / "out", 3)
+    with pytest.raises(RelayFailed, match="stopped at event 3"):
+        await filled.relay("r", target)
+    assert (await filled.skip_event("r")).global_seq == 3
+    await filled.relay("r", target, once=True)
+    assert target.numbers() == [1, 2, 4, 5, 6, 7, 8, 9, 10]
