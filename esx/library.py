@@ -66,6 +66,7 @@ from esx.store.feed.comparison import Difference, DifferenceKind
 from esx.store.feed.feed import Feed
 from esx.store.feed.history import History
 from esx.store.health import Health
+from esx.store.operate.audit import AuditReport, RowDifference
 from esx.store.operate.checking import CheckLevel, CheckLimits, CheckVerdict
 from esx.store.operate.rebuild import RebuildProgress, Rebuilt
 from esx.store.operate.skipping import Skippable
@@ -89,6 +90,7 @@ __all__ = [
     "NO_STREAM",
     "STREAM_EXISTS",
     "AppendResult",
+    "AuditReport",
     "Batch",
     "BatchHandler",
     "CategoryPage",
@@ -170,6 +172,7 @@ __all__ = [
     "RelayOnError",
     "RelayProgress",
     "RelayTarget",
+    "RowDifference",
     "Runner",
     "Scan",
     "SchemaMissing",

@@ -114,3 +114,24 @@ async def test_a_read_model_is_rebuilt_after_saying_so(dsn18: str, store18: Even
     refused = esx(*rebuild, "nowhere", "--yes")
     assert (refused.returncode, refused.stderr.splitlines()[-1]) == (2, "esx: there is no table nowhere")
     await connection.close()
+
+
+async def test_an_audit_says_same_or_which_rows_differ(dsn18: str, store18: EventStore, handlers: Path) -> None:
+    connection = await asyncpg.connect(dsn18)
+    await connection.execute("CREATE TABLE seen (global_seq bigint PRIMARY KEY); INSERT INTO seen VALUES (1), (2)")
+    await store18.append("a", [NewEvent("T"), NewEvent("T")])
+    await connection.execute("INSERT INTO consumers (name, position) VALUES ('p', 2)")
+    audit = ("project", "audit", "seen_handlers:handle", "--name", "p", "--tables", "seen", "-d", dsn18)
+    same = esx(*audit)
+    assert (same.returncode, same.stdout) == (0, "same\n")
+    assert "holds back vacuum" in same.stderr
+    await connection.execute("DELETE FROM seen WHERE global_seq = 2; INSERT INTO seen VALUES (7)")
+    await connection.close()
+    differs = esx(*audit, "--json")
+    assert differs.returncode == 1
+    assert "2 rows differ" in differs.stderr
+    assert ndjson(differs.stdout) == [
+        {"table": "public.seen", "key": [2], "kept": None, "made": {"global_seq": 2}, "events": [2]},
+        {"table": "public.seen", "key": [7], "kept": {"global_seq": 7}, "made": None, "events": []},
+    ]
+    assert "touched by events 2" in esx(*audit).stdout

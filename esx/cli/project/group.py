@@ -11,6 +11,7 @@ class _Group(LazyGroup):
     package = "esx.cli.project"
     listed = {  # noqa: RUF012 - declared in the base class
         "run": "Run a projection: your function, once for each event.",
+        "audit": "Make a read model again beside it, and compare row by row.",
         "rebuild": "Make a read model anew while the old one serves, and swap.",
     }
 

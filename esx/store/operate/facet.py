@@ -18,6 +18,7 @@ from esx.store.consume.status import read_status
 from esx.store.feed.writers import read_writers
 from esx.store.operate import skipping
 from esx.store.operate.appended import count_appended
+from esx.store.operate.audit import Audit, AuditReport
 from esx.store.operate.checking import CheckLimits, CheckVerdict, judge
 from esx.store.operate.rebuild import Rebuild, RebuildProgress, Rebuilt
 from esx.store.operate.skipping import Skippable
@@ -165,12 +166,7 @@ class Operations(Projections):
         writes to another table; ProjectionFailed with the event that it cannot handle. Then nothing has changed. What a
         handler does elsewhere, such as NOTIFY or another connection, is not seen.
         """
-        async with self._operated(name) as (_, layout, _row):
-            pass
-        if self._connector.pooler is not None:
-            raise StoreFailed("a rebuild needs a session of its own, which a connection pooler does not give")
-        session = await self._connector.open("rebuild")
-        try:
+        async with self._replaying(name, "rebuild") as (session, layout):
             rebuild = Rebuild(
                 name,
                 handler,
@@ -181,6 +177,51 @@ class Operations(Projections):
                 on_progress=on_progress,
             )
             return await rebuild.run(tables)
+
+    async def audit_projection(
+        self,
+        name: str,
+        handler: EventHandler | BatchHandler,
+        tables: Sequence[str],
+        *,
+        ignored: Sequence[str] = (),
+        batches: bool = False,
+        on_progress: Callable[[int, int], object] | None = None,
+    ) -> AuditReport:
+        """Make the read model of a projection again from its events, compare it row by row, and undo all of it.
+
+        It is as `rebuild_projection`, in one REPEATABLE READ transaction that is rolled back, up to the position of the
+        projection. Columns that are `ignored`, in all tables, are not compared: those that hold the time of handling or
+        an identity. Parked and skipped events are left out. `on_progress` gets the position, and that of the end. It
+        holds back vacuum in the whole cluster until it ends.
+
+        Raises UnknownConsumer, InvalidQuery, ProjectionFailed, and StoreFailed if the handler writes to another table,
+        or reads the tables by their schema.
+        """
+        async with self._replaying(name, "audit") as (session, layout):
+            audit = Audit(
+                name,
+                handler,
+                batches=batches,
+                layout=layout,
+                session=session,
+                make_feed=lambda after, where: self._feed(layout, after=after, where=where, page=_REPLAYED),
+                on_progress=on_progress,
+            )
+            return await audit.run(tables, ignored)
+
+    @contextlib.asynccontextmanager
+    async def _replaying(self, name: str, what: str) -> AsyncIterator[tuple[Session, Layout]]:
+        """Lend a session of its own, for a projection that is known."""
+        async with self._operated(name) as (_, layout, _row):
+            pass
+        if self._connector.pooler is not None:
+            raise StoreFailed(
+                f"a session of its own is needed for this ({what}), which a connection pooler does not give"
+            )
+        session = await self._connector.open(what)
+        try:
+            yield session, layout
         except DRIVER_ERRORS as error:
             raise as_store_error(error, self._connector.where) or error from error
         finally:

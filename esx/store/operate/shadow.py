@@ -24,7 +24,7 @@ _WRITING = [
 class ShadowTable:
     """A table that serves, with its schema as SQL writes it, and its shadow; `columns` are those that can be written.
 
-    `key` are the columns of its primary key, without one all columns.
+    `key` are the columns of its primary key; without one, where `has_key` is false, all columns.
     """
 
     live: str
@@ -32,6 +32,7 @@ class ShadowTable:
     oid: int
     columns: tuple[str, ...]
     key: tuple[str, ...]
+    has_key: bool = True
 
     @property
     def listed(self) -> str:
@@ -88,7 +89,12 @@ async def plan_shadow(connection: asyncpg.Connection, schema: str, names: Sequen
             raise InvalidQuery(f"table {visible(table, limit=200)} {visible(problem, limit=300)}")
     found = {
         row["oid"]: ShadowTable(
-            table, f"{schema}.{row['name']}", row["oid"], tuple(row["columns"]), tuple(row["key"] or row["columns"])
+            table,
+            f"{schema}.{row['name']}",
+            row["oid"],
+            tuple(row["columns"]),
+            tuple(row["key"] or row["columns"]),
+            bool(row["key"]),
         )
         for table, row in zip(live, rows, strict=True)
     }
@@ -130,8 +136,11 @@ async def _parents_first(connection: asyncpg.Connection, oids: list[int]) -> lis
     return order
 
 
-async def make_shadow(connection: asyncpg.Connection, shadow: Shadow, path: str) -> None:
-    """Make the schema with its empty tables, in a transaction. `path` is its search_path, which it has again then."""
+async def make_shadow(connection: asyncpg.Connection, shadow: Shadow, path: str, *, only_inside: bool = False) -> None:
+    """Make the schema with its empty tables, in a transaction. `path` is its search_path, which it has again then.
+
+    With `only_inside`, foreign keys to tables that have no shadow are left out: they would lock these tables.
+    """
     await connection.execute(f"CREATE SCHEMA {shadow.schema}")
     for table in shadow.tables:
         await connection.execute(f"CREATE TABLE {table.shadow} (LIKE {table.live} INCLUDING ALL)")
@@ -155,11 +164,13 @@ async def make_shadow(connection: asyncpg.Connection, shadow: Shadow, path: str)
                 f"ALTER TABLE {table.shadow} ALTER {serial['name']} SET DEFAULT nextval('{sequence}'::regclass)"
             )
     for table in shadow.tables:
-        await _copy_foreign_keys(connection, table, shadow)
+        await _copy_foreign_keys(connection, table, shadow, only_inside=only_inside)
     await connection.execute("SELECT pg_catalog.set_config('search_path', $1, true)", path)
 
 
-async def _copy_foreign_keys(connection: asyncpg.Connection, table: ShadowTable, shadow: Shadow) -> None:
+async def _copy_foreign_keys(
+    connection: asyncpg.Connection, table: ShadowTable, shadow: Shadow, *, only_inside: bool
+) -> None:
     """Give the shadow the foreign keys of the table; those to other tables of the shadow lead there."""
     schema = await connection.fetchval(
         "SELECT pg_catalog.quote_ident(n.nspname) FROM pg_catalog.pg_class c "
@@ -170,8 +181,8 @@ async def _copy_foreign_keys(connection: asyncpg.Connection, table: ShadowTable,
     await connection.execute("SELECT pg_catalog.set_config('search_path', $1, true)", schema)
     keys = await connection.fetch(
         "SELECT pg_catalog.pg_get_constraintdef(oid) FROM pg_catalog.pg_constraint "
-        "WHERE contype = 'f' AND conrelid = $1 AND conparentid = 0",
-        table.oid,
+        "WHERE contype = 'f' AND conrelid = $1 AND conparentid = 0 AND (NOT $2 OR confrelid = ANY ($3::oid[]))",
+        *(table.oid, only_inside, [each.oid for each in shadow.tables]),
     )
     await connection.execute("SELECT pg_catalog.set_config('search_path', $1, true)", f"{shadow.schema}, {schema}")
     for key in keys:
@@ -215,3 +226,15 @@ async def check_written(connection: asyncpg.Connection, schema: str) -> None:
             f"the handler writes to {names}{more}, which is none of the named tables: name all tables that it writes "
             "to, and let it write their names without a schema"
         )
+
+
+async def check_read(connection: asyncpg.Connection, shadow: Shadow) -> None:
+    """Raise StoreFailed if the transaction has read the tables that serve, by their schema."""
+    rows = await connection.fetch(
+        "SELECT relid::regclass::text FROM pg_catalog.pg_stat_xact_user_tables "
+        "WHERE relid = ANY ($1::oid[]) AND seq_scan + coalesce(idx_scan, 0) > 0",
+        [table.oid for table in shadow.tables],
+    )
+    if rows:
+        names = ", ".join(visible(row[0], limit=100) for row in rows)
+        raise StoreFailed(f"the handler reads {names} by its schema: let it write the names without a schema")

@@ -1,0 +1,271 @@
+"""Auditing a read model: made again from its events beside it, and compared row by row. Nothing of it stays.
+
+All is done in one REPEATABLE READ transaction, which is rolled back: the checkpoint and the rows are those of one
+moment. Rows are compared as JSON, without the columns that are left out. For those that differ the events are handled
+once more, one by one, with triggers that note which of them touched these rows.
+"""
+
+import contextlib
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import asyncpg
+
+from esx.errors import InvalidQuery, ProjectionFailed, StoreFailed
+from esx.filters import Filter
+from esx.layouts.layout import Layout
+from esx.model import Event
+from esx.postgres.session import Session
+from esx.store.consume.handler_transaction import BatchHandler, EventHandler, in_one_line
+from esx.store.feed.feed import Feed
+from esx.store.operate.rebuild import Recorded, read_recorded
+from esx.store.operate.shadow import (
+    Shadow,
+    ShadowTable,
+    check_read,
+    check_written,
+    enter_shadow,
+    make_shadow,
+    plan_shadow,
+)
+from esx.text import visible
+
+_MOST = 1000
+"""How many rows that differ are returned."""
+_EXPLAINED = 100
+"""For how many of them the events are found."""
+
+
+class RowDifference(NamedTuple):
+    """A row that differs. `kept` is the row of the read model, `made` the one made again, as JSON; None: there is none.
+
+    `key` is the primary key as a JSON array, None where rows are compared as a whole. `events` are the global_seq of
+    the events that touched the row; None where that was not looked for.
+    """
+
+    table: str
+    key: str | None
+    kept: str | None
+    made: str | None
+    events: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AuditReport:
+    """What an audit found.
+
+    It handled `handled` events up to `position`, and compared `rows` rows of each table. `differing` rows differ, of
+    which `differences` has at most 1,000. `left_out` are the events that the projection has parked or skipped.
+    """
+
+    position: int
+    handled: int
+    rows: dict[str, int]
+    differing: int
+    differences: tuple[RowDifference, ...]
+    left_out: int
+
+    @property
+    def same(self) -> bool:
+        """Whether the read model is what its events make."""
+        return not self.differing
+
+
+class Audit:
+    """One audit, in a session of its own; `make_feed` returns a feed after a position."""
+
+    def __init__(
+        self,
+        name: str,
+        handler: BatchHandler | EventHandler,
+        *,
+        batches: bool,
+        layout: Layout,
+        session: Session,
+        make_feed: Callable[[int, Filter], Feed],
+        on_progress: Callable[[int, int], object] | None,
+    ) -> None:
+        self._name = name
+        self._handler: Callable[[asyncpg.Connection, Any], Awaitable[object]] = handler
+        self._batches = batches
+        self._layout = layout
+        self._session = session
+        self._make_feed = make_feed
+        self._on_progress = on_progress
+        self._left_out: frozenset[int] = frozenset()
+
+    async def run(self, tables: Sequence[str], ignored: Sequence[str]) -> AuditReport:
+        """Make the tables again, compare, and roll back."""
+        transaction = self._session.transaction(isolation="repeatable_read")
+        await transaction.start()
+        try:
+            return await self._audit(tables, ignored)
+        finally:
+            await transaction.rollback()
+
+    async def _audit(self, tables: Sequence[str], ignored: Sequence[str]) -> AuditReport:
+        session = self._session
+        recorded = await read_recorded(session, self._layout, self._name)
+        rows = await session.fetch(
+            f"SELECT global_seq FROM {self._layout.ours('parked_events')} WHERE consumer = $1", self._name
+        )
+        self._left_out = frozenset(row[0] for row in rows)
+        await session.fetchval(f"SELECT {', '.join(('true', *session.as_user()))}")
+        schema = f"esx_audit_{recorded.id}"
+        shadow = await plan_shadow(session, schema, tables, swapped=False)
+        _check_ignored(shadow, ignored)
+        path = await session.fetchval("SELECT pg_catalog.current_setting('search_path')")
+        await make_shadow(session, shadow, path, only_inside=True)
+        handled = await self._replay(shadow, recorded, one_by_one=False)
+        await check_read(session, shadow)
+        await session.fetchval("SELECT pg_catalog.set_config('search_path', '', true)")
+        found: list[RowDifference] = []
+        counts: dict[str, int] = {}
+        differing = 0
+        for table in shadow.tables:
+            counts[table.live] = await session.fetchval(f"SELECT count(*) FROM {table.live}")
+            some, number = await _compare(session, table, list(ignored))
+            found += some[: max(_MOST - len(found), 0)]
+            differing += number
+        if found:
+            found = await self._explain(shadow, recorded, found, list(ignored))
+        return AuditReport(recorded.position, handled, counts, differing, tuple(found), len(self._left_out))
+
+    async def _replay(self, shadow: Shadow, recorded: Recorded, *, one_by_one: bool) -> int:
+        """Handle the events that the projection has handled, in the shadow."""
+        handled = 0
+        feed = self._make_feed(recorded.start, recorded.filter)
+        position = recorded.start
+        async with contextlib.aclosing(feed.to_safe_position()) as batches:
+            async for batch in batches:
+                events = [
+                    event
+                    for event in batch.events
+                    if event.global_seq <= recorded.position and event.global_seq not in self._left_out
+                ]
+                if events:
+                    await enter_shadow(self._session, shadow.schema)
+                    await self._handle(events, one_by_one=one_by_one)
+                    await check_written(self._session, shadow.schema)
+                    handled += len(events)
+                position = batch.position
+                if self._on_progress is not None:
+                    self._on_progress(min(position, recorded.position), recorded.position)
+                if position >= recorded.position:
+                    return handled
+        if position < recorded.position:
+            raise StoreFailed(
+                f"not all events up to {recorded.position} can be read now: an open writer holds the feed"
+            )
+        return handled
+
+    async def _handle(self, events: Sequence[Event], *, one_by_one: bool) -> None:
+        at: int | None = None
+        try:
+            if self._batches and not one_by_one:
+                await self._handler(self._session, events)
+            else:
+                for event in events:
+                    at = event.global_seq
+                    if one_by_one:
+                        await self._session.execute(
+                            "SELECT pg_catalog.set_config('esx.audited_event', $1, true)", str(at)
+                        )
+                    await self._handler(self._session, [event] if self._batches else event)
+        except Exception as error:
+            raise ProjectionFailed(self._name, at, f"the audit failed: {in_one_line(error)}") from error
+        if not self._session.is_in_transaction():
+            raise StoreFailed("the handler ended the transaction it was given, which is not its to end")
+
+    async def _explain(
+        self, shadow: Shadow, recorded: Recorded, found: list[RowDifference], ignored: list[str]
+    ) -> list[RowDifference]:
+        """Return the differences with the events that touched the rows."""
+        session, schema = self._session, shadow.schema
+        wanted = [each for each in found if each.key is not None][:_EXPLAINED]
+        if not wanted:
+            return found
+        await session.execute(f"CREATE TABLE {schema}.esx_wanted (name text, key jsonb, PRIMARY KEY (name, key))")
+        await session.execute(f"CREATE TABLE {schema}.esx_touched (name text, key jsonb, event bigint)")
+        await session.executemany(
+            f"INSERT INTO {schema}.esx_wanted VALUES ($1, $2::text::jsonb)", [(each.table, each.key) for each in wanted]
+        )
+        for number, table in enumerate(shadow.tables):
+            if not _keyed(table, ignored):
+                continue
+            keys = "pg_catalog.jsonb_build_array({})"
+            old, new = (keys.format(", ".join(f"{row}.{column}" for column in table.key)) for row in ("OLD", "NEW"))
+            note = (
+                f"INSERT INTO {schema}.esx_touched SELECT w.name, w.key, "
+                "pg_catalog.current_setting('esx.audited_event')::bigint "
+                f"FROM {schema}.esx_wanted w WHERE w.name = TG_ARGV[0] AND w.key = "
+            )
+            await session.execute(
+                f"""
+                CREATE FUNCTION {schema}.esx_note_{number}() RETURNS trigger LANGUAGE plpgsql AS $esx$
+                BEGIN
+                    IF TG_OP <> 'INSERT' THEN {note}{old}; END IF;
+                    IF TG_OP <> 'DELETE' THEN {note}{new}; END IF;
+                    RETURN NULL;
+                END $esx$
+                """
+            )
+        names = ", ".join(table.shadow for table in shadow.tables)
+        await session.execute(f"TRUNCATE {names} RESTART IDENTITY")
+        for number, table in enumerate(shadow.tables):
+            if _keyed(table, ignored):
+                await session.execute(
+                    f"CREATE TRIGGER esx_note AFTER INSERT OR UPDATE OR DELETE ON {table.shadow} FOR EACH ROW "
+                    f"EXECUTE FUNCTION {schema}.esx_note_{number}({_literal(table.live)})"
+                )
+        await self._replay(shadow, recorded, one_by_one=True)
+        rows = await session.fetch(
+            f"SELECT w.name, w.key::text, ARRAY(SELECT DISTINCT t.event FROM {schema}.esx_touched t "
+            f"WHERE t.name = w.name AND t.key = w.key ORDER BY 1) FROM {schema}.esx_wanted w"
+        )
+        events = {(row[0], row[1]): tuple(row[2]) for row in rows}
+        return [each._replace(events=events.get((each.table, each.key or ""))) for each in found]
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _bare(column: str) -> str:
+    """Return the name of a column without the quotes that SQL needs."""
+    return column[1:-1].replace('""', '"') if column.startswith('"') else column
+
+
+def _check_ignored(shadow: Shadow, ignored: Sequence[str]) -> None:
+    known = {_bare(column) for table in shadow.tables for column in (*table.columns, *table.key)}
+    for column in ignored:
+        if column not in known:
+            raise InvalidQuery(f"none of the tables has a column {visible(column, limit=100)} to leave out")
+
+
+def _keyed(table: ShadowTable, ignored: Sequence[str]) -> bool:
+    """Return whether rows can be told apart by a primary key that is the same when they are made again."""
+    return table.has_key and not any(_bare(column) in ignored for column in table.key)
+
+
+async def _compare(session: Session, table: ShadowTable, ignored: list[str]) -> tuple[list[RowDifference], int]:
+    """Return rows that differ, at most 1,000, and how many there are."""
+    row = "to_jsonb(t) - $1::text[] AS row"
+    if _keyed(table, ignored):
+        key = f"jsonb_build_array({', '.join(f't.{column}' for column in table.key)}) AS key"
+        query = f"""
+            SELECT coalesce(l.key, s.key)::text, l.row::text, s.row::text, count(*) OVER ()
+            FROM (SELECT {key}, {row} FROM {table.live} t) l
+            FULL JOIN (SELECT {key}, {row} FROM {table.shadow} t) s ON l.key = s.key
+            WHERE l.row IS DISTINCT FROM s.row ORDER BY coalesce(l.key, s.key) LIMIT {_MOST}
+        """
+    else:
+        query = f"""
+            SELECT NULL::text, CASE WHEN sum(n) > 0 THEN row::text END, CASE WHEN sum(n) < 0 THEN row::text END,
+                   count(*) OVER ()
+            FROM (SELECT {row}, 1 AS n FROM {table.live} t UNION ALL SELECT {row}, -1 FROM {table.shadow} t) both_of
+            GROUP BY row HAVING sum(n) <> 0 ORDER BY row LIMIT {_MOST}
+        """
+    rows = await session.fetch(query, ignored)
+    return [RowDifference(table.live, each[0], each[1], each[2]) for each in rows], rows[0][3] if rows else 0
