@@ -145,7 +145,10 @@ class Rebuild:
                 raise StoreFailed(f"projection {visible(self._name, limit=200)} was reset or changed meanwhile: again")
             if row.position - self._position <= _CLOSE:
                 break
-        return await self._swap(shadow, recorded)
+        # A position in another history need not be met: to make the read model anew is the remedy then.
+        here = await look(self._session, self._layout)
+        other = await compare_kept(self._session, self._layout, here, row.history, row.position)
+        return await self._swap(shadow, recorded, meets=other is None)
 
     async def _read_skipped(self) -> None:
         rows = await self._session.fetch(
@@ -188,7 +191,8 @@ class Rebuild:
         await check_written(self._session, shadow.schema)
         self._handled += len(wanted)
 
-    async def _swap(self, shadow: Shadow, recorded: Recorded) -> Rebuilt:
+    async def _swap(self, shadow: Shadow, recorded: Recorded, *, meets: bool) -> Rebuilt:
+        """Replace the rows and move the position, in one transaction; if it `meets` the projection, not back."""
         session, rows = self._session, dict[str, int]()
         async with session.transaction():
             # The row first, as an instance that handles a batch does: it waits here until the swap is done.
@@ -199,10 +203,8 @@ class Rebuild:
             if position is None:
                 raise StoreFailed(f"projection {visible(self._name, limit=200)} was deleted meanwhile")
             await self._tell("swapping", position)
-            if position > self._position:
+            if meets and position > self._position:
                 await self._take_the_rest(shadow, recorded.filter, position)
-                # Only now: it takes a lock on the sequence, as if the handler had drawn a number.
-                await self._check_history(position)
             await session.fetchval(f"SELECT {', '.join(('true', *session.as_user()))}")
             for table in reversed(shadow.tables):
                 await session.execute(f"LOCK TABLE {table.live} IN SHARE ROW EXCLUSIVE MODE")
@@ -218,14 +220,6 @@ class Rebuild:
             await session.fetchval("SELECT pg_catalog.set_config('search_path', '', true)")
             await self._move_checkpoint()
         return Rebuilt(self._position, self._handled, rows)
-
-    async def _check_history(self, position: int) -> None:
-        """Raise HistoryChanged if the projection's position is not one of this history, so that it cannot be met."""
-        kept = (await read_recorded(self._session, self._layout, self._name)).history
-        here = await look(self._session, self._layout)
-        found = await compare_kept(self._session, self._layout, here, kept, position)
-        if found is not None:
-            raise found.error(position, projection=self._name)
 
     async def _take_the_rest(self, shadow: Shadow, where: Filter, position: int) -> None:
         """Handle the events up to the projection's position, in the swap's transaction."""

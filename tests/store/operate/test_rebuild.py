@@ -9,7 +9,16 @@ import asyncpg
 import pytest
 import pytest_asyncio
 
-from esx import Event, EventStore, NewEvent, ProjectionFailed, RebuildProgress, StoreFailed, UnknownConsumer
+from esx import (
+    ConsumerState,
+    Event,
+    EventStore,
+    NewEvent,
+    ProjectionFailed,
+    RebuildProgress,
+    StoreFailed,
+    UnknownConsumer,
+)
 from esx.errors import InvalidQuery
 from tests.store.consume.test_projection import at, running
 
@@ -261,3 +270,17 @@ async def test_a_filter_that_was_changed_on_the_way_is_refused(store18: EventSto
         await at(store18, 2, task)
     with pytest.raises(InvalidQuery, match="was changed at 1"):
         await store18.rebuild_projection("p", book, BOTH)
+
+
+async def test_it_is_the_remedy_after_another_history(store18: EventStore, model: asyncpg.Connection) -> None:
+    await deposit(store18, "account-1", 50, 60, 70)
+    await project(store18, 3)
+    await model.execute("TRUNCATE events RESTART IDENTITY")
+    await deposit(store18, "account-2", 5)
+    assert (await store18.consumer("p")).state is ConsumerState.FAILED
+    assert (await store18.rebuild_projection("p", book, BOTH)).position == 1
+    assert await balances(model) == {"account-2": 5}
+    async with running(store18.project("p", book, stream="account-*")) as task:
+        await deposit(store18, "account-2", 5)
+        await at(store18, 2, task)
+    assert await balances(model) == {"account-2": 10}
