@@ -26,9 +26,9 @@ _PATIENCE = 20.0
 """Seconds for one answer of the cluster: longer than a transaction that holds it can last."""
 _ABORT_PATIENCE = 3.0
 _MEMORY_KB = 65_536
-_log = logging.getLogger("esx.relay.kafka")
-_log.addHandler(logging.NullHandler())
-_log.propagate = False  # the client repeats what it says through its calls
+LOG = logging.getLogger("esx.relay.kafka")
+LOG.addHandler(logging.NullHandler())
+LOG.propagate = False  # the client repeats what it says through its calls
 
 
 class Client:
@@ -51,11 +51,11 @@ class Client:
             config["transactional.id"] = transactional_id
         if singly:
             config["batch.num.messages"] = 1
-        self._producer = self._made(lambda: Producer({**config, "error_cb": self._say, "logger": _log}))
+        self._producer = self._made(lambda: Producer({**config, "error_cb": self._say, "logger": LOG}))
 
     def admin(self) -> AdminClient:
         """Return a client to ask about topics, and to make them; it has to be kept until it has answered."""
-        return self._made(lambda: AdminClient(dict(self._settings), logger=_log))
+        return self._made(lambda: AdminClient(dict(self._settings), logger=LOG))
 
     def _made(self, make: Callable[[], T]) -> T:
         try:

@@ -8,7 +8,7 @@ from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetSpec, ResourceType  # type: ignore[attr-defined]
 
 from esx.errors import TargetFailed, TargetUnavailable
-from esx.relay.kafka_client import Client, partition
+from esx.relay.kafka_client import LOG, Client, partition
 from esx.relay.kafka_errors import meaning
 from esx.store.relay.target import RelayIdentity, TargetPosition
 
@@ -67,7 +67,8 @@ def read_position(client: Client, settings: Mapping[str, str], topic: str, key: 
             "isolation.level": "read_committed",
             "enable.partition.eof": True,
             "auto.offset.reset": "earliest",
-        }
+        },
+        logger=LOG,
     )
     try:
         consumer.assign([TopicPartition(topic, 0, 0)])
