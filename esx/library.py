@@ -70,6 +70,7 @@ from esx.store.operate.audit import AuditReport, RowDifference
 from esx.store.operate.checking import CheckLevel, CheckLimits, CheckVerdict
 from esx.store.operate.rebuild import RebuildProgress, Rebuilt
 from esx.store.operate.skipping import Skippable
+from esx.store.operate.stepping import RowBreak, RowChange, Stepper, StepTaken
 from esx.store.read.categories import CategoryPage, CategorySummary
 from esx.store.read.estimates import Estimate
 from esx.store.read.event_list import EventList
@@ -172,6 +173,8 @@ __all__ = [
     "RelayOnError",
     "RelayProgress",
     "RelayTarget",
+    "RowBreak",
+    "RowChange",
     "RowDifference",
     "Runner",
     "Scan",
@@ -182,6 +185,8 @@ __all__ = [
     "ServerPlace",
     "Skippable",
     "Slice",
+    "StepTaken",
+    "Stepper",
     "StoreClosed",
     "StoreFailed",
     "StoreKind",

@@ -135,3 +135,25 @@ async def test_an_audit_says_same_or_which_rows_differ(dsn18: str, store18: Even
         {"table": "public.seen", "key": [7], "kept": {"global_seq": 7}, "made": None, "events": []},
     ]
     assert "touched by events 2" in esx(*audit).stdout
+
+
+async def test_events_are_stepped_through_by_lines_of_stdin(dsn18: str, store18: EventStore, handlers: Path) -> None:
+    connection = await asyncpg.connect(dsn18)
+    await connection.execute("CREATE TABLE seen (global_seq bigint)")
+    await store18.append("a", [NewEvent("T"), NewEvent("Other"), NewEvent("T")])
+    await connection.execute("INSERT INTO consumers (name, position) VALUES ('p', 3)")
+    step = ("project", "step", "seen_handlers:handle", "--name", "p", "--tables", "seen", "-d", dsn18)
+    talked = esx(*step, "--break-type", "T", stdin="\nb\nc\nc\n\nwhat\nq\n")
+    assert talked.returncode == 0, talked.stderr
+    assert [line for line in talked.stdout.splitlines() if not line.startswith(" ")] == [
+        *("1  T  a@0  {}", "1  T  a@0  {}", "3  T  a@2  {}")
+    ]
+    assert 'after   {"global_seq": 3}' in talked.stdout
+    assert "took back event 1" in talked.stderr
+    assert "that is all, up to 3" in talked.stderr
+    steps = ndjson(esx(*step, "--json").stdout)
+    assert [(each["global_seq"], each["changes"]) for each in steps] == [
+        (n, [{"table": "public.seen", "before": None, "after": {"global_seq": n}}]) for n in (1, 2, 3)
+    ]
+    assert await connection.fetchval("SELECT count(*) FROM seen") == 0
+    await connection.close()

@@ -12,6 +12,7 @@ class _Group(LazyGroup):
     listed = {  # noqa: RUF012 - declared in the base class
         "run": "Run a projection: your function, once for each event.",
         "audit": "Make a read model again beside it, and compare row by row.",
+        "step": "Step through the events, and see which rows each changes.",
         "rebuild": "Make a read model anew while the old one serves, and swap.",
     }
 

@@ -22,10 +22,12 @@ from esx.store.operate.audit import Audit, AuditReport
 from esx.store.operate.checking import CheckLimits, CheckVerdict, judge
 from esx.store.operate.rebuild import Rebuild, RebuildProgress, Rebuilt
 from esx.store.operate.skipping import Skippable
+from esx.store.operate.stepping import Stepper
 from esx.store.operate.tables import find_table
 
 _REPLAYED = 2000
 """How many events are handled in one transaction where a read model is made anew."""
+_STEPPED = 100
 _CLOSE_PATIENCE = 2.0
 
 
@@ -209,6 +211,33 @@ class Operations(Projections):
                 on_progress=on_progress,
             )
             return await audit.run(tables, ignored)
+
+    @contextlib.asynccontextmanager
+    async def step_projection(
+        self, name: str, handler: EventHandler | BatchHandler, tables: Sequence[str], *, batches: bool = False
+    ) -> AsyncIterator[Stepper]:
+        """Step through a projection's events in scratch tables, which are empty at first and gone at the end.
+
+        Use it as ``async with store.step_projection(...) as stepper``. It holds back vacuum in the whole cluster until
+        it ends. Raises UnknownConsumer and InvalidQuery.
+        """
+        async with self._replaying(name, "step") as (session, layout):
+            stepper = Stepper(
+                name,
+                handler,
+                batches=batches,
+                layout=layout,
+                session=session,
+                make_feed=lambda after, where: self._feed(layout, after=after, where=where, page=_STEPPED),
+            )
+            transaction = session.transaction()
+            await transaction.start()
+            # It is rolled back with the session, whatever savepoints are open.
+            try:
+                await stepper.begin(tables)
+                yield stepper
+            finally:
+                await stepper.close()
 
     @contextlib.asynccontextmanager
     async def _replaying(self, name: str, what: str) -> AsyncIterator[tuple[Session, Layout]]:
