@@ -13,11 +13,13 @@ VARIABLE = "ESX_SERVED"
 """The environment variable of an explorer in a browser: what it may do, separated by commas."""
 
 NEEDS: Mapping[str, str] = {
+    "agree.agree": "load",
     "app.connections": "connections",
     "app.export": "export",
     "app.screenshot": "export",
     "app.suspend_process": "terminal",
     "app.trust": "terminal",
+    "consumer-list.choose": "load",
     "load.start": "load",
 }
 """The permission that an action needs, by its name in keymaps. Other actions only read or navigate."""

@@ -1,4 +1,4 @@
-"""The explorer: its four screens, its keys, and what can be done on all of them."""
+"""The explorer: its five screens, its keys, and what can be done on all of them."""
 
 from __future__ import annotations
 
@@ -49,6 +49,7 @@ _SCREENS = [
     ("2", "Feed", "feed-screen"),
     ("3", "Load", "load-screen"),
     ("4", "Health", "health-screen"),
+    ("5", "Consumers", "consumers-screen"),
 ]
 
 
@@ -234,6 +235,15 @@ class Explorer(ConnectedApp):
             from esx.tui.screens.health import HealthPane
 
             return HealthPane(self.session, self.follower, id=screen_id)
+        if screen_id == "consumers-screen":
+            from esx.tui.screens.consumers import ConsumersPane
+
+            why_not, shown = "", self.session.database
+            if not self.permissions.load:
+                why_not = "this page only reads: use esx consumers at a terminal"
+            elif shown is not None and shown.read_only:
+                why_not = "this connection only reads"
+            return ConsumersPane(self.session, why_not=why_not, id=screen_id)
         return StreamsPane(self.session, self.follower, id=screen_id)
 
     async def run_action(

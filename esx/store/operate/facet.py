@@ -99,7 +99,8 @@ class Operations(Projections):
 
     async def skippable(self, name: str, global_seq: int | None = None) -> Skippable:
         """Return the event that `skip_event` would skip; raises as it does."""
-        async with self._operated(name) as (connection, layout, _):
+        async with self._reading() as (connection, layout):
+            await _check_known(connection, layout, name)
             return await skipping.find_skippable(connection, layout, name, global_seq)
 
     async def skip_event(self, name: str, global_seq: int | None = None) -> PutAside:
@@ -126,7 +127,8 @@ class Operations(Projections):
 
         Raises UnknownConsumer, and NotFound if nothing, or not that event, is parked.
         """
-        async with self._operated(name) as (connection, layout, _):
+        async with self._reading() as (connection, layout):
+            await _check_known(connection, layout, name)
             return await skipping.parked_streams(connection, layout, name, global_seq)
 
     async def retry_events(self, name: str, global_seq: int | None = None) -> int:
