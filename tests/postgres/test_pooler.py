@@ -293,6 +293,11 @@ async def test_what_needs_a_session_of_its_own_is_refused_in_one_line(dsn18: str
             await reader.delete_marked("s", Mark("run_id", "r1"))
         with pytest.raises(StoreFailed, match="read-only"):
             await reader.append("s", [NewEvent("T")])
+        together = await asyncio.gather(
+            *(reader.append(f"s-{n}", [NewEvent("T")]) for n in range(5)), return_exceptions=True
+        )
+        assert {type(each) for each in together} == {StoreFailed}
+        assert await reader.head() == 0
     with pytest.raises(StoreFailed, match="notification 'off' is a setting of the session"):
         await EventStore.connect(address, notification=Notification.OFF)
     with pytest.raises(StoreUnavailable, match=r"refuses a setting of the address .*search_path.*ignore_startup") as no:

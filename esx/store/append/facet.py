@@ -75,15 +75,18 @@ class Appends(Reads):
         lost connection raises OutcomeUnknown, and a repetition may store the events twice. A cancelled statement stored
         nothing and is always tried again; QueryCancelled is raised after `retry_for` seconds.
 
+        Appends that other tasks ask for meanwhile are sent together with the next, each with an outcome of its own
+        (docs/library.md, "Grouped appends"); with `grouped` False this one is a statement of its own.
+
         Raises WrongVersion, InvalidEvent for an event that cannot be stored, and EventIdsReused.
         """
         table = self._table
         if (
             grouped
             and self._grouping
+            and not self._read_only
             and strategy is Strategy.CONDITIONAL
-            and table is not None
-            and table.of(GroupStatement).possible
+            and (table is None or table.of(GroupStatement).possible)
             and not holds_something()
         ):
             by_itself = partial(self._append_by_itself, stream_id, events, expected, strategy)

@@ -2,19 +2,19 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
-from uuid import UUID
 
 from esx.errors import EsxError, QueryGivenUp, StoreUnavailable
 from esx.model import AppendResult
 from esx.postgres.pool import Pool
 from esx.store.append.group_statement import GroupStatement, Unit, UnitOutcome
 from esx.store.append.groups import Alone, Members, Queued
-from esx.store.append.versions import refused
+from esx.store.append.refusals import EventRow
+from esx.store.append.versions import HIGHEST_BEFORE, refused
 from esx.store.known_table import KnownTable
 
 
 class _Part(NamedTuple):
-    """A unit, and the appends that it stands for: several if each accepts what the one before leaves."""
+    """A unit, and the appends that it stands for: several if each accepts whatever those before leave."""
 
     unit: Unit
     appends: list[Queued]
@@ -62,47 +62,69 @@ def _leave(group: Sequence[Members], how: Alone) -> None:
 
 
 def _parts(appends: Sequence[Queued]) -> Iterator[_Part]:
-    """Yield the appends to one stream; those that accept any version and follow each other are one part."""
-    part: list[Queued] = []
+    """Yield the appends to one stream in order, in as few parts as possible."""
+    part: _Part | None = None
     for each in appends:
-        if part and (each.lowest == each.highest or (part[-1].lowest, part[-1].highest) != (each.lowest, each.highest)):
-            yield _part(part)
-            part = []
-        part.append(each)
-    yield _part(part)
+        if part is None or not _suits(each, part.unit):
+            if part is not None:
+                yield part
+            part = _Part(Unit(each.stream_id, each.lowest, each.highest, []), [])
+        part.unit.rows.extend(each.rows or ())
+        part.appends.append(each)
+    if part is not None:
+        yield part
 
 
-def _part(appends: list[Queued]) -> _Part:
-    rows = [row for each in appends for row in each.rows or ()]
-    first = appends[0]
-    return _Part(Unit(first.stream_id, first.lowest, first.highest, rows), appends)
+def _suits(append: Queued, before: Unit) -> bool:
+    """Return whether an append accepts whatever version the unit before it leaves."""
+    events = len(before.rows)
+    return append.lowest <= before.lowest + events and min(before.highest + events, HIGHEST_BEFORE) <= append.highest
 
 
 def _tell(stream_id: str, parts: Sequence[_Part], outcomes: Sequence[UnitOutcome]) -> None:
     """Answer the appends to one stream in order, up to the first whose outcome is not certain."""
     after: int | None = None
-    stored: UUID | None = None
+    stored: Sequence[EventRow] = ()
     for (unit, appends), outcome in zip(parts, outcomes, strict=True):
-        first = appends[0]
+        version = outcome.version
         if outcome.numbers is not None:
-            after, stored = outcome.version, unit.rows[0][3]
+            after, stored = version, unit.rows
             for each in appends:
-                after += len(each.events)
-                number = outcome.numbers[after - outcome.version - 1]
-                _answer(each, AppendResult(stream_id, after, number))
+                after += len(each.rows or ())  # its caller may have changed `events` meanwhile
+                _answer(each, AppendResult(stream_id, after, outcome.numbers[after - version - 1]))
             continue
-        event_id = unit.rows[0][3]
-        actual = outcome.version if after is None else after
+        actual = version if after is None else after
         if unit.lowest <= actual <= unit.highest:
             if after is None:
-                first.by_itself = Alone()  # another writer was faster, or the table has changed
+                appends[0].by_itself = Alone()  # another writer was faster, or the table has changed
             return
-        if outcome.below or (unit.lowest == unit.highest and event_id in (outcome.id_there, stored)):
-            first.by_itself = Alone()  # perhaps it is a repetition
+        if outcome.below:
+            appends[0].by_itself = Alone()
             return
+        left = False
         for each in appends:
-            if not each.answer.done():
+            looked = each is appends[0]
+            again = each.lowest == each.highest and _may_be_there(each, outcome, stored, looked=looked)
+            left = left or again or each.lowest <= actual <= each.highest
+            if again:
+                each.by_itself = Alone()
+            elif not left and not each.answer.done():
                 each.answer.set_exception(refused(stream_id, each.expected, actual))
+        if left:
+            return
+
+
+def _may_be_there(append: Queued, outcome: UnitOutcome, stored: Sequence[EventRow], *, looked: bool) -> bool:
+    """Return whether an append for an exact version may repeat one that was stored.
+
+    After the version of the `outcome` the group has stored the events `stored`. `looked` says that the outcome's
+    `id_there` is that of the append's place.
+    """
+    [(*_, event_id), *_] = append.rows or ()
+    at = append.lowest - outcome.version
+    if at < 0:
+        return not looked or outcome.id_there == event_id
+    return at < len(stored) and stored[at][3] == event_id
 
 
 def _answer(append: Queued, result: AppendResult) -> None:

@@ -2,7 +2,8 @@
 
 Each of them is a unit: events that are stored all or not at all, with the versions of their stream that they accept. Of
 the units of one stream the first that the stream's version suits is stored. A writer that was faster leaves a unit out
-(ON CONFLICT DO NOTHING), and the others are stored all the same.
+(ON CONFLICT DO NOTHING), and the others are stored all the same. An event that is not stored as it was sent, such as by
+a trigger that changes its stream, fails the statement: nobody could tell whose it is.
 
 The streams come sorted, and the rows are inserted in that order, so that two such statements cannot deadlock.
 """
@@ -51,23 +52,26 @@ _SINGLES = (
     + """
     SELECT unit.stream_id, unit.version + 1, unit.event_type, unit.data, unit.metadata, unit.event_id
     FROM unit WHERE unit.fits ORDER BY unit.ord
-    ON CONFLICT (stream_id, stream_seq) DO NOTHING RETURNING stream_id, global_seq
+    ON CONFLICT (stream_id, stream_seq) DO NOTHING
+    RETURNING stream_id::text COLLATE "C" AS stream_id, {event_id}::uuid AS event_id, global_seq
 )
-SELECT unit.ord, unit.version, unit.below, unit.fits, stored.global_seq, """
+SELECT unit.ord, unit.version, unit.below,
+       CASE WHEN unit.ord IS NULL THEN 1 / (stored.global_seq - stored.global_seq) ELSE stored.global_seq END, """
     + _ID_AT.replace("{unless}", "NOT unit.fits")
-    + "FROM unit LEFT JOIN stored ON stored.stream_id = unit.stream_id"
+    + "FROM unit FULL JOIN stored ON stored.stream_id = unit.stream_id AND stored.event_id = unit.event_id"
 )
 _SINGLE_COLUMNS = """
     , pg_catalog.unnest($4::text[]), pg_catalog.unnest($5::jsonb[]), pg_catalog.unnest($6::jsonb[]),
     pg_catalog.unnest($7::uuid[])
 """
-# $4 the numbers of events; and of each event $5 its unit's place in $1, $6 its own in the unit, $7 to $10 as above. A
-# unit of which a faster writer leaves a part fails the statement.
+_UNIT_COLUMNS = ", pg_catalog.unnest($4::bigint[]), pg_catalog.unnest($11::uuid[])"
+# $4 the numbers of events, $11 the ids of the first ones; and of each event $5 its unit's place in $1, $6 its own in
+# the unit, $7 to $10 as above. A unit of which a faster writer leaves a part fails the statement.
 _SEVERAL = (
     "WITH unit AS MATERIALIZED ("
     + _UNITS
     + """), first AS (
-    SELECT DISTINCT ON (unit.stream_id) unit.ord, unit.stream_id, unit.version, unit.size
+    SELECT DISTINCT ON (unit.stream_id) unit.ord, unit.stream_id, unit.version, unit.size, unit.head
     FROM unit WHERE unit.fits ORDER BY unit.stream_id, unit.ord
 ), stored AS ("""
     + _INSERT
@@ -78,18 +82,20 @@ _SEVERAL = (
         pg_catalog.unnest($8::jsonb[]), pg_catalog.unnest($9::jsonb[]), pg_catalog.unnest($10::uuid[])
     ) AS new (ord, place, event_type, data, metadata, event_id) ON new.ord = first.ord
     ORDER BY new.ord, new.place
-    ON CONFLICT (stream_id, stream_seq) DO NOTHING RETURNING stream_id, stream_seq, global_seq
+    ON CONFLICT (stream_id, stream_seq) DO NOTHING
+    RETURNING stream_id::text COLLATE "C" AS stream_id, stream_seq, {event_id}::uuid AS event_id, global_seq
 ), counted AS (
-    SELECT stored.stream_id, pg_catalog.array_agg(stored.global_seq ORDER BY stored.stream_seq) AS numbers
+    SELECT stored.stream_id, (pg_catalog.array_agg(stored.event_id ORDER BY stored.stream_seq))[1] AS head,
+           pg_catalog.array_agg(stored.global_seq ORDER BY stored.stream_seq) AS numbers
     FROM stored GROUP BY stored.stream_id
 )
-SELECT unit.ord, unit.version, unit.below, unit.fits,
-       CASE WHEN pg_catalog.cardinality(counted.numbers) < first.size
-            THEN ARRAY[1 / (first.size - first.size)]
-            WHEN first.ord IS NOT NULL THEN counted.numbers END, """
+SELECT unit.ord, unit.version, unit.below,
+       CASE WHEN unit.ord IS NULL OR pg_catalog.cardinality(counted.numbers) < first.size
+            THEN ARRAY[1 / (counted.numbers[1] - counted.numbers[1])] ELSE counted.numbers END, """
     + _ID_AT.replace("{unless}", "first.ord IS NULL")
     + """
-FROM unit LEFT JOIN first ON first.ord = unit.ord LEFT JOIN counted ON counted.stream_id = first.stream_id
+FROM unit LEFT JOIN first ON first.ord = unit.ord
+FULL JOIN counted ON counted.stream_id = first.stream_id AND counted.head = first.head
 """
 )
 
@@ -100,20 +106,19 @@ class Unit(NamedTuple):
     stream_id: str
     lowest: int
     highest: int
-    rows: Sequence[EventRow]
+    rows: list[EventRow]
 
 
 class UnitOutcome(NamedTuple):
     """What became of a unit.
 
     `version` is that of the stream before the statement, -1 without events; `below` says that it has events, all with
-    numbers below 0. `fits` says that the version suited, `numbers` are the global_seq of its events if it was stored.
-    `id_there` is the event_id at the place of its first event, if it was not and an exact version was expected.
+    numbers below 0. `numbers` are the global_seq of its events if it was stored. `id_there` is the event_id at the
+    place of its first event, if it was not and an exact version was expected.
     """
 
     version: int
     below: bool
-    fits: bool
     numbers: Sequence[int] | None
     id_there: object
 
@@ -143,7 +148,7 @@ class GroupStatement:
             "holds": is_still_arbiter(layout, arbiter),
         }
         self._singles = _SINGLES.format(more=_SINGLE_COLUMNS, names="event_type, data, metadata, event_id", **names)
-        self._several = _SEVERAL.format(more=", pg_catalog.unnest($4::bigint[])", names="size", **names)
+        self._several = _SEVERAL.format(more=_UNIT_COLUMNS, names="size, head", **names)
 
     async def send(self, connection: Session, units: Sequence[Unit]) -> list[UnitOutcome]:
         """Append `units`, which are sorted by stream, and return the outcome of each.
@@ -165,12 +170,13 @@ class GroupStatement:
             found = await connection.repeat(self._singles, *heads, *map(_array, columns))
         else:
             rows = [(ord_, place, *row) for ord_, unit in enumerate(units, 1) for place, row in enumerate(unit.rows, 1)]
-            sizes = [len(unit.rows) for unit in units]
-            found = await connection.repeat(self._several, *heads, sizes, *map(_array, zip(*rows, strict=True)))
+            sizes, firsts = [len(unit.rows) for unit in units], [unit.rows[0][3] for unit in units]
+            columns = zip(*rows, strict=True)
+            found = await connection.repeat(self._several, *heads, sizes, *map(_array, columns), firsts)
         outcomes: list[UnitOutcome] = [None] * len(units)  # type: ignore[list-item]
-        for ord_, version, below, fits, numbers, id_there in found:
+        for ord_, version, below, numbers, id_there in found:
             stored = [numbers] if singles and numbers is not None else numbers
-            outcomes[ord_ - 1] = UnitOutcome(version, below, fits, stored, id_there)
+            outcomes[ord_ - 1] = UnitOutcome(version, below, stored, id_there)
         return outcomes
 
 

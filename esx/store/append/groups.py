@@ -59,9 +59,9 @@ class Members(NamedTuple):
 class GroupLimits:
     """How large groups are, and how long they wait.
 
-    `events` and `size` (in characters of JSON) bound a group, `large` (of the same) what one append in a group may
-    have. So many characters are made beforehand for what waits, `ahead`. After `patience` seconds an append that was
-    sent by itself is no longer waited for.
+    A group ends with the append that brings it to `events` or `size` (in characters of JSON). `large` (of the same) is
+    what one append in a group may have. So many characters are made beforehand for what waits, `ahead`. After
+    `patience` seconds an append that was sent by itself is no longer waited for.
     """
 
     events: int = 1000
@@ -253,12 +253,17 @@ class Groups:
                 break
             stream_id = self._ready.popleft()
             taken: list[Queued] = []
+            ranged = False
             waiting = self._waiting[stream_id]
             while waiting and events > 0 and size > 0 and self._may_join(waiting):
+                if waiting[0].lowest < waiting[0].highest:
+                    if ranged and taken[-1].lowest == taken[-1].highest:
+                        break  # if the first of these is stored, this one would only be sent again
+                    ranged = True
                 queued = waiting.popleft()
                 self._forget(queued)
                 taken.append(queued)
-                events -= len(queued.events)
+                events -= len(queued.rows or ())
                 size -= queued.size
             if taken:
                 self._under_way.add(stream_id)

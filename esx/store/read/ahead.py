@@ -23,9 +23,16 @@ async def read_ahead(pages: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
                 page = await following()
             while page is not None:
                 reading = asyncio.create_task(following(), name="esx-read-ahead")
+                reading.add_done_callback(_ask)  # its caller may have ended before
                 yield page
                 page = await reading
         finally:
             if reading is not None and not reading.done():
                 reading.cancel()
                 await asyncio.wait([reading])
+
+
+def _ask(reading: asyncio.Task[T]) -> None:
+    """Ask for the exception of a task, so that asyncio does not log that nobody did."""
+    if not reading.cancelled():
+        reading.exception()

@@ -259,8 +259,12 @@ async def test_a_retry_that_waits_for_its_own_first_attempt_is_recognised(
             "INSERT INTO events (stream_id, stream_seq, event_type, data, event_id) VALUES ('s', 0, 'T', '{}', $1)",
             event.event_id,
         )
-        retry = asyncio.create_task(store.append("s", [event], expected=NO_STREAM, strategy=strategy))
-        other = asyncio.create_task(store.append("s", [NewEvent("T")], expected=NO_STREAM, strategy=strategy))
+        retry, other = (
+            asyncio.create_task(
+                store.append("s", [each], expected=NO_STREAM, strategy=strategy, grouped=False)  # both at once
+            )
+            for each in (event, NewEvent("T"))
+        )
         while await sql.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted") < 2:
             await asyncio.sleep(0.01)
     assert (await retry).version == 0

@@ -7,7 +7,7 @@ import json
 import random
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from uuid import uuid4
 
 import asyncpg
@@ -30,7 +30,7 @@ from esx.layouts.detection import detect_layout
 from esx.layouts.unique_index import find_arbiter
 from esx.postgres.literals import literal
 from esx.store.append.group_statement import GroupStatement, Unit
-from esx.store.append.groups import GroupLimits, Groups, Members
+from esx.store.append.groups import Alone, GroupLimits, Groups, Members
 from esx.store.append.refusals import event_rows
 from esx.store.append.versions import HIGHEST_BEFORE
 from esx.store.known_table import KnownTable
@@ -135,6 +135,49 @@ async def test_appends_to_one_stream_are_stored_in_the_order_of_the_calls(store1
         assert stored == [n for n, (each, size) in enumerate(asked) if each == stream for _ in range(size)]
 
 
+async def test_appends_that_follow_each_other_are_committed_together(
+    store18: EventStore, sql18: asyncpg.Connection
+) -> None:
+    """Each accepts whatever those before it leave, so that all of them can be stored at once."""
+    await store18.version("s")
+    following: list[ExpectedVersion] = [NO_STREAM, 0, 1, ANY, STREAM_EXISTS, ANY, STREAM_EXISTS]
+    done = await together(store18, *(one("s", n, expected) for n, expected in enumerate(following)))
+    assert [each.version for each in done if isinstance(each, AppendResult)] == list(range(7))
+    assert [event.data async for event in store18.read("s")] == list(range(7))
+    assert await sql18.fetchval(WHERE_THEY_WERE_COMMITTED, "s") == 1
+
+
+@pytest.mark.parametrize("seed", range(8))
+async def test_a_group_answers_as_the_same_appends_do_one_after_the_other(store18: EventStore, seed: int) -> None:
+    """Also while the table is not known yet."""
+    draw = random.Random(seed)
+    appends: list[StreamAppend] = []
+    for _ in range(24):
+        if appends and draw.random() < 0.3:
+            again = draw.choice(appends)
+            appends.append(StreamAppend("grouped", again.events, draw.choice([again.expected, draw.randrange(9)])))
+        else:
+            events = [NewEvent("T") for _ in range(draw.randint(1, 3))]
+            expected = draw.choice([ANY, STREAM_EXISTS, NO_STREAM, *range(12)])
+            appends.append(StreamAppend("grouped", events, expected))
+    done = await together(store18, *appends)
+
+    def told(each: object) -> object:
+        if isinstance(each, WrongVersion):
+            return each.expected, each.actual
+        return each.version if isinstance(each, AppendResult) else type(each)
+
+    singly: list[object] = []
+    for each in appends:
+        try:
+            singly.append(await store18.append("singly", each.events, expected=each.expected, grouped=False))
+        except (WrongVersion, EventIdsReused) as refusal:
+            singly.append(refusal)
+    assert list(map(told, done)) == list(map(told, singly))
+    ids = {name: [event.event_id async for event in store18.read(name)] for name in ("grouped", "singly")}
+    assert ids["grouped"] == ids["singly"]
+
+
 async def test_a_repetition_is_recognised_in_a_group(store: EventStore) -> None:
     events = [NewEvent("A"), NewEvent("B")]
     first = await store.append("s", events, expected=NO_STREAM)
@@ -164,6 +207,41 @@ async def test_a_trigger_that_refuses_one_event_refuses_no_other(store: EventSto
     assert [str(each) for each in done if isinstance(each, BaseException)] == [str(done[3])]
     assert "no Bad here" in str(done[3])
     assert await sql.fetchval("SELECT count(*) FROM events WHERE stream_id LIKE 's-%'") == 6
+
+
+async def test_events_that_a_trigger_moves_to_another_stream_are_stored_once(
+    store: EventStore, sql: asyncpg.Connection
+) -> None:
+    """Of what such a trigger has stored nobody could tell whose it is."""
+    await sql.execute(
+        """
+        CREATE FUNCTION lower_case() RETURNS trigger LANGUAGE plpgsql AS
+        $$ BEGIN NEW.stream_id := lower(NEW.stream_id); RETURN NEW; END $$;
+        CREATE TRIGGER lower_case BEFORE INSERT ON events FOR EACH ROW EXECUTE FUNCTION lower_case()
+        """
+    )
+    await store.version("s")
+    singles = await together(store, one("A"), one("b"))
+    several = await together(store, StreamAppend("C", [NewEvent("T"), NewEvent("T")], ANY), one("d"))
+    assert [each.version for each in (*singles, *several) if isinstance(each, AppendResult)] == [0, 0, 1, 0]
+    assert [await store.version(stream) for stream in "abcd"] == [0, 0, 1, 0]
+    # Also where it is the stream of another of the group.
+    layout = await detect_layout(sql)
+    statement = GroupStatement(KnownTable(layout, await find_arbiter(sql, layout)))
+    for rows in (1, 2):
+        units = [Unit(each, -1, -1, [("T", "1", None, uuid4()) for _ in range(rows)]) for each in "Ee"]
+        with pytest.raises(asyncpg.DivisionByZeroError):
+            await statement.send(cast("Any", Fetching(sql)), units)
+    assert await store.version("e") == -1
+
+
+async def test_who_changes_a_list_of_events_meanwhile_harms_no_other(store18: EventStore) -> None:
+    await store18.version("s")
+    changed = [NewEvent("T")]
+    waiting = asyncio.create_task(together(store18, one("a"), StreamAppend("b", changed, ANY), one("c")))
+    await passes()
+    changed.extend([NewEvent("T"), NewEvent("T")])
+    assert [each.version for each in await waiting if isinstance(each, AppendResult)] == [0, 0, 0]
 
 
 async def test_an_open_append_of_somebody_stops_its_stream_only(store: EventStore, dsn: str) -> None:
@@ -360,11 +438,13 @@ async def test_a_deadlock_is_a_passing_fault(store: EventStore, dsn: str) -> Non
 
 
 class Recorder:
-    """Takes groups, and answers them when it is told."""
+    """Takes groups, and answers them when it is told; what `leaves` are has to be sent by itself."""
 
     def __init__(self) -> None:
         self.groups: list[list[tuple[str, list[object]]]] = []
         self.open = asyncio.Event()
+        self.blocked = asyncio.Event()
+        self.leaves: set[str] = set()
         self.alone: list[tuple[str, object]] = []
 
     async def send(self, group: list[Members]) -> None:
@@ -372,17 +452,24 @@ class Recorder:
         await self.open.wait()
         for members in group:
             for queued in members.appends:
-                queued.answer.set_result(AppendResult(queued.stream_id, 0, 1))
+                if members.stream_id in self.leaves:
+                    queued.by_itself = Alone()
+                elif not queued.answer.done():
+                    queued.answer.set_result(AppendResult(queued.stream_id, 0, 1))
 
     async def by_itself(self, stream_id: str, lost: EsxError | None) -> AppendResult:
         assert lost is None
         self.alone.append((stream_id, None))
-        await self.open.wait()
+        await (self.blocked if stream_id == "blocked" else self.open).wait()
         return AppendResult(stream_id, 0, 1)
 
-    def append(self, groups: Groups, stream_id: str, data: object) -> asyncio.Task[AppendResult]:
+    def append(
+        self, groups: Groups, stream_id: str, data: object, expected: ExpectedVersion = ANY
+    ) -> asyncio.Task[AppendResult]:
         event = [NewEvent("T", data)]
-        return asyncio.create_task(groups.append(stream_id, event, ANY, lambda lost: self.by_itself(stream_id, lost)))
+        return asyncio.create_task(
+            groups.append(stream_id, event, expected, lambda lost: self.by_itself(stream_id, lost))
+        )
 
 
 async def passes(turns: int = 5) -> None:
@@ -413,6 +500,20 @@ async def test_groups_are_bounded(limits: GroupLimits, sizes: Sequence[int]) -> 
     assert groups._ahead == 0
 
 
+async def test_what_would_only_be_sent_again_waits() -> None:
+    """Of two appends for any version, with one for an exact version between them, a group can store one."""
+    recorder = Recorder()
+    groups = Groups(recorder.send, event_rows)
+    expected: list[ExpectedVersion] = [5, ANY, STREAM_EXISTS, 5, 6, ANY, 7, ANY]
+    tasks = [recorder.append(groups, "x", 0), *(recorder.append(groups, "a", n, e) for n, e in enumerate(expected))]
+    tasks.append(recorder.append(groups, "b", 8))
+    await passes()
+    recorder.open.set()
+    await asyncio.gather(*tasks)
+    assert recorder.groups == [[("a", [0, 1, 2, 3, 4]), ("b", [8])], [("a", [5, 6])]]
+    assert recorder.alone == [("x", None), ("a", None)]
+
+
 async def test_an_append_that_takes_long_by_itself_is_overtaken() -> None:
     recorder = Recorder()
     groups = Groups(recorder.send, event_rows, GroupLimits(patience=0.0))
@@ -425,7 +526,83 @@ async def test_an_append_that_takes_long_by_itself_is_overtaken() -> None:
     assert recorder.groups == [[("a", [0, 3]), ("b", [2])]]
     assert not blocked.done()
     recorder.open.set()
+    recorder.blocked.set()
     await asyncio.gather(blocked, *tasks)
+
+
+async def test_nothing_overtakes_an_append_to_its_own_stream() -> None:
+    recorder = Recorder()
+    groups = Groups(recorder.send, event_rows, GroupLimits(patience=0.0))
+    recorder.open.set()
+    async with asyncio.timeout(60):
+        blocked = recorder.append(groups, "blocked", 0)
+        await passes()
+        await recorder.append(groups, "a", 1)
+        waiting = [recorder.append(groups, "blocked", n) for n in (2, 3)]
+        await recorder.append(groups, "a", 4)  # nothing but the blocked one is under way
+        assert recorder.alone == [("blocked", None), ("a", None), ("a", None)]
+        waiting[0].cancel()
+        recorder.blocked.set()
+        await asyncio.gather(blocked, waiting[1])
+    assert recorder.alone[3:] == [("blocked", None)]
+    assert recorder.groups == []
+
+
+@pytest.mark.parametrize("beside", [[], ["b"]], ids=["by itself", "left by a group"])
+async def test_a_caller_that_gives_up_in_any_turn_of_the_loop_leaves_its_stream_free(beside: list[str]) -> None:
+    for turns in range(12):
+        recorder = Recorder()
+        recorder.leaves = {"a"}
+        groups = Groups(recorder.send, event_rows)
+        others = [recorder.append(groups, "x", 0)]
+        given_up = recorder.append(groups, "a", 1)
+        others += [recorder.append(groups, each, 2) for each in (*beside, "a")]
+        await passes()
+        recorder.open.set()
+        await passes(turns)
+        given_up.cancel()
+        async with asyncio.timeout(60):
+            await asyncio.gather(*others, recorder.append(groups, "a", 3))
+        assert (groups._waiting, groups._under_way, groups._ahead, groups._single) == ({}, set(), 0, None)
+
+
+async def test_a_group_that_fails_in_an_unforeseen_way_stops_no_later_one(caplog: pytest.LogCaptureFixture) -> None:
+    recorder = Recorder()
+    failing = [LookupError("unforeseen")]
+
+    async def send(group: list[Members]) -> None:
+        if failing:
+            raise failing.pop()
+        await recorder.send(group)
+
+    groups = Groups(send, event_rows)
+    tasks = [recorder.append(groups, stream, n) for n, stream in enumerate("xabc")]
+    await passes()
+    recorder.open.set()
+    async with asyncio.timeout(60):
+        done = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [type(each) for each in done] == [AppendResult, LookupError, LookupError, LookupError]
+        recorder.open.clear()
+        tasks = [recorder.append(groups, stream, n) for n, stream in enumerate("xabc")]
+        await passes()
+        recorder.open.set()
+        await asyncio.gather(*tasks)
+    assert [[stream for stream, _ in group] for group in recorder.groups] == [["a", "b", "c"]]
+    assert "esx-appends failed" in caplog.text
+
+
+async def test_events_that_cannot_be_sent_fail_their_own_append_whenever_they_are_made() -> None:
+    for ahead in (0, 1000):
+        recorder = Recorder()
+        groups = Groups(recorder.send, event_rows, GroupLimits(ahead=ahead))
+        tasks = [recorder.append(groups, "s" if n % 2 else "t", n if n != 3 else {1, 2}) for n in range(8)]
+        await passes()
+        recorder.open.set()
+        async with asyncio.timeout(60):
+            done = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [n for n, each in enumerate(done) if not isinstance(each, AppendResult)] == [3]
+        assert isinstance(done[3], InvalidEvent)
+        assert groups._ahead == 0
 
 
 async def test_a_large_append_goes_by_itself_in_its_turn() -> None:
@@ -437,6 +614,13 @@ async def test_a_large_append_goes_by_itself_in_its_turn() -> None:
     await asyncio.gather(*tasks)
     assert recorder.alone[:2] == [("x", None), ("a", None)]
     assert recorder.groups[0] == [("a", [1]), ("b", [3])]
+
+
+class Fetching:
+    """Runs statements as the driver does."""
+
+    def __init__(self, connection: asyncpg.Connection) -> None:
+        self.repeat = connection.fetch
 
 
 class Explaining:
