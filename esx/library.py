@@ -31,7 +31,7 @@ from esx.errors import (
 )
 from esx.eventstore import Connecting, EventStore
 from esx.expected import ANY, NO_STREAM, STREAM_EXISTS, Expected, ExpectedVersion
-from esx.filters import Filter, StreamFilter
+from esx.filters import Filter, MetadataMatch, Pattern, StreamFilter
 from esx.layouts.foreign.kind import EventColumns, StoreKind
 from esx.layouts.foreign.own import OwnLayout
 from esx.layouts.foreign.recognition import FoundStore, Lookalike
@@ -80,6 +80,7 @@ from esx.store.read.pages import StoredId, StreamKey, StreamPage
 from esx.store.read.scale import NameScale
 from esx.store.relay.relay import RelayOnError, RelayProgress
 from esx.store.relay.target import RelayIdentity, RelayTarget, TargetPosition
+from esx.store.search.indexes import MemberIndex
 from esx.store.search.jsonpath import JsonPath
 from esx.store.search.plan import SearchLimits, SearchPlan
 from esx.store.search.slices import Slice
@@ -144,6 +145,8 @@ __all__ = [
     "Lookalike",
     "Mark",
     "Marked",
+    "MemberIndex",
+    "MetadataMatch",
     "Missed",
     "NameScale",
     "NewEvent",
@@ -157,6 +160,7 @@ __all__ = [
     "OutcomeUnknown",
     "OwnLayout",
     "OwnerNotTrusted",
+    "Pattern",
     "Place",
     "Position",
     "ProjectionFailed",

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 _TIME = 1.0
 _HARD_END = 3.0
 _MOST = 100
-_LOOKED_AT = 500
 _SAFE = re.compile(r"\w[\w.@:/+=,%~-]*")
 
 _BASH = """\
@@ -117,9 +116,20 @@ def complete_type(ctx: click.Context, _parameter: click.Parameter, begun: str) -
     return _items(_starting(_ask(ctx, _types), begun))
 
 
+def complete_filter(ctx: click.Context, parameter: click.Parameter, begun: str) -> list[CompletionItem]:
+    """Return what a word of a filter may become: globs of categories, keys, and types after ``type:``."""
+    key, colon, rest = begun.rpartition(" ")[2].partition(":")
+    if not colon:
+        from esx.filter_language import KEYS
+
+        keys = [CompletionItem(f"{name}:") for name in KEYS if name.startswith(key)]
+        return [*complete_stream_glob(ctx, parameter, begun), *keys]
+    find = {"type": complete_type, "stream": complete_stream_glob}.get(key)
+    return [] if find is None else [CompletionItem(f"{key}:{item.value}") for item in find(ctx, parameter, rest)]
+
+
 async def _types(store: EventStore) -> list[str]:
-    newest = await store.preview_all_page(limit=_LOOKED_AT, backwards=True)
-    return [*await store.common_types(), *(event.event_type for event in newest)]
+    return await store.known_types()
 
 
 def complete_database(_ctx: click.Context, _parameter: click.Parameter, begun: str) -> list[CompletionItem]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from esx.cli.events import ended_before, tell_odd_lines
+from esx.cli.filtering import filter_argument, filter_of, first_after
 from esx.cli.opening import with_store
 from esx.cli.options import complete_file, database_option, filter_options, partial_option
 from esx.cli.output import Meter, OutputLines, incomplete, narrate, progress
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     metavar="N",
     help="Only events after global_seq N.",
 )
+@filter_argument
 @filter_options
 @click.option(
     "-o",
@@ -51,6 +53,7 @@ if TYPE_CHECKING:
 def command(
     dsn: str | None,
     start: int | None,
+    words: tuple[str, ...],
     stream: str | None,
     event_type: str | None,
     where: str | None,
@@ -62,6 +65,8 @@ def command(
 ) -> None:
     """Write all events, or a slice, as NDJSON in global order: one event a line, every digit kept.
 
+    FILTER chooses the slice: esx export 'orders-* type:Order* since:-1d', see docs/filters.md.
+
     It ends at the safe position, below which no event can appear any more. If an open transaction may hold that back,
     it says so and exits with 4. To back up only new events, start --from the last global_seq written. esx import
     reads the result.
@@ -69,17 +74,19 @@ def command(
     Payloads of other stores that are no JSON are null, with a data_note; stderr says how many, and it exits with 4.
     With --decode or --decoder they are what they are decoded to, and stderr says how.
     """
+    chosen = filter_of(words, stream=stream, event_type=event_type, where=where)
     decoding = PayloadDecoding(decoder) if decode or decoder is not None else None
 
     async def work(store: EventStore) -> None:
         from esx.errors import OrderUnknown
-        from esx.filters import Filter
 
         after = -1 if start is None else start
+        if chosen.since is not None and not snapshot:
+            after = max(after, await first_after(store, chosen.since))
         try:
             export = await store.export(
                 after=after,
-                where=Filter(stream, event_type, where),
+                where=chosen,
                 snapshot=snapshot,
                 decode=None if decoding is None else decoding.event,
             )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from esx.cli.events import no_such_stream, stored_name
+from esx.cli.filtering import filter_argument, filter_of, like_type, split_times
 from esx.cli.forms import output_options
 from esx.cli.opening import with_store
 from esx.cli.options import (
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from esx.cli.forms import Form
     from esx.eventstore import EventStore
+    from esx.filters import Filter
     from esx.model import Event
     from esx.positions import Position
     from esx.store.search.plan import SearchPlan
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 
 @click.command(name="read")
 @click.argument("stream", shell_complete=completing("stream"))
+@filter_argument
 @click.option(
     "--stream",
     "streams",
@@ -69,6 +72,7 @@ if TYPE_CHECKING:
 def command(
     dsn: str | None,
     stream: str,
+    words: tuple[str, ...],
     streams: str | None,
     event_type: str | None,
     where: str | None,
@@ -86,6 +90,9 @@ def command(
 ) -> None:
     """Print the events of STREAM in order, or those of all streams: esx read '$all'.
 
+    FILTER chooses among them: esx read '$all' 'orders-* type:Order*Placed $.total > 100 since:-2h user:ann'. See
+    docs/filters.md; --stream, --type, --where, --since and --until are parts of it.
+
     Times are in the time zone of the display unless they name another: 2026-08-07T14:00Z, 14:00, yesterday. An event's
     time is when its transaction began. Where many events have to be looked at, stderr first says how many. Where
     times are out of order, so that some events may be missing, stderr says so, and it exits with 4.
@@ -99,12 +106,19 @@ def command(
         raise click.UsageError("--same-type says what --diff compares with: give both")
     if with_diff and stream == "$all":
         raise click.UsageError("--diff compares the events of one stream: name a stream instead of $all")
+    if streams is not None and stream != "$all":
+        raise click.UsageError("--stream chooses among all streams: esx read '$all' --stream GLOB")
+    chosen, since, until = split_times(
+        filter_of(words, stream=streams, event_type=event_type, where=where, since=since, until=until)
+    )
+    if chosen.stream is not None and stream != "$all":
+        raise click.UsageError(
+            f"{chosen.stream!r} in the filter chooses among all streams: esx read '$all' FILTER; a type is type:GLOB"
+        )
     if sum(given is not None for given in (start, at, since)) > 1:
         raise click.UsageError("--from, --at and --since all say where to begin: give one of them")
     if since is not None and until is not None and since >= until:
         raise click.UsageError("--since is not before --until: no event can be between them")
-    if streams is not None and stream != "$all":
-        raise click.UsageError("--stream chooses among all streams: esx read '$all' --stream GLOB")
 
     if with_diff and (decode or decoder is not None):
         raise click.UsageError("--diff compares the JSON that is stored: leave --decode and --decoder out")
@@ -115,11 +129,9 @@ def command(
     )
 
     async def work(store: EventStore) -> None:
-        from esx.filters import Filter
         from esx.model import MOST_WITHOUT_NUMBER
 
         one = None if stream == "$all" else await stored_name(store, stream)
-        chosen = Filter(stream=streams, event_type=event_type, where=where)
         searches = bool(chosen) or since is not None or until is not None
         differ = None
         if with_diff:
@@ -157,7 +169,7 @@ def command(
                 "esx read '$all' --stream has them"
             )
         elif not found:
-            await _explain_nothing(store, one, chosen=searches)
+            await _explain_nothing(store, one, chosen if searches else None)
 
     with paged(form.paged):
         with_store(dsn, work, read_only=True)
@@ -199,12 +211,15 @@ async def _is_missing(store: EventStore, stream: str | None) -> bool:
     return stream is not None and await store.version(stream) < 0
 
 
-async def _explain_nothing(store: EventStore, stream: str | None, *, chosen: bool) -> None:
+async def _explain_nothing(store: EventStore, stream: str | None, chosen: Filter | None) -> None:
     if stream is None:
-        if chosen:
-            narrate("no event passes")
+        if chosen is not None:
+            narrate(f"no event passes{await like_type(store, chosen)}")
         return
     version = await store.version(stream)
     if version < 0:
         raise no_such_stream(stream)
-    narrate("no event passes" if chosen else f"nothing there: the stream's version is {version}")
+    if chosen is None:
+        narrate(f"nothing there: the stream's version is {version}")
+    else:
+        narrate(f"no event passes{await like_type(store, chosen)}")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from esx.cli.events import number_text, tell_odd_value
+from esx.cli.filtering import filter_argument, parse_words
 from esx.cli.forms import CsvLines, output_options
 from esx.cli.opening import with_store
 from esx.cli.options import completing, database_option, partial_option
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 
 @click.command(name="streams")
+@filter_argument
 @click.option(
     "--prefix",
     default="",
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
 @database_option
 def command(
     dsn: str | None,
+    words: tuple[str, ...],
     prefix: str,
     match: str | None,
     contains: str | None,
@@ -53,6 +56,8 @@ def command(
 ) -> None:
     """List streams with their version, number of events, and last event.
 
+    FILTER is a glob of ids, as --match: esx streams 'orders-*'.
+
     The number of events (in JSON: "events") counts the places from the first event to the last one. Where events in
     between were deleted there are fewer: `esx doctor --full` finds such holes.
 
@@ -60,6 +65,7 @@ def command(
     may be off by more than a factor of two, only how many were counted is shown (in JSON: "at_least"), and it exits
     with 4.
     """
+    match = _glob(words, match)
     if match is not None and contains is not None:
         raise click.UsageError("choose streams by --match or by --contains, not by both")
     narrowed = bool(prefix) or match is not None or contains is not None
@@ -132,6 +138,18 @@ def command(
 
     with paged(form.paged):
         with_store(dsn, list_categories if categories else list_streams, read_only=True)
+
+
+def _glob(words: tuple[str, ...], match: str | None) -> str | None:
+    """Return the glob of ids that the filter and --match are."""
+    chosen = parse_words(words)
+    if chosen and chosen != type(chosen)(stream=chosen.stream, any_case=chosen.any_case):
+        raise click.UsageError(
+            "streams are chosen by their ids: esx streams 'orders-*'; their events are chosen by esx read '$all' FILTER"
+        )
+    if chosen.stream is not None and match is not None:
+        raise click.UsageError(f"--match and {chosen.stream!r} both choose by the id: give one of them")
+    return match if chosen.stream is None else chosen.stream
 
 
 def _cells(stream: StreamSummary) -> tuple[str, ...]:

@@ -7,8 +7,10 @@ import time
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 from esx.cli.events import describe_gap, describe_missed, ended_before, tell_odd_lines
+from esx.cli.filtering import filter_argument, filter_of, like_type
 from esx.cli.forms import output_options
 from esx.cli.opening import with_store
 from esx.cli.options import as_start, database_option, filter_options, partial_option
@@ -40,6 +42,7 @@ _LOOK = 0.25
     show_default=True,
     help="From the first event, from now on, after global_seq N, or from '2026-08-07 14:00' or -2h on.",
 )
+@filter_argument
 @filter_options
 @click.option("--follow/--no-follow", default=True, help="Go on without end, or end at the safe position.")
 @click.option("--stats", is_flag=True, help="Say at the end what came, on stderr: also late events and dead numbers.")
@@ -47,9 +50,13 @@ _LOOK = 0.25
 @output_options
 @partial_option
 @database_option
+@click.pass_context
 def command(
+    ctx: click.Context,
+    /,
     dsn: str | None,
     start: int | datetime | None,
+    words: tuple[str, ...],
     stream: str | None,
     event_type: str | None,
     where: str | None,
@@ -61,6 +68,9 @@ def command(
 ) -> None:
     """Print the events of all streams in their global order, each exactly once, and follow as they come.
 
+    FILTER chooses among them: esx tail 'orders-* type:Order*Placed $.total > 100 user:ann', see docs/filters.md.
+    since: in it says where to begin, as --from does.
+
     An event that commits late is waited for, never skipped: nothing is printed beyond the safe position. When that
     takes longer than a second, stderr says who may hold it; it also says when the connection is lost and when it is
     back. With --no-follow it exits with 4 where it ends before such an event. An event that still appears below the
@@ -68,10 +78,15 @@ def command(
     """
     printer = EventPrinter(form, decode=decode, decoder=decoder)
 
-    async def work(store: EventStore) -> None:
-        from esx.filters import Filter
+    chosen = filter_of(words, stream=stream, event_type=event_type, where=where)
+    if chosen.since is not None:
+        if ctx.get_parameter_source("start") is not ParameterSource.DEFAULT:
+            raise click.UsageError("--from and since: both say where to begin: give one of them")
+        start = chosen.since
+    if chosen.until is not None and follow:
+        raise click.UsageError("until: is an end, and a feed that follows has none: add --no-follow")
 
-        chosen = Filter(stream, event_type, where)
+    async def work(store: EventStore) -> None:
         if form.as_json and not printer.decodes and not follow and not stats and isinstance(start, int):
             await _export(store, start, chosen)
             return
@@ -92,6 +107,8 @@ def command(
                 await _follow(feed, totals, printer)
             else:
                 await _to_safe_position(feed, totals, printer)
+                if not totals.printed and (hint := await like_type(store, chosen)):
+                    narrate(f"no event passes{hint}")
         finally:
             if stats:
                 narrate(totals.line(feed))
@@ -158,12 +175,12 @@ class Totals:
     """Counts printed events and late ones."""
 
     def __init__(self) -> None:
-        self._printed = 0
+        self.printed = 0
         self._longest = 0.0
 
     def add(self, batch: Batch) -> None:
         """Count a batch."""
-        self._printed += len(batch.events)
+        self.printed += len(batch.events)
         self._longest = max(self._longest, max(batch.late.values(), default=0.0))
 
     def line(self, feed: Feed) -> str:
@@ -172,7 +189,7 @@ class Totals:
         erased = f", {counted(feed.erased, 'has', 'have')} been deleted since" if feed.erased else ""
         longest = f" (the longest by {lapse(self._longest)})" if feed.late else ""
         return (
-            f"{counted(self._printed, 'event')} "
+            f"{counted(self.printed, 'event')} "
             f"printed of {feed.looked:,} looked at, up to global_seq {feed.position}; "
             f"{feed.late:,} came late{longest}, {counted(feed.dead, 'number is', 'numbers are')} dead{missed}{erased}"
         )

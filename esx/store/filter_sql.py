@@ -1,40 +1,77 @@
 """A filter as conditions of a query."""
 
 import re
+from collections.abc import Sequence
+from datetime import datetime
 
-from esx.filters import Filter
-from esx.glob import glob_literal, glob_to_regex
+from esx.filters import Filter, MetadataMatch, Pattern
 from esx.postgres.literals import literal
 from esx.postgres.values import json_text
 
 
-def filter_sql(where: Filter, first: int) -> tuple[list[str], list[str]]:
+def filter_sql(where: Filter, first: int) -> tuple[list[str], list[str | datetime]]:
     """Return the conditions on an event ``e``, and the arguments of their parameters, numbered from `first`.
 
     Raises InvalidQuery for a malformed glob.
     """
     conditions: list[str] = []
-    arguments: list[str] = []
-    for column, pattern in (("stream_id", where.stream), ("event_type", where.event_type)):
+    arguments: list[str | datetime] = []
+
+    def add(value: str | datetime) -> int:
+        arguments.append(value)
+        return first + len(arguments) - 1
+
+    for column, pattern in (("stream_id", where.stream_pattern), ("event_type", where.type_pattern)):
         if pattern is not None:
-            exact = glob_literal(pattern)
-            operator, cast = ("~", "::text") if exact is None else ("=", "")
-            conditions.append(f"e.{column}{cast} {operator} ${first + len(arguments)}::text")
-            arguments.append(glob_to_regex(pattern) if exact is None else exact)
-    if where.where is not None:
-        conditions.append(
-            f"coalesce(jsonb_path_query_first({_jsonb('e.data')}, ${first + len(arguments)}::jsonpath, "
-            f"jsonb_build_object('metadata', {_jsonb('e.metadata')}), true) NOT IN ('false', 'null'), false)"
-        )
-        arguments.append(where.where)
+            conditions.append(_matches(f"e.{column}", pattern, add(pattern.text)))
+    conditions += [path_sql(add(path)) for path in where.paths]
+    conditions += [member_sql(member, add(member_pattern(member).text)) for member in where.members]
+    for operator, moment in ((">=", where.since), ("<", where.until)):
+        if moment is not None:
+            conditions.append(f"coalesce(e.created_at {operator} ${add(moment)}::timestamptz, false)")
     return conditions, arguments
+
+
+def path_sql(parameter: int) -> str:
+    """Return the condition that the JSONPath in the parameter finds something."""
+    return (
+        f"coalesce(jsonb_path_query_first({_jsonb('e.data')}, ${parameter}::jsonpath, "
+        f"jsonb_build_object('metadata', {_jsonb('e.metadata')}), true) NOT IN ('false', 'null'), false)"
+    )
+
+
+def member_pattern(member: MetadataMatch) -> Pattern:
+    """Return how a member of the metadata is compared."""
+    return Pattern.of(member.glob, any_case=member.any_case)
+
+
+def member_sql(member: MetadataMatch, parameter: int) -> str:
+    """Return the condition that one of the members of that name matches the pattern in the parameter."""
+    pattern = member_pattern(member)
+    metadata = _jsonb("e.metadata")
+    each = [_matches(f"({metadata} ->> {literal(name)})", pattern, parameter) for name in member.names]
+    return f"coalesce({' OR '.join(f'coalesce({one}, false)' for one in each)}, false)"
 
 
 def literal_filter_sql(where: Filter) -> list[str]:
     """Return the conditions on an event ``e`` with their values as literals, for a query without arguments."""
     conditions, arguments = filter_sql(where, 1)
-    # In one pass, because an argument may look like a parameter.
-    return [re.sub(r"\$(\d+)", lambda match: literal(arguments[int(match[1]) - 1]), each) for each in conditions]
+    return [_with_literals(each, arguments) for each in conditions]
+
+
+def _with_literals(condition: str, arguments: Sequence[str | datetime]) -> str:
+    # In one pass, because an argument may look like a parameter; and not within the quotes of a literal.
+    return re.sub(
+        r"'(?:[^']|'')*'|\$(\d+)",
+        lambda match: match[0] if match[1] is None else literal(arguments[int(match[1]) - 1]),
+        condition,
+    )
+
+
+def _matches(value: str, pattern: Pattern, parameter: int) -> str:
+    if pattern.literal is not None:
+        return f"{value} = ${parameter}::text"
+    return f"{value}::text ~ ${parameter}::text"
 
 
 def _jsonb(column: str) -> str:

@@ -26,12 +26,14 @@ READING = {
     "streams": ["streams", "--match", "ord*", "--json"],
     "categories": ["streams", "--categories", "--json"],
     "read": ["read", "order-1", "--json"],
+    "read by a filter": ["read", "$all", "ord* type:pl* $.n > 1 user:ann corr:x"],
     "read all": ["read", "$all", "--backwards"],
     "state": ["state", "order-1"],
     "tail": ["tail", "--from", "start", "--no-follow", "--where", "$.n > 1", "--type", "Pl*", "--json"],
     "trail": ["trail", "3", "--json"],
     "export": ["export"],
     "health": ["health", "--json"],
+    "consumers": ["consumers", "--json"],
     "doctor": ["doctor", "--full"],
 }
 WRITING = {
@@ -40,7 +42,7 @@ WRITING = {
     "init": ["init"],
     "load": ["load", "--users", "1", "--duration", "1s"],
 }
-OTHER = {"demo", "serve", "config", "stores"}
+OTHER = {"demo", "serve", "config", "stores", "completion", "man"}
 """Those that start the explorer, open no other database than that which comes with esx, or read the catalogs alone."""
 
 

@@ -309,7 +309,7 @@ class Barrier:
         return await committed_at(connection, self._layout, number) if self._keeps_timestamps else None
 
 
-def read_sql(layout: Layout, where: Filter) -> tuple[str, list[str]]:
+def read_sql(layout: Layout, where: Filter) -> tuple[str, list[str | datetime]]:
     """Return the query and its arguments: a row per event, to see gaps; first in each is its number.
 
     With a filter, next is whether the event fits, and what does not has NULL in all columns.

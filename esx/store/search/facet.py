@@ -121,6 +121,14 @@ class Searches(Facet):
         """Return the most common event types, by PostgreSQL's statistics: quick at any size, but not all of them."""
         return await self._read(indexes.common_types)
 
+    async def known_types(self) -> list[str]:
+        """Return the common event types and those of the newest events: quick at any size, but maybe not all."""
+        common = await self.common_types()
+        if (await self._load()).layout.unnumbered is not None:
+            return common
+        newest = await self._read(indexes.newest_types)
+        return list(dict.fromkeys([*common, *newest]))
+
     async def locate(self, position: Position, *, stream: str | None = None) -> locate.Place:
         """Return where a position is in the list of a stream (None: of all streams), by the list's own numbers.
 

@@ -1,19 +1,24 @@
 """Finds the indexes that a search can use."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import asyncpg
 
+from esx.filters import MetadataMatch
 from esx.layouts.layout import Layout
 from esx.layouts.table_tree import below
 from esx.postgres.literals import literal
 from esx.postgres.values import explain, fetch, fetchval
+from esx.store.filter_sql import member_pattern
 from esx.store.read.estimates import COUNTED, Estimate
 from esx.store.read.event_list import EventList
 from esx.store.search.jsonpath import JsonPath
+from esx.store.trail.ids import find_ids
+from esx.store.trail.trail import FieldNames
 
 _MOST_TYPES = 20
 _TYPES_LOOKED_AT = 1000
+_NEWEST = 1000
 
 
 async def common_types(connection: asyncpg.Connection, layout: Layout) -> list[str]:
@@ -29,6 +34,16 @@ async def common_types(connection: asyncpg.Connection, layout: Layout) -> list[s
         """,
     )
     return types or []
+
+
+async def newest_types(connection: asyncpg.Connection, layout: Layout) -> list[str]:
+    """Return the types of the newest events, the most common first."""
+    rows = await fetch(
+        connection,
+        f"SELECT event_type FROM (SELECT {layout.place('e')[2]} AS event_type FROM {layout.table} e "
+        f"ORDER BY e.global_seq DESC LIMIT {_NEWEST}) e GROUP BY 1 ORDER BY count(*) DESC, 1",
+    )
+    return [row[0] for row in rows]
 
 
 async def index_for_path(
@@ -64,6 +79,37 @@ async def index_for_path(
     if name is None:
         return None
     return name, int((await explain(connection, query, *arguments))["Plan Rows"])
+
+
+class MemberIndex(NamedTuple):
+    """An index on members of the metadata: the expressions that it has, and about how many events have the `value`."""
+
+    name: str
+    values: tuple[str, ...]
+    value: str
+    events: int
+
+    def condition(self, parameter: int) -> str:
+        """Return the condition on an event ``e`` that the index serves; `value` is the argument of its parameter."""
+        return f"({' OR '.join(f'{each} = ${parameter}::text' for each in self.values)})"
+
+
+async def index_for_member(connection: asyncpg.Connection, layout: Layout, member: MetadataMatch) -> MemberIndex | None:
+    """Return the index that finds events by a member of the metadata, None if there is none or it would not be used.
+
+    Where some of its names have an index, these are the store's names.
+    """
+    value = member_pattern(member).literal
+    if value is None:
+        return None
+    ids = await find_ids(connection, layout, FieldNames(correlation=member.names))
+    values = tuple(each.value for each in ids.correlation if each.indexed)
+    if not values:
+        return None
+    found = MemberIndex("", values, value, 0)
+    plan = await explain(connection, f"SELECT FROM {layout.table} e WHERE {found.condition(1)}", value)
+    names = _indexes(plan)
+    return found._replace(name=names[0], events=int(plan["Plan Rows"])) if names else None
 
 
 async def type_index(connection: asyncpg.Connection, layout: Layout, events: EventList) -> str | None:

@@ -12,14 +12,20 @@ from typing import Any
 import asyncpg
 
 from esx.filters import Filter
-from esx.glob import glob_literal, glob_to_regex
 from esx.layouts.layout import Layout
 from esx.postgres.values import explain
 from esx.store.filter_sql import filter_sql
 from esx.store.read.estimates import Estimate, count_events
 from esx.store.read.event_list import EventList
 from esx.store.read.order_check import LOOK, Doubt
-from esx.store.search.indexes import count_types, index_for_path, matching_types, type_index
+from esx.store.search.indexes import (
+    MemberIndex,
+    count_types,
+    index_for_member,
+    index_for_path,
+    matching_types,
+    type_index,
+)
 from esx.store.search.jsonpath import JsonPath, read_path
 from esx.store.search.span import find_span
 from esx.text import round_estimate
@@ -71,6 +77,8 @@ class SearchPlan:
     advice: tuple[str, ...] = ()
     types: tuple[str, ...] | None = None
     by_path: bool = False
+    also: tuple[JsonPath, ...] = ()
+    by_member: MemberIndex | None = None
 
     @property
     def most(self) -> Estimate | None:
@@ -125,23 +133,32 @@ async def plan_search(
     `wanted` is how many matches are wanted, None for all: a few of many are found early. Raises InvalidQuery for a
     malformed pattern or path.
     """
-    literal = None if where.event_type is None else glob_literal(where.event_type)
-    regex = None if where.event_type is None else glob_to_regex(where.event_type)
-    path = None if where.where is None else await read_path(connection, where.where)
+    since = max((each for each in (since, where.since) if each is not None), default=None)
+    until = min((each for each in (until, where.until) if each is not None), default=None)
+    where = replace(where, since=None, until=None)
+    pattern = where.type_pattern
+    literal, regex = (None, None) if pattern is None else pattern
+    paths = [await read_path(connection, text) for text in where.paths]
+    path = paths[0] if paths else None
     first, end, wide, doubt = await find_span(connection, layout, events, since, until, look=limits.look)
-    names = Filter(stream=where.stream, event_type=where.event_type)
+    names = Filter(stream=where.stream, event_type=where.event_type, any_case=where.any_case)
     size = await count_events(connection, layout, events, first, end)
     total = size.count if size.known else size.high or size.count
     share = await _share(connection, layout, names)
     candidates = max(round(total * share), 1) if total else 0
 
     plan = SearchPlan(events, where, path, since, until, first, end, size=size, total=total, doubt=doubt, limits=limits)
+    plan = replace(plan, also=tuple(paths[1:]))
     if not where:
         # Between the times all events match; events out of order are behind many that do not.
         return _priced(plan, total, _RATE) if wide else plan
-    rate = _RATE if path is None else _PATH_RATE
+    rate = _RATE if path is None and not where.members else _PATH_RATE
     enough = total if wanted is None else wanted
 
+    for member in where.members if _all_of_own(layout, events) else ():
+        found = await index_for_member(connection, layout, member)
+        if found is not None:
+            return _priced(plan, min(found.events, total), rate, index=found.name, by_member=found)
     index = await index_for_path(connection, layout, events, path, range(first, end), enough)
     if index is not None:
         name, matches = index
@@ -152,14 +169,19 @@ async def plan_search(
         if types is not None and len(types) * candidates <= max(total, 1):
             leads_to = await count_types(connection, layout, events, types, range(first, end))
             reads = max(candidates, leads_to.low) if leads_to.high is None else leads_to.count
-            if path is None and where.stream is None:
+            if path is None and where.stream is None and not where.members:
                 reads = min(reads, enough)
             return _priced(plan, reads, rate, index=index_name, types=types, leads_to=leads_to)
-    reads = total if path is not None else min(total, round(enough / max(share, 1e-9)))
+    reads = total if path is not None or where.members else min(total, round(enough / max(share, 1e-9)))
     plan = _priced(plan, reads, rate)
     if not plan.large:
         return plan
     return _advised(plan, layout, index_name, candidates)
+
+
+def _all_of_own(layout: Layout, events: EventList) -> bool:
+    """Return whether these are all events of esx's own kind of table, whose indexes have the ids in metadata."""
+    return events.stream_id is None and layout.foreign is None
 
 
 async def _share(connection: asyncpg.Connection, layout: Layout, names: Filter) -> float:

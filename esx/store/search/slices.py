@@ -1,11 +1,11 @@
 """Runs a search slice by slice; each slice looks at a bounded number of events."""
 
+from dataclasses import replace
 from time import perf_counter
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import asyncpg
 
-from esx.filters import Filter
 from esx.layouts.layout import Layout
 from esx.model import Event, EventPreview
 from esx.postgres.values import CREATED_AT, Fetch, Rows, readable
@@ -119,6 +119,8 @@ def slice_sql(layout: Layout, plan: SearchPlan, *, backwards: bool, previews: bo
             ORDER BY 1 {order} LIMIT $3
         """
     else:
+        if plan.by_member is not None:
+            within.append(plan.by_member.condition(given.add(plan.by_member.value)))
         if plan.by_path and plan.path is not None:
             within.append(plan.path.indexable(given.add(plan.path.text)) or "true")
         looked += f" WHERE {' AND '.join(within)} ORDER BY e.{key} {order} LIMIT $3"
@@ -136,10 +138,14 @@ def slice_sql(layout: Layout, plan: SearchPlan, *, backwards: bool, previews: bo
 
 
 def _hit(plan: SearchPlan, given: _Arguments) -> str:
-    names = Filter(stream=plan.where.stream, event_type=None if plan.types is not None else plan.where.event_type)
+    names = replace(
+        plan.where, event_type=None if plan.types is not None else plan.where.event_type, where=None, also=()
+    )
     conditions, arguments = filter_sql(names, 5)
     for argument in arguments:
         given.add(argument)
+    for path in plan.also:
+        conditions.append(path.condition(given.add(path.text)))
     if plan.path is not None:
         conditions.append(plan.path.condition(given.add(plan.path.text)))
     if plan.since is not None:

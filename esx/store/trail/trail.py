@@ -8,6 +8,7 @@ from typing import NamedTuple
 from uuid import UUID
 
 from esx.errors import InvalidQuery
+from esx.filters import CORRELATION_NAMES
 from esx.moment import FarTime
 from esx.text import lapse, visible
 
@@ -23,7 +24,7 @@ class FieldNames:
     for the first two, and for an empty name.
     """
 
-    correlation: tuple[str, ...] = ("correlation_id", "correlationId", "$correlationId", "correlation-id")
+    correlation: tuple[str, ...] = CORRELATION_NAMES
     causation: tuple[str, ...] = ("causation_id", "causationId", "$causationId", "causation-id")
     identity: tuple[str, ...] = ("event_id", "eventId", "message_id", "messageId", "id")
 

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
+from esx.filter_language import filter_text
 from esx.filters import Filter
 from esx.layouts.layout import Layout
 from esx.model import Event
@@ -55,14 +56,16 @@ class EventsView(View):
 
     def arguments(self, options: Sequence[str]) -> list[str]:
         """Return ``read`` with its options and the stream."""
-        chosen = _filter_options(self.where)
+        chosen = _filter_options(replace(self.where, stream=None))
         chosen += [f"--since={iso_utc(self.since)}"] if self.since is not None else []
         chosen += [f"--until={iso_utc(self.until)}"] if self.until is not None else []
         chosen += [f"--from={self.start}"] if self.start is not None else []
         chosen += ["--backwards"] if self.backwards else []
         stream = "$all" if self.stream_id is None else self.stream_id
         # After -- nothing is an option, even if a stream's id starts with a dash.
-        return ["read", *chosen, *options, *(["--"] if stream.startswith("-") else []), stream]
+        words = [word for word in chosen if not word.startswith("-")]
+        chosen = [word for word in chosen if word.startswith("-")]
+        return ["read", *chosen, *options, *(["--"] if stream.startswith("-") else []), stream, *words]
 
     def select(self, layout: Layout) -> str:
         """Return the query for the events."""
@@ -123,8 +126,10 @@ class FeedView(View):
 
     def arguments(self, options: Sequence[str]) -> list[str]:
         """Return ``tail`` with its options."""
-        streams = [f"--stream={self.where.stream}"] if self.where.stream is not None else []
-        return ["tail", f"--from={self.after}", *streams, *_filter_options(self.where), *options]
+        words = _filter_options(self.where)
+        streams = self.where.stream is not None and all(word.startswith("--") for word in words)
+        stream = [f"--stream={self.where.stream}"] if streams else []
+        return ["tail", f"--from={self.after}", *stream, *words, *options]
 
     def select(self, layout: Layout) -> str:
         """Return the query for the events that are visible when it runs."""
@@ -165,6 +170,9 @@ def _select(layout: Layout, conditions: Sequence[str], order: str = "e.global_se
 
 
 def _filter_options(where: Filter) -> list[str]:
+    """Return the options for type and path, or where there is more than these, the filter as one word."""
+    if where != Filter(where.stream, where.event_type, where.where):
+        return [filter_text(where)]
     chosen = [f"--type={where.event_type}"] if where.event_type is not None else []
     return chosen + ([f"--where={where.where}"] if where.where is not None else [])
 

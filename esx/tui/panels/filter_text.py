@@ -1,52 +1,34 @@
-"""The filter of a list of events as one line of text: ``Order* $.amount > 100``. Plain code, no screen."""
+"""The filter of a list of events as one line of text: ``Order* $.amount > 100``. Plain code, no screen.
+
+It is the language of `esx.filter_language`; a word without a key is a type here, and a JSONPath takes the rest.
+"""
 
 import re
+from dataclasses import replace
 
+from esx.filter_language import Dialect
+from esx.filter_language import filter_text as text_of
+from esx.filter_language import parse_filter as parse
 from esx.filters import Filter
 
 PLACEHOLDER = "type glob, JSONPath, or both:  Order*  $.amount > 100"
-HINT = 'a type, or a path, or both: Order* $.amount > 100 · $metadata.user == "ann"'
+HINT = 'a type, or a path, or both: Order* $.amount > 100 · $metadata.user == "ann" · since:-2h user:ann'
 
-_WORD = re.compile(r'(?:type:\s*)?("(?:[^"\\]|\\.)*"|\S+)\s*')
+_DIALECT = Dialect(bare="type", free_path=True)
 _PATH = re.compile(r"[$(!]|(?:exists\s*\(|(?:strict|lax)\s)")
 
 
 def parse_filter(text: str) -> Filter:
     """Return the filter that `text` means: a glob of types, then a JSONPath; either may be left out.
 
-    A word that does not begin like a path is the glob, in quotes if it has spaces; ``type:`` and ``where:`` before them
-    are optional. Raises ValueError, in one line, for text that is neither.
+    Raises ValueError, in one line, for text that is no filter.
     """
-    event_type = where = None
-    rest = text.strip()
-    while rest:
-        if rest.startswith("where:"):
-            where, rest = rest.removeprefix("where:").strip(), ""
-            if not where:
-                raise ValueError("where: needs a JSONPath, such as $.amount > 100")
-        elif _PATH.match(rest):
-            where, rest = rest, ""
-        elif event_type is None and (word := _WORD.match(rest)):
-            event_type = word[1]
-            if event_type.startswith('"') and event_type.endswith('"') and len(event_type) > 1:
-                event_type = re.sub(r'\\(["\\])', r"\1", event_type[1:-1])
-            rest = rest[word.end() :]
-        else:
-            shown = rest if len(rest) <= 60 else rest[:59] + "…"
-            raise ValueError(f"{shown!r} is not a JSONPath: it begins with $, as $.amount > 100 does")
-    return Filter(event_type=event_type, where=where)
+    return parse(text, _DIALECT)
 
 
 def filter_text(chosen: Filter) -> str:
     """Return the filter as a line that `parse_filter` reads back."""
-    parts = []
-    if chosen.event_type is not None:
-        plain = re.fullmatch(r"[^\s\"]+", chosen.event_type)
-        quoted = '"' + re.sub(r'(["\\])', r"\\\1", chosen.event_type) + '"'
-        parts.append("type:" + (chosen.event_type if plain else quoted))
-    if chosen.where is not None:
-        parts.append(f"where:{chosen.where}")
-    return " ".join(parts)
+    return text_of(replace(chosen, any_case=False), _DIALECT)
 
 
 def complete_type(text: str, types: list[str]) -> str | None:

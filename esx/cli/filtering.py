@@ -1,0 +1,98 @@
+"""The filter of a command: its words, in the language of docs/filters.md, and the options that are a part of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import click
+
+from esx.cli.options import completing
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from esx.eventstore import EventStore
+    from esx.filters import Filter
+
+filter_argument = click.argument("words", nargs=-1, metavar="[FILTER]...", shell_complete=completing("filter"))
+"""Words that the command receives as `words`, for `filter_of`."""
+
+
+def filter_of(
+    words: tuple[str, ...],
+    *,
+    stream: str | None = None,
+    event_type: str | None = None,
+    where: str | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+) -> Filter:
+    """Return the filter of the words and of the options, which have to hold both. Raises UsageError."""
+    from esx.filters import Filter
+
+    options = Filter(stream, event_type, where, since=since, until=until)
+    chosen = parse_words(words)
+    for option, part in (("--stream", "stream"), ("--type", "event_type"), ("--since", "since"), ("--until", "until")):
+        if getattr(options, part) is not None and getattr(chosen, part) is not None:
+            name = {"event_type": "type"}.get(part, part)
+            raise click.UsageError(f"{option} and {name}: in the filter choose the same: give one of them")
+    return Filter(
+        options.stream if chosen.stream is None else chosen.stream,
+        options.event_type if chosen.event_type is None else chosen.event_type,
+        chosen.where if where is None else where,
+        chosen.also if where is None else chosen.paths,
+        chosen.members,
+        since or chosen.since,
+        until or chosen.until,
+        any_case=chosen.any_case and stream is None and event_type is None,
+    )
+
+
+def parse_words(words: tuple[str, ...]) -> Filter:
+    """Return the filter that the words of a command are. Raises InvalidQuery."""
+    from esx.filters import Filter
+
+    if not words:
+        return Filter()
+    from esx.cli.opening import config
+    from esx.filter_language import Dialect, parse_filter
+
+    return parse_filter(" ".join(words), Dialect(correlation=config().fields.correlation))
+
+
+def split_times(chosen: Filter) -> tuple[Filter, datetime | None, datetime | None]:
+    """Return the filter without its times, and these."""
+    return replace(chosen, since=None, until=None), chosen.since, chosen.until
+
+
+async def first_after(store: EventStore, moment: datetime) -> int:
+    """Return the global_seq after which all events from a time on are, and say so where that is not certain."""
+    from esx.cli.output import say_doubt
+    from esx.positions import Position
+
+    place = await store.locate(Position(moment=moment))
+    if place.doubt is not None:
+        say_doubt(place.doubt)
+    return (place.end if place.first is None else place.first) - 1
+
+
+async def like_type(store: EventStore, chosen: Filter) -> str:
+    """Return what to say of the type where nothing passes: the types like it, if none that is known matches."""
+    import re
+    from difflib import get_close_matches
+
+    from esx.text import either, visible
+
+    pattern = chosen.type_pattern
+    if pattern is None:
+        return ""
+    known = await store.known_types()
+    # Globs mean the same in Python's regular expressions.
+    if not known or any(re.search(pattern.regex, name, re.DOTALL) for name in known):
+        return ""
+    plain = re.sub(r"[*?\\\[\]]", "", chosen.event_type or "").lower()
+    lower = {name.lower(): name for name in known}
+    near = [lower[name] for name in get_close_matches(plain, lower)]
+    hint = f": did you mean {either(visible(name, limit=80) for name in near)}?" if near else ""
+    return f"; no type that is known is {visible(chosen.event_type or '', limit=80)}{hint}"
