@@ -20,6 +20,7 @@ from esx.store.bulk.facet import Bulk
 from esx.store.feed.facet import Feeds
 from esx.store.health import Health
 from esx.store.operate.facet import Operations
+from esx.store.overview.facet import Overviews
 from esx.store.relay.facet import Relays
 from esx.store.search.facet import Searches
 from esx.store.server_activity import ServerActivity, ServerPlace
@@ -27,7 +28,7 @@ from esx.store.views import View
 from esx.text import visible
 
 
-class EventStore(Appends, Searches, Relays, Operations, Bulk, Feeds):
+class EventStore(Appends, Searches, Overviews, Relays, Operations, Bulk, Feeds):
     """An event store in PostgreSQL. Make one with `EventStore.connect`, as an async context manager.
 
     All methods raise StoreUnavailable if the database cannot be reached or the connection is lost, and SchemaMissing

@@ -71,6 +71,8 @@ from esx.store.operate.checking import CheckLevel, CheckLimits, CheckVerdict
 from esx.store.operate.rebuild import RebuildProgress, Rebuilt
 from esx.store.operate.skipping import Skippable
 from esx.store.operate.stepping import RowBreak, RowChange, Stepper, StepTaken
+from esx.store.overview.summary import Happened, WindowSummary
+from esx.store.overview.types import EventMoment, TypeSummary, TypeSurvey
 from esx.store.read.categories import CategoryPage, CategorySummary
 from esx.store.read.estimates import Estimate
 from esx.store.read.event_list import EventList
@@ -118,6 +120,7 @@ __all__ = [
     "EventHandler",
     "EventIdsReused",
     "EventList",
+    "EventMoment",
     "EventPreview",
     "EventRefused",
     "EventStore",
@@ -131,6 +134,7 @@ __all__ = [
     "Filter",
     "FoundStore",
     "Gap",
+    "Happened",
     "Health",
     "History",
     "HistoryChanged",
@@ -212,9 +216,12 @@ __all__ = [
     "Trail",
     "TrailEvent",
     "TrailNode",
+    "TypeSummary",
+    "TypeSurvey",
     "UnknownConsumer",
     "UnknownProjection",
     "UnreadableValue",
+    "WindowSummary",
     "Writer",
     "WrongVersion",
 ]

@@ -38,6 +38,8 @@ class _Commands(LazyGroup):
         "init": "Create the events table (apply schema.sql); safe to repeat.",
         "stores": "List the event stores of the database, of any kind.",
         "streams": "List streams.",
+        "types": "List the event types, with the shapes of their data.",
+        "summary": "Say what happened in a time window, against the one before.",
         "read": "Print the events of a stream, or of $all.",
         "state": "Print what the events of a stream fold to, at any version.",
         "append": "Append an event, or a batch, with an expected version.",

@@ -4,7 +4,9 @@ import re
 from collections.abc import Sequence
 from datetime import datetime
 
+from esx.errors import InvalidQuery
 from esx.filters import Filter, MetadataMatch, Pattern
+from esx.layouts.layout import Layout
 from esx.postgres.literals import literal
 from esx.postgres.values import json_text
 
@@ -30,6 +32,16 @@ def filter_sql(where: Filter, first: int) -> tuple[list[str], list[str | datetim
         if moment is not None:
             conditions.append(f"coalesce(e.created_at {operator} ${add(moment)}::timestamptz, false)")
     return conditions, arguments
+
+
+def check_filter(layout: Layout, where: Filter) -> None:
+    """Raise InvalidQuery for a correlation id in the store of another tool, which keeps it elsewhere."""
+    if layout.foreign is not None and any(member.key == "corr" for member in where.members):
+        title = layout.foreign.kind.title
+        raise InvalidQuery(
+            f"corr: looks where esx's own stores have correlation ids, and this is a store of {title}: `esx trail ID` "
+            "finds the events of one"
+        )
 
 
 def path_sql(parameter: int) -> str:

@@ -51,7 +51,7 @@ from esx.store.feed.server import read_server
 from esx.store.feed.settings import DEFAULT, FeedSettings
 from esx.store.feed.survey import check_start
 from esx.store.feed.writers import LockWatch, SnapshotWatch, committed_at, keeps_timestamps, on_standby, that_can_hold
-from esx.store.filter_sql import filter_sql
+from esx.store.filter_sql import check_filter, filter_sql
 from esx.store.rows import event_of
 
 _ALL_REPLAYED = """
@@ -314,6 +314,7 @@ def read_sql(layout: Layout, where: Filter) -> tuple[str, list[str | datetime]]:
 
     With a filter, next is whether the event fits, and what does not has NULL in all columns.
     """
+    check_filter(layout, where)
     conditions, arguments = filter_sql(where, 3)
     if not conditions:
         return (

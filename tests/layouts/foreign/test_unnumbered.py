@@ -15,6 +15,8 @@ _REFUSED = [
     ["tail"],
     ["streams", "--sort", "recent"],
     ["trail", "1"],
+    ["types"],
+    ["summary"],
 ]
 
 

@@ -1,0 +1,30 @@
+"""Filters, types and summaries of a store of another tool."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.cli.support import esx, ndjson, one_line_error
+from tests.layouts.foreign.fixtures import load_into
+
+
+@pytest.mark.slow
+async def test_a_store_of_another_tool_is_looked_over(empty_dsn18: str) -> None:
+    await load_into(empty_dsn18, "messagedb")
+
+    def of(*arguments: str) -> list[dict[str, object]]:
+        done = esx(*arguments, "--json", "-d", empty_dsn18)
+        assert done.returncode == 0, done.stderr
+        return ndjson(done.stdout)
+
+    opened = of("read", "$all", "type:accountopened account-*")
+    assert {event["event_type"] for event in opened} == {"AccountOpened"}
+    [kind] = [one for one in of("types") if one["event_type"] == "AccountOpened"]
+    assert kind["events"] == len(of("read", "$all", "type:AccountOpened"))
+    assert "account" in str(kind["categories"])
+    assert of("types", "accountopened")[0]["paths"]
+    head, *_ = of("summary", "--since", "2000-01-01", "--until", "2100-01-01")
+    assert head["events"] == len(of("read", "$all"))
+    for command in (["read", "$all"], ["tail", "--no-follow", "--from=start"], ["export"], ["summary"]):
+        done = esx(*command, "corr:x", "-d", empty_dsn18, "--store", "messagedb")
+        assert "this is a store of Message DB: `esx trail ID`" in one_line_error(done, 2)
