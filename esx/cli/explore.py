@@ -50,8 +50,13 @@ def open_explorer(
     reducer: Reducer,
     decoder: Decoder | None = None,
     background: Callable[[], Awaitable[None]] | None = None,
+    *,
+    at: tuple[str | None, int | None] | None = None,
 ) -> None:
-    """Run the explorer until the user quits; `background` runs beside it."""
+    """Run the explorer until the user quits; `background` runs beside it.
+
+    `at` is a stream (None: all) and the number of an event there, where it begins.
+    """
     # Looking for garbage in what is imported takes a tenth of the start. The explorer turns this on again.
     gc.disable()
     from esx.load.archive import Archive, RecordedRun
@@ -81,6 +86,7 @@ def open_explorer(
         reducer=reducer,
         decoder=decoder,
         permissions=permissions,
+        at=at,
     )
     with leaving_on_signals(explorer):
         explorer.run()

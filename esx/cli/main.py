@@ -45,6 +45,8 @@ class _Commands(LazyGroup):
         "append": "Append an event, or a batch, with an expected version.",
         "tail": "Follow the ordered feed of all events.",
         "trail": "Print what shares an event's correlation id, and what caused what.",
+        "open": "Open the explorer where a locator leads.",
+        "bookmarks": "List the events and streams that were kept with a note.",
         "export": "Write all events, or a slice, as NDJSON.",
         "import": "Store events from NDJSON; safe to repeat.",
         "project": "Run a projection: your function, once for each event.",

@@ -113,7 +113,9 @@ class Explorer(ConnectedApp):
         decoder: Decoder | None = None,
         permissions: Permissions | None = None,
         tuning: Tuning | None = None,
+        at: tuple[str | None, int | None] | None = None,
     ) -> None:
+        """Show the database, at first the place `at`: a stream (None: all), and the number of an event there."""
         super().__init__(
             database,
             config or Config(),
@@ -125,6 +127,7 @@ class Explorer(ConnectedApp):
         self._configure()
         self._background = background
         self._run_load = run_load
+        self._begin_at = at
         self._thresholds = gc.get_threshold()
 
     def _configure(self) -> None:
@@ -244,7 +247,7 @@ class Explorer(ConnectedApp):
             elif shown is not None and shown.read_only:
                 why_not = "this connection only reads"
             return ConsumersPane(self.session, why_not=why_not, id=screen_id)
-        return StreamsPane(self.session, self.follower, id=screen_id)
+        return StreamsPane(self.session, self.follower, id=screen_id, at=self._begin_at)
 
     async def run_action(
         self,

@@ -46,7 +46,7 @@ WRITING = {
 }
 OF_CONSUMERS = {"check", "metrics", "project", "relay"}
 """Those that are tested with the consumers, and go on or answer a monitor."""
-OTHER = {"demo", "serve", "config", "stores", "completion", "man"}
+OTHER = {"demo", "serve", "config", "stores", "completion", "man", "open", "bookmarks"}
 """Those that start the explorer, open no other database than that which comes with esx, or read the catalogs alone."""
 
 

@@ -59,8 +59,17 @@ class StreamsPane(StorePane):
     }
     """
 
-    def __init__(self, session: ExplorerSession, follower: Follower, *, id: str) -> None:
+    def __init__(
+        self,
+        session: ExplorerSession,
+        follower: Follower,
+        *,
+        id: str,
+        at: tuple[str | None, int | None] | None = None,
+    ) -> None:
+        """Show at first the place `at`: a stream (None: all), and the number of an event there."""
         super().__init__(session, id=id)
+        self._begin_at = at
         self.streams_panel = StreamsPanel(session, follower, id="streams-panel")
         self.events_panel = EventsPanel(session, follower, id="events-panel")
         self.event_panel = EventPanel(session, id="detail-panel")
@@ -90,7 +99,7 @@ class StreamsPane(StorePane):
     def connected(self) -> None:
         """Load the lists, or load them again."""
         if self.streams.window is None:
-            self.streams_panel.show()
+            self.streams_panel.show(at=None if self._begin_at is None else self._begin_at[0])
             self.events_panel.show()
         else:
             self.action_refresh()
@@ -106,6 +115,11 @@ class StreamsPane(StorePane):
     def _show_stream(self, message: RowTable.Highlighted | RowTable.Chosen) -> None:
         row: StreamRow | None = message.row
         if row is None or row.category is not None:
+            return
+        begin, self._begin_at = self._begin_at, None
+        if begin is not None and begin[0] == (None if row.summary is None else row.summary.stream_id):
+            self.events_panel.open_stream(begin[0], at=begin[1])
+            self.events.focus()
             return
         if row.summary is None:
             self.events_panel.open_stream(None)
