@@ -1,6 +1,6 @@
 """Relays to Kafka: a backlog against confluent-kafka alone with the same bytes, and latency to a consumer.
 
-ESX_KAFKA=FOLDER python -m tests.bench.relay [--events 200000] [--rounds 5]
+ESX_KAFKA=FOLDER python -m tests.bench.relay [--events 200000] [--rounds 5] [--only backlog]
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _LATENCIES = 60
 
 
-async def main(events: int, rounds: int) -> None:
+async def main(events: int, rounds: int, *, only: str | None) -> None:
     """Run all comparisons."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, server() as running:
         Path(folder).chmod(0o755)
@@ -42,13 +42,15 @@ async def main(events: int, rounds: int) -> None:
         try:
             broker.wait()
             kafka = Kafka(f"127.0.0.1:{node.plain}", None, None)
-            dsn = await database(running, "backlog")
-            await fill(dsn, events, 10_000)
-            async with EventStore.connect(dsn) as store:
-                await _backlog(store, kafka, rounds)
-            dsn = await database(running, "latency")
-            async with EventStore.connect(dsn) as store:
-                await _latency(store, kafka, rounds)
+            if only in (None, "backlog"):
+                dsn = await database(running, "backlog")
+                await fill(dsn, events, 10_000)
+                async with EventStore.connect(dsn) as store:
+                    await _backlog(store, kafka, rounds)
+            if only in (None, "latency"):
+                dsn = await database(running, "latency")
+                async with EventStore.connect(dsn) as store:
+                    await _latency(store, kafka, rounds)
         finally:
             broker.kill()
 
@@ -148,5 +150,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--events", type=int, default=200_000)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", choices=["backlog", "latency"])
     options = parser.parse_args()
-    asyncio.run(main(options.events, options.rounds))
+    asyncio.run(main(options.events, options.rounds, only=options.only))
