@@ -107,7 +107,17 @@ class _Parser:
             self._at = key.end()
             self._keyed(key[1], begin)
         else:
-            self._set(self._dialect.bare, self._glob(self._word()), begin)
+            self._bare(begin)
+
+    def _bare(self, begin: int) -> None:
+        bare = self._dialect.bare
+        word = self._word()
+        if {"type": "event_type"}.get(bare, bare) in self._found:
+            shown = repr(visible(word, limit=60))
+            raise self._error(
+                begin, f"a second {bare}, and {shown} is not a JSONPath: that begins with $, as $.amount > 100 does"
+            )
+        self._set(bare, self._glob(word, begin), begin)
 
     def _keyed(self, key: str, begin: int) -> None:
         if key not in KEYS:

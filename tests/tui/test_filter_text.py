@@ -37,7 +37,9 @@ def as_typed(chosen: Filter) -> Filter:
     return replace(chosen, any_case=chosen.event_type is not None)
 
 
-@pytest.mark.parametrize(("text", "named"), [("Order* amount > 100", "a second type"), ("where:", "JSONPath")])
+@pytest.mark.parametrize(
+    ("text", "named"), [("Order* amount > 100", "'amount' is not a JSONPath"), ("where:", "JSONPath")]
+)
 def test_what_is_none_is_named(text: str, named: str) -> None:
     with pytest.raises(ValueError) as refused:
         parse_filter(text)
