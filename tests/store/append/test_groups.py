@@ -6,6 +6,7 @@ import asyncio
 import json
 import random
 import tempfile
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from uuid import uuid4
@@ -25,7 +26,7 @@ from esx import (
     StreamAppend,
     WrongVersion,
 )
-from esx.errors import EventIdsReused, StoreClosed
+from esx.errors import EventIdsReused, StoreClosed, StoreFailed
 from esx.layouts.detection import detect_layout
 from esx.layouts.unique_index import find_arbiter
 from esx.postgres.literals import literal
@@ -135,6 +136,16 @@ async def test_appends_to_one_stream_are_stored_in_the_order_of_the_calls(store1
         assert stored == [n for n, (each, size) in enumerate(asked) if each == stream for _ in range(size)]
 
 
+@pytest.mark.parametrize("events", [1, 2])
+async def test_a_group_is_stored_in_the_order_of_the_streams(store18: EventStore, events: int) -> None:
+    """All do it in one order, so that no two of them can each wait for the other."""
+    await store18.version("s")
+    streams = ["b", "d", "a", "c"]
+    done = await together(store18, *(StreamAppend(each, [NewEvent("T")] * events, ANY) for each in streams))
+    stored = [each for each in done if isinstance(each, AppendResult)]
+    assert [each.stream_id for each in sorted(stored, key=attrgetter("global_seq"))] == ["a", "b", "c", "d"]
+
+
 async def test_appends_that_follow_each_other_are_committed_together(
     store18: EventStore, sql18: asyncpg.Connection
 ) -> None:
@@ -144,7 +155,11 @@ async def test_appends_that_follow_each_other_are_committed_together(
     done = await together(store18, *(one("s", n, expected) for n, expected in enumerate(following)))
     assert [each.version for each in done if isinstance(each, AppendResult)] == list(range(7))
     assert [event.data async for event in store18.read("s")] == list(range(7))
-    assert await sql18.fetchval(WHERE_THEY_WERE_COMMITTED, "s") == 1
+    any_version = [ANY, STREAM_EXISTS, ANY]
+    await together(store18, *(one("t", n, expected) for n, expected in enumerate(any_version)))
+    assert [event.data async for event in store18.read("t")] == [0, 1, 2]
+    for stream in "st":
+        assert await sql18.fetchval(WHERE_THEY_WERE_COMMITTED, stream) == 1
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -186,6 +201,12 @@ async def test_a_repetition_is_recognised_in_a_group(store: EventStore) -> None:
     )
     assert again == first
     assert isinstance(other, EventIdsReused)
+    # Behind one that is not, and that it would follow.
+    third = StreamAppend("s", [NewEvent("C")], 1)
+    stored = await store.append("s", third.events, expected=1)
+    refused, again = await together(store, one("s", expected=0), third)
+    assert isinstance(refused, WrongVersion)
+    assert again == stored
     # The same append twice at once.
     twice = StreamAppend("t", [NewEvent("A")], NO_STREAM)
     left, right = await together(store, twice, twice)
@@ -317,12 +338,40 @@ async def test_callers_that_give_up_at_any_moment_stop_no_others(
     assert await sql18.fetch(holes) == []
 
 
+async def test_a_caller_that_gives_up_while_its_group_is_sent_harms_no_other(store18: EventStore) -> None:
+    await store18.version("s")
+    appends = [one("first"), one("a", expected=7), one("b"), one("c")]
+    tasks = [
+        asyncio.create_task(store18.append(each.stream_id, each.events, expected=each.expected)) for each in appends
+    ]
+    while "a" not in store18._groups._under_way:
+        await asyncio.sleep(0)
+    tasks[1].cancel()
+    tasks[2].cancel()
+    done = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [type(each) for each in done] == [AppendResult, *[asyncio.CancelledError] * 2, AppendResult]
+
+
+async def test_a_stream_that_counts_below_zero_is_refused_as_by_itself(
+    store18: EventStore, sql18: asyncpg.Connection
+) -> None:
+    await sql18.execute("INSERT INTO events (stream_id, stream_seq, event_type, data) VALUES ('s', -5, 'T', '{}')")
+    appends = [one("s", 1, expected) for expected in (ANY, NO_STREAM, STREAM_EXISTS, 0)]
+    *done, beside = await together(store18, *appends, one("t"))
+    assert isinstance(beside, AppendResult)
+    for each, told in zip(appends, done, strict=True):
+        with pytest.raises((WrongVersion, StoreFailed)) as singly:
+            await store18.append("s", each.events, expected=each.expected, grouped=False)
+        assert repr(told) == repr(singly.value)
+
+
 async def test_closing_the_store_ends_what_waits(dsn18: str, sql18: asyncpg.Connection) -> None:
     store = await EventStore.connect(dsn18, max_connections=1)
     await store.version("s")
     tasks = [asyncio.create_task(store.append(f"s-{n}", [NewEvent("T")])) for n in range(20)]
     await asyncio.sleep(0)
     await store.close()
+    assert [task for task in asyncio.all_tasks() if task.get_name() == "esx-appends"] == []
     async with asyncio.timeout(60):
         done = await asyncio.gather(*tasks, return_exceptions=True)
     assert {type(each) for each in done} <= {StoreClosed, OutcomeUnknown}
@@ -464,11 +513,11 @@ class Recorder:
         return AppendResult(stream_id, 0, 1)
 
     def append(
-        self, groups: Groups, stream_id: str, data: object, expected: ExpectedVersion = ANY
+        self, groups: Groups, stream_id: str, data: object, expected: ExpectedVersion = ANY, *, size: int = 1
     ) -> asyncio.Task[AppendResult]:
-        event = [NewEvent("T", data)]
+        events = [NewEvent("T", data)] * size
         return asyncio.create_task(
-            groups.append(stream_id, event, expected, lambda lost: self.by_itself(stream_id, lost))
+            groups.append(stream_id, events, expected, lambda lost: self.by_itself(stream_id, lost))
         )
 
 
@@ -493,6 +542,7 @@ async def test_groups_are_bounded(limits: GroupLimits, sizes: Sequence[int]) -> 
     groups = Groups(recorder.send, event_rows, limits)
     tasks = [recorder.append(groups, f"s-{n}", n if n < 10 else n % 10 + 10) for n in range(-1, 30)]
     await passes()
+    assert groups._ahead <= limits.ahead
     recorder.open.set()
     await asyncio.gather(*tasks)
     assert [len(group) for group in recorder.groups] == sizes
@@ -532,13 +582,13 @@ async def test_an_append_that_takes_long_by_itself_is_overtaken() -> None:
 
 async def test_nothing_overtakes_an_append_to_its_own_stream() -> None:
     recorder = Recorder()
-    groups = Groups(recorder.send, event_rows, GroupLimits(patience=0.0))
+    groups = Groups(recorder.send, event_rows, GroupLimits(large=100, patience=0.0))
     recorder.open.set()
     async with asyncio.timeout(60):
         blocked = recorder.append(groups, "blocked", 0)
         await passes()
         await recorder.append(groups, "a", 1)
-        waiting = [recorder.append(groups, "blocked", n) for n in (2, 3)]
+        waiting = [recorder.append(groups, "blocked", data) for data in ("long" * 100, 3)]
         await recorder.append(groups, "a", 4)  # nothing but the blocked one is under way
         assert recorder.alone == [("blocked", None), ("a", None), ("a", None)]
         waiting[0].cancel()
@@ -572,6 +622,7 @@ async def test_a_group_that_fails_in_an_unforeseen_way_stops_no_later_one(caplog
 
     async def send(group: list[Members]) -> None:
         if failing:
+            tasks[1].cancel()
             raise failing.pop()
         await recorder.send(group)
 
@@ -581,7 +632,7 @@ async def test_a_group_that_fails_in_an_unforeseen_way_stops_no_later_one(caplog
     recorder.open.set()
     async with asyncio.timeout(60):
         done = await asyncio.gather(*tasks, return_exceptions=True)
-        assert [type(each) for each in done] == [AppendResult, LookupError, LookupError, LookupError]
+        assert [type(each) for each in done] == [AppendResult, asyncio.CancelledError, LookupError, LookupError]
         recorder.open.clear()
         tasks = [recorder.append(groups, stream, n) for n, stream in enumerate("xabc")]
         await passes()
@@ -603,6 +654,39 @@ async def test_events_that_cannot_be_sent_fail_their_own_append_whenever_they_ar
         assert [n for n, each in enumerate(done) if not isinstance(each, AppendResult)] == [3]
         assert isinstance(done[3], InvalidEvent)
         assert groups._ahead == 0
+
+
+async def test_what_a_queue_of_one_sends_by_itself_is_under_way_too() -> None:
+    recorder = Recorder()
+    groups = Groups(recorder.send, event_rows, GroupLimits(events=1))
+    tasks = [recorder.append(groups, stream, n) for n, stream in enumerate(["x", "a", "blocked"])]
+    await passes()
+    recorder.open.set()
+    await asyncio.gather(*tasks[:2])
+    await passes()
+    tasks.append(recorder.append(groups, "b", 3))
+    await passes()
+    # While others wait, one that is sent for them all is a group, which has an end.
+    assert recorder.groups == [[("a", [1])]]
+    assert recorder.alone == [("x", None), ("blocked", None)]
+    recorder.blocked.set()
+    await asyncio.gather(*tasks)
+
+
+@pytest.mark.parametrize("limits", [GroupLimits(large=100), GroupLimits(events=3)], ids=["size", "events"])
+async def test_nothing_overtakes_a_large_append(limits: GroupLimits) -> None:
+    recorder = Recorder()
+    groups = Groups(recorder.send, event_rows, limits)
+    tasks = [recorder.append(groups, "x", 0), recorder.append(groups, "blocked", "long" * 10, size=4)]
+    tasks.append(recorder.append(groups, "b", 1))
+    await passes()
+    recorder.open.set()
+    await asyncio.gather(tasks[0], tasks[2])
+    tasks.append(recorder.append(groups, "blocked", 2))
+    await passes()
+    assert (recorder.alone, recorder.groups) == ([("x", None), ("blocked", None), ("b", None)], [])
+    recorder.blocked.set()
+    await asyncio.gather(*tasks)
 
 
 async def test_a_large_append_goes_by_itself_in_its_turn() -> None:
