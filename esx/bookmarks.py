@@ -17,6 +17,9 @@ from esx.locators import Locator, parse_locator
 from esx.text import iso_utc, visible
 
 
+_NO_LINK = getattr(os, "O_NOFOLLOW", 0)
+
+
 class BookmarksUnusable(EsxError):
     """The file of bookmarks cannot be read or written. The message is one line with its path."""
 
@@ -82,7 +85,7 @@ class Bookmarks:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             # One write of one line at the end, so that two processes do not lose each other's.
-            descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+            descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | _NO_LINK, 0o600)
             try:
                 os.write(descriptor, _line(made))
             finally:

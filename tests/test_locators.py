@@ -70,6 +70,11 @@ def test_bookmarks_are_kept_for_each_database(tmp_path: Path) -> None:
     assert kept.remove(first)
     assert not kept.remove(first)
     assert [each.locator.text for each in kept.all()] == ["esx:///a", "esx://shop/$all@9"]
+    link = Bookmarks(tmp_path / "link")
+    link.path.symlink_to(kept.path)
+    with pytest.raises(BookmarksUnusable, match="cannot be written"):
+        link.add("shop", Locator(None, "b"))
+    assert kept.path.stat().st_mode & 0o077 == 0
     with kept.path.open("a") as file:
         file.write("{}\n")
     with pytest.raises(BookmarksUnusable, match=r"line 3 of .* is no bookmark .* remove that line"):
