@@ -32,6 +32,7 @@ import weakref
 from bisect import bisect_right
 from datetime import datetime
 from operator import itemgetter
+from typing import NamedTuple
 
 import asyncpg
 
@@ -54,10 +55,22 @@ from esx.store.feed.writers import LockWatch, SnapshotWatch, committed_at, keeps
 from esx.store.filter_sql import check_filter, filter_sql
 from esx.store.rows import event_of
 
+_FRESH = 1.0
+"""For how many seconds rows that were read ahead are what a step would find."""
 _ALL_REPLAYED = """
     SELECT pg_is_in_recovery() AND NOT pg_is_wal_replay_paused()
            AND pg_last_wal_replay_lsn() = pg_last_wal_receive_lsn() AND EXISTS (SELECT FROM pg_stat_wal_receiver)
 """
+
+
+class ReadAhead(NamedTuple):
+    """Rows that were read before they were asked for: after what position, what was settled then, and when."""
+
+    position: int
+    settled: int
+    limit: int
+    rows: Rows
+    at: float
 
 
 class Barrier:
@@ -138,6 +151,31 @@ class Barrier:
             await check_start(connection, self._layout, self.cursor.position)
         full = gap is None and (taken < len(rows) or len(rows) == limit)
         return self._take(rows[:taken], full=full, gap=gap)
+
+    async def read_ahead(self, connection: asyncpg.Connection, limit: int) -> ReadAhead | None:
+        """Read what the next step will read; None if it has to do something before that."""
+        if connection not in self._met or not self.is_where_it_was(connection):
+            return None
+        position, settled = self.cursor.position, self._settled
+        rows = await fetch(connection, self._read_sql, position, limit, *self._filter_arguments, moment=CREATED_AT)
+        return ReadAhead(position, settled, limit, rows, time.monotonic())
+
+    def take_ahead(self, ahead: ReadAhead, limit: int) -> Batch | None:
+        """Return the batch of a step that was read ahead; None if the step has to read itself.
+
+        It has to where the rows are not all safe, or not certainly what a step would find now.
+        """
+        now = time.monotonic()
+        if (
+            (ahead.position, ahead.settled, ahead.limit) != (self.cursor.position, self._settled, limit)
+            or len(ahead.rows) < limit
+            or now >= min(self._next_look, ahead.at + _FRESH)
+            or self._contiguous(ahead.rows) < limit
+        ):
+            return None
+        if self._missing:
+            self._missing.see(ahead.position, ahead.rows)
+        return self._take(ahead.rows, full=True, gap=None)
 
     def _take(self, rows: Rows, *, full: bool, gap: Gap | None) -> Batch:
         """Move the cursor over rows, and return them as a batch, with what was found since the last one."""

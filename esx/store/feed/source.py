@@ -16,11 +16,12 @@ from esx.postgres.listener import Doorbell
 from esx.store.feed.batch import Batch
 from esx.store.feed.cursor import Cursor
 from esx.store.feed.fence import advance_fence
-from esx.store.feed.gap_barrier import Barrier
+from esx.store.feed.gap_barrier import Barrier, ReadAhead
 from esx.store.feed.recent import Recent
 from esx.store.feed.settings import DEFAULT, FeedSettings
 from esx.store.feed.survey import Survey, survey
 from esx.store.feed.writers import writers_sql
+from esx.store.read.ahead import let_begin
 
 Lend = Callable[[], AbstractAsyncContextManager[asyncpg.Connection]]
 
@@ -34,6 +35,8 @@ _PAUSES = 5.0
 # If a step read so many numbers, transactions are writing: there is no need to ask.
 _BUSY = 10
 _FIRST_LIMIT = 20
+_STEADY = 2
+"""After so many full pages in a row it reads one ahead."""
 _RETRY_FIRST = 0.1
 _RETRY_LAST = 5.0
 _FENCE_EVERY = 5.0
@@ -72,6 +75,8 @@ class Source:
         self._page = page
         self._limit = min(page, _FIRST_LIMIT)
         """How many events to read in a step: few at first, until their size is known."""
+        self._full_pages = 0
+        self._ahead: asyncio.Task[ReadAhead | None] | None = None
         self._keeps_fence = keeps_fence
         self._fence_dead = 0
         """How many dead numbers there were below the fence that was stored last."""
@@ -108,16 +113,34 @@ class Source:
 
     async def step(self, until: int | None = None) -> Batch:
         """Read once, no number above `until`. Raises StoreUnavailable and QueryCancelled."""
-        batch: Batch | None = None
-        try:
-            async with self._lend() as connection:
-                batch = await self._barrier.step(connection, self._limit, until)
-        except PASSING:
-            # If the connection was lost only when it was given back, the batch is right, and the cursor has moved.
-            if batch is None:
-                raise
+        batch = await self._from_ahead() if until is None else None
+        if batch is None:
+            try:
+                async with self._lend() as connection:
+                    batch = await self._barrier.step(connection, self._limit, until)
+            except PASSING:
+                # If the connection was lost only when it was given back, the batch is right, and the cursor has moved.
+                if batch is None:
+                    raise
         self._fit_limit(batch)
+        self._full_pages = self._full_pages + 1 if batch.full and self._limit == self._page else 0
+        if self._full_pages >= _STEADY and until is None:
+            self._ahead = asyncio.create_task(self._read_ahead(), name="esx-read-ahead")
+            await let_begin()
         return batch
+
+    async def _from_ahead(self) -> Batch | None:
+        """Return the batch that was read while the caller worked on the one before, None if there is none."""
+        task, self._ahead = self._ahead, None
+        ahead = None if task is None else await task
+        return None if ahead is None else self._barrier.take_ahead(ahead, self._limit)
+
+    async def _read_ahead(self) -> ReadAhead | None:
+        ahead: ReadAhead | None = None
+        with contextlib.suppress(EsxError):  # the step itself will meet it, too
+            async with self._lend() as connection:
+                ahead = await self._barrier.read_ahead(connection, self._limit)
+        return ahead
 
     def _fit_limit(self, batch: Batch) -> None:
         """Make pages longer, up to `page`, or shorter where events are large."""

@@ -8,6 +8,12 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
+async def let_begin() -> None:
+    """Let a task that was just made send its query: the caller may not wait for anything before it needs the answer."""
+    for _ in range(2):  # the second time for the transport, which may write after the tasks have run
+        await asyncio.sleep(0)
+
+
 async def read_ahead(pages: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
     """Yield pages, and from the second one on read one ahead; a caller that ends with the first reads no other."""
     reading: asyncio.Task[T | None] | None = None
@@ -24,6 +30,7 @@ async def read_ahead(pages: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
             while page is not None:
                 reading = asyncio.create_task(following(), name="esx-read-ahead")
                 reading.add_done_callback(_ask)  # its caller may have ended before
+                await let_begin()
                 yield page
                 page = await reading
         finally:
