@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import random
 import tempfile
 from pathlib import Path
@@ -135,6 +136,29 @@ async def test_nothing_is_lost_under_pausing_and_rolling_back_writers(dsn: str) 
 
 async def test_a_naive_reader_loses_events_under_the_same_writers(dsn18: str) -> None:
     assert await losses(dsn18, read_naively) != set()
+
+
+@pytest.mark.parametrize("grouping", [True, False], ids=["grouped", "each by itself"])
+async def test_nothing_is_lost_beside_tasks_that_append_through_a_store(dsn18: str, grouping: bool) -> None:
+    async with EventStore.connect(dsn18, grouping=grouping) as store:
+        done: set[int] = set()
+
+        async def append(name: int) -> None:
+            mood = random.Random(name)
+            for _ in range(12):
+                done.add((await store.append(f"own-{mood.randrange(6)}", [NewEvent("T")])).global_seq)
+
+        async def write() -> set[int]:
+            appending = asyncio.gather(*(append(name) for name in range(24)))
+            committed = await moody_writers(dsn18)
+            await appending
+            return committed
+
+        writing = asyncio.create_task(write())
+        async with asyncio.timeout(DEADLINE):
+            seen = await read_behind_the_barrier(dsn18, lambda: not writing.done())
+            committed = await writing
+    assert seen == sorted(committed | done)
 
 
 async def test_following_loses_nothing_either(dsn: str, store: EventStore) -> None:
@@ -616,3 +640,24 @@ async def test_pages_of_large_events_are_short(store18: EventStore) -> None:
     # The first may come as a surprise.
     assert max(large[1:]) <= 10
     assert lengths[-1] > 100
+
+
+async def test_a_reader_that_stops_leaves_nothing_behind_of_what_it_read_ahead(dsn18: str) -> None:
+    failures: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context))
+    async with EventStore.connect(dsn18) as store:
+        await store.append("s", [NewEvent("T") for _ in range(900)])
+        for stop in (2, 3, 4, 5):
+            feed = await store.feed(page=40)
+            seen: list[int] = []
+            async for batch in feed.to_safe_position():
+                seen += [event.global_seq for event in batch.events]
+                if len(seen) > stop * 100:
+                    break
+        feed = await store.feed(page=40)
+        async for _ in feed.to_safe_position():
+            pass
+        assert feed.position == 900
+    gc.collect()
+    await asyncio.sleep(0)
+    assert failures == []
