@@ -82,7 +82,22 @@ def _suits(append: Queued, before: Unit) -> bool:
 
 
 def _tell(stream_id: str, parts: Sequence[_Part], outcomes: Sequence[UnitOutcome]) -> None:
-    """Answer the appends to one stream in order, up to the first whose outcome is not certain."""
+    """Answer the appends to one stream, up to the first whose outcome is not certain.
+
+    Those that lost are told first. Callers that decide again at once take turns so: else who has won would always be
+    the first to ask again.
+    """
+    won: list[tuple[Queued, AppendResult]] = []
+    _judge(stream_id, parts, outcomes, won)
+    for each, result in won:
+        if not each.answer.done():  # else its caller has gone
+            each.answer.set_result(result)
+
+
+def _judge(
+    stream_id: str, parts: Sequence[_Part], outcomes: Sequence[UnitOutcome], won: list[tuple[Queued, AppendResult]]
+) -> None:
+    """Refuse appends in their order, and add those that are stored to `won`."""
     after: int | None = None
     stored: Sequence[EventRow] = ()
     for (unit, appends), outcome in zip(parts, outcomes, strict=True):
@@ -91,7 +106,7 @@ def _tell(stream_id: str, parts: Sequence[_Part], outcomes: Sequence[UnitOutcome
             after, stored = version, unit.rows
             for each in appends:
                 after += len(each.rows or ())  # its caller may have changed `events` meanwhile
-                _answer(each, AppendResult(stream_id, after, outcome.numbers[after - version - 1]))
+                won.append((each, AppendResult(stream_id, after, outcome.numbers[after - version - 1])))
             continue
         actual = version if after is None else after
         if unit.lowest <= actual <= unit.highest:
@@ -125,8 +140,3 @@ def _may_be_there(append: Queued, outcome: UnitOutcome, stored: Sequence[EventRo
     if at < 0:
         return not looked or outcome.id_there == event_id
     return at < len(stored) and stored[at][3] == event_id
-
-
-def _answer(append: Queued, result: AppendResult) -> None:
-    if not append.answer.done():  # else its caller has gone
-        append.answer.set_result(result)

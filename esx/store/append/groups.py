@@ -21,7 +21,7 @@ from esx.expected import ExpectedVersion
 from esx.model import AppendResult, NewEvent
 from esx.postgres.background import tell_failure
 from esx.store.append.refusals import EventRow
-from esx.store.append.versions import accepted
+from esx.store.append.versions import accepted, refused
 
 
 class Alone(NamedTuple):
@@ -108,7 +108,7 @@ class Groups:
         if self._single is None and self._sender is None and stream_id not in self._under_way:
             self._single = token = object()
             self._under_way.add(stream_id)
-            return await self._run(stream_id, token, by_itself, None)
+            return await self._run(stream_id, events, token, by_itself, None)
         queued = self._queue(stream_id, events, expected)
         try:
             answer = await queued.answer
@@ -117,20 +117,46 @@ class Groups:
                 self._ended(stream_id, queued)
             raise
         if isinstance(answer, Alone):
-            return await self._run(stream_id, queued, by_itself, answer.lost)
+            return await self._run(stream_id, events, queued, by_itself, answer.lost)
         return answer
 
     async def _run(
         self,
         stream_id: str,
+        events: Sequence[NewEvent],
         token: object,
         by_itself: Callable[[EsxError | None], Awaitable[AppendResult]],
         lost: EsxError | None,
     ) -> AppendResult:
+        ids = [event.event_id for event in events]
+        losers = False
         try:
-            return await by_itself(lost)
+            done = await by_itself(lost)
+            losers = lost is None and self._refuse(done, ids)
         finally:
             self._ended(stream_id, token)
+        if losers:
+            # They go first: else who has won, and knows the new version before all others, would win again and again.
+            await asyncio.sleep(0)
+        return done
+
+    def _refuse(self, done: AppendResult, ids: Sequence[object]) -> bool:
+        """Refuse what waits for a place that was just taken by events with these ids; return whether anything did."""
+        before = done.version - len(ids)
+        waiting = self._waiting.get(done.stream_id)
+        found = False
+        while waiting:
+            first = waiting[0]
+            place = first.lowest - before
+            if not first.answer.done():
+                if first.lowest != first.highest or first.rows is None or not 0 <= place < len(ids):
+                    break
+                if first.rows[0][3] == ids[place]:  # perhaps it repeats what is stored
+                    break
+                first.answer.set_exception(refused(done.stream_id, first.expected, done.version))
+                found = True
+            self._forget(waiting.popleft())
+        return found
 
     def _ended(self, stream_id: str, token: object) -> None:
         """Note that an append that was sent by itself has ended."""

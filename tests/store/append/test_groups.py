@@ -211,6 +211,14 @@ async def test_a_repetition_is_recognised_in_a_group(store: EventStore) -> None:
     twice = StreamAppend("t", [NewEvent("A")], NO_STREAM)
     left, right = await together(store, twice, twice)
     assert left == right == AppendResult("t", 0, left.global_seq if isinstance(left, AppendResult) else -1)
+    # And where one is sent by itself, and the other waits for it.
+    events = [NewEvent("A"), NewEvent("B")]
+    queued, again, other = await asyncio.gather(
+        *(store.append("u", each, expected=NO_STREAM) for each in (events, events, [events[0], NewEvent("C")])),
+        return_exceptions=True,
+    )
+    assert queued == again
+    assert isinstance(other, EventIdsReused)
 
 
 async def test_a_trigger_that_refuses_one_event_refuses_no_other(store: EventStore, sql: asyncpg.Connection) -> None:
@@ -752,3 +760,25 @@ async def test_a_group_finds_versions_by_the_index(sql: asyncpg.Connection, stat
     assert [(each.version, each.numbers is not None) for each in found] == [(20, False), (20, True)]
     assert {node for node, _ in explaining.nodes} <= {"Index Scan", "Index Only Scan"}
     assert {index for _, index in explaining.nodes} == {"events_stream_id_stream_seq_key"}
+
+
+async def test_who_loses_a_race_asks_again_before_who_won_it(dsn18: str) -> None:
+    """With the winner first, the same task would win again and again."""
+    won = [0] * 8
+
+    async with EventStore.connect(dsn18) as store:
+        await store.append("hot", [NewEvent("T")])
+
+        async def race(number: int) -> None:
+            at = 0
+            while sum(won) < 200:
+                try:
+                    at = (await store.append("hot", [NewEvent("T")], expected=at)).version
+                except WrongVersion as wrong:
+                    at = wrong.actual
+                else:
+                    won[number] += 1
+
+        async with asyncio.timeout(60):
+            await asyncio.gather(*(race(number) for number in range(len(won))))
+    assert min(won) >= 200 / len(won) / 4, won
