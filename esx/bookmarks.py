@@ -16,7 +16,6 @@ from esx.files import new_file
 from esx.locators import Locator, parse_locator
 from esx.text import iso_utc, visible
 
-
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 
 
