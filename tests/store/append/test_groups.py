@@ -360,10 +360,11 @@ async def test_a_caller_that_gives_up_while_its_group_is_sent_harms_no_other(sto
     assert [type(each) for each in done] == [AppendResult, *[asyncio.CancelledError] * 2, AppendResult]
 
 
+@pytest.mark.parametrize("last", [-5, -1])
 async def test_a_stream_that_counts_below_zero_is_refused_as_by_itself(
-    store18: EventStore, sql18: asyncpg.Connection
+    store18: EventStore, sql18: asyncpg.Connection, last: int
 ) -> None:
-    await sql18.execute("INSERT INTO events (stream_id, stream_seq, event_type, data) VALUES ('s', -5, 'T', '{}')")
+    await sql18.execute(f"INSERT INTO events (stream_id, stream_seq, event_type, data) VALUES ('s', {last}, 'T', '1')")
     appends = [one("s", 1, expected) for expected in (ANY, NO_STREAM, STREAM_EXISTS, 0)]
     *done, beside = await together(store18, *appends, one("t"))
     assert isinstance(beside, AppendResult)
