@@ -144,6 +144,10 @@ async def test_a_group_is_stored_in_the_order_of_the_streams(store18: EventStore
     done = await together(store18, *(StreamAppend(each, [NewEvent("T")] * events, ANY) for each in streams))
     stored = [each for each in done if isinstance(each, AppendResult)]
     assert [each.stream_id for each in sorted(stored, key=attrgetter("global_seq"))] == ["a", "b", "c", "d"]
+    numbered = await store18.events([each.global_seq for each in stored])
+    assert [
+        (event.stream_id, event.stream_seq) for event in map(numbered.__getitem__, (r.global_seq for r in stored))
+    ] == [(each, events - 1) for each in streams]
 
 
 async def test_appends_that_follow_each_other_are_committed_together(
@@ -315,6 +319,29 @@ async def test_a_batch_that_meets_a_faster_writer_in_its_middle_is_not_stored_in
     assert isinstance(done, WrongVersion)
     assert isinstance(beside, AppendResult)
     assert [event.event_type async for event in store.read("s")] == ["T", "Other"]
+
+
+async def test_the_statement_stores_no_part_of_a_batch(
+    dsn18: str, sql18: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here it waits until the other has committed, which a group does only if that takes no longer than a moment."""
+    monkeypatch.setattr("esx.store.append.group_statement.LOCK_TIMEOUT", 60_000)
+    layout = await detect_layout(sql18)
+    statement = GroupStatement(KnownTable(layout, await find_arbiter(sql18, layout)))
+    units = [Unit(each, -1, -1, [("T", "1", None, uuid4()) for _ in range(3)]) for each in "st"]
+    async with connected(dsn18) as other:
+        transaction = other.transaction()
+        await transaction.start()
+        await other.execute(
+            "INSERT INTO events (stream_id, stream_seq, event_type, data) VALUES ('s', 1, 'Other', '1')"
+        )
+        sent = asyncio.create_task(statement.send(cast("Any", Fetching(sql18)), units))
+        while not await other.fetchval("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)"):
+            await asyncio.sleep(0)
+        await transaction.commit()
+        with pytest.raises(asyncpg.DivisionByZeroError):
+            await sent
+    assert await sql18.fetchval("SELECT count(*) FROM events") == 1
 
 
 async def test_a_caller_that_gives_up_in_the_queue_has_stored_nothing(store18: EventStore) -> None:
