@@ -4,6 +4,7 @@ It is read strictly: an unknown setting is an error that names the file, the key
 setting is noticed.
 """
 
+import json
 import os
 import re
 import tomllib
@@ -16,6 +17,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from esx.errors import EsxError
+from esx.files import new_file
 from esx.layouts.foreign.own import OPTIONAL, OwnLayout, relation_of
 from esx.store.trail.trail import COMMON_FIELDS, FieldNames
 from esx.text import either, visible
@@ -24,6 +26,8 @@ VARIABLE = "ESX_CONFIG"
 """The environment variable that names another config file."""
 STATEMENT_TIMEOUT = 30.0
 """How many seconds a query of the explorer may take by default."""
+FAILURE_WORDS = ("fail", "error", "reject", "declin", "refus", "denied", "abort", "timeout", "timedout", "expired")
+"""What the name of a type says of a failure by default: parts of it, whatever their case."""
 LONGEST_TIMEOUT = 2_147_483.0  # PostgreSQL keeps milliseconds in 31 bits
 
 
@@ -62,6 +66,7 @@ class Config:
     reducer: str | None = None
     decoder: str | None = None
     fields: FieldNames = COMMON_FIELDS
+    failure_words: tuple[str, ...] = FAILURE_WORDS
     keymap: Mapping[str, str] = field(default_factory=dict)
     connections: Mapping[str, Connection] = field(default_factory=dict)
     layouts: tuple[OwnLayout, ...] = ()
@@ -107,6 +112,34 @@ def load(environ: Mapping[str, str] = os.environ) -> Config:
     return _Reader(path).config(given)
 
 
+def add_connection(config: Config, name: str, dsn: str) -> Connection:
+    """Write a connection at the end of the config file, and return it.
+
+    Raises BadConfig for a name that there is or cannot be, and for a file that cannot be written.
+    """
+    path = config.path
+    if path is None:
+        raise BadConfig("there is no config file to save it in: leave the name out")
+    if name in load_connections(path):
+        raise BadConfig(f"{visible(str(path))} has a connection {visible(name, limit=60)} already: use another name")
+    connections = _Reader(path).connections({name: {"dsn": dsn}})
+    quoted = json.dumps(dsn, ensure_ascii=False)
+    try:
+        text = path.read_bytes().decode() if path.exists() else ""
+        gap = "" if not text else "\n" if text.endswith("\n") else "\n\n"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with new_file(path, force=True, private=True) as file:
+            file.write(f'{text}{gap}[connections."{name}"]\ndsn = {quoted}\n'.encode())
+    except OSError as error:
+        raise BadConfig(f"{visible(str(path))} cannot be written: {error.strerror or error}") from None
+    return connections[name]
+
+
+def load_connections(path: Path) -> Mapping[str, Connection]:
+    """Return the connections of a config file as it is now; none if it is not there. Raises BadConfig."""
+    return load({VARIABLE: str(path)}).connections if path.exists() else {}
+
+
 class _Reader:
     """Turns tables into values; each error names the file and the key."""
 
@@ -121,6 +154,7 @@ class _Reader:
             "reducer": self._function,
             "decoder": self._function,
             "fields": self._fields,
+            "failure_words": self._words,
             "keymap": self._keymap,
             "connections": self._connections,
             "layouts": self._layouts,
@@ -192,6 +226,11 @@ class _Reader:
             raise self._error(key, "must be the name of a field, or a list of names")
         return tuple(names)
 
+    def _words(self, key: str, value: Any) -> tuple[str, ...]:
+        if not isinstance(value, list) or not all(isinstance(word, str) and word for word in value):
+            raise self._error(key, 'must be a list of texts: write ["fail", "error"]')
+        return tuple(value)
+
     def _fields(self, key: str, value: Any) -> FieldNames:
         names = dict.fromkeys(("correlation", "causation", "identity"), self._names)
         return FieldNames(**self._table(key, value, names))
@@ -205,6 +244,10 @@ class _Reader:
                 raise self._error(f"{key}.{name}", 'must be a key or several: write "f" or "f,ctrl+f"')
             keymap[name] = ",".join(each.strip() for each in keys.split(","))
         return keymap
+
+    def connections(self, given: dict[str, Any]) -> dict[str, Connection]:
+        """Return connections by name."""
+        return self._connections("connections", given)
 
     def _connections(self, key: str, value: Any) -> dict[str, Connection]:
         connections = {}

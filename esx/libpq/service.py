@@ -1,5 +1,6 @@
 """The service file, as libpq reads it."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -44,6 +45,20 @@ def read_service(service: str, file: str | None, environ: Mapping[str, str]) -> 
         f"there is no service {visible(service, limit=100)} in {shown}: add [{visible(service, limit=100)}] there, or "
         "name another with PGSERVICE or service=..."
     )
+
+
+def services(environ: Mapping[str, str]) -> list[str]:
+    """Return the names of the services that `read_service` would find; a file that cannot be read has none."""
+    named, system, directory = environ.get("PGSERVICEFILE"), environ.get("PGSYSCONFDIR"), home(environ)
+    first = [Path(named)] if named else [] if directory is None else [directory / ".pg_service.conf"]
+    names: dict[str, None] = {}
+    for path in [*first, *(Path(each, "pg_service.conf") for each in ((system,) if system else _SYSTEM))]:
+        try:
+            lines = path.read_bytes().decode().split("\n")
+        except (OSError, UnicodeDecodeError):
+            continue
+        names |= dict.fromkeys(line.strip()[1:-1] for line in lines if re.fullmatch(r"\s*\[[^\]]+\]\s*", line))
+    return list(names)
 
 
 def _parameters(path: Path, service: str) -> dict[str, str] | None:

@@ -28,6 +28,7 @@ from esx.payloads.decoder import Decoder
 from esx.permissions import Permissions
 from esx.text import size_of, visible
 from esx.tui import keymap
+from esx.tui.cells import tell_failures_by
 from esx.tui.connected import ConnectedApp
 from esx.tui.dialogs.help import Help
 from esx.tui.palette import Actions, Palette, commands_of
@@ -141,6 +142,7 @@ class Explorer(ConnectedApp):
                     f"use one of {', '.join(sorted(self.available_themes))}"
                 )
             self.theme = config.theme
+        tell_failures_by(config.failure_words)
 
     def compose(self) -> ComposeResult:
         """Lay out the line at the top, the screens, and the keys at the bottom."""
@@ -163,6 +165,8 @@ class Explorer(ConnectedApp):
         gc.set_threshold(5000, 20, 10)
         gc.enable()
         self.connect()
+        # How long something has lasted grows.
+        self.set_interval(1, self.tell_state)
         # While it connects, so that its rows can be read at once then.
         self.call_after_refresh(self.main.lay_out)
         if self._background is not None:
@@ -206,7 +210,8 @@ class Explorer(ConnectedApp):
         from esx.tui.screens.trail import TrailPane
 
         if message.pane.shown:
-            trail = TrailPane(self.session, message.global_seq, fields=self.config.fields, id="trail-screen")
+            fields, source = self.config.fields, message.pane.TITLE
+            trail = TrailPane(self.session, message.global_seq, fields=fields, source=source, id="trail-screen")
             await self.main.open_trail(trail)
 
     @on(StorePane.EventWanted)

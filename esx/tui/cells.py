@@ -1,6 +1,8 @@
 """Text in cells of the terminal: cutting, padding, and the steady colour of a type."""
 
+import re
 import zlib
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -9,6 +11,11 @@ from rich.style import Style
 
 MUTED = "$foreground 60%"
 """The style of what matters less, for `Content`."""
+
+
+_LONGEST_ID = 1000
+_OPAQUE = re.compile(r"[0-9a-f]{8,}|[0-9]+", re.IGNORECASE)
+"""What comes before the first - of an id that names no category, such as a UUID."""
 
 
 class Cell(NamedTuple):
@@ -22,10 +29,17 @@ class Cell(NamedTuple):
     tint: str | None = None
 
 
-def fit(text: str, width: int, *, right: bool = False) -> str:
-    """Return `text` in exactly `width` cells: padded, or cut with an ellipsis."""
+def fit(text: str, width: int, *, right: bool = False, middle: bool = False) -> str:
+    """Return `text` in exactly `width` cells: padded, or cut with an ellipsis, at its end or in its `middle`."""
     if width <= 0:
         return ""
+    if middle and len(text) * 2 > width and (size := cell_len(text[:_LONGEST_ID])) > width > 3:
+        head = (width - 1) // 2
+        tail = width - 1 - head
+        end = text[max(len(text) - tail, 0) :]
+        while cell_len(end) > tail:
+            end = end[1:]
+        return set_cell_size(text, width - 1 - cell_len(end)) + "…" + end
     # The rest cannot be seen, and measuring it would take time.
     if len(text) > width * 8 + 64:
         text = text[: width * 8 + 64]
@@ -38,18 +52,53 @@ def fit(text: str, width: int, *, right: bool = False) -> str:
     return padding + text if right else text + padding
 
 
+class _Failures:
+    words: tuple[str, ...] = ()
+
+
+def tell_failures_by(words: Sequence[str]) -> None:
+    """Show types with one of these words in their names as failures, from now on."""
+    _Failures.words = tuple(word.lower() for word in words)
+    tint_style.cache_clear()
+
+
+def tint_of(event_type: str, stream_id: str) -> str:
+    """Return the name of the colour of a type: one hue for the types of a category."""
+    category, dash, _ = stream_id.partition("-")
+    # Where ids are not named by their category, each type has its own hue.
+    return f"{event_type}\0{category}" if dash and not _OPAQUE.fullmatch(category) else f"{event_type}\0"
+
+
+def says_failure(event_type: str) -> bool:
+    """Return whether the name of a type says that something failed."""
+    name = event_type.lower()
+    return any(word in name for word in _Failures.words)
+
+
 def tint_colour(name: str, dark: bool) -> str:
-    """Return the colour of `name` as ``#RRGGBB``: the same in every run, readable on dark or light backgrounds."""
+    """Return a colour of `tint_of` as ``#RRGGBB``: the same in every run, readable on dark or light backgrounds.
+
+    Red is only for what says failure.
+    """
     from textual.color import Color
 
-    hue = zlib.crc32(name.encode("utf-8", "replace")) % 14 / 14
-    return Color.from_hsl(hue, 0.55 if dark else 0.65, 0.70 if dark else 0.33).hex
+    event_type, _, category = name.partition("\0")
+    if says_failure(event_type):
+        return Color.from_hsl(0.0, 0.80, 0.68 if dark else 0.40).hex
+    hue = (35 + _number(category or event_type) % 13 * 23) / 360
+    # A little lighter or darker, so that the types of a category are told apart.
+    shade = (_number(event_type) % 3 - 1) * 0.05
+    return Color.from_hsl(hue, 0.45 if dark else 0.60, (0.70 if dark else 0.33) + shade).hex
+
+
+def _number(name: str) -> int:
+    return zlib.crc32(name.encode("utf-8", "replace"))
 
 
 @lru_cache(maxsize=1024)
 def tint_style(name: str, dark: bool) -> Style:
-    """Return the colour of `name` as a style."""
-    return Style(color=tint_colour(name, dark))
+    """Return the colour of `name` as a style; failures are bold, for those who see no colours."""
+    return Style(color=tint_colour(name, dark), bold=True if says_failure(name.partition("\0")[0]) else None)
 
 
 def wrap(text: str, width: int) -> list[str]:

@@ -14,6 +14,7 @@ from textual.widgets import Static
 
 from esx.config import Config
 from esx.database_choice import Database
+from esx.embedded import data_directory
 from esx.errors import StoreUnavailable
 from esx.fold.reducer import Reducer
 from esx.payloads.decoder import Decoder, decoding
@@ -25,6 +26,7 @@ from esx.tui.screens.base import StorePane
 from esx.tui.screens.main import ExplorerScreen
 from esx.tui.session.connections import ConnectionChoice, Connections
 from esx.tui.session.follower import Follower
+from esx.tui.session.remembered import Remembered
 from esx.tui.session.session import ExplorerSession, SessionState
 from esx.tui.session.status import status, trouble
 from esx.tui.session.trusted import Trusted
@@ -57,6 +59,9 @@ class ConnectedApp(Keyed, App[None]):
         """The settings in effect."""
         self.permissions = permissions
         """What may be done here beyond reading."""
+        path = None if permissions.served else data_directory(os.environ).expanduser() / "screens.json"
+        # A page leaves no files.
+        self._remembered = Remembered(path)
         self._reducer = reducer
         self._decoder = decoder
         self._tuning = tuning
@@ -88,6 +93,7 @@ class ConnectedApp(Keyed, App[None]):
             tuning=self._tuning,
             trusted=Trusted(os.environ),
             may_write=self.permissions.load,
+            remembered=self._remembered,
         )
         self.follower = Follower(self.session, self._watch)
         self._followed = False
@@ -134,7 +140,7 @@ class ConnectedApp(Keyed, App[None]):
         from esx.tui.dialogs.picker import ConnectionPicker
 
         picker = ConnectionPicker(
-            self.connections.choices, self._choice, status(self.session, self.follower), self._other_stores
+            self.connections, self._choice, status(self.session, self.follower), self._other_stores
         )
         self.push_screen(picker, self._picked)
 
@@ -157,6 +163,11 @@ class ConnectedApp(Keyed, App[None]):
         await self.main.clear()
         self._choose(choice)
         self.connect()
+
+    def tell_state(self) -> None:
+        """Show the state of the store, which may have changed with time."""
+        if self._is_up:
+            self._write_status()
 
     def _session_changed(self) -> None:
         if not self._is_up:

@@ -68,6 +68,42 @@ def is_ours(binding: Binding) -> bool:
     return binding.id in _NAMES
 
 
+TASKS = ("find", "look closer", "go back in time", "copy and keep", "run", "screens and databases", "move")
+"""What keys are for, the goals first."""
+_TASK_OF = {
+    "find": "filter find search go match categories all",
+    "look closer": "choose fold_here fold unfold text zoom trail order sort flip expand collapse remedy more",
+    "go back in time": "diff state version",
+    "copy and keep": "copy copy_value copy_path copy_as export screenshot",
+    "run": "start stop edit runs pause",
+    "move": "move page first last line start_of end focus_panel focus_detail focus_list part resize next form turn "
+    "scroll_by scroll_page start_line",
+}
+_TASKS = {action: task for task, actions in _TASK_OF.items() for action in actions.split()}
+
+
+def verb_of(binding: Binding) -> str:
+    """Return the action of a binding, without arguments, and without the part whose action it is."""
+    inner = re.match(r"panel\('[^']+', '([^']+)'\)", binding.action)
+    return (inner[1] if inner else binding.action).rpartition(".")[2].partition("(")[0]
+
+
+def is_moving(binding: Binding) -> bool:
+    """Return whether a key only moves within its part, or from part to part."""
+    return task_of(binding) == "move"
+
+
+def task_of(binding: Binding) -> str:
+    """Return what a key is for."""
+    if binding.id in _MOVES:
+        return "move"
+    return _TASKS.get(verb_of(binding), "screens and databases")
+
+
+# Their actions are called as others are.
+_MOVES = frozenset({"event.start", "event.end", "help.start", "help.end"})
+
+
 def name_of(part: str, binding: Binding) -> str:
     """Return ``part.action``; where the action has arguments, its description stands for it: ``list.page-up``."""
     verb, _, arguments = binding.action.rpartition(".")[2].partition("(")

@@ -14,7 +14,8 @@ from textual.screen import Screen
 from textual.widgets import Input, OptionList
 from textual.worker import WorkerError
 
-from esx.tui.dialogs.help import groups_of, is_moving
+from esx.tui.dialogs.help import groups_of
+from esx.tui.keymap import TASKS, task_of
 
 
 class Palette(CommandPalette):
@@ -63,11 +64,11 @@ class Actions(Provider):
 
 
 def commands_of(app: App[None], screen: Screen[object]) -> Iterable[SystemCommand]:
-    """Yield every action that works on `screen`, those of its focused part first, each once."""
+    """Yield every action that works on `screen`, each once: by task, and within it those of the focused part first."""
     seen = set()
     offered = [(group.title, *each) for group in groups_of(screen) for each in group.bindings]
-    # Keys that only move come last: users know them, and the help has them.
-    for part, binding, node in sorted(offered, key=lambda each: is_moving(each[1])):
+    # Goals first. Keys that only move come last: users know them, and the help has them.
+    for part, binding, node in sorted(offered, key=lambda each: TASKS.index(task_of(each[1]))):
         title = binding.tooltip or binding.description
         if title not in seen:
             seen.add(title)

@@ -11,6 +11,8 @@ class Tuning:
 
     retry: float = 3.0
     """Between attempts to reach a database that is away, or to follow its feed."""
+    poll: float = 2.0
+    """How long the feed waits for a notification at most: an explorer that is left open shall cost little."""
     read_health: float = 2.0
     """Between readings of the figures on the Health screen, while it is shown."""
     examine: float = 60.0

@@ -102,6 +102,8 @@ def fixed() -> Iterator[Clock]:
         stack.enter_context(patch.object(EventStore, "doctor", doctor))
         stack.enter_context(patch.object(EventStore, "address", PropertyMock(return_value="ann@localhost:5432/shop")))
         stack.enter_context(patch.object(feed_figures, "writer_text", writer))
+        for found in ("local_servers", "services"):
+            stack.enter_context(patch(f"esx.tui.session.connections.{found}", lambda *_: []))
         directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="esx-runs-"))
         stack.enter_context(patch.dict(os.environ, ESX_DATA_DIR=directory))
         show_times_in(UTC)

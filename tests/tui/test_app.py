@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow
 
 UNREACHABLE = "postgresql://nobody:secret@127.0.0.1:1/nowhere"
-KEYS = {"1": "streams by name", "2": "received", "3": "workload", "4": "writers in flight"}
+KEYS = {"1": "streams by name", "2": "received", "3": "workload", "4": "last visible"}
 
 
 def shows(app: Explorer, piece: str) -> Callable[[], bool]:
@@ -79,11 +79,23 @@ async def test_quitting_from_fields_and_modals(dsn18: str, store18: EventStore) 
 
 async def test_help_lists_the_keys_of_where_one_is(dsn18: str, store18: EventStore) -> None:
     await fill(store18, 1, 1)
-    async with explorer(dsn18, size=(120, 50)) as (app, pilot):
+    async with explorer(dsn18, size=(120, 34)) as (app, pilot):
         await pilot.press("question_mark")
-        await until(pilot, lambda: isinstance(app.screen, Help) and "this list" in text_of(app))
-        for piece in ("screen Streams", "everywhere", "Page down", "Copy the event as JSON", "Leave"):
+        await until(pilot, lambda: isinstance(app.screen, Help) and "find" in text_of(app))
+        for piece in ("look closer", "copy and keep", "Choose streams by prefix", "Copy the event as JSON"):
             assert piece in text_of(app), piece
+        # It scrolls as lists do, and can be searched.
+        assert "Page down" not in text_of(app)
+        await pilot.press("G")
+        await until(pilot, lambda: "Page down" in text_of(app), "for the keys that move, at the end")
+        await pilot.press("k", "j", "g")
+        await until(pilot, lambda: "Choose streams by prefix" in text_of(app))
+        await pilot.press("slash", *"jsonpath")
+        await until(pilot, lambda: "Choose streams by prefix" not in text_of(app))
+        assert "Choose events by type (a glob) and by JSONPath" in text_of(app)
+        await pilot.press("enter", "escape")
+        await until(pilot, lambda: "Choose streams by prefix" in text_of(app))
+        assert isinstance(app.screen, Help)
         await pilot.press("escape")
         await until(pilot, lambda: not isinstance(app.screen, Help))
 
@@ -211,7 +223,7 @@ async def test_background_work_runs_and_may_fail(dsn18: str, store18: EventStore
 
 async def test_the_embedded_database_is_named() -> None:
     app = Explorer(Database(UNREACHABLE, "embedded", "demo", embedded=True))
-    async with app.run_test(size=(80, 24)) as pilot:
+    async with app.run_test(size=(100, 24)) as pilot:
         await until(pilot, lambda: "embedded PostgreSQL 18" in text_of(app).splitlines()[0])
 
 

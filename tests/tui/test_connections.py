@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from typing import TYPE_CHECKING
+from urllib.parse import parse_qs, urlsplit, urlunsplit
 
 import asyncpg
 import pytest
+from textual.widgets import OptionList
 
-from esx.config import BadConfig, Config, Connection
+from esx.config import BadConfig, Config, Connection, add_connection, load
 from esx.database_choice import Database
 from esx.errors import StoreUnavailable
 from esx.fold.reducer import MERGE
@@ -18,8 +20,10 @@ from esx.tui.app import Explorer
 from esx.tui.dialogs.help import Help, groups_of
 from esx.tui.dialogs.picker import ConnectionPicker
 from esx.tui.keymap import actions
+from esx.tui.session.connections import local_servers
 from esx.tui.session.session import ExplorerSession, SessionState
 from esx.tui.tuning import Tuning
+from esx.tui.widgets.askline import AskLine
 from tests.tui.helpers import browse, explorer, fill, ids, text_of, until
 
 if TYPE_CHECKING:
@@ -65,6 +69,67 @@ async def test_another_database_is_shown_without_restarting(
         await until(pilot, lambda: app.session.state is SessionState.CONNECTED and ids(app) == ["s-000", "s-001"])
         await store18.append("s-002", [NewEvent("T")])
         await until(pilot, lambda: app.follower.log.received == 5)
+
+
+def test_servers_on_this_machine_are_found_by_their_sockets(tmp_path: Path) -> None:
+    for name in (".s.PGSQL.5433", ".s.PGSQL.5433.lock", ".s.PGSQL.5432", "other"):
+        (tmp_path / name).touch()
+    found = local_servers([str(tmp_path), str(tmp_path / "."), "/nonexistent"])
+    assert found == [(str(tmp_path), 5432), (str(tmp_path), 5433)]
+
+
+async def test_services_are_offered_and_opened(
+    dsn18: str, store18: EventStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await fill(store18, 1, 1)
+    given = urlsplit(dsn18)
+    host = parse_qs(given.query)["host"][0]
+    (tmp_path / "services").write_text(
+        f"# ours\n[shop]\nhost={host}\nport=5432\ndbname={given.path[1:]}\nuser=postgres\nsslmode=disable\n[second]\n"
+    )
+    monkeypatch.setenv("PGSERVICEFILE", str(tmp_path / "services"))
+    async with explorer("postgresql:///shop?host=/nonexistent", connected=False) as (app, pilot):
+        await pilot.press("ctrl+o")
+        await until(pilot, lambda: "service second" in text_of(app), "for the services")
+        options = app.screen.query_one(OptionList)
+        at = next(
+            at for at in range(options.option_count) if "service shop" in str(options.get_option_at_index(at).prompt)
+        )
+        options.highlighted = at
+        await pilot.press("enter")
+        await until(pilot, lambda: app.session.state is SessionState.CONNECTED and "s-000" in text_of(app))
+
+
+async def test_an_address_is_typed_tried_and_saved(dsn18: str, store18: EventStore, tmp_path: Path) -> None:
+    await fill(store18, 1, 1)
+    path = tmp_path / "config.toml"
+    path.write_text('theme = "nord"\n')
+    async with explorer("postgresql:///x?host=/nonexistent", connected=False, config=Config(path)) as (app, pilot):
+        await pilot.press("ctrl+o")
+        await until(pilot, lambda: "type an address" in text_of(app))
+        options = app.screen.query_one(OptionList)
+        prompts = [str(options.get_option_at_index(at).prompt) for at in range(options.option_count)]
+        options.highlighted = next(at for at, prompt in enumerate(prompts) if "type an address" in prompt)
+        await pilot.press("enter")
+        line = app.screen.query_one(AskLine).line
+        await until(pilot, lambda: line.has_focus)
+
+        async def enter(text: str) -> None:
+            line.value = text
+            await pilot.press("enter")
+
+        await enter("postgresql://nobody@127.0.0.1:1/shop as kept")
+        await until(pilot, lambda: "connection refused" in text_of(app), "for what the try said")
+        assert "kept" not in path.read_text()
+        await enter(dsn18.replace("postgres@", "postgres:secret@") + " as kept")
+        await until(pilot, lambda: "passwords are not saved" in text_of(app))
+        assert "secret" not in path.read_text()
+        await enter(f"{dsn18} as kept")
+        await until(pilot, lambda: app.session.state is SessionState.CONNECTED and "s-000" in text_of(app))
+    saved = load({"ESX_CONFIG": str(path)})
+    assert (saved.theme, saved.connections["kept"].dsn) == ("nord", dsn18)
+    with pytest.raises(BadConfig, match="has a connection kept already"):
+        add_connection(saved, "kept", dsn18)
 
 
 async def test_a_store_that_is_elsewhere_is_named(dsn18: str, store18: EventStore) -> None:
@@ -157,8 +222,6 @@ async def test_a_refused_login_is_said_and_not_tried_again_by_itself(dsn18: str,
 
 
 async def test_a_server_without_that_database_is_not_asked_for_as_if_it_did_not_run(dsn18: str) -> None:
-    from urllib.parse import urlsplit, urlunsplit
-
     missing = urlunsplit(urlsplit(dsn18)._replace(path="/nowhere"))
     async with explorer(missing, connected=False, tuning=Tuning(retry=0.01)) as (app, pilot):
         await until(pilot, lambda: 'database "nowhere" does not exist' in text_of(app), "for the reason")

@@ -37,6 +37,20 @@ def test_a_pause_keeps_counting() -> None:
     assert log.received == 135 == len(log.rows) + log.gone
 
 
+def test_the_latest_are_known_as_far_back_as_they_are_kept() -> None:
+    log = FeedLog(kept=10)
+    log.add(rows(1, 8), 0.0)
+    log.flush()
+    log.add(rows(9, 4), 0.1)
+    # Waiting or shown, the newest first.
+    latest = log.latest(6)
+    assert latest is not None
+    assert [row.global_seq for row in latest] == [12, 11, 10, 9, 8, 7]
+    assert log.latest(12) == []
+    log.flush()
+    assert log.latest(2) is None, "3 is no longer kept"
+
+
 def test_rate_by_the_second() -> None:
     rates = Rates(seconds=4)
     rates.add(["A", "B"] * 5, 100.2)

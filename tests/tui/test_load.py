@@ -90,7 +90,13 @@ async def test_a_run_from_form_to_verdict(dsn18: str, store18: EventStore) -> No
         await until(pilot, lambda: "PASS" in text_of(app) and not pane(app).running)
         wanted = LoadOptions(users=7, hot_streams=1, hot_share=0.5, on_conflict="backoff", rate=500.0)
         assert asked == [(dsn18, wanted)]
-        for piece in ("20.0% conflicts", "100 attempts = 80 stored + 20 conflicts", "- 80 appended", "9.000"):
+        for piece in (
+            "20.0% conflicts",
+            "100 attempts = 80 stored + 20 conflicts",
+            "- 80 appended",
+            "9.000",
+            "esx load clean run-1",
+        ):
             await until(pilot, lambda piece=piece: piece in text_of(app), piece)  # type: ignore[misc]
         await pilot.press("u")
         await until(pilot, lambda: "workload" in text_of(app))

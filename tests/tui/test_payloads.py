@@ -37,7 +37,7 @@ async def go_to(app: Explorer, pilot: Pilot[None], name: str, shown: str) -> Non
 
 
 async def test_an_event_in_full_is_decoded_and_says_how(packed: str) -> None:
-    async with explorer(packed) as (app, pilot):
+    async with explorer(packed, size=(220, 40)) as (app, pilot):
         await open_stream(app, pilot)
         await go_to(app, pilot, "yaml", "decoded from YAML")
         assert '"owner": "Ann"' in text_of(app)
@@ -51,7 +51,7 @@ async def test_an_event_in_full_is_decoded_and_says_how(packed: str) -> None:
 
 
 async def test_changes_are_those_of_what_was_decoded(packed: str) -> None:
-    async with explorer(packed) as (app, pilot):
+    async with explorer(packed, size=(220, 40)) as (app, pilot):
         await open_stream(app, pilot)
         await go_to(app, pilot, "yaml", "decoded from YAML")
         await pilot.press("d")
@@ -74,6 +74,6 @@ async def test_a_decoder_comes_first_and_its_error_is_one_line(packed: str) -> N
 
 
 async def test_the_feed_says_what_payloads_are(packed: str) -> None:
-    async with explorer(packed) as (app, pilot):
+    async with explorer(packed, size=(220, 40)) as (app, pilot):
         await pilot.press("2")
         await until(pilot, lambda: "24 bytes, not JSON (looks like zlib)" in text_of(app), "for the feed")

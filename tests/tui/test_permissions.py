@@ -50,16 +50,18 @@ _READING = """
     event.previous-match event.start event.text event.unfold event.up events.all events.find events.flip events.go
     export.cancel feed-detail.copy feed-detail.diff feed-detail.state feed-detail.version-back
     feed-detail.version-on feed-list.choose feed.back feed.close_detail feed.filter feed.focus_detail
-    feed.focus_list feed.pause feed.retry health.refresh help.close help.quit list-and-event.focus_detail
-    list-and-event.focus_list list.choose list.down list.first list.last list.move list.page list.page-down
-    list.page-up list.up load-form.field-before load-form.next load-form.next-field load.edit load.form
-    load.leave_field load.runs load.stop paged-list.first paged-list.last paged-list.move paged-list.page pane.panel
-    pane.trail screen.blur screen.copy_text screen.dismiss screen.focus screen.maximize screen.minimize
-    screen.notify screen.page_down screen.page_left screen.page_right screen.page_up screen.scroll_down
-    screen.scroll_end screen.scroll_home screen.scroll_left screen.scroll_right screen.scroll_up screen.toggle
-    stream-list.categories stream-list.collapse stream-list.expand stream-list.filter stream-list.sort streams.back
-    streams.categories streams.filter streams.focus_panel streams.part-to-the-left streams.part-to-the-right
-    streams.refresh streams.sort streams.zoom trail-detail.copy trail-detail.diff trail-detail.state
+    feed.focus_list feed.pause feed.retry health.refresh health.remedy help.close help.down help.end help.leave
+    help.page-down help.page-up help.quit help.scroll_by help.scroll_page help.search help.start help.up
+    list-and-event.focus_detail list-and-event.focus_list list.choose list.down list.first list.last list.move
+    list.page list.page-down list.page-up list.up load-form.field-before load-form.next load-form.next-field
+    load.edit load.form load.leave_field load.runs load.stop paged-list.first paged-list.last paged-list.move
+    paged-list.page pane.panel pane.trail parts.higher parts.lower parts.narrower parts.resize parts.wider
+    parts.zoom remedy.close remedy.copy remedy.quit screen.blur screen.copy_text screen.dismiss screen.focus
+    screen.maximize screen.minimize screen.notify screen.page_down screen.page_left screen.page_right screen.page_up
+    screen.scroll_down screen.scroll_end screen.scroll_home screen.scroll_left screen.scroll_right screen.scroll_up
+    screen.toggle stream-list.categories stream-list.collapse stream-list.expand stream-list.filter stream-list.sort
+    streams.back streams.categories streams.filter streams.focus_panel streams.part-to-the-left
+    streams.part-to-the-right streams.refresh streams.sort trail-detail.copy trail-detail.diff trail-detail.state
     trail-detail.version-back trail-detail.version-on trail-table.choose trail.back trail.focus_detail
     trail.focus_list trail.more trail.order trail.refresh
 """

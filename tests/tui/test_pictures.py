@@ -114,6 +114,24 @@ async def test_streams_and_dialogs(shop_dsn: str, looks: Looks) -> None:
         await looks(app, pilot, "streams-filtered")
 
 
+async def test_it_is_readable_in_a_light_theme_and_without_colours(
+    shop_dsn: str, looks: Looks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with sitting(shop_dsn, SMALL, config=Config(theme="textual-light")) as (app, pilot):
+        await live(app, pilot)
+        await looks(app, pilot, "streams-light")
+        await pilot.press("4")
+        await until(pilot, lambda: "checks passed" in text_of(app) and "complete and in order" in text_of(app))
+        await looks(app, pilot, "health-light")
+    monkeypatch.setenv("NO_COLOR", "1")
+    async with sitting(shop_dsn, SMALL) as (app, pilot):
+        await live(app, pilot)
+        await looks(app, pilot, "streams-no-colour")
+        await pilot.press("4")
+        await until(pilot, lambda: "checks passed" in text_of(app) and "complete and in order" in text_of(app))
+        await looks(app, pilot, "health-no-colour")
+
+
 async def test_events_and_their_detail(shop_dsn: str, looks: Looks) -> None:
     async with sitting(shop_dsn, SMALL) as (app, pilot):
         await live(app, pilot)

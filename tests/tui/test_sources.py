@@ -268,6 +268,8 @@ class SlowSource:
     def key(self, row: int) -> int:
         return row
 
+    name_of = key
+
 
 async def test_a_jump_overtakes_what_is_being_loaded() -> None:
     source = SlowSource()

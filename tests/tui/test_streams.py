@@ -254,28 +254,79 @@ async def test_streams_by_activity(dsn18: str, store18: EventStore) -> None:
         await until(pilot, lambda: ids(app) == ["s-002", "s-004", "s-003", "s-001", "s-000"])
         assert "streams by activity" in text_of(app)
         await until(pilot, lambda: app.follower.listening)
+        await pilot.press("down", "down")
+        await until(pilot, lambda: browse(app).events_panel.stream_id == "s-004")
         await store18.append("s-000", [NewEvent("Late")])
         await store18.append("s-001", [NewEvent("Late")])
-        await until(
-            pilot,
-            lambda: "2 newer, r reads them" in str(browse(app).streams_panel.border_subtitle),
-            "for what the ages leave out",
-        )
-        assert "up to" not in str(browse(app).streams_panel.border_subtitle)
-        assert ids(app)[0] == "s-002"
-        await pilot.press("r")
+        # It follows by itself while its top is on screen, and the cursor stays on its stream.
         await until(pilot, lambda: ids(app) == ["s-001", "s-000", "s-002", "s-004", "s-003"])
+        row = browse(app).streams.row
+        assert row is not None
+        assert row.label == "s-004"
         assert "newer" not in str(browse(app).streams_panel.border_subtitle)
-        await pilot.press("slash", *"s-00", "enter")
-        await until(
-            pilot, lambda: browse(app).streams.has_focus and "s-00" in str(browse(app).streams_panel.border_title)
-        )
-        await store18.append("other", [NewEvent("Late")])
+
+
+@pytest.mark.parametrize("keys", ["", "s", "c"], ids=["by name", "by activity", "by category"])
+async def test_a_list_follows_at_its_top_and_else_says_what_is_newer(
+    keys: str, dsn18: str, store18: EventStore
+) -> None:
+    await fill(store18, 60, 1)
+    async with explorer(dsn18, size=(80, 24)) as (app, pilot):
+        streams, panel = browse(app).streams, browse(app).streams_panel
+        await pilot.press(*keys)
+        await until(pilot, lambda: app.follower.listening and streams.window is not None and streams.window.loaded)
+        if keys == "c":
+            await until(pilot, lambda: "▸ s" in text_of(app))
+            await pilot.press("down", "right")
+            await until(pilot, lambda: "s-000" in text_of(app))
+        counts = {row.summary.stream_id: row.summary.events for row in streams.rows if row.summary is not None}
+        assert counts.get("s-050", 1) == 1
+        await store18.append("s-001", [NewEvent("Late"), NewEvent("Late")])
         await until(
             pilot,
-            lambda: "up to 1 newer, r reads them" in str(browse(app).streams_panel.border_subtitle),
-            "for what may pass the filter",
+            lambda: (
+                any(row.summary is not None and row.summary.events == 3 for row in streams.rows_on_screen)
+                and streams.lit
+            ),
+            "for the new count, lit",
         )
+        assert all(row.summary is not None and row.summary.stream_id == "s-001" for row in streams.lit)
+        await until(pilot, lambda: not streams.lit, "for a second to pass")
+        # Away from the top nothing moves, but it is said.
+        await pilot.press("pagedown", "pagedown")
+        await until(pilot, lambda: streams.scroll_offset.y > 0)
+        top = streams.top_row
+        await store18.append("s-002", [NewEvent("Late")])
+        await until(pilot, lambda: "1 newer, r reads them" in str(panel.border_subtitle), "for what is newer")
+        assert streams.top_row == top
+        await pilot.press("r")
+        await until(pilot, lambda: "newer" not in str(panel.border_subtitle))
+        await store18.append("s-003", [NewEvent("Late")])
+        await until(pilot, lambda: "1 newer" in str(panel.border_subtitle))
+        await pilot.press("home")
+        await until(pilot, lambda: "newer" not in str(panel.border_subtitle) and streams.at_top)
+
+
+async def test_events_follow_where_their_newest_is_on_screen(dsn18: str, store18: EventStore) -> None:
+    await fill(store18, 1, 3)
+    async with explorer(dsn18) as (app, pilot):
+        events, panel = browse(app).events, browse(app).events_panel
+        await until(pilot, lambda: app.follower.listening and len(events.rows) == 3)
+        await store18.append("s-000", [NewEvent("Late")])
+        await until(pilot, lambda: len(events.rows) == 4 and events.cursor == 0)
+        await until(pilot, lambda: browse(app).event_at_hand() == 4, "for the newest in full")
+        # While it is read in full, it stays.
+        await pilot.press("l", "l")
+        await until(pilot, lambda: browse(app).detail.has_focus)
+        await store18.append("s-000", [NewEvent("Late")])
+        await until(pilot, lambda: "1 newer, r reads them" in str(panel.border_subtitle))
+        assert browse(app).event_at_hand() == 4
+        # One stream, the oldest first: its end is on screen.
+        await pilot.press("h", "h", "end", "enter")
+        await until(pilot, lambda: panel.stream_id == "s-000" and len(events.rows) == 5)
+        await store18.append("other", [NewEvent("T")])
+        await store18.append("s-000", [NewEvent("Late")])
+        await until(pilot, lambda: len(events.rows) == 6 and "seq 0 of 5" in str(panel.border_subtitle))
 
 
 async def test_focus_moves_between_parts(dsn18: str, store18: EventStore) -> None:
@@ -340,10 +391,10 @@ async def test_a_list_says_what_is_newer_and_claims_no_events_that_are_none(dsn1
     async with explorer(dsn18) as (app, pilot):
         await until(pilot, lambda: "no events" in text_of(app) and app.follower.listening)
         await store18.append("s-1", [NewEvent("T"), NewEvent("T")])
-        await until(pilot, lambda: "2 newer, r reads them" in text_of(app), "for what came after an empty list")
-        assert "up to" not in text_of(app)
-        await pilot.press("r")
-        await until(pilot, lambda: len(browse(app).events.rows) == 2)
+        await until(pilot, lambda: len(browse(app).events.rows) == 2, "for what came after an empty list")
+        # While an event is read in full, its list does not move.
+        await pilot.press("l", "l")
+        await until(pilot, lambda: browse(app).detail.has_focus)
         connection = await asyncpg.connect(dsn18)
         await connection.execute("SELECT nextval('events_global_seq_seq')")
         await connection.close()

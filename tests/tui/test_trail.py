@@ -79,6 +79,6 @@ async def test_from_the_feed_with_another_convention_in_a_small_terminal(dsn18: 
         assert "Step0" in text_of(app)
         assert all(len(line) == 80 for line in lines_of(app))
         await pilot.press("4")
-        await until(pilot, lambda: not app.query(TrailPane) and "server" in text_of(app))
+        await until(pilot, lambda: not app.query(TrailPane) and "last visible" in text_of(app))
         await pilot.press("2")
         await until(pilot, lambda: feed_of(app).table.has_focus)

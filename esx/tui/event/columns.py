@@ -5,7 +5,7 @@ import json
 from esx.model import UNNUMBERED, Event
 from esx.text import ago, size_of, visible
 from esx.times import iso
-from esx.tui.cells import fit, wrap
+from esx.tui.cells import fit, tint_of, wrap
 from esx.tui.event.blocks import TextBlock
 from esx.tui.event.jsonlayout import Span
 
@@ -34,7 +34,7 @@ def columns(event: Event, width: int) -> list[list[Span]]:
         ("global_seq", _number(event.global_seq), "number"),
         ("stream_id", visible(event.stream_id, limit=_LONGEST_ID), "strong"),
         ("stream_seq", _number(event.stream_seq), "number"),
-        ("event_type", shown_type, f"type:{shown_type}"),
+        ("event_type", shown_type, f"type:{tint_of(shown_type, event.stream_id)}"),
         ("created_at", created, ""),
         ("event_id", "none" if event.event_id is None else str(event.event_id), ""),
     ]

@@ -37,6 +37,8 @@ class StreamsByCategory:
             return _TOP
         return TreeKey(row.under, row.summary.stream_id)
 
+    name_of = key
+
     async def measure(self) -> None:
         """Return nothing: how many rows follow depends on the open categories."""
 

@@ -1,7 +1,6 @@
 """The latest events of the feed, as a list that follows its end."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import ClassVar
 
 from textual.binding import Binding, BindingType
@@ -24,10 +23,13 @@ def feed_columns(late: Mapping[int, float]) -> list[ListColumn[EventRow]]:
 
     columns = event_columns(in_all=True)
     at = next(index for index, column in enumerate(columns) if column.title == "ago") + 1
-    late_by = ListColumn[EventRow]("late", delay, 6, right=True, needs=60)
-    # Where there is no room, the time of day is left out first: these events are from now.
-    columns = [replace(column, needs=100) if column.title == "time" else column for column in columns]
+    # Only where something was late.
+    late_by = ListColumn[EventRow]("late", delay, 4, right=True, needs=36, sparse=True)
     return [*columns[:at], late_by, *columns[at:]]
+
+
+_MEASURED = 200
+"""For how many of the latest events columns are wide enough."""
 
 
 class FeedList(RowTable["EventRow"]):
@@ -40,6 +42,8 @@ class FeedList(RowTable["EventRow"]):
 
     def take(self, rows: list[EventRow], gone: int) -> None:
         """Show `rows`; since the last call, `gone` of them left at the top."""
+        # Not only for those that are on screen at the end: which ones come on screen is chance.
+        self.make_room_for(rows[-_MEASURED:])
         if self.following:
             self.set_rows(rows, cursor=len(rows) - 1, offset=len(rows))
         else:

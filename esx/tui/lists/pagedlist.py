@@ -20,6 +20,8 @@ _AHEAD = PAGE // 2
 """The next page is read this many rows before the end of the loaded ones."""
 _FAR = 2 * PAGE
 """At more than this many rows from the loaded ones, a jump is faster than reading on."""
+_FOLLOW = 1.0
+"""Seconds between readings of a list that follows, at least."""
 _PATIENCE = 0.25
 """Seconds after which a jump is given up, if the list has been scrolled on since."""
 
@@ -42,6 +44,9 @@ class PagedList(RowTable[Row], Generic[Row, Key]):
 
     def __init__(self, columns: Sequence[ListColumn[Row]], *, id: str, empty: str) -> None:
         super().__init__(columns, id=id, empty=empty)
+        self.position: Callable[[], int] = lambda: 0
+        """Returns up to which global_seq events have come; `as_of` is what it was when the rows were read."""
+        self.as_of = 0
         self.nothing = empty
         """What `empty` says when nothing is being loaded."""
         self._forget()
@@ -56,6 +61,18 @@ class PagedList(RowTable[Row], Generic[Row, Key]):
         self._aim: int | None = None
         """The row that is being jumped to."""
         self._aimed_at = 0.0
+        self._follow_at = 0.0
+
+    @property
+    def at_top(self) -> bool:
+        """Whether the first row of all is on screen."""
+        return self.window is not None and self.window.top and self.scroll_offset.y == 0
+
+    @property
+    def at_bottom(self) -> bool:
+        """Whether the last row of all is on screen."""
+        window = self.window
+        return window is not None and window.bottom and self.scroll_offset.y + self.body_height > self.last
 
     def show(self, source: RowSource[Row, Key] | None, *, at: Key | None = None) -> None:
         """Show another source, from its start or with the cursor on the row `at`; None shows nothing."""
@@ -131,6 +148,30 @@ class PagedList(RowTable[Row], Generic[Row, Key]):
         else:
             self._load(lambda: self._refresh(window, row))
 
+    def follow(self) -> None:
+        """Read the rows on screen again, and light those that have changed for a second.
+
+        It costs one percent of the time at most: after a slow reading the next one waits.
+        """
+        window = self.window
+        idle = not (self.busy or self.problem or self.stopped)
+        if window is not None and window.loaded and idle and monotonic() >= self._follow_at:
+            self._load(lambda: self._follow(window))
+
+    async def _follow(self, window: Window[Row, Key]) -> None:
+        began = monotonic()
+        row = self.row
+        before = {window.source.key(each): each for each in window.rows}
+        # On the first row of all, the cursor stays there; elsewhere it stays on its row.
+        first = self.at_top and self.cursor == 0
+        if self.at_top or row is None:
+            await self._refresh_top(window, first=first)
+        else:
+            await self._refresh(window, row)
+        self._follow_at = monotonic() + max(_FOLLOW, 100 * (monotonic() - began))
+        shown = self.rows_on_screen
+        self.light([each for each in shown if before.get(window.source.key(each)) != each])
+
     def stop(self) -> bool:
         """Stop loading, in PostgreSQL too; return whether anything was being loaded."""
         if not self.busy:
@@ -182,13 +223,17 @@ class PagedList(RowTable[Row], Generic[Row, Key]):
     async def _jump(self, jump: Callable[[], Awaitable[bool]], *, at_end: bool) -> None:
         self.empty = "loading …"
         window = self.window
+        as_of = self.position()
         if await jump() and window is not None:
+            self.as_of = as_of
             end = window.first + len(window.rows)
             self._take(window, cursor=end - 1 if at_end else 0, offset=end if at_end else 0)
 
     async def _go_to(self, window: Window[Row, Key], key: Key) -> None:
         self.empty = "loading …"
+        as_of = self.position()
         if await window.around(key, self.cursor):
+            self.as_of = as_of
             # The row with the key, or the first of the page that was read from there on.
             place = window.joint if (found := window.place_of(key)) is None else found
             self._take(window, cursor=place, offset=place - self.body_height // 3)
@@ -207,17 +252,23 @@ class PagedList(RowTable[Row], Generic[Row, Key]):
             offset = self.scroll_offset.y
             self._take(window, cursor=max(place, offset), offset=offset)
 
-    async def _refresh_top(self, window: Window[Row, Key]) -> None:
+    async def _refresh_top(self, window: Window[Row, Key], *, first: bool = False) -> None:
+        as_of = self.position()
+        row = self.row
         if await window.home():
+            self.as_of = as_of
             # Equal rows are drawn too, because their ages have changed.
             self.refresh()
-            at = self._place(window, self.row)
+            # The cursor may have moved on while the rows were read.
+            at = 0 if first and self.row is row else self._place(window, self.row)
             stay = self.cursor if at is None else at
             self._take(window, cursor=stay, offset=stay - self.body_height + 1)
 
     async def _refresh(self, window: Window[Row, Key], row: Row) -> None:
         was_at = self.cursor
+        as_of = self.position()
         if await window.around(window.source.key(row), was_at):
+            self.as_of = as_of
             self.refresh()
             line = self.cursor - self.scroll_offset.y
             # The cursor may have moved on while the rows were read.
@@ -228,7 +279,11 @@ class PagedList(RowTable[Row], Generic[Row, Key]):
 
     @staticmethod
     def _place(window: Window[Row, Key], row: Row | None) -> int | None:
-        return None if row is None else window.place_of(window.source.key(row))
+        if row is None:
+            return None
+        name_of = window.source.name_of
+        name = name_of(row)
+        return next((at for at, each in enumerate(window.rows, window.first) if name_of(each) == name), None)
 
     async def _grow(self, window: Window[Row, Key], *, up: bool) -> None:
         shift = await window.grow(up=up)

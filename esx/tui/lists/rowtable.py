@@ -19,7 +19,7 @@ from textual.strip import Strip
 from esx.text import visible
 from esx.tui.cells import fit, tint_style
 from esx.tui.keymap import Keyed
-from esx.tui.lists.column import ListColumn, Row, widths_of
+from esx.tui.lists.column import ListColumn, Row, measured, widths_of
 from esx.tui.tasks import SETTLE, Delay
 from esx.tui.widgets.brush import Brush, BrushedView, role_classes
 
@@ -47,7 +47,7 @@ class RowTable(Keyed, BrushedView, Generic[Row], can_focus=True, inherit_binding
     ALLOW_SELECT = False
     KEYMAP_PREFIX = "list"
     ROLES = "row-table"
-    WITH_BACKGROUND = frozenset({"cursor", "cursor-blurred", "hover"})
+    WITH_BACKGROUND = frozenset({"cursor", "cursor-blurred", "hover", "lit"})
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("up,k", "move(-1)", "Up", show=False),
         Binding("down,j", "move(1)", "Down", show=False),
@@ -58,7 +58,7 @@ class RowTable(Keyed, BrushedView, Generic[Row], can_focus=True, inherit_binding
         Binding("enter", "choose", "Open", show=False),
     ]
     COMPONENT_CLASSES: ClassVar[set[str]] = role_classes(
-        "row-table", "title cursor cursor-blurred hover muted strong number problem"
+        "row-table", "title cursor cursor-blurred hover lit muted strong number problem"
     )
     DEFAULT_CSS = """
     RowTable {
@@ -67,6 +67,7 @@ class RowTable(Keyed, BrushedView, Generic[Row], can_focus=True, inherit_binding
         & > .row-table--cursor { background: $block-cursor-background; color: $block-cursor-foreground; }
         & > .row-table--cursor-blurred { background: $primary 25%; }
         & > .row-table--hover { background: $boost; }
+        & > .row-table--lit { background: $foreground 15%; text-style: bold; }
         & > .row-table--muted { color: $text-muted; }
         & > .row-table--strong { text-style: bold; }
         & > .row-table--number { color: $text-muted; }
@@ -111,12 +112,60 @@ class RowTable(Keyed, BrushedView, Generic[Row], can_focus=True, inherit_binding
         self._last_row: Row | None = None
         self._rest = Delay(self, SETTLE, self._rested)
         self._widths: tuple[int, list[int]] = (-1, [])
+        self._needed: list[int] = measured(self.columns, [])
+        self._measured_rows: list[Row] = []
         self._body_height = 1
+        self._ages: list[str] = []
+        self.lit: list[Row] = []
+        """The rows that are marked, because they have just changed."""
+
+    @property
+    def rows_on_screen(self) -> list[Row]:
+        """The rows that are drawn."""
+        return self._measured_rows
+
+    def refresh_ages(self) -> None:
+        """Draw the rows again, if time has changed what they say; to draw them all each second would cost a percent."""
+        texts = [column.cell(row).text for column in self.columns if column.ages for row in self._measured_rows]
+        if texts != self._ages:
+            self._ages = texts
+            self.refresh()
+
+    def light(self, rows: Sequence[Row]) -> None:
+        """Mark rows for a second."""
+        self.lit = list(rows)
+        if rows:
+            self.refresh()
+            self.set_timer(1, self._darken)
+
+    def _darken(self) -> None:
+        self.lit = []
+        self.refresh()
 
     def forget_widths(self) -> None:
         """Lay out changed columns."""
         self._widths = (-1, [])
+        self._needed = measured(self.columns, [])
+        self._measured_rows = []
         self.refresh()
+
+    def _fit_columns(self, rows: list[Row]) -> None:
+        """Widen columns for rows that have come on screen. They get no narrower: that would be restless."""
+        if rows == self._measured_rows:
+            return
+        self._measured_rows = rows
+        for column in self.columns:
+            if column.prepare is not None:
+                column.prepare(rows)
+        self.make_room_for(rows)
+
+    def make_room_for(self, rows: Sequence[Row]) -> None:
+        """Widen columns for rows, on screen or not."""
+        needed = [max(*both) for both in zip(measured(self.columns, rows), self._needed, strict=True)]
+        if needed != self._needed:
+            self._needed = needed
+            self._widths = (-1, [])
+            self.refresh()
 
     @property
     def row(self) -> Row | None:
@@ -162,7 +211,9 @@ class RowTable(Keyed, BrushedView, Generic[Row], can_focus=True, inherit_binding
         start, end = max(top - self.first, 0), max(top + height - self.first, 0)
         places = min(self.length - top, height)
         said = "" if self.rows else self.problem or self.empty
-        self._shown = top, self.first - top + start, self.rows[start:end], self.cursor, places, said
+        rows = self.rows[start:end]
+        self._shown = top, self.first - top + start, rows, self.cursor, places, said
+        self._fit_columns(rows)
 
     def move_to(self, index: int) -> None:
         """Put the cursor on a row and show it."""
@@ -187,12 +238,14 @@ class RowTable(Keyed, BrushedView, Generic[Row], can_focus=True, inherit_binding
             self.scroll_to(y=self.cursor - self.body_height + 1)
 
     def on_resize(self) -> None:
-        """Keep the row under the cursor on screen, if it was."""
+        """Keep the row under the cursor on screen, if it was, and fit the columns to the rows of the new size."""
         top = self.scroll_offset.y
         was_shown = top <= self.cursor < top + self._body_height
         self._body_height = self.body_height
         if was_shown:
             self._show_cursor()
+        self.forget_widths()
+        self._note_picture()
 
     def _tell(self) -> None:
         if self.row != self._last_row:
@@ -277,7 +330,7 @@ class RowTable(Keyed, BrushedView, Generic[Row], can_focus=True, inherit_binding
     def column_widths(self, width: int) -> list[int]:
         """Return the width of each column in a list `width` cells wide; 0 for one that is left out."""
         if self._widths[0] != width:
-            self._widths = (width, widths_of(self.columns, width))
+            self._widths = (width, widths_of(self.columns, width, self._needed))
         return self._widths[1]
 
     def render_line(self, y: int) -> Strip:
@@ -286,7 +339,7 @@ class RowTable(Keyed, BrushedView, Generic[Row], can_focus=True, inherit_binding
         width, base = brush.width, brush.base
         if y == 0:
             style = base + brush.role("title")
-            return self._strip(brush, style, base, lambda column: (column.title, style))
+            return self._strip(brush, style, base, lambda column: (column.shown_title, style))
         index = self.scroll_offset.y + y - 1
         if self.first <= index <= self.last:
             return self._row_line(index, brush)
@@ -306,6 +359,8 @@ class RowTable(Keyed, BrushedView, Generic[Row], can_focus=True, inherit_binding
         elif index == self._hover:
             line += brush.role("hover")
         row = self.rows[index - self.first]
+        if line is brush.base and self.lit and row in self.lit:
+            line += brush.role("lit")
 
         def cell(column: ListColumn[Row]) -> tuple[str, Style]:
             text, role, tint = column.cell(row)
@@ -325,7 +380,7 @@ class RowTable(Keyed, BrushedView, Generic[Row], can_focus=True, inherit_binding
         for column, size in zip(self.columns, self.column_widths(brush.width), strict=True):
             if size:
                 text, style = cell(column)
-                segments += [Segment(fit(text, size, right=column.right), style), between]
+                segments += [Segment(fit(text, size, right=column.right, middle=column.middle), style), between]
                 used += size + 1
         if used:
             segments.pop()

@@ -53,3 +53,5 @@ class SearchResults:
     def key(self, row: EventRow) -> int:
         """Return the stream_seq or, of all streams, the global_seq."""
         return row.global_seq if self.plan.within.stream_id is None else row.stream_seq
+
+    name_of = key

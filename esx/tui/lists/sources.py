@@ -48,6 +48,10 @@ class RowSource(Protocol[Row, Key]):
         """Return the key of a row."""
         ...
 
+    def name_of(self, row: Row) -> object:
+        """Return what a row is about, which stays the same when its key changes."""
+        ...
+
 
 class EventRows:
     """The events of a stream by stream_seq, or, with None, of all by global_seq; oldest first or newest first."""
@@ -90,6 +94,8 @@ class EventRows:
         """Return the stream_seq or, of all streams, the global_seq."""
         return row.global_seq if self.stream_id is None else row.stream_seq
 
+    name_of = key
+
 
 def stream_filter(text: str) -> StreamFilter:
     """Return what a text typed as a filter means: ``~text`` contains, ``*?[`` make a glob, else it is a prefix."""
@@ -111,6 +117,10 @@ class _Streams:
         if row.summary is None:
             return _TOP
         return StreamKey(row.summary.stream_id, row.summary.last_global_seq)
+
+    def name_of(self, row: StreamRow) -> str | None:
+        """Return the id of the stream, None for the row of all streams."""
+        return None if row.summary is None else row.summary.stream_id
 
     def _topped(self, rows: list[StreamRow], *, at_top: bool) -> list[StreamRow]:
         return [ALL_STREAMS, *rows] if at_top and self._with_all else rows

@@ -18,7 +18,7 @@ from esx.store.views import EventsView
 from esx.text import visible
 from esx.tui.lists.columns import event_columns
 from esx.tui.lists.pagedlist import PagedList
-from esx.tui.lists.rows import EventRow
+from esx.tui.lists.rows import PREVIEW, EventRow
 from esx.tui.lists.search_results import SearchResults
 from esx.tui.lists.sources import EventRows
 from esx.tui.lists.window import PAGE
@@ -56,10 +56,13 @@ class EventsPanel(Panel):
         self.line = AskLine(id="events-line")
         """The line for the filter or the place to go to."""
         self.follower = follower
+        self.table.position = lambda: max(follower.position, session.head)
         self.stream_id: str | None = None
         """The stream whose events are shown; None for all."""
         self.newest_first = {True: True, False: False}
         """The order of the events, by whether they are those of all streams."""
+        self.follows = True
+        """Whether the list may follow: not while one of its events is read in full."""
         self._version = -1
         self.filter = Filter()
         self._source: EventRows | SearchResults | None = None
@@ -146,8 +149,21 @@ class EventsPanel(Panel):
             known = [] if row is None else [f"global {row.global_seq:,}"]
             text = " · ".join(known + self._newer())
         elif row is not None:
+            if window is not None and not self.newest_first[False] and window.bottom and table.rows:
+                self._version = max(self._version, table.rows[-1].stream_seq)
             text = f"seq {row.stream_seq:,}" + (f" of {self._version:,}" if self._version >= row.stream_seq else "")
         self.entitle(subtitle=text)
+
+    def follow(self) -> None:
+        """Show what has come, while the end of the list where it belongs is on screen."""
+        table, in_all = self.table, self.stream_id is None
+        at_newest = table.at_top if self.newest_first[in_all] else table.at_bottom
+        if self.filter or self.line.shown or not at_newest or self.follower.position <= table.as_of:
+            return
+        if in_all or self.follower.may_have(visible(self.stream_id or "", limit=PREVIEW), after=table.as_of):
+            table.follow()
+        else:
+            table.as_of = self.follower.position
 
     def _newer(self) -> list[str]:
         """Return how many events the feed has seen since the list was read, in words."""
@@ -159,7 +175,7 @@ class EventsPanel(Panel):
             return []
         newest = rows[0 if newest_first else -1].global_seq if rows else 0
         newer = self.follower.position - newest
-        if newer <= 0:
+        if newer <= 0 or (newest_first and self.table.at_top and self.follows):
             return []
         # Which numbers have no event is known only as far back as the feed has followed.
         exact = self.follower.began <= newest and not self.follower.counts.dead

@@ -5,7 +5,7 @@ from textual.content import Content
 
 from esx.store.feed.batch import Gap, Writer
 from esx.text import ago, sparkline, visible
-from esx.tui.cells import MUTED, fit, tint_colour, wrap_words
+from esx.tui.cells import MUTED, fit, tint_colour, tint_of, wrap_words
 from esx.tui.session.feedlog import TypeRate, current
 from esx.tui.session.follower import Follower
 
@@ -24,12 +24,14 @@ def figures(follower: Follower, now: float, *, width: int, types: int, dark: boo
     if not top:
         known = follower.log.rates.known(now)
         lines.append([(f"no events in the last {'minute' if known >= 60 else f'{known} s'}", MUTED)])
+    # Types have the colours of their categories, which the latest events tell.
+    streams = {row.event_type: row.stream for row in follower.log.rows[-500:]} if top else {}
     # Down the columns, so that the most frequent are together.
     for row in range(min(types, len(top))):
         cells = top[row :: min(types, len(top))]
         line: list[Piece] = []
         for rate in cells:
-            line += [*_type_cell(rate, width // across - 2, dark), "  "]
+            line += [*_type_cell(rate, streams.get(rate.name, ""), width // across - 2, dark), "  "]
         lines.append(line[:-1])
     joined: list[Piece] = []
     for line in lines:
@@ -63,8 +65,8 @@ def _totals(follower: Follower, now: float, width: int) -> list[Piece]:
     return pieces
 
 
-def _type_cell(rate: TypeRate, width: int, dark: bool) -> list[Piece]:
-    colour = tint_colour(rate.name, dark)
+def _type_cell(rate: TypeRate, stream: str, width: int, dark: bool) -> list[Piece]:
+    colour = tint_colour(tint_of(rate.name, stream), dark)
     name = min(max(width // 2 - 4, 10), 26)
     bars = width - name - 11
     return [

@@ -231,4 +231,7 @@ class LoadWatch(Vertical):
             lines.append(Content.styled(f"the rate was {behind}", "$text-warning"))
         lines += [Content.styled(line, MUTED if at == 0 else "") for at, line in enumerate(latencies(summary))]
         lines.append(Content.styled(f"esx load report {visible(summary.run, limit=40)}  makes a page of it", MUTED))
+        lines.append(
+            Content.styled(f"esx load clean {visible(summary.run, limit=40)}  takes its events out again", MUTED)
+        )
         return lines

@@ -51,6 +51,7 @@ class StreamsPanel(Panel):
         self.follower = follower
         self.table = PagedList[StreamRow, Any](stream_columns(), id="streams", empty="no streams")
         self._line = SearchLine("prefix, glob * ? [, or ~text anywhere", id="filter")
+        self.table.position = lambda: max(follower.position, session.head)
         self.recent = False
         self.by_category = False
         self._filter = ""
@@ -124,17 +125,34 @@ class StreamsPanel(Panel):
         if window is not None:
             whole = window.bottom and window.first == 0
             found = self._progress(window) if self._searching else self._count(window, whole=whole)
-            self.entitle(subtitle=" · ".join(filter(None, (found, self._newer(window)))))
+            self.entitle(subtitle=" · ".join(filter(None, (found, self._newer()))))
 
-    def _newer(self, window: Window[StreamRow, Any]) -> str:
-        """Return how many events came since the streams were read by their activity, in words: ages go on alone."""
-        source, follower = window.source, self.follower
-        if not isinstance(source, StreamsByActivity) or not window.loaded or self.table.problem:
+    def follow(self) -> None:
+        """Show what has come, while the top of the list is on screen."""
+        if self.table.at_top and not self._searching and self._behind > 0:
+            self.table.follow()
+
+    @property
+    def _as_of(self) -> int:
+        """Up to which global_seq the list knows of events."""
+        window = self.table.window
+        source = None if window is None else window.source
+        return source.as_of if isinstance(source, StreamsByActivity) else self.table.as_of
+
+    @property
+    def _behind(self) -> int:
+        """How many events came since the streams were read; 0 where none can be known of."""
+        window, follower = self.table.window, self.follower
+        if window is None or not window.loaded or self.table.problem or not follower.started:
+            return 0
+        return follower.position - self._as_of
+
+    def _newer(self) -> str:
+        """Return how many events came since the streams were read, in words: their ages go on alone."""
+        newer, follower = self._behind, self.follower
+        if newer <= 0 or (self.table.at_top and not self._searching):
             return ""
-        newer = follower.position - source.as_of
-        if newer <= 0:
-            return ""
-        exact = follower.began <= source.as_of and not follower.counts.dead and source.where == EVERY_STREAM
+        exact = follower.began <= self._as_of and not follower.counts.dead and not self._filter
         return f"{'' if exact else 'up to '}{newer:,} newer, r reads them"
 
     @property

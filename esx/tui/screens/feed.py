@@ -47,6 +47,7 @@ class FeedPane(ListAndEventPane):
     DEFAULT_CSS = """
     FeedPane {
         #feed-figures { height: auto; }
+        &.-zoomed #feed-figures { display: none; }
         #feed-numbers { width: 1fr; height: auto; text-wrap: nowrap; text-overflow: ellipsis; }
         #feed-detail-panel { display: none; }
         &.-detail #feed-detail-panel { display: block; }
@@ -62,6 +63,7 @@ class FeedPane(ListAndEventPane):
         self._line = FilterLine(id="feed-filter")
         self._written_at = 0.0
         self._lines = 0
+        self._received = -1
         self._nothing = _WAITING
 
     def compose(self) -> ComposeResult:
@@ -87,7 +89,7 @@ class FeedPane(ListAndEventPane):
     def on_mount(self) -> None:
         """Start the clocks. While another screen is shown, events wait in the log, counted."""
         self.every(1 / 12, self._flush)
-        self.every(5, self.table.refresh)
+        self.every(5, self.table.refresh_ages)
 
     def _flush(self) -> None:
         log = self.follower.log
@@ -95,7 +97,9 @@ class FeedPane(ListAndEventPane):
         if gone is not None:
             self.table.take(log.rows, gone)
         now = self.follower.now
-        if gone is not None or now - self._written_at >= 0.25:
+        # Without events, figures move by the second.
+        if gone is not None or now - self._written_at >= (0.25 if log.received != self._received else 1.0):
+            self._received = log.received
             self._written_at = now
             self._write(now)
 

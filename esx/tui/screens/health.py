@@ -1,28 +1,31 @@
 """Screen Health: the state of the store in figures."""
 
 from collections import deque
-from collections.abc import Iterable
 from functools import partial
 from time import monotonic
 from typing import ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Container, VerticalScroll
+from textual.containers import Container, Vertical, VerticalScroll
 from textual.content import Content
+from textual.events import Resize
+from textual.widgets import Static
 
 from esx.doctor import Finding
 from esx.doctor.finding import Severity
 from esx.doctor.target import Thresholds
 from esx.errors import EsxError, NotAllowed, SchemaMissing, StoreUnavailable
 from esx.eventstore import EventStore
-from esx.store.consume.others import ConsumerStatus, OtherConsumers
+from esx.store.consume.others import OtherConsumers
 from esx.store.consume.report import ProjectionStatus
 from esx.store.health import Health
-from esx.text import ago, lapse, size_of, sparkline, visible
+from esx.text import size_of, visible
 from esx.times import clock
-from esx.tui.cells import MUTED, fit
+from esx.tui.cells import MUTED
+from esx.tui.panels.condition import BAD, GOOD, WARNING, Condition, condition
 from esx.tui.panels.feed_figures import missed_line, state_line, writer_text
+from esx.tui.panels.health_lines import consumer_line, grade, moment, projection_line, state_style
 from esx.tui.panes import title_if_hidden
 from esx.tui.screens.base import StorePane
 from esx.tui.session.follower import Follower
@@ -30,9 +33,7 @@ from esx.tui.session.session import ExplorerSession, SessionState
 from esx.tui.tasks import start
 from esx.tui.widgets.figures import Figures, Line
 
-_GOOD = "$text-success"
-_WARNING = "$text-warning"
-_BAD = "$text-error"
+_OFTEN_EMPTY = ("doctor", "writers", "projections")
 _MOST_PROJECTIONS = 50
 
 
@@ -46,13 +47,18 @@ class HealthPane(StorePane):
     FIRST_FOCUS = "#health-scroll"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("r", "refresh", "Refresh", tooltip="Read the figures and examine the store now"),
+        Binding(
+            "enter", "remedy", "What to do", key_display="enter", tooltip="What to do about the state of the store"
+        ),
     ]
     DEFAULT_CSS = """
     HealthPane {
+        #health-state { height: auto; padding: 0 1; text-style: bold; }
         #health-scroll { scrollbar-size-vertical: 1; }
-        #health-grid { layout: grid; grid-size: 2; grid-columns: 1fr 1fr; grid-rows: auto; height: auto; }
-        .-wide { column-span: 2; min-height: 3; }
+        #health-columns { height: auto; layout: horizontal; }
+        #health-columns > Vertical { height: auto; width: 1fr; }
     }
+    HealthPane.-slim #health-columns { layout: vertical; }
     """
 
     def __init__(self, session: ExplorerSession, follower: Follower, *, id: str) -> None:
@@ -68,25 +74,85 @@ class HealthPane(StorePane):
         self._examined: float | None = None
         self._looked: float | None = None
         """When the doctor looked last, by the clock of `Tuning`."""
+        self._passed = 0
+        self._state: Content | None = None
+        self._offers = False
         self._examining = False
         self._judged: object = None
         """The figures that the doctor judges, as they were when it looked."""
 
     def compose(self) -> ComposeResult:
-        """Lay out the boxes."""
-        with VerticalScroll(id="health-scroll"), Container(id="health-grid"):
-            yield Figures("server", id="health-server")
-            yield Figures("order", id="health-order")
-            yield Figures("storage", id="health-storage")
-            yield Figures("notification", id="health-notification")
-            yield Figures("writers in flight", id="health-writers", classes="-wide")
-            yield Figures("projections", id="health-projections", classes="-wide")
-            yield Figures("doctor", id="health-doctor", classes="-wide")
+        """Lay out the state in one line, what is to be mended, and the boxes of figures."""
+        yield Static(id="health-state")
+        with VerticalScroll(id="health-scroll"):
+            yield Figures("doctor", id="health-doctor")
+            yield Figures("writers in flight", id="health-writers")
+            yield Figures("projections", id="health-projections")
+            with Container(id="health-columns"):
+                with Vertical():
+                    yield Figures("order", id="health-order")
+                    yield Figures("notification", id="health-notification")
+                with Vertical():
+                    yield Figures("server", id="health-server")
+                    yield Figures("storage", id="health-storage")
 
     def on_mount(self) -> None:
-        """Start the clock."""
+        """Start the clocks."""
         self.every(self.session.tuning.read_health, self._read_now)
-        self._box("doctor").say([("", "examining …", MUTED)])
+        self.every(1, self._write_state)
+        for name in _OFTEN_EMPTY:
+            self._box(name).display = False
+        self._write_state()
+
+    def on_resize(self, event: Resize) -> None:
+        """Put the boxes in two columns where there is room."""
+        super().on_resize(event)
+        self.set_class(event.size.width < 120, "-slim")
+
+    @property
+    def condition(self) -> Condition:
+        """The state of the store."""
+        return condition(self.session, self.follower, self.findings)
+
+    def _write_state(self) -> None:
+        """Write the first line: the state, and when the doctor looked, whose findings may be older than the figures."""
+        found = self.condition
+        more = "enter shows what to do" if found.steps else ""
+        if self._looked is None:
+            looked = "examining …"
+        else:
+            seconds = self.session.tuning.clock() - self._looked
+            when = "just now" if seconds < 3 else f"{int(seconds):,} s ago"
+            looked = f"{self._passed} checks passed, looked {when}"
+        pieces = [visible(found.about, limit=200), more, looked]
+        text = Content.assemble(
+            (found.line, found.style), (f"  {' · '.join(filter(None, pieces))}", "not bold $foreground")
+        )
+        if text != self._state:
+            # A new layout costs more than drawing; only another length can make it necessary.
+            self.query_one("#health-state", Static).update(text, layout=len(text) != len(self._state or ""))
+            self._state = text
+        if bool(found.steps) != self._offers:
+            self._offers = bool(found.steps)
+            self.refresh_bindings()
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Offer what to do where there is something."""
+        if action == "remedy":
+            return bool(self.condition.steps)
+        return super().check_action(action, parameters)
+
+    def action_remedy(self) -> None:
+        """Show what to do about the state of the store."""
+        from esx.tui.dialogs.remedy import Remedy
+
+        def done(copied: str | None) -> None:
+            if copied:
+                self.app.copy_to_clipboard(copied)
+                self.notify(visible(f"{copied} copied", limit=300))
+
+        found = self.condition
+        self.app.push_screen(Remedy(found.line, found.steps), done)
 
     def connected(self) -> None:
         """Read at once."""
@@ -132,14 +198,14 @@ class HealthPane(StorePane):
             return
         except EsxError as error:
             # In place of the figures: a notice every two seconds would cover the screen.
-            self._box("server").say([self._connection(), ("figures", str(error), _BAD)])
+            self._box("server").say([self._connection(), ("figures", str(error), BAD)])
             return
         self._write(self.health, store.address)
         if self.health.kind is None:
             self._write_projections(self.projections)
         else:
             self._write_others(self.others)
-        self._write_when()
+        self._write_state()
         judged = self._what_is_judged(self.health)
         if self._judged is None:
             self._judged = judged
@@ -173,25 +239,19 @@ class HealthPane(StorePane):
         try:
             self.findings = await store.doctor()
         except EsxError as error:
-            self._box("doctor").say([("", str(error), _BAD)])
+            self._box("doctor").say([("", str(error), BAD)])
+            self._box("doctor").display = True
             return
         finally:
             self._examining = False
         self._looked = self.session.tuning.clock()
         self._write_findings(self.findings)
-        self._write_when()
-
-    def _write_when(self) -> None:
-        """Say when the doctor looked: its findings may be older than the figures above."""
-        if self._looked is not None:
-            seconds = self.session.tuning.clock() - self._looked
-            when = "just now" if seconds < 3 else f"{int(seconds):,} s ago"
-            self._box("doctor").border_subtitle = Content(f"looked {when}")
+        self._write_state()
 
     def _connection(self) -> Line:
         state, reason = self.session.state, self.session.reason
         text = f"{state.value}: {reason}" if reason else state.value
-        return "connection", text, _GOOD if state is SessionState.CONNECTED else _BAD
+        return "connection", text, GOOD if state is SessionState.CONNECTED else BAD
 
     def _write(self, health: Health, address: str) -> None:
         old = self.session.state is not SessionState.CONNECTED
@@ -206,7 +266,7 @@ class HealthPane(StorePane):
                 ("address", address, ""),
                 *([("store", store.foreign, "")] if store is not None and store.foreign is not None else []),
                 ("role", "standby, read only" if health.recovering else "primary", ""),
-                ("connections", f"{health.connections} of {health.max_connections}", _grade(used, 0.7, 0.9)),
+                ("connections", f"{health.connections} of {health.max_connections}", grade(used, 0.7, 0.9)),
             ],
         )
         follower = self.follower
@@ -215,16 +275,16 @@ class HealthPane(StorePane):
             [
                 ("head", f"{health.head:,}", "")
                 if health.head_exact
-                else ("head", f"{health.head:,} or above: this user may not read the sequence", _WARNING),
+                else ("head", f"{health.head:,} or above: this user may not read the sequence", WARNING),
                 ("last visible", f"{health.last:,}", ""),
-                ("no order", health.order_unknown, _BAD)
+                ("no order", health.order_unknown, BAD)
                 if health.order_unknown
                 else ("safe position", f"{follower.position:,}" if follower.started else "not known yet", ""),
                 ("lag", lag if follower.started else "not known yet", ""),
                 *([] if health.order_unknown else [("", *state_line(follower))]),
-                *([("", missed_line(follower), _BAD)] if follower.missed else []),
+                *([("", missed_line(follower), BAD)] if follower.missed else []),
                 ("late, dead", f"{follower.counts.late:,} late, {follower.counts.dead:,} dead", ""),
-                ("last event", _moment(health), ""),
+                ("last event", moment(health), ""),
             ],
         )
         size = health.table_bytes + health.index_bytes
@@ -239,24 +299,24 @@ class HealthPane(StorePane):
                 ("per event", f"~{size_of(size / events.count)}" if known else "not known yet", ""),
             ],
         )
-        bell = (health.doorbell_text, _GOOD if health.doorbell else MUTED if health.kind else _WARNING)
+        bell = (health.doorbell_text, GOOD if health.doorbell else MUTED if health.kind else WARNING)
         lines: list[Line] = [
             ("doorbell", *bell),
-            ("this session", *(("listening", _GOOD) if follower.listening else ("polling", _WARNING))),
+            ("this session", *(("listening", GOOD) if follower.listening else ("polling", WARNING))),
         ]
         if follower.polls_because:
-            lines.append(("because", follower.polls_because, _WARNING))
-        lines.append(("queue used", f"{health.notify_queue:.1%}", _grade(health.notify_queue, 0.1, 0.5)))
+            lines.append(("because", follower.polls_because, WARNING))
+        lines.append(("queue used", f"{health.notify_queue:.1%}", grade(health.notify_queue, 0.1, 0.5)))
         self._box("notification").say(lines)
         box = self._box("writers")
         box.border_title = Content(f"writers in flight · {len(health.writers)}")
         writers = [("", writer_text(writer), "") for writer in health.writers[:50]]
-        box.say(writers or [("", "none at this moment", MUTED)])
+        self._say(box, writers)
 
     def _write_projections(self, projections: list[ProjectionStatus] | str) -> None:
         box = self._box("projections")
         if isinstance(projections, str):
-            box.say([("", projections, MUTED)])
+            self._say(box, [("", projections, MUTED)])
             return
         box.border_title = Content(f"projections · {len(projections)}")
         known = {projection.name for projection in projections}
@@ -265,19 +325,28 @@ class HealthPane(StorePane):
         for projection in projections[:_MOST_PROJECTIONS]:
             lags = self._lags.setdefault(projection.name, deque(maxlen=60))
             lags.append(projection.lag)
-            lines.append(("", _projection_line(projection, lags, max(box.content_size.width, 60)), _state(projection)))
+            lines.append(
+                ("", projection_line(projection, lags, max(box.content_size.width, 60)), state_style(projection))
+            )
             if projection.difference is not None:
-                lines.append(("", f"  {projection.difference}", _BAD))
+                lines.append(("", f"  {projection.difference}", BAD))
             elif projection.last_error:
                 lines.append(
-                    ("", f"  stopped at the event after {projection.position:,}: {projection.last_error}", _BAD)
+                    ("", f"  stopped at the event after {projection.position:,}: {projection.last_error}", BAD)
                 )
             lines += [
-                ("", f"  may be held back by {writer_text(writer)}", _WARNING) for writer in projection.held_by[:3]
+                ("", f"  may be held back by {writer_text(writer)}", WARNING) for writer in projection.held_by[:3]
             ]
         if len(projections) > _MOST_PROJECTIONS:
             lines.append(("", f"and {len(projections) - _MOST_PROJECTIONS} more: esx health --json lists all", MUTED))
-        box.say(lines or [("", "none", MUTED)], labelled=False)
+        self._say(box, lines, labelled=False)
+
+    @staticmethod
+    def _say(box: Figures, lines: list[Line], *, labelled: bool = True) -> None:
+        """Show lines in a box; one that has nothing to say is not there."""
+        box.display = bool(lines)
+        if lines:
+            box.say(lines, labelled=labelled)
 
     def _write_others(self, others: OtherConsumers) -> None:
         """Write the consumers of another tool's store in place of the projections."""
@@ -285,64 +354,27 @@ class HealthPane(StorePane):
         box.border_title = Content(f"consumers · {len(others.consumers)}")
         lines: list[Line] = []
         for status in others.consumers[:_MOST_PROJECTIONS]:
-            lines.append(("", _consumer_line(status, max(box.content_size.width, 60)), _BAD if status.beyond else ""))
+            lines.append(("", consumer_line(status, max(box.content_size.width, 60)), BAD if status.beyond else ""))
             if status.last_error:
-                lines.append(("", f"  {status.last_error}", _BAD))
+                lines.append(("", f"  {status.last_error}", BAD))
         if len(others.consumers) > _MOST_PROJECTIONS:
             more = len(others.consumers) - _MOST_PROJECTIONS
             lines.append(("", f"and {more} more: esx health --json lists all", MUTED))
-        lines += [("", note, _WARNING) for note in others.notes]
-        box.say(lines or [("", "none", MUTED)], labelled=False)
+        lines += [("", note, WARNING) for note in others.notes]
+        self._say(box, lines, labelled=False)
 
     def _write_findings(self, findings: list[Finding]) -> None:
         wrong = [finding for finding in findings if finding.severity.wrong]
         told = [finding for finding in findings if finding.severity is not Severity.OK]
         told.sort(key=lambda finding: list(Severity).index(finding.severity), reverse=True)
         passed = len({finding.check for finding in findings} - {finding.check for finding in wrong})
+        self._passed = passed
+        self.session.to_mend = len(wrong)
         box = self._box("doctor")
-        box.border_title = Content(f"doctor · {len(wrong)} to mend, {passed} checks passed")
+        box.border_title = Content(f"doctor · {len(wrong)} to mend")
         lines: list[Line] = []
         for finding in told:
-            style = {Severity.ERROR: _BAD, Severity.WARNING: _WARNING}.get(finding.severity, "")
+            style = {Severity.ERROR: BAD, Severity.WARNING: WARNING}.get(finding.severity, "")
             lines.append((str(finding.severity), f"{finding.check}: {finding.message}", style))
             lines += [("", f"→ {step}", MUTED) for step in finding.remedy]
-        box.say(lines or [("", "nothing to mend", _GOOD)])
-
-
-def _projection_line(projection: ProjectionStatus, lags: Iterable[int], width: int) -> str:
-    """Return a projection's name, lag, age of the lag, history of the lag, and state, in columns."""
-    room = max(width - 78, 0)
-    name = fit(visible(projection.name, limit=200), 20 + room // 3)
-    late = f"{'' if projection.lag_exact else '~'}{projection.lag:,} behind"
-    if projection.beyond:
-        late = f"{projection.beyond:,} beyond head"
-    age = lapse(projection.lag_seconds) if projection.lag else ""
-    doing = "paused" if projection.paused else "running" if projection.active else "not running"
-    if projection.owner is not None:
-        doing += f", pid {projection.owner.pid}"
-    bars = sparkline(lags, 10 + room // 3)
-    return f"{name} {fit(late, 14, right=True)} {fit(age, 10, right=True)} {bars}  {doing}"
-
-
-def _consumer_line(status: ConsumerStatus, width: int) -> str:
-    """Return a consumer's name, how far it is, and what its tool keeps beside."""
-    name = fit(visible(status.name, limit=200), 20 + max(width - 78, 0) // 3)
-    return f"{name} {visible(status.text, limit=400)}"
-
-
-def _state(projection: ProjectionStatus) -> str:
-    if projection.last_error or projection.difference is not None:
-        return _BAD
-    return "" if projection.active and not projection.paused else _WARNING
-
-
-def _moment(health: Health) -> str:
-    if health.last_created_at is None:
-        return "none yet"
-    return f"{clock(health.last_created_at)}, {ago(health.last_created_at, health.at)}"
-
-
-def _grade(value: float, warn: float, bad: float) -> str:
-    if value >= bad:
-        return _BAD
-    return _WARNING if value >= warn else ""
+        self._say(box, lines)

@@ -1,5 +1,6 @@
 """Screen Streams: streams, the events of one of them, and one event in full."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import ClassVar
 
@@ -16,12 +17,12 @@ from esx.tui.panels.events import EventsPanel
 from esx.tui.panels.panel import keys_of
 from esx.tui.panels.streams import StreamsPanel
 from esx.tui.panes import title_if_hidden
-from esx.tui.screens.base import StorePane
+from esx.tui.screens.divided import DividedPane, Division
 from esx.tui.session.follower import Follower
 from esx.tui.session.session import ExplorerSession
 
 
-class StreamsPane(StorePane):
+class StreamsPane(DividedPane):
     """Streams, the events of the chosen stream, and the chosen event in full."""
 
     TITLE = "Streams"
@@ -30,7 +31,6 @@ class StreamsPane(StorePane):
         *keys_of("streams-panel", StreamsPanel.KEYS),
         *keys_of("events-panel", EventsPanel.KEYS),
         *keys_of("detail-panel", EventPanel.KEYS),
-        Binding("z", "zoom", "Zoom", show=False, tooltip="Give the focused part the whole screen, and back"),
         # Hidden here, because the footer of the detail shows them.
         *keys_of("detail-panel", [replace(key, show=False) for key in EventPanel.PAST_KEYS]),
         Binding("r", "refresh", "Refresh", show=False, tooltip="Read again what is on screen"),
@@ -42,7 +42,7 @@ class StreamsPane(StorePane):
     StreamsPane {
         layout: grid;
         grid-size: 3 1;
-        grid-columns: 4fr 6fr 8fr;
+        grid-columns: 23fr 43fr 34fr;
     }
     StreamsPane.-narrow {
         grid-size: 2 2;
@@ -54,8 +54,6 @@ class StreamsPane(StorePane):
         grid-size: 1 1;
         grid-columns: 1fr;
         grid-rows: 1fr;
-        & > .panel { display: none; }
-        & > .panel.-zoomed { display: block; row-span: 1; }
     }
     """
 
@@ -79,6 +77,24 @@ class StreamsPane(StorePane):
     def compose(self) -> ComposeResult:
         """Lay out the three panels."""
         yield from (self.streams_panel, self.events_panel, self.event_panel)
+
+    def division(self, *, across: bool) -> Division | None:
+        """Return the three parts; where it is narrow, the events are above the event."""
+        parts: list[list[Widget]] = [[self.streams_panel], [self.events_panel], [self.event_panel]]
+        if not self.is_narrow:
+            return Division("streams", (23, 43, 34), parts) if across else None
+        if across:
+            return Division("streams-narrow", (40, 60), [parts[0], [*parts[1], *parts[2]]])
+        return Division("streams-narrow-down", (50, 50), parts[1:])
+
+    def place(self, across: Sequence[int] | None, down: Sequence[int] | None) -> None:
+        """Set the columns and rows of the grid."""
+        for name, shares in (("grid_columns", across), ("grid_rows", down)):
+            if shares is not None:
+                setattr(self.styles, name, " ".join(f"{share}fr" for share in shares))
+            elif self.styles.has_rule(name):
+                self.styles.clear_rule(name)
+                self.refresh(layout=True)
 
     def event_at_hand(self) -> int | None:
         """Return the event under the cursor, or the one in full where that has the focus."""
@@ -105,8 +121,13 @@ class StreamsPane(StorePane):
             self.action_refresh()
 
     def _age(self) -> None:
-        self.streams.refresh()
-        self.events.refresh()
+        self.streams.refresh_ages()
+        self.events.refresh_ages()
+        self.streams_panel.follow()
+        # Not while the event is read: the cursor on the newest one would take it away.
+        self.events_panel.follows = not self.detail.has_focus
+        if self.events_panel.follows:
+            self.events_panel.follow()
         self.streams_panel.write_count()
         self.events_panel.write_position()
 
@@ -171,18 +192,3 @@ class StreamsPane(StorePane):
         parts: list[Widget] = [self.streams, self.events, self.detail]
         at = next((index for index, part in enumerate(parts) if part.has_focus), 0)
         parts[max(0, min(at + by, len(parts) - 1))].focus()
-
-    def action_zoom(self) -> None:
-        """Give the focused part the whole screen, or give the others their place back."""
-        self.toggle_class("-zoomed")
-        self._mark_zoomed(self.screen.focused)
-
-    def _mark_zoomed(self, focused: Widget | None) -> None:
-        for part in self.query(".panel"):
-            inside = focused is not None and part in focused.ancestors
-            part.set_class(self.has_class("-zoomed") and inside, "-zoomed")
-
-    def reveal(self, widget: Widget) -> None:
-        """Let the zoom follow the focus."""
-        if self.has_class("-zoomed"):
-            self._mark_zoomed(widget)

@@ -16,9 +16,10 @@ from esx.model import place_text
 from esx.store.trail.trail import COMMON_FIELDS, FieldNames, Trail, TrailNode, extent, remark, since, what
 from esx.store.views import TrailView, View
 from esx.text import visible
-from esx.times import clock
-from esx.tui.cells import Cell
+from esx.tui.cells import Cell, tint_of
 from esx.tui.lists.column import ListColumn
+from esx.tui.lists.dates import time_column
+from esx.tui.lists.previews import Previews
 from esx.tui.lists.rows import PREVIEW
 from esx.tui.lists.rowtable import RowTable
 from esx.tui.panels.event import EventPanel
@@ -65,19 +66,24 @@ def trail_rows(trail: Trail, *, by_cause: bool) -> list[TrailRow]:
 
 def trail_columns() -> list[ListColumn[TrailRow]]:
     """Return the columns of a trail."""
+    previews = Previews()
     number = ListColumn[TrailRow](
         "global",
         lambda row: Cell(str(row.node.event.global_seq), "strong" if row.anchor else "number"),
-        width=9,
+        width=6,
         right=True,
     )
-    after = ListColumn[TrailRow]("after", lambda row: Cell(row.after, "muted"), width=13, right=True)
+    after = ListColumn[TrailRow]("after", lambda row: Cell(row.after, "muted"), width=5, right=True)
     # In one cell, so that the lines of the tree lead to the types.
-    kind = ListColumn[TrailRow]("type", lambda row: Cell(row.rails + row.event_type, tint=row.event_type), share=4)
+    kind = ListColumn[TrailRow](
+        "type", lambda row: Cell(row.rails + row.event_type, tint=tint_of(row.event_type, row.where)), share=4
+    )
     rest = [
-        ListColumn[TrailRow]("stream", lambda row: Cell(row.where, "strong" if row.anchor else ""), share=3),
-        ListColumn[TrailRow]("time", lambda row: Cell(clock(row.node.event.created_at), "muted"), 19, needs=110),
-        ListColumn[TrailRow]("data", lambda row: Cell(row.preview, "muted"), share=3, needs=90),
+        ListColumn[TrailRow]("stream", lambda row: Cell(row.where, "strong" if row.anchor else ""), 0, 3, middle=True),
+        time_column(lambda row: row.node.event.created_at, needs=100),
+        ListColumn[TrailRow](
+            "data", lambda row: Cell(previews.text(row), "muted"), needs=80, rest=True, prepare=previews.prepare
+        ),
     ]
     return [number, after, kind, *rest]
 
@@ -99,6 +105,7 @@ class TrailPane(ListAndEventPane):
 
     TITLE = "Trail"
     FIRST_FOCUS = "#trail"
+    DOWN = (60, 40)
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("s", "order", "Order", tooltip="As a tree of causes, or in the global order"),
         Binding("m", "more", "Look further", tooltip="Look at more events, where no index finds them"),
@@ -120,13 +127,21 @@ class TrailPane(ListAndEventPane):
     """
 
     def __init__(
-        self, session: ExplorerSession, global_seq: int, *, fields: FieldNames = COMMON_FIELDS, id: str
+        self,
+        session: ExplorerSession,
+        global_seq: int,
+        *,
+        fields: FieldNames = COMMON_FIELDS,
+        source: str = "",
+        id: str,
     ) -> None:
+        """`source` is the name of the screen that it was opened from."""
         self.table = TrailTable(trail_columns(), id="trail", empty="looking …")
         super().__init__(session, self.table, id=id, empty="there is no event to copy")
         self.global_seq = global_seq
         self._note = Static(id="trail-note")
         self._fields = fields
+        self._from = source
         self.trail: Trail | None = None
         self.by_cause = True
         self._scan = session.tuning.trail_scan
@@ -182,9 +197,15 @@ class TrailPane(ListAndEventPane):
         table.empty = "nothing here"
         at = next((index for index, row in enumerate(rows) if row.node.event.global_seq == cursor), 0)
         table.set_rows(rows, cursor=at, offset=max(at - table.body_height // 2, 0))
-        self.panel.entitle(f"trail · {what(trail)}", extent(trail))
+        self.panel.entitle(f"{self._way(trail)}trail · {what(trail)}", extent(trail))
         self._write_note()
         self.screen.refresh_bindings()
+
+    def _way(self, trail: Trail) -> str:
+        """Return the way to here, as ``Streams › orders-20523 › ``."""
+        anchor = next((node.event for node in trail.nodes if node.event.global_seq == trail.anchor), None)
+        stream = "" if anchor is None else f"{visible(anchor.stream_id, limit=60)} › "
+        return f"{self._from} › {stream}" if self._from else stream
 
     def _write_note(self) -> None:
         trail, row = self.trail, self.table.row

@@ -1,18 +1,35 @@
 """The databases that the explorer can show: its argument, those of the config file, and the embedded one."""
 
 import asyncio
+import contextlib
 import os
+import re
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
-from esx.config import Config, Connection
+from esx.config import BadConfig, Config, Connection, add_connection
 from esx.database_choice import EMBEDDED, Database, configured, opened, place
 from esx.eventstore import EventStore
 from esx.layouts.foreign.recognition import FoundStore
+from esx.libpq.address import parse
+from esx.libpq.parameters import SECRETS
+from esx.libpq.passfile import SOCKET_DIRECTORIES
+from esx.libpq.service import services
 from esx.text import counted
 
 _EMBEDDED = "embedded PostgreSQL 18"
+_NAMED = re.compile(r"(.*\S)\s+as\s+([A-Za-z0-9_][A-Za-z0-9_.-]*)")
+
+
+def local_servers(directories: Sequence[str] = SOCKET_DIRECTORIES) -> list[tuple[str, int]]:
+    """Return the directory and the port of each PostgreSQL that listens on a socket on this machine."""
+    found: dict[tuple[str, int], None] = {}
+    for directory in dict.fromkeys(os.path.realpath(each) for each in directories):
+        with contextlib.suppress(OSError):
+            names = sorted(os.listdir(directory))
+            found |= {(directory, int(name[9:])): None for name in names if re.fullmatch(r"\.s\.PGSQL\.\d{1,5}", name)}
+    return list(found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +80,7 @@ class Connections:
     """Knows the choices, and opens them; the embedded server, once started, runs until `close`."""
 
     def __init__(self, current: Database, config: Config) -> None:
+        self._config = config
         named = config.connections.get(current.name or "")
         where = current.label if named is None else place(named.dsn)
         self.current = ConnectionChoice(current.name or current.label, where, current)
@@ -78,6 +96,41 @@ class Connections:
             self.choices.insert(0, self.current)
         if not current.embedded:
             self.choices.append(ConnectionChoice("embedded", EMBEDDED.label, EMBEDDED))
+
+    async def typed(self, text: str) -> ConnectionChoice:
+        """Return the choice that a typed address means, after a try; ``ADDRESS as NAME`` saves it in the config file.
+
+        Raises EsxError, if it is no address, if the database cannot be reached, or if it cannot be saved.
+        """
+        named = _NAMED.fullmatch(text.strip())
+        address, name = (named[1], named[2]) if named else (text.strip(), None)
+        shown = place(address)
+        database = configured(Connection(name or shown, address), os.environ)
+        async with EventStore.connect(database.dsn, read_only=True, application_name="esx explorer") as store:
+            await store.has_schema()
+        connection = Connection(name or shown, address)
+        if name is not None:
+            if parse(address).keys() & SECRETS:
+                raise BadConfig("passwords are not saved: leave it to ~/.pgpass, or type the address without as NAME")
+            connection = await asyncio.to_thread(add_connection, self._config, name, address)
+        choice = ConnectionChoice(name or shown, shown, connection=connection)
+        self.choices.append(choice)
+        return choice
+
+    def on_this_machine(self) -> list[ConnectionChoice]:
+        """Return the choices of libpq's services and of the servers that listen on a socket here."""
+        found = [
+            ConnectionChoice(
+                f"service {name}", place(f"service={name}"), connection=Connection(name, f"service={name}")
+            )
+            for name in services(os.environ)
+            if re.fullmatch(r"[\w.-]+", name)
+        ]
+        for directory, port in local_servers():
+            dsn = f"host={directory} port={port}"
+            found.append(ConnectionChoice(f"server on port {port}", place(dsn), connection=Connection(str(port), dsn)))
+        known = {choice.where for choice in self.choices}
+        return [choice for choice in found if choice.where not in known]
 
     def of_stores(self, database: Database, found: Sequence[FoundStore]) -> list[ConnectionChoice]:
         """Return the choices of the stores in the current database, without the one that is shown."""

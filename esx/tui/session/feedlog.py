@@ -2,6 +2,7 @@
 
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from typing import NamedTuple
 
 from esx.text import age
@@ -136,6 +137,15 @@ class FeedLog:
                     self.rates.add((row.event_type,), now, age=since)
         self._held.extend(rows)
         self.waiting += len(rows)
+
+    def latest(self, after: int) -> list[EventRow] | None:
+        """Return the events after a global_seq; None if they are no longer all kept."""
+        found: list[EventRow] = []
+        for row in chain(reversed(self._held), reversed(self.rows)):
+            if row.global_seq <= after:
+                return found
+            found.append(row)
+        return None
 
     def flush(self) -> int | None:
         """Move the waiting events to `rows`, unless paused.

@@ -21,6 +21,8 @@ PAGE = 500
 """Events read at once: few enough not to delay keys and screen."""
 LOOKED_BACK = 5000
 """How far back, in numbers, a filter looks for earlier events."""
+_MOMENT = 2.0
+"""Seconds that writers may take without a word: gaps come and go with every commit."""
 _PASSING = (StoreUnavailable, SchemaMissing, NotAllowed, QueryTimeout)
 """What the next attempt may not meet again. Other errors end the feed: they would come again, or hide lost events."""
 
@@ -44,6 +46,7 @@ class Follower:
         self._feed: Feed | None = None
         self._task: asyncio.Task[None] | None = None
         self._hurry = asyncio.Event()
+        self._held: tuple[int, float] | None = None
         self._history_to = 0
         self.failure: str | None = None
         """Why the feed has failed, where that is not a lost connection; in one line."""
@@ -95,6 +98,24 @@ class Follower:
     def gap(self) -> Gap | None:
         """What holds the feed back now."""
         return None if self._feed is None else self._feed.gap
+
+    def may_have(self, stream: str, *, after: int) -> bool:
+        """Return whether events of a stream, named as in rows, may have come after a position."""
+        if self.where:
+            return True
+        rows = self.log.latest(after)
+        return rows is None or any(row.stream == stream for row in rows)
+
+    def held(self) -> float | None:
+        """Return for how many seconds a gap has held the feed back, None where that is no more than a moment."""
+        gap = self.gap
+        if gap is None:
+            self._held = None
+            return None
+        if self._held is None or self._held[0] != gap.first:
+            self._held = (gap.first, self.now)
+        seconds = self.now - self._held[1]
+        return seconds if seconds >= _MOMENT else None
 
     async def choose(self, where: Filter) -> None:
         """Restart with only the events that pass a filter; raises InvalidQuery for an invalid one."""

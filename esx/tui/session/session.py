@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from enum import Enum
 
 from esx.database_choice import Database
@@ -12,6 +13,7 @@ from esx.fold.reducer import Reducer
 from esx.layouts.foreign.own import OwnLayout
 from esx.layouts.foreign.recognition import FoundStore
 from esx.payloads.decoder import Decoder
+from esx.tui.session.remembered import Remembered
 from esx.tui.session.trusted import Trusted
 from esx.tui.tuning import Tuning
 
@@ -51,7 +53,10 @@ class ExplorerSession:
         trusted: Trusted | None = None,
         may_write: bool = True,
         layouts: Sequence[OwnLayout] = (),
+        remembered: Remembered | None = None,
     ) -> None:
+        self.remembered = remembered or Remembered(None)
+        """How the user has divided the screens."""
         self.database: Database | None = None
         """The database, once it is known."""
         self.reducer = reducer
@@ -70,6 +75,10 @@ class ExplorerSession:
         """Whether the server refused the login at the last attempt, and a key has to ask for the next."""
         self.answered = False
         """Whether the server answered at the last attempt, and only its answer was no."""
+        self.head = 0
+        """The head of the store when it answered first: what is read from then on has the events up to there."""
+        self.to_mend = 0
+        """How many things the doctor found to mend, when it looked last."""
         self._store: EventStore | None = None
         self._changed = changed
         self._trouble = asyncio.Event()
@@ -156,6 +165,7 @@ class ExplorerSession:
             except EsxError as error:
                 await self._fail(error)
             else:
+                store.feed_settings = replace(store.feed_settings, poll=self.tuning.poll)
                 return store
 
     async def _until_ready(self, store: EventStore) -> None:
@@ -163,7 +173,7 @@ class ExplorerSession:
         while True:
             try:
                 if await store.has_schema():
-                    await store.head()
+                    self.head = await store.head()
                     self._set(SessionState.CONNECTED, "")
                     return
                 self._set(SessionState.NO_SCHEMA, await store.hidden() or "")

@@ -3,6 +3,8 @@
 from typing import NamedTuple
 
 from esx.permissions import Permissions
+from esx.text import lapse
+from esx.tui.cells import MUTED
 from esx.tui.session.follower import Follower
 from esx.tui.session.session import ExplorerSession, SessionState
 
@@ -76,14 +78,26 @@ def trouble(session: ExplorerSession, where: str, permissions: Permissions) -> T
     )
 
 
+def span(seconds: float) -> str:
+    """Return a time that goes on, in whole seconds: ``13 s``, ``3 min 20 s``."""
+    return f"{seconds:.0f} s" if seconds < 59.5 else lapse(seconds)
+
+
 def status(session: ExplorerSession, follower: Follower) -> tuple[str, str]:
-    """Return the state of the connection in a few words, and their colour."""
+    """Return the state of the store in a few words, and their style: muted unless something is wrong."""
     state = session.state
     if state is SessionState.CONNECTED:
         if follower.ended:
             return "connected, feed ended", "$text-error"
+        held = follower.held()
+        if held is not None:
+            return f"held {span(held)}", "$text-warning"
+        if follower.counts.missed:
+            return "events missed", "$text-error"
+        if session.to_mend:
+            return f"{session.to_mend} to mend", "$text-warning"
         if not follower.started:
-            return state.value, "$text-success"
-        return ("connected, live", "$text-success") if follower.listening else ("connected, polling", "$text-warning")
+            return state.value, MUTED
+        return f"connected, {'live' if follower.listening else 'polling'}", MUTED
     passing = state in (SessionState.CONNECTING, SessionState.NO_SCHEMA)
-    return state.value, "$text-warning" if passing else "$text-error"
+    return state.value, MUTED if passing else "$text-error"

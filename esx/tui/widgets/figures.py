@@ -17,7 +17,7 @@ class Figures(Static):
 
     DEFAULT_CSS = """
     Figures {
-        height: auto; min-height: 6; padding: 0 1;
+        height: auto; min-height: 3; padding: 0 1;
         border: round $foreground 25%; border-title-color: $text-primary; border-title-style: bold;
         background: $surface; text-wrap: nowrap; text-overflow: ellipsis;
     }
@@ -26,12 +26,15 @@ class Figures(Static):
     def __init__(self, title: str, *, id: str, classes: str = "") -> None:
         super().__init__(id=id, classes=classes)
         self.border_title = title
-        self._lines: list[Line] = []
-        self._labelled = True
+        self._said: tuple[list[Line], bool, int] = ([], True, -1)
 
     def say(self, lines: list[Line], *, labelled: bool = True) -> None:
         """Show the figures, one on a line; with `labelled`, long values are wrapped beside their labels."""
-        self._lines, self._labelled = lines, labelled
+        width = self.content_size.width
+        if (lines, labelled, width) == self._said:
+            # To lay out what is there already would cost more than all else.
+            return
+        self._said = lines, labelled, width
         beside = _LABEL if labelled and any(label for label, _, _ in lines) else 0
         room = max(self.content_size.width - beside, 10)
         parts: list[str | tuple[str, str]] = []
@@ -44,5 +47,6 @@ class Figures(Static):
 
     def on_resize(self) -> None:
         """Wrap the values for the new width."""
-        if self._lines:
-            self.say(self._lines, labelled=self._labelled)
+        lines, labelled, _ = self._said
+        if lines:
+            self.say(lines, labelled=labelled)

@@ -11,12 +11,17 @@ from textual.screen import Screen
 from textual.widgets import Footer, Input, Static
 from textual.widgets._footer import FooterKey
 
+from esx.tui.keymap import is_moving, is_ours
 from esx.tui.panes import Pane
+
+_IN_FIELDS = {"enter": ("enter", "Apply"), "tab": ("tab", "Next field"), "escape": ("esc", "Leave")}
+"""How the keys that end a field are shown there."""
 
 
 class _Shown(NamedTuple):
     key: str
     name: str
+    said: str
     width: int
     active: ActiveBinding
 
@@ -62,27 +67,50 @@ class KeyFooter(Footer):
     def _ranked(self) -> tuple[list[_Shown], list[_Shown]]:
         """Return the keys of parts and screen, the most important first, and those that are always shown."""
         ranks: dict[str, tuple[int, _Shown]] = {}
-        always = []
+        always: list[_Shown] = []
+        fields: list[_Shown] = []
         palette = self.app.COMMAND_PALETTE_BINDING
-        # In a field, a key that types a character does nothing else.
+        # In a field, a key that types a character does nothing else; those that end it are shown.
         in_field = isinstance(self.screen.focused, Input)
+        several = sum(isinstance(each, Input) for each in self.screen.focus_chain) > 1
         for key, active in self.screen.active_bindings.items():
             binding = active.binding
             wanted = binding.show or key == palette
-            name = self.app.get_key_display(binding)
+            name, said = self.app.get_key_display(binding), binding.description
+            if in_field and key in _IN_FIELDS:
+                if key != "tab" or several:
+                    name, said = _IN_FIELDS[key]
+                    fields.append(_Shown(key, name, said, cell_len(name) + cell_len(said) + 2, active))
+                continue
             if in_field:
                 is_typed = key == "space" or (len(name) == 1 and name.isascii())
                 wanted = key == "ctrl+q" or (wanted and not is_typed)
-            if not wanted:
+            if not wanted and (in_field or not self._is_of_use(active)):
                 continue
-            shown = _Shown(key, name, cell_len(name) + cell_len(binding.description) + 2, active)
-            if isinstance(active.node, App | Screen):
+            shown = _Shown(key, name, said, cell_len(name) + cell_len(said) + 2, active)
+            if wanted and isinstance(active.node, App | Screen):
                 always.append(shown)
             else:
-                ranks.setdefault(binding.action, (self._rank(active), shown))
+                # Where there is room, those that are not so important too.
+                rank = self._rank(active) if wanted else 10 + self._rank(active)
+                ranks.setdefault(binding.action, (rank, shown))
         # Textual's palette comes last, as it does in its own footer.
         always.sort(key=lambda shown: shown.key == palette)
-        return [shown for _, shown in sorted(ranks.values(), key=lambda each: each[0])], always
+        fields.sort(key=lambda shown: list(_IN_FIELDS).index(shown.key))
+        return [*fields, *(shown for _, shown in sorted(ranks.values(), key=lambda each: each[0]))], always
+
+    @staticmethod
+    def _is_of_use(active: ActiveBinding) -> bool:
+        """Return whether a key that is not shown first is worth the room: not one that only moves."""
+        binding = active.binding
+        return (
+            active.enabled
+            and is_ours(binding)
+            and not is_moving(binding)
+            and binding.action not in ("suspend_process", "quit", "trust", "retry", "expand", "collapse")
+            and not binding.action.startswith(("screen(", "app.screen("))
+            and binding.key not in ("escape", "enter")
+        )
 
     def _rank(self, active: ActiveBinding) -> int:
         """Return 0 for a key of the focused part, 1 of its screen, 2 of all screens, 3 of other parts."""
@@ -99,7 +127,7 @@ class KeyFooter(Footer):
         return FooterKey(
             shown.key,
             shown.name,
-            binding.description,
+            shown.said,
             binding.action,
             disabled=not shown.active.enabled,
             tooltip=binding.tooltip or binding.description,

@@ -44,11 +44,11 @@ class StatusBar(Horizontal):
         height: 1;
         background: $panel;
         color: $foreground;
-        #brand { width: 5; background: $primary; color: $text; text-style: bold; content-align: center middle; }
+        #brand { width: 5; color: $text-muted; content-align: center middle; }
         ScreenTab { width: auto; padding: 0 1; }
         ScreenTab:hover { background: $block-hover-background; }
         ScreenTab.-current {
-            background: $block-cursor-background; color: $block-cursor-foreground; text-style: bold;
+            background: $surface; color: $foreground; text-style: bold;
         }
         #where { width: 1fr; text-align: right; padding: 0 1; text-wrap: nowrap; text-overflow: ellipsis; }
     }
@@ -74,9 +74,11 @@ class StatusBar(Horizontal):
 
     def say(self, names: Sequence[str], state: str, colour: str) -> None:
         """Show the first of the database's names that fits, and the state of its connection."""
-        self._names = [visible(name, limit=200) for name in names]
-        self._state = (state, colour)
-        self._write()
+        shown = [visible(name, limit=200) for name in names]
+        # It is told every second, and mostly the same.
+        if (shown, (state, colour)) != (self._names, self._state):
+            self._names, self._state = shown, (state, colour)
+            self._write()
 
     def on_resize(self, _event: events.Resize) -> None:
         """Choose the name for the new width."""
@@ -92,4 +94,4 @@ class StatusBar(Horizontal):
         database = next((name for name in self._names if cell_len(name) <= room), None)
         if database is None:
             database = fit(self._names[-1], room) if room > 4 else ""
-        where.update(Content.assemble((database, MUTED), "  ", (f"● {state}", colour)))
+        where.update(Content.assemble((database, MUTED), "  ", (f"{'●' if colour == MUTED else '▲'} {state}", colour)))

@@ -1,0 +1,53 @@
+"""Lines of the Health screen."""
+
+from collections.abc import Iterable
+
+from esx.store.consume.others import ConsumerStatus
+from esx.store.consume.report import ProjectionStatus
+from esx.store.health import Health
+from esx.text import ago, lapse, sparkline, visible
+from esx.times import clock
+from esx.tui.cells import fit
+from esx.tui.panels.condition import BAD, WARNING
+
+
+def projection_line(projection: ProjectionStatus, lags: Iterable[int], width: int) -> str:
+    """Return a projection's name, lag, age of the lag, history of the lag, and state, in columns."""
+    room = max(width - 78, 0)
+    name = fit(visible(projection.name, limit=200), 20 + room // 3)
+    late = f"{'' if projection.lag_exact else '~'}{projection.lag:,} behind"
+    if projection.beyond:
+        late = f"{projection.beyond:,} beyond head"
+    age = lapse(projection.lag_seconds) if projection.lag else ""
+    doing = "paused" if projection.paused else "running" if projection.active else "not running"
+    if projection.owner is not None:
+        doing += f", pid {projection.owner.pid}"
+    bars = sparkline(lags, 10 + room // 3)
+    return f"{name} {fit(late, 14, right=True)} {fit(age, 10, right=True)} {bars}  {doing}"
+
+
+def consumer_line(status: ConsumerStatus, width: int) -> str:
+    """Return a consumer's name, how far it is, and what its tool keeps beside."""
+    name = fit(visible(status.name, limit=200), 20 + max(width - 78, 0) // 3)
+    return f"{name} {visible(status.text, limit=400)}"
+
+
+def state_style(projection: ProjectionStatus) -> str:
+    """Return the style of a projection: of a problem, or of one that does not run."""
+    if projection.last_error or projection.difference is not None:
+        return BAD
+    return "" if projection.active and not projection.paused else WARNING
+
+
+def moment(health: Health) -> str:
+    """Return when the last event came."""
+    if health.last_created_at is None:
+        return "none yet"
+    return f"{clock(health.last_created_at)}, {ago(health.last_created_at, health.at)}"
+
+
+def grade(value: float, warn: float, bad: float) -> str:
+    """Return the style of a share that should stay low."""
+    if value >= bad:
+        return BAD
+    return WARNING if value >= warn else ""

@@ -1,0 +1,179 @@
+"""How lists and parts use the room that there is."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, NamedTuple
+
+import pytest
+
+from esx.model import NewEvent
+from esx.times import show_times_in
+from esx.tui.cells import Cell, fit
+from esx.tui.lists.column import ListColumn, measured, widths_of
+from esx.tui.lists.dates import time_column
+from esx.tui.lists.previews import Previews, pairs
+from tests.tui.helpers import browse, explorer, feed_of, fill, lines_of, text_of, until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from esx.eventstore import EventStore
+
+
+class Row(NamedTuple):
+    event_type: str
+    preview: str
+    at: datetime | None = None
+
+
+@pytest.fixture
+def utc() -> Iterator[None]:
+    show_times_in(UTC)
+    yield
+    show_times_in(None)
+
+
+def texts(title: str, index: int, **options: object) -> ListColumn[Sequence[str]]:
+    return ListColumn(title, lambda row: Cell(row[index]), **options)  # type: ignore[arg-type]
+
+
+def laid_out(columns: Sequence[ListColumn[Sequence[str]]], rows: Sequence[Sequence[str]], width: int) -> list[int]:
+    return widths_of(columns, width, measured(columns, rows))
+
+
+def test_a_column_is_as_wide_as_its_rows_need_and_the_rest_gets_what_is_left() -> None:
+    columns = [texts("id", 0), texts("n", 1, width=9), texts("data", 2, rest=True)]
+    assert laid_out(columns, [("orders-20523", "7", "x" * 400)], 60) == [12, 1, 45]
+    # Without a column of the rest, what names the row is wider.
+    assert laid_out(columns[:2], [("orders-20523", "7")], 60) == [58, 1]
+
+
+def test_what_matters_less_makes_way_before_anything_is_cut() -> None:
+    columns = [texts("id", 0), texts("type", 1), texts("ago", 2, needs=20), texts("late", 3, needs=30, sparse=True)]
+    row = ("a" * 20, "b" * 20, "3m", "4ms")
+    assert laid_out(columns, [row], 60) == [30, 20, 3, 4]
+    assert laid_out(columns, [row], 45) == [20, 20, 3, 0]
+    assert laid_out(columns, [row], 42) == [21, 20, 0, 0]
+    # Then the wide ones are cut, in proportion; the narrow ones last.
+    assert laid_out(columns, [row], 31) == [15, 15, 0, 0]
+    assert laid_out(columns, [("a" * 4, *row[1:])], 21) == [4, 16, 0, 0]
+    # Where nothing was late there is no such column.
+    assert laid_out(columns, [(*row[:3], "")], 60) == [35, 20, 3, 0]
+
+
+def test_a_long_id_is_cut_in_its_middle() -> None:
+    assert fit("load-2611291402-0042", 11, middle=True) == "load-…-0042"
+    assert fit("load-2611291402-0042", 20, middle=True) == "load-2611291402-0042"
+    assert fit("煎茶煎茶煎茶煎茶", 8, middle=True) == "煎 …煎茶"
+    assert fit("abc", 6, middle=True) == "abc   "
+
+
+def test_a_preview_shows_values_and_first_those_that_differ() -> None:
+    previews = Previews()
+    rows = [
+        Row("Paid", '{"currency": "EUR", "amount": 50.00, "method": "card", "buyer": {"name": "Ann, {x}"}}'),
+        Row("Paid", '{"currency": "EUR", "amount": 7.10, "method": "cash", "buyer": {"name": "Bob"}}'),
+        Row("Other", '{"a": "b"}'),
+    ]
+    previews.prepare(rows)
+    assert previews.text(rows[0]) == 'amount 50.00 · method card · buyer {"name": "Ann, {x}"} · currency EUR'
+    assert previews.text(rows[2]) == "a b"
+
+
+@pytest.mark.parametrize(
+    ("start", "found"),
+    [
+        (
+            '{"a": 1, "b": "x, \\"y\\" }", "c": [1, 2], "d": 3',
+            (("a", "1"), ("b", 'x, "y" }'), ("d", "3"), ("c", "[1, 2]")),
+        ),
+        ('{"a": "cut he…', (("a", "cut he…"),)),
+        ('{"a": {"b": "cu…', (("a", '{"b": "cu…'),)),
+        ("[1, 2]", None),
+        ("… 4.2 MB stored", None),
+        ("{}", None),
+        ('{"', None),
+        ('{"a"', None),
+    ],
+)
+def test_a_preview_of_the_start_of_json(start: str, found: object) -> None:
+    assert pairs(start) == found
+
+
+def test_a_date_is_shown_once(utc: None) -> None:
+    assert utc is None
+    column: ListColumn[Row] = time_column(lambda row: row.at, needs=0)
+    rows = [Row("", "", datetime(2026, 8, day, 14, 0, second, tzinfo=UTC)) for day, second in ((6, 1), (6, 2), (7, 3))]
+    assert column.prepare is not None
+    column.prepare([*rows, Row("", "")])
+    assert column.shown_title == "2026-08-06"
+    assert [column.cell(row).text for row in rows] == ["14:00:01", "14:00:02", "08-07 14:00:03"]
+    assert column.cell(Row("", "")).text == "-"
+    # With the year where that changes.
+    column.prepare([rows[0], Row("", "", datetime(2027, 8, 6, 14, 0, 1, tzinfo=UTC))])
+    assert column.cell(Row("", "", datetime(2027, 8, 6, 14, 0, 1, tzinfo=UTC))).text == "2027-08-06 14:00:01"
+
+
+@pytest.mark.slow
+async def test_no_id_or_type_is_cut_while_there_is_room(dsn18: str, store18: EventStore) -> None:
+    long = "payments-2026112914020042-1"
+    await store18.append(long, [NewEvent("PaymentAuthorisationRequested", {"amount": 1})])
+    for size in ((200, 55), (120, 40)):
+        async with explorer(dsn18, size=size) as (app, pilot):
+            await until(pilot, lambda: browse(app).detail.event is not None)
+            await until(pilot, lambda: text_of(app).count(long) >= 3, "for the id in every part")
+            assert text_of(app).count("PaymentAuthorisationRequested") >= 2
+    async with explorer(dsn18, size=(60, 24)) as (app, pilot):
+        await until(pilot, lambda: browse(app).detail.event is not None)
+        await until(pilot, lambda: any("0042-1" in line.split("│")[1] for line in lines_of(app)[3:5]))
+
+
+@pytest.mark.slow
+async def test_z_gives_the_focused_part_the_whole_screen_everywhere(dsn18: str, store18: EventStore) -> None:
+    await fill(store18, 1, 2)
+    async with explorer(dsn18, size=(100, 30)) as (app, pilot):
+        await until(pilot, lambda: browse(app).detail.event is not None)
+        await pilot.press("z")
+        await until(pilot, lambda: browse(app).streams_panel.region.width == 100)
+        await pilot.press("z", "2")
+        await until(pilot, lambda: feed_of(app).table.rows)
+        await pilot.press("z")
+        await until(pilot, lambda: feed_of(app).panel.region.size == (100, 28))
+        await pilot.press("enter", "l")
+        await until(pilot, lambda: feed_of(app).event_panel.region.size == (100, 28), "for the zoom to go along")
+        await pilot.press("z")
+        await until(pilot, lambda: feed_of(app).panel.region.height > 5)
+
+
+@pytest.mark.slow
+async def test_borders_are_moved_by_keys_and_stay(
+    dsn18: str, store18: EventStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ESX_DATA_DIR", str(tmp_path))
+    await fill(store18, 1, 2)
+    async with explorer(dsn18, size=(200, 40)) as (app, pilot):
+        await until(pilot, lambda: browse(app).detail.event is not None)
+        before = browse(app).streams_panel.region.width
+        await pilot.press("L", "L")
+        await until(pilot, lambda: browse(app).streams_panel.region.width == before + 20)
+        await pilot.press("l", "l", "H")
+        await until(pilot, lambda: browse(app).event_panel.region.width < before + 20)
+        # There is always room for the others.
+        await pilot.press(*["h", "h"], *["L"] * 20)
+        await until(pilot, lambda: browse(app).events_panel.region.width == 20)
+        moved = browse(app).streams_panel.region.width
+    async with explorer(dsn18, size=(200, 40)) as (app, pilot):
+        await until(pilot, lambda: browse(app).streams_panel.region.width == moved, "for what the last session left")
+        await pilot.press("2")
+        await until(pilot, lambda: feed_of(app).table.rows)
+        await pilot.resize_terminal(100, 40)
+        await pilot.press("enter")
+        await until(pilot, lambda: feed_of(app).has_class("-detail"))
+        height = feed_of(app).panel.region.height
+        await pilot.press("J")
+        await until(pilot, lambda: feed_of(app).panel.region.height > height)
+    (tmp_path / "screens.json").write_text('{"streams": "wide"}')
+    async with explorer(dsn18, size=(200, 40)) as (app, pilot):
+        await until(pilot, lambda: browse(app).streams_panel.region.width == before, "for a file that says nothing")
