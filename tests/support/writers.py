@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 @asynccontextmanager
 async def workshop(dsn: str, options: LoadOptions, run: str = "w") -> AsyncIterator[Workshop]:
-    async with EventStore.connect(dsn, max_connections=20, store=options.where) as store:
+    grouping = options.grouping == "on"
+    async with EventStore.connect(dsn, max_connections=20, store=options.where, grouping=grouping) as store:
         appender = await open_appender(store, options)
         yield Workshop(store, run, options, Outcomes(), options.max_appends, appender)
 

@@ -119,6 +119,7 @@ class Feeds(Facet):
             page=page,
             keeps_fence=not self._read_only,
             settings=self.feed_settings,
+            reads_ahead=lend is None,
         )
         return Feed(source, skip=skip, tails=self._tails if lend is None else None)
 

@@ -68,7 +68,6 @@ class ReadAhead(NamedTuple):
 
     position: int
     settled: int
-    limit: int
     rows: Rows
     at: float
 
@@ -152,27 +151,24 @@ class Barrier:
         full = gap is None and (taken < len(rows) or len(rows) == limit)
         return self._take(rows[:taken], full=full, gap=gap)
 
-    async def read_ahead(self, connection: asyncpg.Connection, limit: int) -> ReadAhead | None:
-        """Read what the next step will read; None if it has to do something before that."""
+    async def read_ahead(self, connection: asyncpg.Connection, after: int, limit: int) -> ReadAhead | None:
+        """Read what a step will read after the position `after`; None if it has to do something before that."""
         if connection not in self._met or not self.is_where_it_was(connection):
             return None
-        position, settled = self.cursor.position, self._settled
-        rows = await fetch(connection, self._read_sql, position, limit, *self._filter_arguments, moment=CREATED_AT)
-        return ReadAhead(position, settled, limit, rows, time.monotonic())
+        settled = self._settled
+        rows = await fetch(connection, self._read_sql, after, limit, *self._filter_arguments, moment=CREATED_AT)
+        return ReadAhead(after, settled, rows, time.monotonic())
 
-    def take_ahead(self, ahead: ReadAhead, limit: int) -> Batch | None:
-        """Return the batch of a step that was read ahead; None if the step has to read itself.
+    def suits(self, ahead: ReadAhead, limit: int) -> bool:
+        """Return whether rows that were read ahead are what a step would take now: a whole page, and all of it safe."""
+        return (
+            (ahead.position, ahead.settled, len(ahead.rows)) == (self.cursor.position, self._settled, limit)
+            and time.monotonic() < min(self._next_look, ahead.at + _FRESH)
+            and self._contiguous(ahead.rows) == limit
+        )
 
-        It has to where the rows are not all safe, or not certainly what a step would find now.
-        """
-        now = time.monotonic()
-        if (
-            (ahead.position, ahead.settled, ahead.limit) != (self.cursor.position, self._settled, limit)
-            or len(ahead.rows) < limit
-            or now >= min(self._next_look, ahead.at + _FRESH)
-            or self._contiguous(ahead.rows) < limit
-        ):
-            return None
+    def take_ahead(self, ahead: ReadAhead) -> Batch:
+        """Return the batch of rows that suit."""
         if self._missing:
             self._missing.see(ahead.position, ahead.rows)
         return self._take(ahead.rows, full=True, gap=None)

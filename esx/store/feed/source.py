@@ -21,7 +21,7 @@ from esx.store.feed.recent import Recent
 from esx.store.feed.settings import DEFAULT, FeedSettings
 from esx.store.feed.survey import Survey, survey
 from esx.store.feed.writers import writers_sql
-from esx.store.read.ahead import let_begin
+from esx.store.read.ahead import begin, begun
 
 Lend = Callable[[], AbstractAsyncContextManager[asyncpg.Connection]]
 
@@ -46,7 +46,8 @@ class Source:
     """Reads the global order after its `cursor`, and moves the cursor.
 
     Each step borrows a connection; the doorbell wakes it. `page` is the highest number of events in a step. With
-    `keeps_fence` it stores the position up to which it has proven that no event can appear, for all later readers.
+    `keeps_fence` it stores the position up to which it has proven that no event can appear, for all later readers. One
+    that `reads_ahead` borrows a connection also while its caller works on what it has read.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class Source:
         page: int = 1000,
         keeps_fence: bool = False,
         settings: FeedSettings = DEFAULT,
+        reads_ahead: bool = False,
     ) -> None:
         self.doorbell = doorbell
         self.cursor = cursor
@@ -75,6 +77,7 @@ class Source:
         self._page = page
         self._limit = min(page, _FIRST_LIMIT)
         """How many events to read in a step: few at first, until their size is known."""
+        self._reads_ahead = reads_ahead
         self._full_pages = 0
         self._ahead: asyncio.Task[ReadAhead | None] | None = None
         self._keeps_fence = keeps_fence
@@ -99,6 +102,7 @@ class Source:
             page=self._page,
             keeps_fence=self._keeps_fence,
             settings=self.settings,
+            reads_ahead=self._reads_ahead,
         )
 
     def resume(self, recent: Recent) -> None:
@@ -122,24 +126,27 @@ class Source:
                 # If the connection was lost only when it was given back, the batch is right, and the cursor has moved.
                 if batch is None:
                     raise
+            self._full_pages = self._full_pages + 1 if batch.full and self._limit == self._page else 0
+            if self._reads_ahead and self._full_pages >= _STEADY and until is None:
+                # Nothing may be waited for here: a caller that is cancelled after the cursor has moved loses the batch.
+                self._ahead = begin(self._read_ahead(self.cursor.position))
         self._fit_limit(batch)
-        self._full_pages = self._full_pages + 1 if batch.full and self._limit == self._page else 0
-        if self._full_pages >= _STEADY and until is None:
-            self._ahead = asyncio.create_task(self._read_ahead(), name="esx-read-ahead")
-            await let_begin()
         return batch
 
     async def _from_ahead(self) -> Batch | None:
         """Return the batch that was read while the caller worked on the one before, None if there is none."""
         task, self._ahead = self._ahead, None
         ahead = None if task is None else await task
-        return None if ahead is None else self._barrier.take_ahead(ahead, self._limit)
+        if ahead is None or not self._barrier.suits(ahead, self._limit):
+            return None
+        self._ahead = await begun(self._read_ahead(ahead.rows[-1][0]))
+        return self._barrier.take_ahead(ahead)
 
-    async def _read_ahead(self) -> ReadAhead | None:
+    async def _read_ahead(self, after: int) -> ReadAhead | None:
         ahead: ReadAhead | None = None
         with contextlib.suppress(EsxError):  # the step itself will meet it, too
             async with self._lend() as connection:
-                ahead = await self._barrier.read_ahead(connection, self._limit)
+                ahead = await self._barrier.read_ahead(connection, after, self._limit)
         return ahead
 
     def _fit_limit(self, batch: Batch) -> None:

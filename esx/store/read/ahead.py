@@ -2,16 +2,29 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator
-from typing import TypeVar
+from collections.abc import AsyncGenerator, Coroutine
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
 
-async def let_begin() -> None:
-    """Let a task that was just made send its query: the caller may not wait for anything before it needs the answer."""
-    for _ in range(2):  # the second time for the transport, which may write after the tasks have run
-        await asyncio.sleep(0)
+def begin(reading: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+    """Return the task of `reading`."""
+    task = asyncio.create_task(reading, name="esx-read-ahead")
+    task.add_done_callback(_ask)  # its caller may have ended before
+    return task
+
+
+async def begun(reading: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+    """Return the task of `reading` when it has sent its query: its caller may not wait for anything until it ends."""
+    task = begin(reading)
+    try:
+        for _ in range(2):  # the second time for the transport, which may write after the tasks have run
+            await asyncio.sleep(0)
+    except BaseException:
+        task.cancel()
+        raise
+    return task
 
 
 async def read_ahead(pages: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
@@ -28,9 +41,7 @@ async def read_ahead(pages: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
                 yield page
                 page = await following()
             while page is not None:
-                reading = asyncio.create_task(following(), name="esx-read-ahead")
-                reading.add_done_callback(_ask)  # its caller may have ended before
-                await let_begin()
+                reading = await begun(following())
                 yield page
                 page = await reading
         finally:

@@ -661,3 +661,26 @@ async def test_a_reader_that_stops_leaves_nothing_behind_of_what_it_read_ahead(d
     gc.collect()
     await asyncio.sleep(0)
     assert failures == []
+
+
+async def test_a_reader_that_is_cancelled_at_any_moment_loses_nothing(dsn18: str) -> None:
+    async with EventStore.connect(dsn18) as store:
+        await store.append("s", [NewEvent("T") for _ in range(600)])
+        feed = await store.feed(page=20)
+        seen: list[int] = []
+        # Long enough for the whole of a step, and for none of it.
+        for patience in (turns for _ in range(100) for turns in (*range(12), 400)):
+            reading = asyncio.create_task(anext(feed.to_safe_position()))
+            for _ in range(patience):
+                if reading.done():
+                    break
+                await asyncio.sleep(0)
+            reading.cancel()
+            [read] = await asyncio.gather(reading, return_exceptions=True)
+            if not isinstance(read, BaseException):
+                seen += [event.global_seq for event in read.events]
+            elif not isinstance(read, asyncio.CancelledError):
+                break
+        assert seen == list(range(1, len(seen) + 1))
+        assert feed.position == len(seen)
+        assert len(seen) > 100
