@@ -29,7 +29,7 @@ from esx import ANY, EventStore, NewEvent, WrongVersion
 from esx.load.report.pages.scale import Axis
 from esx.load.report.pages.svg import Series, line_chart, standalone
 from tests.bench.appends import SAME_SQL
-from tests.bench.common import database, pgbench, server
+from tests.bench.common import WRITERS, database, pgbench, server
 from tests.bench.others import message_db_writer, recorder
 
 if TYPE_CHECKING:
@@ -180,13 +180,13 @@ class Bench:
         }
 
 
-async def over_writers(bench: Bench, others: dict[str, Other], rounds: int) -> dict[str, list[tuple[float, float]]]:
+async def over_writers(bench: Bench, message_db: str | None, rounds: int) -> dict[str, list[tuple[float, float]]]:
     """Print appends/s over writers, and return the points of each line."""
     lines: dict[str, list[tuple[float, float]]] = {}
-    for tasks in _WRITERS:
+
+    async def compare(tasks: int, others: dict[str, Other]) -> None:
         measures = bench.both(tasks, any_version)
-        if tasks <= max(_CLIENTS):
-            measures |= {name: partial(other, tasks, bench.seconds) for name, other in others.items()}
+        measures |= {name: partial(other, tasks, bench.seconds) for name, other in others.items()}
         for clients in sorted({min(tasks, each) for each in _CLIENTS}):
             measures[f"pgbench, {clients} clients"] = bench.by_pgbench(clients)
         medians = await show(f"ANY, {tasks} tasks on {_STREAMS:,} streams", measures, rounds)
@@ -196,6 +196,16 @@ async def over_writers(bench: Bench, others: dict[str, Other], rounds: int) -> d
                 lines.setdefault(name, []).append((tasks, rate))
         lines.setdefault("pgbench, its best of 32 and 64 clients", []).append((tasks, best))
         print(f"  grouped: {medians['esx, grouped'] / best:.2f} of pgbench's best")
+
+    async with AsyncExitStack() as stack:
+        others = await find_others(bench.running, message_db, stack)
+        for tasks in _WRITERS:
+            if tasks <= WRITERS:
+                await compare(tasks, others)
+    # The server has a hundred connections.
+    for tasks in _WRITERS:
+        if tasks > WRITERS:
+            await compare(tasks, {})
     return lines
 
 
@@ -203,7 +213,7 @@ async def find_others(running: EmbeddedServer, message_db: str | None, stack: As
     """Return what appends with other tools, as far as they are there."""
     others: dict[str, Other] = {}
     if message_db:
-        write = await message_db_writer(running, Path(message_db), stack, max(_CLIENTS))
+        write = await message_db_writer(running, Path(message_db), stack, WRITERS)
 
         async def turn(number: int, _: random.Random) -> bool:
             await write(number)
@@ -211,7 +221,7 @@ async def find_others(running: EmbeddedServer, message_db: str | None, stack: As
 
         others["message-db write_message"] = partial(_by_turns, turn)
     with contextlib.suppress(ImportError):
-        record = await recorder(running, max(_CLIENTS))
+        record = await recorder(running, stack)
 
         async def by_threads(tasks: int, seconds: float) -> Run:
             return Run(await asyncio.to_thread(record, tasks, seconds))
@@ -261,17 +271,12 @@ async def main(options: argparse.Namespace) -> None:
     """Run all comparisons, or one."""
     with server() as running:
         dsn = await database(running, "grouped")
-        async with (
-            AsyncExitStack() as stack,
-            EventStore.connect(dsn) as grouped,
-            EventStore.connect(dsn, grouping=False) as single,
-        ):
+        async with EventStore.connect(dsn) as grouped, EventStore.connect(dsn, grouping=False) as single:
             for store in (grouped, single):
                 await store.version("s-0")
             bench = Bench(running, grouped, single, options.seconds)
             if options.only in (None, "writers"):
-                others = await find_others(running, options.message_db, stack)
-                lines = await over_writers(bench, others, options.rounds)
+                lines = await over_writers(bench, options.message_db, options.rounds)
                 if options.svg:
                     draw(lines, options.svg)
             if options.only in (None, "exact"):

@@ -59,7 +59,7 @@ async def main(message_db: str | None, seconds: float, rounds: int) -> None:
             else:
                 print("message-db is left out: pass --message-db, or set MESSAGE_DB to, the directory of its SQL files")
             try:
-                record = await recorder(running)
+                record = await recorder(running, stack)
             except ImportError:
                 print("eventsourcing is left out: pip install 'eventsourcing[postgres]'")
             else:
@@ -115,8 +115,8 @@ async def message_db_writer(
     return write
 
 
-async def recorder(running: EmbeddedServer, most: int = WRITERS) -> Callable[[int, float], float]:
-    """Make its table, and return what runs up to `most` threads for some seconds and tells the appends a second.
+async def recorder(running: EmbeddedServer, stack: AsyncExitStack) -> Callable[[int, float], float]:
+    """Make its table, and return what runs up to 32 threads for some seconds and tells the appends a second.
 
     Raises ImportError where eventsourcing is not installed.
     """
@@ -126,13 +126,14 @@ async def recorder(running: EmbeddedServer, most: int = WRITERS) -> Callable[[in
     await admin.execute("CREATE DATABASE eventsourcing")
     await admin.close()
     datastore = postgres.PostgresDatastore(
-        "eventsourcing", str(running.socket_dir), 5432, "postgres", "", pool_size=most, max_waiting=most
+        "eventsourcing", str(running.socket_dir), 5432, "postgres", "", pool_size=WRITERS, max_waiting=WRITERS
     )
+    stack.callback(datastore.close)
     recorder = postgres.PostgresApplicationRecorder(datastore, events_table_name="stored_events")
     recorder.create_table()
-    own = _STREAMS // most
-    versions = [[0] * own for _ in range(most)]
-    ids = [[uuid5(_NAMESPACE, f"{writer}-{n}") for n in range(own)] for writer in range(most)]
+    own = _STREAMS // WRITERS
+    versions = [[0] * own for _ in range(WRITERS)]
+    ids = [[uuid5(_NAMESPACE, f"{writer}-{n}") for n in range(own)] for writer in range(WRITERS)]
 
     def record(count: int, seconds: float) -> float:
         end = time.perf_counter() + seconds

@@ -1,7 +1,8 @@
 """Appends of many tasks in one statement and one commit.
 
 An append that finds nothing under way is sent at once, by itself. While one is under way, others queue; when its commit
-has returned, all that wait go together. No append waits for a timer.
+has returned, all that wait go together. Many go in two
+groups beside each other. No append waits for a timer.
 
 Appends to one stream are sent in the order in which they were called, and each waits for the outcome of the one before.
 What a group cannot answer, such as a refused event or a lock that somebody holds, is sent by itself, by the task that
@@ -62,6 +63,9 @@ class GroupLimits:
     A group ends with the append that brings it to `events` or `size` (in characters of JSON). `large` (of the same) is
     what one append in a group may have. So many characters are made beforehand for what waits, `ahead`. After
     `patience` seconds an append that was sent by itself is no longer waited for.
+
+    Up to `beside` groups are under way at once, so that the client makes one while the server works on another: then
+    each takes its part of the streams, at least `least`. No two of them have a stream in common.
     """
 
     events: int = 1000
@@ -69,6 +73,8 @@ class GroupLimits:
     large: int = 256_000
     ahead: int = 16_000_000
     patience: float = 0.05
+    beside: int = 2
+    least: int = 8
 
 
 class Groups:
@@ -91,7 +97,9 @@ class Groups:
         # Streams with waiting appends of which none is under way, in the order of their calls.
         self._ready: deque[str] = deque()
         self._under_way: set[str] = set()
-        self._sender: asyncio.Task[None] | None = None
+        self._senders: set[asyncio.Task[None]] = set()
+        # How many groups are under way.
+        self._sending = 0
         # The append that was sent by itself and that others wait for.
         self._single: object | None = None
         self._overtaking: asyncio.TimerHandle | None = None
@@ -105,7 +113,7 @@ class Groups:
         by_itself: Callable[[EsxError | None], Awaitable[AppendResult]],
     ) -> AppendResult:
         """Append in a group, or with `by_itself`; after the error given to that it may have been stored already."""
-        if self._single is None and self._sender is None and stream_id not in self._under_way:
+        if self._single is None and not self._senders and stream_id not in self._under_way:
             self._single = token = object()
             self._under_way.add(stream_id)
             return await self._run(stream_id, events, token, by_itself, None)
@@ -167,8 +175,8 @@ class Groups:
 
     async def ended(self) -> None:
         """Wait until the group under way, and all that waits, has an answer."""
-        while self._sender is not None:
-            await asyncio.wait([self._sender])
+        while self._senders:
+            await asyncio.wait(self._senders)
 
     # -- the queue ---------------------------------------------------------------------------------------------
 
@@ -234,13 +242,16 @@ class Groups:
     # -- groups ------------------------------------------------------------------------------------------------
 
     def _wake(self) -> None:
-        if self._ready and self._sender is None and self._single is None:
-            self._sender = asyncio.create_task(self._send_groups(), name="esx-appends")
-            self._sender.add_done_callback(self._stopped)
+        if not self._ready or self._single is not None:
+            return
+        if not self._senders or (len(self._senders) < self._limits.beside and len(self._ready) >= self._limits.least):
+            sender = asyncio.create_task(self._send_groups(), name="esx-appends")
+            self._senders.add(sender)
+            sender.add_done_callback(self._stopped)
 
     def _stopped(self, sender: asyncio.Task[None]) -> None:
         tell_failure(sender)
-        self._sender = None
+        self._senders.discard(sender)
         self._wake()
 
     async def _send_groups(self) -> None:
@@ -258,6 +269,8 @@ class Groups:
                 self._single = queued
                 queued.answer.set_result(Alone())
                 return
+            self._sending += 1
+            self._wake()
             try:
                 await self._send(group)
             except BaseException as error:
@@ -267,6 +280,7 @@ class Groups:
                             each.answer.set_exception(error) if isinstance(error, Exception) else each.answer.cancel()
                 raise
             finally:
+                self._sending -= 1
                 for members in group:
                     self._settle(members)
 
@@ -274,7 +288,10 @@ class Groups:
         """Take what goes together next out of the queues."""
         group: list[Members] = []
         events, size = self._limits.events, self._limits.size
-        for _ in range(len(self._ready)):
+        streams = len(self._ready)
+        if not self._sending and streams >= self._limits.beside * self._limits.least:
+            streams = -(-streams // self._limits.beside)  # the rest goes beside it
+        for _ in range(streams):
             if events <= 0 or size <= 0:
                 break
             stream_id = self._ready.popleft()

@@ -188,6 +188,10 @@ class Reads(Facet):
             read_ahead(self._parts(EventList(), bound, limit, backwards=backwards))
         ) as pages:
             async for part in pages:
+                if not backwards and before is None:
+                    for event in part:
+                        yield event
+                    continue
                 for event in part:
                     number = event.global_seq
                     if number <= after or (before is not None and number >= before):

@@ -63,7 +63,7 @@ def one(stream_id: str, data: object = None, expected: ExpectedVersion = ANY) ->
 
 async def test_appends_that_wait_are_committed_together(store: EventStore, sql: asyncpg.Connection) -> None:
     await store.version("s-0")  # so that the table is known
-    done = await together(store, *(one(f"s-{n}") for n in range(50)))
+    done = await together(store, *(one(f"s-{n}") for n in range(15)))  # more go in two groups
     assert [each for each in done if isinstance(each, BaseException)] == []
     assert await sql.fetchval(WHERE_THEY_WERE_COMMITTED, "s-%") == 1
     assert await sql.fetchval("SELECT count(DISTINCT created_at) FROM events WHERE stream_id LIKE 's-%'") == 1
@@ -566,12 +566,14 @@ async def passes(turns: int = 5) -> None:
 @pytest.mark.parametrize(
     ("limits", "sizes"),
     [
-        (GroupLimits(), [30]),
-        (GroupLimits(events=10), [10, 10, 10]),
-        (GroupLimits(size=40), [25, 5]),  # the first ten have one character
-        (GroupLimits(ahead=3), [30]),
+        (GroupLimits(beside=1), [30]),
+        (GroupLimits(events=10, beside=1), [10, 10, 10]),
+        (GroupLimits(size=40, beside=1), [25, 5]),  # the first ten have one character
+        (GroupLimits(ahead=3, beside=1), [30]),
+        (GroupLimits(), [15, 15]),
+        (GroupLimits(least=20), [30]),
     ],
-    ids=["none", "events", "size", "made when needed"],
+    ids=["none", "events", "size", "made when needed", "two beside each other", "too few for two"],
 )
 async def test_groups_are_bounded(limits: GroupLimits, sizes: Sequence[int]) -> None:
     recorder = Recorder()
