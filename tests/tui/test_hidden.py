@@ -17,7 +17,6 @@ from textual.widgets import Button, ContentSwitcher, Input
 from esx.config import Config, Connection
 from esx.errors import EsxError, StoreUnavailable
 from esx.eventstore import EventStore
-from esx.filters import Filter
 from esx.load.model import LoadOptions, LoadProgress, LoadSummary
 from esx.load.process import LoadRun
 from esx.model import NewEvent
@@ -377,7 +376,7 @@ async def test_what_ends_after_its_screen_was_left_keeps_the_focus_until_one_com
         events_of = browse(app).events_panel
         # A filter, and a place to go to.
         for keys, query, done in (
-            (("f", *"Type1", "enter"), "events", lambda: events_of.filter == Filter(event_type="Type1")),
+            (("f", *"Type1", "enter"), "events", lambda: events_of.filter.event_type == "Type1"),
             (("colon", *"#2", "enter"), "events", lambda: not events_of.line.shown),
         ):
             await go(app, "1")
@@ -402,7 +401,7 @@ async def test_what_ends_after_its_screen_was_left_keeps_the_focus_until_one_com
             await waits(pilot, lock, "events")
             await pilot.click("#tab-streams-screen")
             await until(pilot, lambda: shown(app) == "Streams")
-        await until(pilot, lambda: app.follower.where == Filter(stream="s-001"))
+        await until(pilot, lambda: app.follower.where.stream == "s-001")
         await pilot.pause()
         check(app)
         await pilot.press("2")
