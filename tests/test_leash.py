@@ -123,7 +123,7 @@ async def test_a_load_test_in_a_browser_ends_with_the_server(dsn18: str) -> None
     async with serve("-d", dsn18, "--allow-load") as (running, url), url.page() as page:
         parent = psutil.Process(running.process.pid)
         await page.shows("connected", press="3")
-        await page.shows("writes events to", press="s")
+        await page.shows("writes events to", press="\x13")  # ctrl+s
         await until(lambda: len(started_by(parent)) >= 2, "the load test")
         children = started_by(parent)
         parent.kill()

@@ -18,11 +18,12 @@ if TYPE_CHECKING:
 
     from esx import EventStore
 
-START = datetime.now(UTC) - timedelta(hours=10)
+START = datetime(2026, 8, 7, tzinfo=UTC)
 
 
 async def fill(store: EventStore) -> None:
-    """Twenty events, half an hour apart, of two categories."""
+    """Twenty events, half an hour apart, of two categories; the last is half an hour old."""
+    start = datetime.now(UTC) - timedelta(hours=10)
     await store.import_events(
         ImportedEvent(
             f"{'orders' if n % 2 else 'Carts'}-1",
@@ -30,7 +31,7 @@ async def fill(store: EventStore) -> None:
             "OrderPlaced" if n % 2 else "CartOpened",
             f'{{"total": {n}, "city": "{"Ulm" if n % 4 else "Bonn"}"}}',
             f'{{"user": "{"Ann" if n > 9 else "bob"}", "correlation_id": "c-{n // 5}"}}',
-            START + timedelta(minutes=30 * n),
+            start + timedelta(minutes=30 * n),
             uuid4(),
         )
         for n in range(20)

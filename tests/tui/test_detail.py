@@ -43,7 +43,7 @@ async def test_folding_copying_and_text(dsn18: str, store18: EventStore) -> None
         await pilot.press("p")
         await until(pilot, lambda: app.clipboard == "$")
         await pilot.press("down", "down", "down", "enter")
-        assert '▸   "lines": [{"sku": "A", "price": 1.10}' in shown(detail)
+        assert '▸   "lines": [{"sku": "A", "pri' in shown(detail)
         assert "2 elements" in shown(detail)
         await pilot.press("p")
         await until(pilot, lambda: app.clipboard == "$.lines")

@@ -386,7 +386,7 @@ async def test_what_ends_after_its_screen_was_left_keeps_the_focus_until_one_com
                 await pilot.press(*keys)
                 await waits(pilot, lock, query)
                 await pilot.click("#tab-health-screen")
-                await until(pilot, lambda: shown(app) == "Health" and lines_of(app)[-1].startswith("r Refresh"))
+                await until(pilot, lambda: shown(app) == "Health" and lines_of(app)[-1].startswith("r Refresh enter"))
                 footer = lines_of(app)[-1]
             await until(pilot, done, "for the answer")
             await pilot.pause()

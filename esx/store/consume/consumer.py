@@ -36,6 +36,7 @@ from esx.store.feed.feed import Feed
 from esx.store.feed.history import History, history_at
 from esx.store.feed.server import Server, look
 from esx.store.feed.source import Lend
+from esx.text import iso_utc
 
 LOOK = 0.5  # how often a paused, waiting or idle instance looks at its checkpoint
 _CLOSE_PATIENCE = 2.0
@@ -62,7 +63,7 @@ class Part(NamedTuple):
 
 def as_json(chosen: Filter) -> str:
     """Return a filter as it is stored beside a checkpoint: a JSON object of the parts that are given."""
-    return json.dumps({part: value for part, value in asdict(chosen).items() if value is not None})
+    return json.dumps({part: value for part, value in asdict(chosen).items() if value}, default=iso_utc)
 
 
 class Consumer:

@@ -13,7 +13,7 @@ from esx.text import visible
 from esx.tui.dialogs.dialog import Dialog
 
 
-class Step(NamedTuple):
+class RemedyStep(NamedTuple):
     """What can be done: in words, and what to run, if anything."""
 
     words: str
@@ -38,7 +38,7 @@ class Remedy(Dialog[str]):
     }
     """
 
-    def __init__(self, title: str, steps: Sequence[Step]) -> None:
+    def __init__(self, title: str, steps: Sequence[RemedyStep]) -> None:
         super().__init__()
         self._title = title
         self._steps = steps

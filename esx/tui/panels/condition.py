@@ -6,7 +6,7 @@ from typing import NamedTuple
 from esx.doctor import Finding
 from esx.store.feed.batch import Gap, Writer
 from esx.text import counted, visible
-from esx.tui.dialogs.remedy import Step
+from esx.tui.dialogs.remedy import RemedyStep
 from esx.tui.panels.feed_figures import writer_text
 from esx.tui.session.follower import Follower
 from esx.tui.session.session import ExplorerSession, SessionState
@@ -21,7 +21,7 @@ class Condition(NamedTuple):
     state: str
     about: str
     style: str
-    steps: Sequence[Step] = ()
+    steps: Sequence[RemedyStep] = ()
 
     @property
     def line(self) -> str:
@@ -34,7 +34,7 @@ def condition(session: ExplorerSession, follower: Follower, findings: Sequence[F
     if session.state is not SessionState.CONNECTED:
         return Condition(session.state.value.upper(), session.reason, BAD)
     if follower.ended:
-        steps = [Step("r restarts the feed, near the present")]
+        steps = [RemedyStep("r restarts the feed, near the present")]
         return Condition("FEED ENDED", follower.failure or "", BAD, steps)
     gap, held = follower.gap, follower.held()
     if gap is not None and held is not None:
@@ -54,16 +54,18 @@ def _who(writer: Writer) -> str:
     return f"{writer.who} ({about})" if about else writer.who
 
 
-def _held_steps(gap: Gap) -> list[Step]:
+def _held_steps(gap: Gap) -> list[RemedyStep]:
     numbers = f"{gap.first:,}" if gap.first == gap.last else f"{gap.first:,} to {gap.last:,}"
     steps = [
-        Step(f"The feed waits for {numbers}: an open transaction may have drawn it. Nothing is lost, all else waits.")
+        RemedyStep(
+            f"The feed waits for {numbers}: an open transaction may have drawn it. Nothing is lost, all else waits."
+        )
     ]
     for writer in gap.writers:
-        steps.append(Step(f"Commit or roll back there: {writer_text(writer)}."))
+        steps.append(RemedyStep(f"Commit or roll back there: {writer_text(writer)}."))
         if writer.pid is not None:
             steps.append(
-                Step(
+                RemedyStep(
                     f"If nobody can, end pid {writer.pid}; this undoes what it has not committed:",
                     f"SELECT pg_terminate_backend({writer.pid});",
                 )
@@ -71,10 +73,10 @@ def _held_steps(gap: Gap) -> list[Step]:
     return steps
 
 
-def _steps_of(findings: Sequence[Finding]) -> list[Step]:
+def _steps_of(findings: Sequence[Finding]) -> list[RemedyStep]:
     steps = []
     for finding in findings:
         first, *others = finding.remedy or ("",)
-        steps.append(Step(f"{finding.check}: {finding.message}", first))
-        steps += [Step("then", each) for each in others]
+        steps.append(RemedyStep(f"{finding.check}: {finding.message}", first))
+        steps += [RemedyStep("then", each) for each in others]
     return steps
