@@ -81,7 +81,7 @@ async def test_what_is_wrong_with_a_filter_is_said_under_it(dsn18: str, store18:
         for text, reason in (
             ("$.a >", "'$.a >' is not a JSONPath that PostgreSQL takes"),
             ("Rare amount", "a second type"),
-            ("[a", "[ without its ]"),
+            ("[a", "has a [ without"),
         ):
             await find(pilot, text)
             await until(pilot, lambda: reason in text_of(app), reason)  # noqa: B023
