@@ -78,7 +78,8 @@ class EventStore(Appends, Searches, Overviews, Relays, Operations, Bulk, Feeds):
 
         A connection counts as lost if it is silent for `timeout` seconds while PostgreSQL does no work for it. An
         append whose connection is lost is tried again for up to `retry_for` seconds, where that is safe. `notification`
-        says how this store's appends wake subscribers.
+        says how this store's appends wake subscribers. With `grouping` appends of several tasks that wait for each
+        other share a transaction (docs/library.md); without it, each has its own.
 
         esx notices a connection pooler in transaction mode; feeds poll there. It raises StoreFailed there for another
         `notification` than the default, and, unless the store is read-only, if transactions are not read committed by

@@ -15,6 +15,7 @@ from collections.abc import AsyncGenerator, Callable, Hashable, Iterator
 from esx.store.feed.batch import Batch, Gap
 from esx.store.feed.recent import Recent
 from esx.store.feed.source import Source
+from esx.store.rows import characters
 
 _KEPT_EVENTS = 10_000
 _REACH = 0.03
@@ -96,7 +97,7 @@ class Tail:
 
     def _keep(self, batch: Batch) -> None:
         # A batch without events takes memory too.
-        weight = self._event_weight * (1 + len(batch.events)) + sum(event.characters for event in batch.events)
+        weight = self._event_weight * (1 + len(batch.events)) + characters(batch.events)
         self.kept.append((batch, weight))
         self._weight += weight
         self.position, self.gap = batch.position, batch.gap
