@@ -134,13 +134,23 @@ def interruptible() -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def data_directory() -> Iterator[Path]:
+def data_directories() -> Iterator[Path]:
     """Keep what commands save out of the user's own directory."""
     directory = Path(tempfile.mkdtemp(prefix="esx-data-"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ESX_DATA_DIR", str(directory))
         yield directory
     shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def data_directory(data_directories: Path) -> Iterator[Path]:
+    """Keep what one test leaves, such as a border that was moved, out of the next."""
+    directory = data_directories / uuid4().hex
+    with pytest.MonkeyPatch.context() as patch:
+        if os.environ.get("ESX_DATA_DIR") == str(data_directories):
+            patch.setenv("ESX_DATA_DIR", str(directory))
+        yield directory
 
 
 @pytest.fixture(scope="session")

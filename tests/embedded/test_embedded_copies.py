@@ -198,10 +198,13 @@ def test_a_server_that_takes_no_more_sessions_is_still_known(empty: Path) -> Non
     (conf := empty / DATA / "postgresql.conf").write_text(conf.read_text() + "max_wal_senders = 0\n")
     with EmbeddedServer.start(empty) as server:
         sleeping = [str(server.bin_dir / "psql"), "-X", "-d", server.dsn, "-c", "SELECT pg_sleep(600)"]
-        sessions = [subprocess.Popen(sleeping, stderr=subprocess.DEVNULL) for _ in range(9)]
+        sessions: list[subprocess.Popen[bytes]] = []
         try:
             full = [str(server.bin_dir / "psql"), "-X", "-d", server.dsn, "-c", ""]
-            until(lambda: subprocess.run(full, check=False, capture_output=True).returncode != 0)
+            # One more each time: a session is refused its place while the look at it has that.
+            while subprocess.run(full, check=False, capture_output=True).returncode == 0:
+                assert len(sessions) < 50
+                sessions.append(subprocess.Popen(sleeping, stderr=subprocess.DEVNULL))
             with EmbeddedServer.start(empty) as same:
                 assert same.pid == server.pid
         finally:
