@@ -109,23 +109,20 @@ class Aside:
     async def add(self, connection: asyncpg.Connection, event: Event, error: str, state: str) -> None:
         """Put an event aside that failed, in the transaction that moves the checkpoint over it."""
         statement = f"""
-            INSERT INTO {self._table} (consumer, global_seq, stream_id, event_type, error, state)
+            INSERT INTO {self._table} (error, consumer, global_seq, stream_id, event_type, state)
             VALUES ($1, $2, $3, $4, $5, $6)
             ON CONFLICT (consumer, global_seq) DO UPDATE
             SET error = excluded.error, state = excluded.state, attempts = parked_events.attempts + 1,
                 parked_at = pg_catalog.now()
         """
-        values = (self._name, event.global_seq, event.stream_id, event.event_type)
-        try:
-            async with connection.transaction():
-                await connection.execute(statement, *values, error, state)
-        except UNREADABLE:  # the database's encoding lacks a character of it
-            await connection.execute(statement, *values, error.encode("ascii", "backslashreplace").decode(), state)
+        values = (self._name, event.global_seq, event.stream_id, event.event_type, state)
+        await self._execute(connection, statement, error, *values)
 
     async def add_behind(self, connection: asyncpg.Connection, events: Sequence[Event]) -> None:
         """Put events aside that have to wait, in the transaction that moves the checkpoint over them.
 
-        If nothing waits before them any more, they are marked to be handled at once.
+        If nothing waits before them any more, they are marked to be handled at once, also those that were put aside
+        before a crash.
         """
         await connection.execute(
             f"""
@@ -138,8 +135,10 @@ class Aside:
             LEFT JOIN LATERAL (
                 SELECT pg_catalog.min(p.global_seq) AS global_seq FROM {self._table} p
                 WHERE p.consumer = $1 AND p.stream_id = n.stream_id AND p.state <> 'skipped'
+                    AND p.global_seq < n.global_seq
             ) first ON true
-            ON CONFLICT (consumer, global_seq) DO NOTHING
+            ON CONFLICT (consumer, global_seq) DO UPDATE SET state = excluded.state
+            WHERE parked_events.state = 'parked' AND parked_events.attempts = 0 AND excluded.state = 'retry'
             """,
             self._name,
             [event.global_seq for event in events],
@@ -189,16 +188,20 @@ class Aside:
         return len(rows) == len(numbers)
 
     async def failed_again(self, connection: asyncpg.Connection, stream: str, global_seq: int, error: str) -> None:
-        """Park a stream again whose first waiting event failed."""
-        statement = f"""
-            UPDATE {self._table} SET state = 'parked',
-                attempts = attempts + CASE WHEN global_seq = $3 THEN 1 ELSE 0 END,
-                error = CASE WHEN global_seq = $3 THEN $4 ELSE error END,
-                parked_at = CASE WHEN global_seq = $3 THEN pg_catalog.now() ELSE parked_at END
-            WHERE consumer = $1 AND stream_id = $2 AND state = 'retry'
+        """Park a stream again whose first waiting event failed, unless that event was skipped meanwhile."""
+        first = f"""
+            UPDATE {self._table} SET state = 'parked', attempts = attempts + 1, error = $1, parked_at = pg_catalog.now()
+            WHERE consumer = $2 AND global_seq = $3 AND state <> 'skipped'
         """
+        behind = f"UPDATE {self._table} SET state = 'parked' WHERE consumer = $1 AND stream_id = $2 AND state = 'retry'"
+        async with connection.transaction():
+            if await self._execute(connection, first, error, self._name, global_seq) != "UPDATE 0":
+                await connection.execute(behind, self._name, stream)
+
+    @staticmethod
+    async def _execute(connection: asyncpg.Connection, statement: str, error: str, *values: object) -> str:
         try:
-            await connection.execute(statement, self._name, stream, global_seq, error)
-        except UNREADABLE:
-            escaped = error.encode("ascii", "backslashreplace").decode()
-            await connection.execute(statement, self._name, stream, global_seq, escaped)
+            async with connection.transaction():
+                return await connection.execute(statement, error, *values)
+        except UNREADABLE:  # the database's encoding lacks a character of it
+            return await connection.execute(statement, error.encode("ascii", "backslashreplace").decode(), *values)

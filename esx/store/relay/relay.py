@@ -364,7 +364,7 @@ class Relay(Consumer):
                 await self._aside.failed_again(connection, stream, min(gone), "it is no longer in the store: skip it")
                 return False
         try:
-            await self._resend(connection, events)
+            await self._resend(connection, stream, events)
         except EventRefused as refused:
             if len(events) > 1:
                 self._careful.add(stream)
@@ -373,11 +373,13 @@ class Relay(Consumer):
             raise CheckpointMoved from refused  # the target has to be opened again
         return True
 
-    async def _resend(self, connection: Session, events: Sequence[Event]) -> None:
+    async def _resend(self, connection: Session, stream: str, events: Sequence[Event]) -> None:
         numbers = tuple(event.global_seq for event in events)
         async with connection.transaction():
             if not await self._row.lock(connection, self._position):
                 raise CheckpointMoved
+            if tuple(await self._aside.waiting(connection, stream, len(numbers))) != numbers:
+                raise CheckpointMoved  # one was skipped meanwhile
             await self._target.send(events)
             history = self._history.to_json()
             await self._target.commit(TargetPosition(self._position, history, self._id, numbers))

@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 from esx import EventRefused, EventStore, NewEvent, RelayFailed
+from esx.store.consume.put_aside import Aside
 from tests.store.relay.test_relay import _is, running, until
 from tests.support.targets import Sqlite
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
     from pathlib import Path
+
+    import asyncpg
 
     from esx import Event, TargetPosition
 
@@ -101,6 +104,63 @@ async def test_without_the_skipped_event_its_stream_goes_on(filled: EventStore, 
         await until(lambda: _waiting(filled, 0))
     assert target.numbers("a") == [1, 5, 9]
     assert [each.global_seq for each in await filled.put_aside("r")] == [3, 7]
+
+
+async def test_an_event_skipped_while_it_is_refused_again_holds_nothing_up(
+    filled: EventStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed_again = Aside.failed_again
+
+    async def after_a_skip(
+        aside: Aside, connection: asyncpg.Connection, stream: str, global_seq: int, error: str
+    ) -> None:
+        await filled.skip_event("r", global_seq)
+        await failed_again(aside, connection, stream, global_seq, error)
+
+    monkeypatch.setattr(Aside, "failed_again", after_a_skip)
+    target = Picky(tmp_path / "out", 3, 7)
+    async with running(filled.relay("r", target, on_error="park")):
+        await until(lambda: _waiting(filled, 4))
+        await filled.skip_event("r", 3)
+        await until(lambda: _waiting(filled, 0))
+    assert target.numbers("a") == [1, 5, 9]
+    assert [each.global_seq for each in await filled.put_aside("r")] == [3, 7]
+
+
+async def test_an_event_skipped_just_before_it_is_sent_again_is_not_sent(
+    filled: EventStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = Aside.read
+
+    async def after_a_skip(aside: Aside, connection: asyncpg.Connection, numbers: Collection[int]) -> list[Event]:
+        if 5 in numbers:
+            await filled.skip_event("r", 5)
+        return await read(aside, connection, numbers)
+
+    target = Picky(tmp_path / "out", 3)
+    async with running(filled.relay("r", target, on_error="park")):
+        await until(lambda: _waiting(filled, 4))
+        target.poison.clear()
+        monkeypatch.setattr(Aside, "read", after_a_skip)
+        await filled.retry_events("r")
+        await until(lambda: _waiting(filled, 0))
+    assert target.numbers("a") == [1, 3, 7, 9]
+    assert [(each.global_seq, each.state) for each in await filled.put_aside("r")] == [(5, "skipped")]
+
+
+async def test_an_event_left_waiting_for_nothing_by_a_crash_is_sent(
+    filled: EventStore, tmp_path: Path, sql18: asyncpg.Connection
+) -> None:
+    target = Picky(tmp_path / "out")
+    await filled.relay("r", target, on_error="park", once=True)
+    await filled.append("a", [NewEvent("T")])
+    await sql18.execute(
+        "INSERT INTO parked_events (consumer, global_seq, stream_id, event_type, error, attempts, state) "
+        "VALUES ('r', 11, 'a', 'T', 'waits for event 9', 0, 'parked')"
+    )
+    async with running(filled.relay("r", target, on_error="park")):
+        await until(lambda: _waiting(filled, 0))
+    assert target.numbers("a") == [1, 3, 5, 7, 9, 11]
 
 
 async def test_a_crash_after_they_were_sent_again_does_not_send_them_twice(filled: EventStore, tmp_path: Path) -> None:
