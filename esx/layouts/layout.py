@@ -4,7 +4,7 @@ All names that the read path uses are here, so that tables of other tools can be
 changes to queries.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -43,8 +43,8 @@ class Layout:
     those are streams that `name_listed` says, and none that begin with `name_hidden`; `name_keys` are the keys in it.
     `separator` is the character that ends the category in a stream's id. `keys` says how a stream is found where
     stream_id is no column with an index. `packed` says that payloads are read as bytes, from the columns ``data_raw``
-    and ``metadata_raw``; `moment` makes an event's time of these data. `beside` are the oids of other tables that are
-    read, `parts` of those with the events, where they are not in `base`.
+    and ``metadata_raw``; `moments` makes the times of events of their data. `beside` are the oids of other tables that
+    are read, `parts` of those with the events, where they are not in `base`.
 
     `placed` says that an index keeps two events from one place of a stream.
 
@@ -84,7 +84,7 @@ class Layout:
     keys: StreamKeys | None = None
     separator: str = "-"
     packed: bool = False
-    moment: Callable[[bytes], datetime | None] | None = None
+    moments: Callable[[Sequence[bytes | None]], Sequence[datetime | None]] | None = None
     beside: tuple[int, ...] = ()
     parts: tuple[int, ...] = ()
     places: frozenset[tuple[str, str]] = frozenset()
@@ -189,7 +189,7 @@ class Layout:
         stream, number, event_type = self.place(alias)
         data = f"{alias}.data_raw" if self.packed else self.data(alias)
         metadata = f"{alias}.metadata{'_raw' if self.packed else ''}"
-        created_at = f"{alias}.created_at" if self.moment is None else "NULL::timestamptz"
+        created_at = f"{alias}.created_at" if self.moments is None else "NULL::timestamptz"
         return f"{alias}.global_seq, {stream}, {number}, {event_type}, {data}, {metadata}, {created_at}, {event_id}"
 
     def preview(self, alias: str = "e") -> str:

@@ -179,6 +179,8 @@ class Session(asyncpg.Connection):
             if not await self.recover():
                 raise
             return await run(query, *arguments, **how)
+        except AttributeError as error:
+            raise self._meant(error) from error
         finally:
             self.ended += 1
 
@@ -196,8 +198,14 @@ class Session(asyncpg.Connection):
         self.begun += 1
         try:
             return await running
+        except AttributeError as error:
+            raise self._meant(error) from error
         finally:
             self.ended += 1
+
+    def _meant(self, error: AttributeError) -> Exception:
+        """Return what an error means that asyncpg raises if a connection is terminated between two of its steps."""
+        return asyncpg.InterfaceError("the connection is closed") if self.is_closed() else error
 
     # -- names -------------------------------------------------------------------------------------------------
 

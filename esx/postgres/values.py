@@ -148,7 +148,8 @@ def _with_moments(rows: Rows, at: int) -> Rows:
         if None not in map(_ZONE, map(itemgetter(at), rows)):
             return rows
     except AttributeError:  # of no time at all
-        pass
+        if not any(map(itemgetter(at), rows)):
+            return rows
     at %= len(rows[0])
     return [(*row[:at], from_driver(row[at]), *row[at + 1 :]) for row in rows]
 

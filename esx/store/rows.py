@@ -1,48 +1,47 @@
 """Makes events of rows, also of rows whose data are bytes."""
 
 from collections.abc import Callable, Sequence
-from datetime import datetime
 from functools import partial
 from operator import attrgetter
 from typing import Any, TypeVar, cast
 
 from esx.layouts.layout import PREVIEW, Layout
 from esx.model import Event, EventPreview
-from esx.payload import json_of, looks_like
+from esx.payload import jsons_of, looks_like
 
 _DATA_OF, _METADATA_OF = attrgetter("data_json"), attrgetter("metadata_json")
 Found = TypeVar("Found", Event, EventPreview)
+Row = Sequence[Any]
 
 
-def event_of(layout: Layout, kind: type[Found] = Event) -> Callable[[Sequence[Any]], Found]:  # type: ignore[assignment]
-    """Return the function that makes an event, or a preview of one, of a row of this layout."""
+def events_of(layout: Layout, kind: type[Found] = Event) -> Callable[[Sequence[Row]], list[Found]]:  # type: ignore[assignment]
+    """Return the function that makes events, or previews of them, of rows of this layout."""
+    # As `kind._make` does, without a call of Python for each row.
+    made = partial(map, partial(tuple.__new__, kind))
     if not layout.packed:
-        # As `kind._make` does, without a call of Python for each row.
-        return cast("Callable[[Sequence[Any]], Found]", partial(tuple.__new__, kind))
-    unpack = _unpacked if layout.moment is None else partial(_unpacked, moment=layout.moment)
-    return cast("Callable[[Sequence[Any]], Found]", unpack if kind is Event else _preview)
+        return lambda rows: list(made(rows))
+    if kind is not Event:
+        return lambda rows: cast("list[Found]", list(map(_preview, rows)))
+    moments = layout.moments
+
+    def unpacked(rows: Sequence[Row]) -> list[Found]:
+        if not rows:
+            return []
+        # By columns, as a call of Python for each row takes longer than all that is done.
+        *place, data, metadata, created_at, ids = zip(*rows, strict=True)
+        times = created_at if moments is None else moments(data)
+        texts = jsons_of(data)
+        if None in data:
+            texts = ["null" if text is None else text for text in texts]
+        return list(made(zip(*place, texts, jsons_of(metadata), times, ids, strict=True)))
+
+    return unpacked
 
 
 def characters(events: Sequence[Event]) -> int:
     """Return how many characters of JSON the events hold."""
     size = sum(map(len, map(_DATA_OF, events)))
     return size + sum(map(len, filter(None, map(_METADATA_OF, events))))
-
-
-def _unpacked(row: Sequence[Any], moment: Callable[[bytes], datetime | None] | None = None) -> Event:
-    global_seq, stream_id, stream_seq, event_type, data, metadata, created_at, event_id = row
-    return Event._make(
-        (
-            global_seq,
-            stream_id,
-            stream_seq,
-            event_type,
-            json_of(data) or "null",
-            None if metadata is None else json_of(metadata),
-            created_at if moment is None or data is None else moment(data),
-            event_id,
-        )
-    )
 
 
 def _preview(row: Sequence[Any]) -> EventPreview:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+import asyncpg
 import pytest
 
-from esx.errors import QueryTimeout, StoreFailed, WrongVersion
+from esx.errors import QueryTimeout, StoreFailed, StoreUnavailable, WrongVersion
 from esx.eventstore import EventStore
 from esx.model import NewEvent
 from esx.postgres import session
@@ -16,8 +17,6 @@ from tests.support.stores import store_and_pool
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    import asyncpg
 
 
 async def test_a_read_only_session_cannot_write(dsn18: str, store18: EventStore) -> None:
@@ -100,3 +99,24 @@ async def test_a_connection_that_is_terminated_between_two_questions_is_a_lost_o
         assert terminated
         async with asyncio.timeout(120):
             assert await store.version("s-1") == 0
+
+
+@pytest.mark.parametrize("call", ["fetch", "fetchrow", "fetchval", "execute", "executemany"])
+async def test_a_connection_that_is_terminated_within_a_call_is_a_lost_one(
+    dsn18: str, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    async with store_and_pool(dsn18, max_connections=1) as (store, pool):
+        get = asyncpg.Connection._get_statement  # type: ignore[attr-defined]
+
+        async def then_terminated(self: session.Session, *what: object, **how: object) -> object:
+            statement = await get(self, *what, **how)
+            self.terminate()
+            return statement
+
+        with pytest.raises(StoreUnavailable):
+            async with pool.lend(guarded=False) as connection:
+                monkeypatch.setattr(asyncpg.Connection, "_get_statement", then_terminated)
+                arguments = [(1,)] if call == "executemany" else 1
+                await getattr(connection, call)("SELECT $1::int", arguments)
+        monkeypatch.undo()
+        assert await store.version("s-1") == -1

@@ -81,8 +81,8 @@ class Reading:
     it is. `rows` is a query for the rows, in place of all of the table. `in_stream` is another way to read, for the
     events of a stream; then the `keys` are of its rows. `names` has the names of the streams, where another table has
     them. `separator` ends the category in a stream's id; keys that join several columns have their own. `otherwise` is
-    how they are read where no index keeps two events from one place of a stream. `moment` makes the time of an event of
-    the bytes of its data, faster than the expression `created_at`. `correlation` and `causation` are
+    how they are read where no index keeps two events from one place of a stream. `moments` makes the times of events of
+    the bytes of their data, faster than the expression `created_at`. `correlation` and `causation` are
     expressions for the texts of these ids, where they are not members of the metadata, and `identity` is one for the
     id of an event, where that is a text; `causes_numbered` says that a cause is named by its global_seq.
     """
@@ -97,7 +97,7 @@ class Reading:
     names: Names | None = None
     separator: str = "-"
     otherwise: "Reading | None" = None
-    moment: Callable[[bytes], datetime | None] | None = None
+    moments: Callable[[Sequence[bytes | None]], Sequence[datetime | None]] | None = None
     correlation: str | None = None
     causation: str | None = None
     identity: str | None = None

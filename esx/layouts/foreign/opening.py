@@ -194,7 +194,7 @@ async def _layout(connection: asyncpg.Connection, found: FoundStore) -> Layout:
         foreign=Foreign(kind, reading, None if kind.learn is None else tables),
         separator=reading.keys.separator if isinstance(reading.keys, Joined) else reading.separator,
         packed=reading.packed,
-        moment=reading.moment,
+        moments=reading.moments,
         beside=tuple(sorted(other.oid for other in (*found.beside.values(), *found.parts))),
         parts=tuple(sorted(part.oid for part in found.parts)),
         event_id=None if reading.columns.event_id == NO_ID else "event_id",

@@ -36,7 +36,7 @@ from esx.store.feed.writers import (
     that_can_hold,
 )
 from esx.store.filter_sql import check_filter, literal_filter_sql
-from esx.store.rows import event_of
+from esx.store.rows import events_of
 from esx.text import encodable
 
 _PIECE = 2**18
@@ -182,7 +182,7 @@ class Export:
         listed = "".join(f"e.{column}, " for column in links.values())
         few = f"SELECT {listed}{self._layout.columns()} {self._chosen(after)} LIMIT {_FEW}"
         rows = await fetch(connection, few, moment=CREATED_AT)
-        events = list(map(event_of(self._layout), (row[len(links) :] for row in rows)))
+        events = events_of(self._layout)([row[len(links) :] for row in rows])
         if self._decode is not None:
             events = await asyncio.to_thread(list, map(self._decode, events))
         pairs = zip(events, rows, strict=True)

@@ -14,7 +14,7 @@ from esx.errors import StoreFailed
 from esx.layouts.layout import Layout
 from esx.model import Event
 from esx.postgres.values import UNREADABLE, fetch
-from esx.store.rows import event_of
+from esx.store.rows import events_of
 
 OnError = Literal["stop", "park", "skip"]
 """What a consumer does with an event that it cannot handle: end, park it, or skip it."""
@@ -176,7 +176,7 @@ class Aside:
             "ORDER BY e.global_seq",
             list(numbers),
         )
-        return [event_of(self._layout)(row) for row in rows]
+        return events_of(self._layout)(rows)
 
     async def remove(self, connection: asyncpg.Connection, numbers: Collection[int], transaction: str) -> bool:
         """Forget events that were handled; False if they wait no more, or this is another transaction."""

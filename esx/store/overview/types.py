@@ -22,7 +22,7 @@ from esx.postgres.values import CREATED_AT, fetch
 from esx.store.read.estimates import COUNTED, Estimate, Sample, count_events, places
 from esx.store.read.event_list import EventList
 from esx.store.read.order_check import Doubt
-from esx.store.rows import event_of
+from esx.store.rows import events_of
 from esx.store.search.indexes import type_index
 from esx.store.search.span import NumberSpan
 
@@ -262,6 +262,6 @@ async def _sampled(
         moment=CREATED_AT,
     )
     events: dict[str, list[Event]] = {name: [] for name in of_type}
-    for event in map(event_of(layout), found):
+    for event in events_of(layout)(found):
         events.setdefault(event.event_type, []).append(event)
     return {name: tuple(own) for name, own in events.items()}, len(numbers) - len(found)

@@ -27,7 +27,7 @@ from esx.store.read.pages import (
     summary_sql,
 )
 from esx.store.read.scale import NameScale, name_scale
-from esx.store.rows import event_of
+from esx.store.rows import events_of
 from esx.store.stream_ids import as_stored, filter_as_stored
 from esx.text import is_text
 
@@ -81,7 +81,7 @@ class Reads(Facet):
         """Return the event with that global_seq, or None."""
         async with self._reading() as (connection, layout):
             row = await fetchrow(connection, event_sql(layout), global_seq, moment=CREATED_AT)
-        return None if row is None else event_of(layout)(row)
+        return None if row is None else events_of(layout)([row])[0]
 
     async def event_in(self, stream_id: str, stream_seq: int) -> Event | None:
         """Return the event with that stream_seq of a stream, or None."""
@@ -94,7 +94,7 @@ class Reads(Facet):
             layout.check_numbered()
             query = f"SELECT {layout.columns()} FROM {layout.table} e WHERE e.global_seq = ANY($1::bigint[])"
             rows = await fetch(connection, query, numbers, moment=CREATED_AT)
-        return {event.global_seq: event for event in map(event_of(layout), rows)}
+        return {event.global_seq: event for event in events_of(layout)(rows)}
 
     async def previous_event(
         self, stream_id: str, before: int, *, event_type: str | None = None, scan: int = 5000
@@ -115,7 +115,7 @@ class Reads(Facet):
                 event_type,
                 moment=CREATED_AT,
             )
-        return None if row is None else event_of(layout)(row)
+        return None if row is None else events_of(layout)([row])[0]
 
     async def read_page(
         self, stream_id: str, *, start: int | None = None, limit: int = _PAGE, backwards: bool = False
@@ -160,7 +160,7 @@ class Reads(Facet):
             bound = near_end(layout, backwards=backwards) if bound is None else bound
             moment = _PREVIEW_AT if previews else CREATED_AT
             rows = await fetch(connection, query, bound, limit, *events.arguments, moment=moment)
-        return list(map(event_of(layout, kind), rows))
+        return events_of(layout, kind)(rows)
 
     async def read(
         self, stream_id: str, *, start: int | None = None, limit: int | None = None, backwards: bool = False
@@ -209,7 +209,7 @@ class Reads(Facet):
                 bound = near_end(layout, backwards=backwards) if bound is None else bound
                 query = cut_page_sql(layout, events, backwards=backwards)
                 rows = await fetch(connection, query, bound, size, *events.arguments, moment=CREATED_AT)
-            part = list(map(event_of(layout), rows))
+            part = events_of(layout)(rows)
             ended = not rows or (len(rows) < size and is_whole(rows))
             yield part
             if ended:

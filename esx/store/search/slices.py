@@ -10,7 +10,7 @@ from esx.layouts.layout import Layout
 from esx.model import Event, EventPreview
 from esx.postgres.values import CREATED_AT, Fetch, Rows, readable
 from esx.store.filter_sql import filter_sql
-from esx.store.rows import event_of
+from esx.store.rows import events_of
 from esx.store.search.plan import SearchPlan
 from esx.store.search.span import AFTER_ALL, BEFORE_ALL
 
@@ -77,8 +77,7 @@ async def read_slice(
     moment = 2 + EventPreview._fields.index("created_at") if shape is EventPreview else CREATED_AT
     rows = await readable(connection, run, moment=moment)
     looked_at, last = rows[0][0], rows[0][1]
-    made = event_of(layout, shape)
-    events = [made(row[2:]) for row in rows if row[2] is not None]
+    events = events_of(layout, shape)([row[2:] for row in rows if row[2] is not None])
     at_end = looked_at < scan and len(events) < limit
     return Slice(events, looked_at, None if at_end else last)
 
