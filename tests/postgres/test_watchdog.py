@@ -29,6 +29,8 @@ pytestmark = pytest.mark.slow
 
 _SILENCE = 1.0
 _SOON = 60.0
+_LONGER = 4.0
+"""A silence after which PostgreSQL is asked, and in which it answers on a busy machine too."""
 
 
 class Asking(Connector):
@@ -109,7 +111,7 @@ async def test_where_nothing_answers_an_append_ends(through_proxy: tuple[Proxy, 
 
 async def test_a_long_wait_for_a_lock_is_no_silence(dsn18: str) -> None:
     sql = await asyncpg.connect(dsn18)
-    connector = Asking(dsn18, "esx", timeout=_SILENCE)
+    connector = Asking(dsn18, "esx", timeout=_LONGER)
     async with await open_store(connector, retry_for=0) as store:
         assert await store.version("s") == -1
         blocking = sql.transaction()
@@ -126,7 +128,7 @@ async def test_a_long_wait_for_a_lock_is_no_silence(dsn18: str) -> None:
 
 
 async def test_the_holder_of_a_lock_may_take_its_time(dsn18: str) -> None:
-    connector = Asking(dsn18, "esx", timeout=_SILENCE)
+    connector = Asking(dsn18, "esx", timeout=_LONGER)
     async with store_and_pool(connector) as (store, pool):
         async with store.lock_stream("s") as stream, asyncio.timeout(_SOON), pool.lend() as other:
             slow = asyncio.create_task(other.execute("SELECT pg_sleep(600)"))
