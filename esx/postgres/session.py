@@ -254,9 +254,12 @@ class Session(asyncpg.Connection):
 
     def as_user(self) -> list[str]:
         """Return the expressions by which names are found as the user finds them, until the transaction ends."""
-        if not self.guarded:
-            return []
         return [set_config(name, value, local=True) for name, value in self._relaxed.items() if value != GUARDED[name]]
+
+    @staticmethod
+    def as_guarded() -> list[str]:
+        """Return the expressions that undo `as_user`, and what the user's code has set since."""
+        return [set_config(name, value, local=True) for name, value in GUARDED.items()]
 
     # -- transactions ------------------------------------------------------------------------------------------
 

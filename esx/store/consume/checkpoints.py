@@ -262,23 +262,30 @@ class CheckpointRow:
 
     async def reset(
         self,
-        connection: asyncpg.Connection,
+        connection: Session,
         to: int,
         clear: Callable[[asyncpg.Connection], Awaitable[object]] | None,
     ) -> None:
-        """Set the checkpoint and call `clear`, in one transaction; see `EventStore.reset_projection`."""
+        """Set the checkpoint and call `clear`, in one transaction; see `EventStore.reset_projection`.
+
+        Only `clear` finds names as the user does.
+        """
         if not 0 <= to <= _LAST_SEQ:
             raise InvalidQuery(f"{to} is not a position: use a global_seq, or 0 for the start")
         with usable_table():
             async with connection.transaction():
+                guarded = f"SELECT {', '.join(('true', *connection.as_guarded()))}"
+                await connection.fetchval(guarded)
                 # The row first, as an instance that handles a batch does: so the two cannot deadlock.
                 await self._lock(connection)
                 if clear is not None:
+                    await connection.fetchval(f"SELECT {', '.join(('true', *connection.as_user()))}")
                     try:
                         await clear(connection)
                     except Exception as error:
                         reason = f"clearing for a reset failed: {first_line(error)}"
                         raise ProjectionFailed(self.name, None, reason) from error
+                    await connection.fetchval(guarded)
                 forget = ", history = NULL" if await keeps_history(connection, self._layout, self._named) else ""
                 if await keeps_runner(connection, self._layout, self._named):
                     forget += ", error_seq = NULL, failed_at = NULL, rate = 0, start = $2"

@@ -6,29 +6,14 @@ once more, one by one, with triggers that note which of them touched these rows.
 """
 
 import contextlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import asyncpg
-
-from esx.errors import InvalidQuery, ProjectionFailed, StoreFailed
-from esx.filters import Filter
-from esx.layouts.layout import Layout
-from esx.model import Event
+from esx.errors import InvalidQuery
 from esx.postgres.session import Session
-from esx.store.consume.handler_transaction import BatchHandler, EventHandler, in_one_line
-from esx.store.feed.feed import Feed
-from esx.store.operate.rebuild import Recorded, read_recorded
-from esx.store.operate.shadow import (
-    Shadow,
-    ShadowTable,
-    check_read,
-    check_written,
-    enter_shadow,
-    make_shadow,
-    plan_shadow,
-)
+from esx.store.operate.replay import Recorded, Replay, ReplayOf
+from esx.store.operate.shadow import Shadow, ShadowTable, check_read, make_shadow, note_changes, plan_shadow
 from esx.text import visible
 
 _MOST = 1000
@@ -72,28 +57,14 @@ class AuditReport:
         return not self.differing
 
 
-class Audit:
-    """One audit, in a session of its own; `make_feed` returns a feed after a position."""
+class Audit(Replay):
+    """One audit."""
 
-    def __init__(
-        self,
-        name: str,
-        handler: BatchHandler | EventHandler,
-        *,
-        batches: bool,
-        layout: Layout,
-        session: Session,
-        make_feed: Callable[[int, Filter], Feed],
-        on_progress: Callable[[int, int], object] | None,
-    ) -> None:
-        self._name = name
-        self._handler: Callable[[asyncpg.Connection, Any], Awaitable[object]] = handler
-        self._batches = batches
-        self._layout = layout
-        self._session = session
-        self._make_feed = make_feed
+    doing = "audit"
+
+    def __init__(self, given: ReplayOf, on_progress: Callable[[int, int], object] | None) -> None:
+        super().__init__(given)
         self._on_progress = on_progress
-        self._left_out: frozenset[int] = frozenset()
 
     async def run(self, tables: Sequence[str], ignored: Sequence[str]) -> AuditReport:
         """Make the tables again, compare, and roll back."""
@@ -106,20 +77,13 @@ class Audit:
 
     async def _audit(self, tables: Sequence[str], ignored: Sequence[str]) -> AuditReport:
         session = self._session
-        recorded = await read_recorded(session, self._layout, self._name)
-        rows = await session.fetch(
-            f"SELECT global_seq FROM {self._layout.ours('parked_events')} WHERE consumer = $1", self._name
-        )
-        self._left_out = frozenset(row[0] for row in rows)
-        await session.fetchval(f"SELECT {', '.join(('true', *session.as_user()))}")
-        schema = f"esx_audit_{recorded.id}"
-        shadow = await plan_shadow(session, schema, tables, swapped=False)
+        recorded = await self._recorded()
+        await self._leave_out()
+        shadow = await plan_shadow(session, f"esx_audit_{recorded.id}", tables, swapped=False)
         _check_ignored(shadow, ignored)
-        path = await session.fetchval("SELECT pg_catalog.current_setting('search_path')")
-        await make_shadow(session, shadow, path, only_inside=True)
-        handled = await self._replay(shadow, recorded, one_by_one=False)
+        await make_shadow(session, shadow, only_inside=True)
+        handled = await self._replay(shadow, recorded, singly=False)
         await check_read(session, shadow)
-        await session.fetchval("SELECT pg_catalog.set_config('search_path', '', true)")
         found: list[RowDifference] = []
         counts: dict[str, int] = {}
         differing = 0
@@ -132,104 +96,55 @@ class Audit:
             found = await self._explain(shadow, recorded, found, list(ignored))
         return AuditReport(recorded.position, handled, counts, differing, tuple(found), len(self._left_out))
 
-    async def _replay(self, shadow: Shadow, recorded: Recorded, *, one_by_one: bool) -> int:
+    async def _replay(self, shadow: Shadow, recorded: Recorded, *, singly: bool) -> int:
         """Handle the events that the projection has handled, in the shadow."""
         handled = 0
-        feed = self._make_feed(recorded.start, recorded.filter)
-        position = recorded.start
-        async with contextlib.aclosing(feed.to_safe_position()) as batches:
-            async for batch in batches:
-                events = [
-                    event
-                    for event in batch.events
-                    if event.global_seq <= recorded.position and event.global_seq not in self._left_out
-                ]
-                if events:
-                    await enter_shadow(self._session, shadow.schema)
-                    await self._handle(events, one_by_one=one_by_one)
-                    await check_written(self._session, shadow.schema)
-                    handled += len(events)
-                position = batch.position
+        reading = self._read(recorded.start, recorded.filter, recorded.position)
+        async with contextlib.aclosing(reading) as parts:
+            async for part in parts:
+                handled += await self._handle(shadow, part.events, singly=singly)
                 if self._on_progress is not None:
-                    self._on_progress(min(position, recorded.position), recorded.position)
-                if position >= recorded.position:
-                    return handled
-        if position < recorded.position:
-            raise StoreFailed(
-                f"not all events up to {recorded.position} can be read now: an open writer holds the feed"
-            )
+                    self._on_progress(part.position, recorded.position)
         return handled
-
-    async def _handle(self, events: Sequence[Event], *, one_by_one: bool) -> None:
-        at: int | None = None
-        try:
-            if self._batches and not one_by_one:
-                await self._handler(self._session, events)
-            else:
-                for event in events:
-                    at = event.global_seq
-                    if one_by_one:
-                        await self._session.execute(
-                            "SELECT pg_catalog.set_config('esx.audited_event', $1, true)", str(at)
-                        )
-                    await self._handler(self._session, [event] if self._batches else event)
-        except Exception as error:
-            raise ProjectionFailed(self._name, at, f"the audit failed: {in_one_line(error)}") from error
-        if not self._session.is_in_transaction():
-            raise StoreFailed("the handler ended the transaction it was given, which is not its to end")
 
     async def _explain(
         self, shadow: Shadow, recorded: Recorded, found: list[RowDifference], ignored: list[str]
     ) -> list[RowDifference]:
         """Return the differences with the events that touched the rows."""
-        session, schema = self._session, shadow.schema
+        session, notes = self._session, shadow.notes
         wanted = [each for each in found if each.key is not None][:_EXPLAINED]
         if not wanted:
             return found
-        await session.execute(f"CREATE TABLE {schema}.esx_wanted (name text, key jsonb, PRIMARY KEY (name, key))")
-        await session.execute(f"CREATE TABLE {schema}.esx_touched (name text, key jsonb, event bigint)")
-        await session.executemany(
-            f"INSERT INTO {schema}.esx_wanted VALUES ($1, $2::text::jsonb)", [(each.table, each.key) for each in wanted]
+        await session.execute(
+            f"CREATE SCHEMA {notes}; "
+            f"CREATE TABLE {notes}.wanted (name text, key jsonb, PRIMARY KEY (name, key)); "
+            f"CREATE TABLE {notes}.touched (name text, key jsonb, event bigint)"
         )
-        for number, table in enumerate(shadow.tables):
-            if not _keyed(table, ignored):
-                continue
-            keys = "pg_catalog.jsonb_build_array({})"
-            old, new = (keys.format(", ".join(f"{row}.{column}" for column in table.key)) for row in ("OLD", "NEW"))
-            note = (
-                f"INSERT INTO {schema}.esx_touched SELECT w.name, w.key, "
-                "pg_catalog.current_setting('esx.audited_event')::bigint "
-                f"FROM {schema}.esx_wanted w WHERE w.name = TG_ARGV[0] AND w.key = "
-            )
-            await session.execute(
-                f"""
-                CREATE FUNCTION {schema}.esx_note_{number}() RETURNS trigger LANGUAGE plpgsql AS $esx$
-                BEGIN
-                    IF TG_OP <> 'INSERT' THEN {note}{old}; END IF;
-                    IF TG_OP <> 'DELETE' THEN {note}{new}; END IF;
-                    RETURN NULL;
-                END $esx$
-                """
-            )
+        await session.executemany(
+            f"INSERT INTO {notes}.wanted VALUES ($1, $2::text::jsonb)", [(each.table, each.key) for each in wanted]
+        )
         names = ", ".join(table.shadow for table in shadow.tables)
         await session.execute(f"TRUNCATE {names} RESTART IDENTITY")
-        for number, table in enumerate(shadow.tables):
+        for table in shadow.tables:
             if _keyed(table, ignored):
-                await session.execute(
-                    f"CREATE TRIGGER esx_note AFTER INSERT OR UPDATE OR DELETE ON {table.shadow} FOR EACH ROW "
-                    f"EXECUTE FUNCTION {schema}.esx_note_{number}({_literal(table.live)})"
-                )
-        await self._replay(shadow, recorded, one_by_one=True)
+                await note_changes(session, shadow, table, _touching(notes, table))
+        await self._replay(shadow, recorded, singly=True)
         rows = await session.fetch(
-            f"SELECT w.name, w.key::text, ARRAY(SELECT DISTINCT t.event FROM {schema}.esx_touched t "
-            f"WHERE t.name = w.name AND t.key = w.key ORDER BY 1) FROM {schema}.esx_wanted w"
+            f"SELECT w.name, w.key::text, ARRAY(SELECT DISTINCT t.event FROM {notes}.touched t "
+            f"WHERE t.name = w.name AND t.key = w.key ORDER BY 1) FROM {notes}.wanted w"
         )
         events = {(row[0], row[1]): tuple(row[2]) for row in rows}
         return [each._replace(events=events.get((each.table, each.key or ""))) for each in found]
 
 
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
+def _touching(notes: str, table: ShadowTable) -> str:
+    """Return the statements of a trigger that note which event touched a row that is wanted."""
+    old, new = (f"jsonb_build_array({', '.join(f'{row}.{column}' for column in table.key)})" for row in ("OLD", "NEW"))
+    note = (
+        f"INSERT INTO {notes}.touched SELECT w.name, w.key, current_setting('esx.replayed_event')::bigint "
+        f"FROM {notes}.wanted w WHERE w.name = TG_ARGV[0] AND w.key = "
+    )
+    return f"IF TG_OP <> 'INSERT' THEN {note}{old}; END IF; IF TG_OP <> 'DELETE' THEN {note}{new}; END IF;"
 
 
 def _bare(column: str) -> str:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 import asyncpg
 
 from esx.errors import SchemaMissing, StoreFailed, UnknownConsumer
+from esx.filters import Filter
 from esx.layouts.layout import Layout
 from esx.postgres.driver_errors import DRIVER_ERRORS, as_store_error
 from esx.postgres.session import Session
@@ -15,12 +16,14 @@ from esx.store.consume.handler_transaction import BatchHandler, EventHandler
 from esx.store.consume.put_aside import STATES, PutAside, read_put_aside
 from esx.store.consume.report import ConsumerReport
 from esx.store.consume.status import read_status
+from esx.store.feed.feed import Feed
 from esx.store.feed.writers import read_writers
 from esx.store.operate import skipping
 from esx.store.operate.appended import count_appended
 from esx.store.operate.audit import Audit, AuditReport
 from esx.store.operate.checking import CheckLimits, CheckVerdict, judge
 from esx.store.operate.rebuild import Rebuild, RebuildProgress, Rebuilt
+from esx.store.operate.replay import ReplayOf
 from esx.store.operate.skipping import Skippable
 from esx.store.operate.stepping import Stepper
 from esx.store.operate.tables import find_table
@@ -170,17 +173,8 @@ class Operations(Projections):
         writes to another table; ProjectionFailed with the event that it cannot handle. Then nothing has changed. What a
         handler does elsewhere, such as NOTIFY or another connection, is not seen.
         """
-        async with self._replaying(name, "rebuild") as (session, layout):
-            rebuild = Rebuild(
-                name,
-                handler,
-                batches=batches,
-                layout=layout,
-                session=session,
-                make_feed=lambda after, where: self._feed(layout, after=after, where=where, page=_REPLAYED),
-                on_progress=on_progress,
-            )
-            return await rebuild.run(tables)
+        async with self._replaying(name, handler, "rebuild", batches=batches) as given:
+            return await Rebuild(given, on_progress).run(tables)
 
     async def audit_projection(
         self,
@@ -202,17 +196,8 @@ class Operations(Projections):
         Raises UnknownConsumer, InvalidQuery, ProjectionFailed, and StoreFailed if the handler writes to another table,
         or reads the tables by their schema.
         """
-        async with self._replaying(name, "audit") as (session, layout):
-            audit = Audit(
-                name,
-                handler,
-                batches=batches,
-                layout=layout,
-                session=session,
-                make_feed=lambda after, where: self._feed(layout, after=after, where=where, page=_REPLAYED),
-                on_progress=on_progress,
-            )
-            return await audit.run(tables, ignored)
+        async with self._replaying(name, handler, "audit", batches=batches) as given:
+            return await Audit(given, on_progress).run(tables, ignored)
 
     @contextlib.asynccontextmanager
     async def step_projection(
@@ -223,16 +208,9 @@ class Operations(Projections):
         Use it as ``async with store.step_projection(...) as stepper``. It holds back vacuum in the whole cluster until
         it ends. Raises UnknownConsumer and InvalidQuery.
         """
-        async with self._replaying(name, "step") as (session, layout):
-            stepper = Stepper(
-                name,
-                handler,
-                batches=batches,
-                layout=layout,
-                session=session,
-                make_feed=lambda after, where: self._feed(layout, after=after, where=where, page=_STEPPED),
-            )
-            transaction = session.transaction()
+        async with self._replaying(name, handler, "step", batches=batches, page=_STEPPED) as given:
+            stepper = Stepper(given)
+            transaction = given.session.transaction()
             await transaction.start()
             # It is rolled back with the session, whatever savepoints are open.
             try:
@@ -242,7 +220,9 @@ class Operations(Projections):
                 await stepper.close()
 
     @contextlib.asynccontextmanager
-    async def _replaying(self, name: str, what: str) -> AsyncIterator[tuple[Session, Layout]]:
+    async def _replaying(
+        self, name: str, handler: EventHandler | BatchHandler, what: str, *, batches: bool, page: int = _REPLAYED
+    ) -> AsyncIterator[ReplayOf]:
         """Lend a session of its own, for a projection that is known."""
         async with self._operated(name) as (_, layout, _row):
             pass
@@ -251,8 +231,12 @@ class Operations(Projections):
                 f"a session of its own is needed for this ({what}), which a connection pooler does not give"
             )
         session = await self._connector.open(what)
+
+        def make_feed(after: int, where: Filter) -> Feed:
+            return self._feed(layout, after=after, where=where, page=page)
+
         try:
-            yield session, layout
+            yield ReplayOf(name, handler, batches, layout, session, make_feed)
         except DRIVER_ERRORS as error:
             raise as_store_error(error, self._connector.where) or error from error
         finally:

@@ -6,26 +6,21 @@ break or fire is refused by name before anything is done: see esx/store/operate/
 """
 
 import contextlib
-import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import asyncpg
 
-from esx.errors import InvalidQuery, ProjectionFailed, StoreFailed
+from esx.errors import StoreFailed
 from esx.filters import Filter
-from esx.layouts.layout import Layout
-from esx.model import Event
 from esx.postgres.driver_errors import DRIVER_ERRORS
 from esx.postgres.session import Session
-from esx.store.consume.handler_transaction import BatchHandler, EventHandler, in_one_line
 from esx.store.feed.comparison import compare_kept
-from esx.store.feed.feed import Feed
 from esx.store.feed.history import history_at
 from esx.store.feed.server import look
-from esx.store.operate.shadow import Shadow, check_written, drop_shadow, enter_shadow, make_shadow, plan_shadow
-from esx.text import visible
+from esx.store.operate.replay import Recorded, Replay, ReplayOf
+from esx.store.operate.shadow import Shadow, as_user, drop_shadow, examine, make_shadow, only_own, plan_shadow
 
 _LOCK_CLASS = 0x65737872  # "esxr": one rebuild of a projection at a time
 _ROUNDS = 5
@@ -56,93 +51,42 @@ class Rebuilt(NamedTuple):
     rows: dict[str, int]
 
 
-class Recorded(NamedTuple):
-    """What the row of a projection says of how its read model was made."""
+class Rebuild(Replay):
+    """One rebuild."""
 
-    id: int
-    position: int
-    start: int
-    filter: Filter
-    history: str | None
+    doing = "rebuild"
 
-
-async def read_recorded(connection: asyncpg.Connection, layout: Layout, name: str) -> Recorded:
-    """Return how a read model was made. Raises InvalidQuery where it cannot be made again from that."""
-    row = await connection.fetchrow(
-        "SELECT id, position, start, filter::text, history::text, kind "
-        f"FROM {layout.ours('consumers')} WHERE name = $1",
-        name,
-    )
-    assert row is not None
-    if row["kind"] != "projection":
-        raise InvalidQuery(f"{visible(name, limit=200)} is a {row['kind']}: only projections have a read model")
-    recorded: dict[str, Any] = json.loads(row["filter"]) if row["filter"] else {}
-    if "changed_at" in recorded:
-        raise InvalidQuery(
-            f"the filter of {visible(name, limit=200)} was changed at {recorded['changed_at']}, and esx knows only the "
-            "new one: reset the projection, so that one filter holds for all of its read model"
-        )
-    return Recorded(row["id"], row["position"], row["start"], Filter(**recorded), row["history"])
-
-
-class Rebuild:
-    """One rebuild. `make_feed` returns a feed after a position, `session` is its own."""
-
-    def __init__(
-        self,
-        name: str,
-        handler: BatchHandler | EventHandler,
-        *,
-        batches: bool,
-        layout: Layout,
-        session: Session,
-        make_feed: Callable[[int, Filter], Feed],
-        on_progress: Callable[[RebuildProgress], object] | None,
-    ) -> None:
-        self._name = name
-        self._handler: Callable[[asyncpg.Connection, Any], Awaitable[object]] = handler
-        self._batches = batches
-        self._layout = layout
-        self._session = session
-        self._make_feed = make_feed
+    def __init__(self, given: ReplayOf, on_progress: Callable[[RebuildProgress], object] | None) -> None:
+        super().__init__(given)
         self._on_progress = on_progress
-        self._skipped: frozenset[int] = frozenset()
         self._position = 0
         self._handled = 0
         self._began = time.monotonic()
 
     async def run(self, tables: Sequence[str]) -> Rebuilt:
         """Build the tables anew, and swap."""
-        recorded = await read_recorded(self._session, self._layout, self._name)
+        recorded = await self._recorded()
         if not await self._session.fetchval("SELECT pg_try_advisory_lock($1, $2)", _LOCK_CLASS, recorded.id):
-            raise StoreFailed(f"projection {visible(self._name, limit=200)} is being rebuilt already")
+            raise StoreFailed(f"projection {self._called} is being rebuilt already")
         schema = f"esx_rebuild_{recorded.id}"
-        async with self._as_user():
+        async with self._session.transaction():
             shadow = await plan_shadow(self._session, schema, tables, swapped=True)
             await drop_shadow(self._session, schema)
-            path = await self._session.fetchval("SELECT pg_catalog.current_setting('search_path')")
-            await make_shadow(self._session, shadow, path)
+            await make_shadow(self._session, shadow)
         try:
             return await self._fill_and_swap(shadow, recorded)
         finally:
             with contextlib.suppress(*DRIVER_ERRORS, OSError):
                 await drop_shadow(self._session, schema)
 
-    @contextlib.asynccontextmanager
-    async def _as_user(self) -> AsyncIterator[None]:
-        """Begin a transaction in which names are found as the user finds them."""
-        async with self._session.transaction():
-            await self._session.fetchval(f"SELECT {', '.join(('true', *self._session.as_user()))}")
-            yield
-
     async def _fill_and_swap(self, shadow: Shadow, recorded: Recorded) -> Rebuilt:
-        await self._read_skipped()
+        await self._leave_out("skipped")
         self._position = recorded.start
         for _ in range(_ROUNDS):
             await self._catch_up(shadow, recorded.filter)
-            row = await read_recorded(self._session, self._layout, self._name)
+            row = await self._recorded()
             if row.id != recorded.id or row.start != recorded.start or row.filter != recorded.filter:
-                raise StoreFailed(f"projection {visible(self._name, limit=200)} was reset or changed meanwhile: again")
+                raise StoreFailed(f"projection {self._called} was reset or changed meanwhile: again")
             if row.position - self._position <= _CLOSE:
                 break
         # A position in another history need not be met: to make the read model anew is the remedy then.
@@ -150,46 +94,15 @@ class Rebuild:
         other = await compare_kept(self._session, self._layout, here, row.history, row.position)
         return await self._swap(shadow, recorded, meets=other is None)
 
-    async def _read_skipped(self) -> None:
-        rows = await self._session.fetch(
-            f"SELECT global_seq FROM {self._layout.ours('parked_events')} WHERE consumer = $1 AND state = 'skipped'",
-            self._name,
-        )
-        self._skipped = frozenset(row[0] for row in rows)
-
     async def _catch_up(self, shadow: Shadow, where: Filter) -> None:
         """Handle everything up to the safe position, a transaction for each batch."""
-        feed = self._make_feed(self._position, where)
-        async with contextlib.aclosing(feed.to_safe_position()) as batches:
-            async for batch in batches:
-                if batch.events:
+        async with contextlib.aclosing(self._read(self._position, where)) as parts:
+            async for part in parts:
+                if part.events:
                     async with self._session.transaction():
-                        await self._handle(shadow, batch.events)
-                self._position = batch.position
+                        self._handled += await self._handle(shadow, part.events)
+                self._position = part.position
                 await self._tell("rebuilding")
-        self._position = max(self._position, feed.position)
-
-    async def _handle(self, shadow: Shadow, events: Sequence[Event]) -> None:
-        """Handle events in the shadow, in the transaction that is open, and check where they wrote."""
-        wanted = [event for event in events if event.global_seq not in self._skipped]
-        if not wanted:
-            return
-        await enter_shadow(self._session, shadow.schema)
-        at: int | None = None
-        try:
-            if self._batches:
-                await self._handler(self._session, wanted)
-            else:
-                for event in wanted:
-                    at = event.global_seq
-                    await self._handler(self._session, event)
-        except Exception as error:
-            where = f" in events {wanted[0].global_seq} to {wanted[-1].global_seq}" if at is None else ""
-            raise ProjectionFailed(self._name, at, f"the rebuild failed{where}: {in_one_line(error)}") from error
-        if not self._session.is_in_transaction():
-            raise StoreFailed("the handler ended the transaction it was given, which is not its to end")
-        await check_written(self._session, shadow.schema)
-        self._handled += len(wanted)
 
     async def _swap(self, shadow: Shadow, recorded: Recorded, *, meets: bool) -> Rebuilt:
         """Replace the rows and move the position, in one transaction; if it `meets` the projection, not back."""
@@ -201,13 +114,13 @@ class Rebuild:
                 *(self._name, recorded.id),
             )
             if position is None:
-                raise StoreFailed(f"projection {visible(self._name, limit=200)} was deleted meanwhile")
+                raise StoreFailed(f"projection {self._called} was deleted meanwhile")
             await self._tell("swapping", position)
             if meets and position > self._position:
                 await self._take_the_rest(shadow, recorded.filter, position)
-            await session.fetchval(f"SELECT {', '.join(('true', *session.as_user()))}")
+            await self._lock(shadow)
+            await as_user(session)
             for table in reversed(shadow.tables):
-                await session.execute(f"LOCK TABLE {table.live} IN SHARE ROW EXCLUSIVE MODE")
                 await session.execute(f"DELETE FROM {table.live}")
             for table in shadow.tables:
                 done = await session.execute(
@@ -215,25 +128,33 @@ class Rebuild:
                     f"SELECT {table.listed} FROM {table.shadow}"
                 )
                 rows[table.live] = int(done.split()[-1])
+            await only_own(session)
+            for table in shadow.tables:
                 await _carry_sequences(session, table.live, table.shadow)
-            # From here on only PostgreSQL's own functions again.
-            await session.fetchval("SELECT pg_catalog.set_config('search_path', '', true)")
             await self._move_checkpoint()
         return Rebuilt(self._position, self._handled, rows)
 
+    async def _lock(self, shadow: Shadow) -> None:
+        """Lock the tables that serve. Raises StoreFailed or InvalidQuery if they are not what they were.
+
+        Since the plan was made a trigger may have come, or a foreign key whose rows would be deleted with these.
+        """
+        altered = StoreFailed("the tables of the read model were altered meanwhile: rebuild it again")
+        try:
+            for table in reversed(shadow.tables):
+                await self._session.execute(f"LOCK TABLE {table.live} IN SHARE ROW EXCLUSIVE MODE")
+        except asyncpg.UndefinedTableError:
+            raise altered from None
+        now = await examine(self._session, shadow.schema, [table.oid for table in shadow.tables], swapped=True)
+        if now != shadow:
+            raise altered
+
     async def _take_the_rest(self, shadow: Shadow, where: Filter, position: int) -> None:
         """Handle the events up to the projection's position, in the swap's transaction."""
-        feed = self._make_feed(self._position, where)
-        async with contextlib.aclosing(feed.to_safe_position()) as batches:
-            async for batch in batches:
-                events = [event for event in batch.events if event.global_seq <= position]
-                if events:
-                    await self._handle(shadow, events)
-                self._position = min(batch.position, position)
-                if batch.position >= position:
-                    break
-        if self._position < position:
-            raise StoreFailed(f"events up to {position} cannot all be read now: an open writer holds the feed; again")
+        async with contextlib.aclosing(self._read(self._position, where, position)) as parts:
+            async for part in parts:
+                self._handled += await self._handle(shadow, part.events)
+                self._position = part.position
 
     async def _move_checkpoint(self) -> None:
         history = await history_at(self._session, self._layout, self._position)
@@ -276,6 +197,6 @@ async def _carry_sequences(session: Session, live: str, shadow: str) -> None:
     for row in rows:
         if row["live"] is not None and row["shadow"] is not None:
             await session.fetchval(
-                f"SELECT pg_catalog.setval($1::text::regclass, s.last_value, s.is_called) FROM {row['shadow']} s",
+                f"SELECT setval($1::text::regclass, s.last_value, s.is_called) FROM {row['shadow']} s",
                 row["live"],
             )

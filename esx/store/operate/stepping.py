@@ -6,21 +6,17 @@ The read model is made in a scratch schema, in a transaction that is rolled back
 import contextlib
 import json
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Sequence
+from decimal import Decimal
 from typing import Any, NamedTuple
 
 import asyncpg
 
-from esx.errors import InvalidQuery, ProjectionFailed, StoreFailed
+from esx.errors import InvalidQuery
 from esx.filters import Filter
-from esx.layouts.layout import Layout
 from esx.model import Event
-from esx.postgres.literals import quoted
-from esx.postgres.session import Session
-from esx.store.consume.handler_transaction import BatchHandler, EventHandler, in_one_line
-from esx.store.feed.feed import Feed
-from esx.store.operate.rebuild import read_recorded
-from esx.store.operate.shadow import Shadow, check_written, enter_shadow, make_shadow, plan_shadow
+from esx.store.operate.replay import Replay, ReplayOf
+from esx.store.operate.shadow import Shadow, make_shadow, note_changes, plan_shadow
 from esx.text import visible
 
 MOST_BACK = 50
@@ -53,7 +49,7 @@ class RowBreak(NamedTuple):
         """Return the row written as ``balances:{"account": "a-1"}``. Raises InvalidQuery."""
         table, _, columns = text.partition(":")
         with contextlib.suppress(ValueError):
-            found = json.loads(columns)
+            found = json.loads(columns, parse_int=Decimal, parse_float=Decimal)
             if table and isinstance(found, dict) and found:
                 return cls(table, found)
         raise InvalidQuery(f'{visible(text, limit=200)} is no row: use TABLE:{{"column": value}}')
@@ -62,33 +58,23 @@ class RowBreak(NamedTuple):
         """Return whether the event changed that row."""
         return any(
             change.table.rpartition(".")[2] == self.table.rpartition(".")[2]
-            and any(
-                row is not None and self.columns.items() <= json.loads(row).items()
-                for row in (change.before, change.after)
-            )
+            and any(row is not None and self._fits(row) for row in (change.before, change.after))
             for change in taken.changes
         )
 
+    def _fits(self, row: str) -> bool:
+        # PostgreSQL has numbers with more digits than Python makes integers of.
+        found = json.loads(row, parse_int=Decimal, parse_float=Decimal)
+        return all(column in found and found[column] == value for column, value in self.columns.items())
 
-class Stepper:
+
+class Stepper(Replay):
     """Steps through the events of a projection. Make it with `EventStore.step_projection`."""
 
-    def __init__(
-        self,
-        name: str,
-        handler: BatchHandler | EventHandler,
-        *,
-        batches: bool,
-        layout: Layout,
-        session: Session,
-        make_feed: Callable[[int, Filter], Feed],
-    ) -> None:
-        self._name = name
-        self._handler: Callable[[asyncpg.Connection, Any], Awaitable[object]] = handler
-        self._batches = batches
-        self._layout = layout
-        self._session = session
-        self._make_feed = make_feed
+    doing = "step"
+
+    def __init__(self, given: ReplayOf) -> None:
+        super().__init__(given)
         self._where = Filter()
         self._shadow = Shadow("", ())
         self._ahead: deque[Event] = deque()
@@ -102,43 +88,33 @@ class Stepper:
     async def begin(self, tables: Sequence[str]) -> None:
         """Make the scratch tables, in the transaction that is open."""
         session = self._session
-        recorded = await read_recorded(session, self._layout, self._name)
+        recorded = await self._recorded()
+        await self._leave_out()
         self.position, self.end, self._where = recorded.start, recorded.position, recorded.filter
-        await session.fetchval(f"SELECT {', '.join(('true', *session.as_user()))}")
-        schema = f"esx_step_{recorded.id}"
-        self._shadow = await plan_shadow(session, schema, tables, swapped=False)
-        path = await session.fetchval("SELECT pg_catalog.current_setting('search_path')")
-        await make_shadow(session, self._shadow, path, only_inside=True)
+        self._shadow = shadow = await plan_shadow(session, f"esx_step_{recorded.id}", tables, swapped=False)
+        await make_shadow(session, shadow, only_inside=True)
         await session.execute(
-            f"CREATE TABLE {schema}.esx_changes "
+            f"CREATE SCHEMA {shadow.notes}; CREATE TABLE {shadow.notes}.changes "
             "(id bigint GENERATED ALWAYS AS IDENTITY, name text, before jsonb, after jsonb)"
         )
-        await session.execute(
-            f"""
-            CREATE FUNCTION {schema}.esx_note() RETURNS trigger LANGUAGE plpgsql AS $esx$
-            BEGIN
-                INSERT INTO {schema}.esx_changes (name, before, after) VALUES (TG_ARGV[0],
-                    CASE WHEN TG_OP <> 'INSERT' THEN pg_catalog.to_jsonb(OLD) END,
-                    CASE WHEN TG_OP <> 'DELETE' THEN pg_catalog.to_jsonb(NEW) END);
-                RETURN NULL;
-            END $esx$
-            """
-        )
-        for table in self._shadow.tables:
-            await session.execute(
-                f"CREATE TRIGGER esx_note AFTER INSERT OR UPDATE OR DELETE ON {table.shadow} FOR EACH ROW "
-                f"EXECUTE FUNCTION {schema}.esx_note({quoted(table.live)})"
+        for table in shadow.tables:
+            await note_changes(
+                session,
+                shadow,
+                table,
+                f"INSERT INTO {shadow.notes}.changes (name, before, after) VALUES (TG_ARGV[0], "
+                "CASE WHEN TG_OP <> 'INSERT' THEN to_jsonb(OLD) END, "
+                "CASE WHEN TG_OP <> 'DELETE' THEN to_jsonb(NEW) END);",
             )
-        self._events = self._read()
+        self._events = self._singly(self.position, self._where)
 
-    async def _read(self) -> AsyncGenerator[Event, None]:
-        feed = self._make_feed(self.position, self._where)
-        async with contextlib.aclosing(feed.to_safe_position()) as batches:
-            async for batch in batches:
-                for event in batch.events:
-                    if event.global_seq > self.end:
-                        return
-                    yield event
+    async def _singly(self, after: int, where: Filter) -> AsyncGenerator[Event, None]:
+        """Yield the events that are stepped through, after a position, and of them those of a filter."""
+        async with contextlib.aclosing(self._read(after, where, self.end)) as parts:
+            async for part in parts:
+                for event in part.events:
+                    if event.global_seq not in self._left_out:
+                        yield event
 
     async def close(self) -> None:
         """Stop reading."""
@@ -148,8 +124,14 @@ class Stepper:
     async def _next_event(self) -> Event | None:
         if self._ahead:
             return self._ahead.popleft()
-        assert self._events is not None
-        return await anext(self._events, None)
+        if self._events is None:
+            return None
+        try:
+            return await anext(self._events, None)
+        except BaseException:
+            # The generator has ended with the error: read again where it was, in case the caller goes on.
+            self._events = self._singly(self.position, self._where)
+            raise
 
     async def step(self) -> StepTaken | None:
         """Handle the next event, and return it with what it changed; None at the end.
@@ -167,7 +149,7 @@ class Stepper:
         savepoint = self._session.transaction()
         await savepoint.start()
         try:
-            taken = await self._handle(event)
+            taken = await self._take(event)
         except BaseException:
             await savepoint.rollback()
             self._ahead.appendleft(event)
@@ -176,17 +158,10 @@ class Stepper:
         self.position = event.global_seq
         return taken
 
-    async def _handle(self, event: Event) -> StepTaken:
-        await enter_shadow(self._session, self._shadow.schema)
-        try:
-            await self._handler(self._session, [event] if self._batches else event)
-        except Exception as error:
-            raise ProjectionFailed(self._name, event.global_seq, in_one_line(error)) from error
-        if not self._session.is_in_transaction():
-            raise StoreFailed("the handler ended the transaction it was given, which is not its to end")
-        await check_written(self._session, self._shadow.schema)
+    async def _take(self, event: Event) -> StepTaken:
+        await self._handle(self._shadow, [event])
         rows = await self._session.fetch(
-            f"WITH gone AS (DELETE FROM {self._shadow.schema}.esx_changes RETURNING id, name, before, after) "
+            f"WITH gone AS (DELETE FROM {self._shadow.notes}.changes RETURNING id, name, before, after) "
             "SELECT name, before::text, after::text FROM gone ORDER BY id"
         )
         return StepTaken(event, tuple(RowChange(*row) for row in rows))
@@ -205,18 +180,18 @@ class Stepper:
         self, *, event_type: str | None = None, where: str | None = None, row: RowBreak | None = None
     ) -> StepTaken | None:
         """Step until an event of that type, for which the JSONPath holds, or that changes the row; None at the end."""
-        stop = None
-        if event_type is not None or where is not None:
-            stop = await self._next_match(Filter(self._where.stream, event_type, where))
-        while (taken := await self.step()) is not None:
-            if taken.event.global_seq == stop or (row is not None and row.meets(taken)):
-                return taken
-        return None
-
-    async def _next_match(self, chosen: Filter) -> int | None:
-        feed = self._make_feed(self.position, chosen)
-        async with contextlib.aclosing(feed.to_safe_position()) as batches:
-            async for batch in batches:
-                for event in batch.events:
-                    return event.global_seq if event.global_seq <= self.end else None
+        if event_type is None and where is None:
+            while (taken := await self.step()) is not None and not (row is not None and row.meets(taken)):
+                pass
+            return taken
+        # The breakpoints' filter may let pass what the projection does not handle, so each is met at its number.
+        stops = self._singly(self.position, Filter(self._where.stream, event_type, where))
+        async with contextlib.aclosing(stops):
+            stop = await anext(stops, None)
+            while (taken := await self.step()) is not None:
+                number = taken.event.global_seq
+                while stop is not None and stop.global_seq < number:
+                    stop = await anext(stops, None)
+                if (stop is not None and stop.global_seq == number) or (row is not None and row.meets(taken)):
+                    return taken
         return None

@@ -185,7 +185,7 @@ async def test_what_is_written_elsewhere_ends_it_and_nothing_has_changed(
             BOTH,
             "has trigger watch",
         ),
-        ("", ["balances"], "is referenced by foreign key movements_account_fkey of movements"),
+        ("", ["balances"], "is referenced by foreign key movements_account_fkey of public.movements"),
         ("CREATE TABLE child () INHERITS (other)", ["other"], "inheritance tree"),
         ("CREATE UNLOGGED TABLE quick (n int)", ["quick"], "is unlogged"),
         ("CREATE RULE r AS ON DELETE TO other DO INSTEAD NOTHING", ["other"], "has rules"),

@@ -12,6 +12,7 @@ import pytest_asyncio
 from esx import Event, EventStore, NewEvent, ProjectionFailed, RowBreak, StepTaken
 from esx.errors import InvalidQuery
 from esx.store.operate.stepping import MOST_BACK
+from tests.store.consume.test_projection import at, running
 from tests.store.operate.test_rebuild import BOTH, MODEL, book, book_all, deposit, project
 
 if TYPE_CHECKING:
@@ -92,6 +93,37 @@ async def test_breakpoints(store18: EventStore, model: asyncpg.Connection) -> No
             RowBreak.parse(wrong)
 
 
+async def test_a_breakpoint_is_met_where_an_earlier_match_is_not_the_projections(
+    store18: EventStore, model: asyncpg.Connection
+) -> None:
+    for kind, amount in [("Deposited", 1), ("Quoted", 500), ("Deposited", 2), ("Deposited", 700)]:
+        await store18.append("account-1", [NewEvent(kind, {"amount": amount})])
+    async with running(store18.project("p", book, event_type="Deposited")) as task:
+        await at(store18, 4, task)
+    async with store18.step_projection("p", book, BOTH) as stepper:
+        taken = await stepper.run_to(where="$.amount > 100")
+        assert taken is not None
+        assert taken.event.global_seq == 4
+
+
+async def test_what_was_put_aside_is_passed(store18: EventStore, model: asyncpg.Connection) -> None:
+    await deposit(store18, "account-1", 50, 60)
+    await deposit(store18, "account-2", 7)
+
+    async def refuses(connection: asyncpg.Connection, event: Event) -> None:
+        if event.global_seq == 1:
+            raise ValueError("no")
+        await book(connection, event)
+
+    async with running(store18.project("p", refuses, on_error="skip")) as task:
+        await at(store18, 3, task)
+    async with store18.step_projection("p", refuses, BOTH) as stepper:
+        numbers = []
+        while (taken := await stepper.step()) is not None:
+            numbers.append(taken.event.global_seq)
+    assert numbers == [2, 3]
+
+
 async def test_an_event_that_fails_changes_nothing_and_comes_again(
     store18: EventStore, model: asyncpg.Connection
 ) -> None:
@@ -106,7 +138,7 @@ async def test_an_event_that_fails_changes_nothing_and_comes_again(
 
     async with store18.step_projection("p", fails, BOTH) as stepper:
         await stepper.step()
-        with pytest.raises(ProjectionFailed, match="at event 2: ValueError: no"):
+        with pytest.raises(ProjectionFailed, match="at event 2: the step failed: ValueError: no"):
             await stepper.step()
         broken = False
         assert balances_of(await stepper.step()) == [(50, 110)]
