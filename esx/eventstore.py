@@ -14,7 +14,7 @@ from esx.layouts.foreign.own import OwnLayout
 from esx.layouts.foreign.recognition import FoundStore, Lookalike, lookalikes, read_stores, read_tables
 from esx.model import Notification
 from esx.postgres.connection import Connector, open_pool
-from esx.store import health, server_activity
+from esx.store import health, server_activity, table_shape
 from esx.store.append.facet import Appends
 from esx.store.bulk.facet import Bulk
 from esx.store.feed.facet import Feeds
@@ -24,6 +24,7 @@ from esx.store.overview.facet import Overviews
 from esx.store.relay.facet import Relays
 from esx.store.search.facet import Searches
 from esx.store.server_activity import ServerActivity, ServerPlace
+from esx.store.table_shape import TableShape
 from esx.store.views import View
 from esx.text import visible
 
@@ -206,6 +207,10 @@ class EventStore(Appends, Searches, Overviews, Relays, Operations, Bulk, Feeds):
     async def health(self) -> Health:
         """Return the state of the store in figures; costs the same at any size."""
         return await self._read(health.read_health)
+
+    async def table_shapes(self) -> list[TableShape]:
+        """Return what the tables with the events look like; it reads no event."""
+        return await self._read(table_shape.read_shapes)
 
     async def pressure(self, application_name: str) -> ServerActivity:
         """Return counters of the database, and what sessions of that application name wait for now."""

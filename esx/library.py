@@ -87,6 +87,7 @@ from esx.store.search.jsonpath import JsonPath
 from esx.store.search.plan import SearchLimits, SearchPlan
 from esx.store.search.slices import Slice
 from esx.store.server_activity import ServerActivity, ServerPlace
+from esx.store.table_shape import TableShape
 from esx.store.trail.trail import Causation, FieldNames, Scan, Trail, TrailEvent, TrailNode
 
 __all__ = [
@@ -210,6 +211,7 @@ __all__ = [
     "StreamPage",
     "StreamSummary",
     "StreamTaken",
+    "TableShape",
     "TargetFailed",
     "TargetPosition",
     "TargetUnavailable",

@@ -49,6 +49,7 @@ class _Commands(LazyGroup):
         "bookmarks": "List the events and streams that were kept with a note.",
         "export": "Write all events, or a slice, as NDJSON.",
         "import": "Store events from NDJSON; safe to repeat.",
+        "capsule": "Record a slice of the store in one file, and look into it.",
         "project": "Run a projection: your function, once for each event.",
         "consumers": "List projections and relays; pause, move, skip, delete them.",
         "relay": "Hand the feed to Kafka, Kinesis or a web address.",
@@ -68,6 +69,7 @@ class _Commands(LazyGroup):
         "relay": "relay.group",
         "consumers": "consumers.group",
         "project": "project.group",
+        "capsule": "capsule.group",
     }
 
     def invoke(self, ctx: click.Context) -> object:
