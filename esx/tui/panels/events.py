@@ -1,5 +1,6 @@
 """The list of events, of one stream or of all."""
 
+import contextlib
 from dataclasses import replace
 from functools import partial
 from typing import ClassVar
@@ -11,7 +12,7 @@ from textual.binding import Binding, BindingType
 from esx.errors import EsxError, InvalidQuery
 from esx.eventstore import EventStore
 from esx.filters import Filter
-from esx.model import UNNUMBERED
+from esx.model import MOST_WITHOUT_NUMBER, UNNUMBERED
 from esx.positions import SYNTAX, Position, parse_position
 from esx.store.search.plan import SearchPlan
 from esx.store.views import EventsView
@@ -66,6 +67,8 @@ class EventsPanel(Panel):
         self._version = -1
         self.filter = Filter()
         self._source: EventRows | SearchResults | None = None
+        self._left_out = 0
+        """How many events of the stream have no number in it, and so are in no page of it."""
         self._agreed: tuple[Filter, str | None] | None = None
         """The filter and stream of the search whose cost the user has accepted."""
 
@@ -113,6 +116,8 @@ class EventsPanel(Panel):
             self.table.empty = store.unnumbered
             self.entitle("events")
             return
+        self._left_out = 0
+        cancel(self, "left out")
         self.table.columns = event_columns(in_all=in_all)
         self.table.forget_widths()
         self._write_title()
@@ -129,13 +134,22 @@ class EventsPanel(Panel):
             self.table.nothing = "no events yet: esx append, or a load test (3)" if in_all else "no events"
             self._source = EventRows(store, self.stream_id, newest_first=self.newest_first[in_all])
             self.table.show(self._source, at=at)
+            if self.stream_id is not None:
+                start(self, partial(self._count_left_out, store, self.stream_id), "left out")
+
+    async def _count_left_out(self, store: EventStore, stream_id: str) -> None:
+        with contextlib.suppress(EsxError):  # the list says what is wrong
+            self._left_out = await store.without_number(stream_id)
+            self._write_title()
 
     def _write_title(self) -> None:
         in_all = self.stream_id is None
         name = "$all" if self.stream_id is None else visible(self.stream_id, limit=60)
         chosen = f" · {visible(filter_text(self.filter), limit=120)}" if self.filter else ""
         order = "newest first" if self.newest_first[in_all] else "oldest first"
-        self.entitle(f"{name} · {order}{chosen}")
+        more = "at least " if self._left_out == MOST_WITHOUT_NUMBER else ""
+        left_out = f" · {more}{self._left_out:,} without a number, only in $all" if self._left_out else ""
+        self.entitle(f"{name} · {order}{chosen}{left_out}")
 
     @on(PagedList.Moved)
     def write_position(self) -> None:

@@ -111,3 +111,12 @@ MADE = {
     **{kind: statements for kind, (statements, _, _) in JOINED.items()},
 }
 """By the names of their kinds."""
+
+WITHOUT_NUMBERS = """
+    CREATE TABLE event_store (id bigserial PRIMARY KEY, stream varchar(255) NOT NULL, playhead int,
+        event varchar(255) NOT NULL, payload json NOT NULL, recorded_on timestamptz(0) NOT NULL,
+        archived boolean NOT NULL DEFAULT false, custom_headers json NOT NULL, UNIQUE (stream, playhead));
+    INSERT INTO event_store (stream, playhead, event, payload, recorded_on, custom_headers)
+    SELECT 'cart-1', CASE WHEN n <> 2 THEN n END, 'counted', '{"n": 1.50}', now(), '[]' FROM generate_series(1, 3) n
+"""
+"""One of Patchlevel's tables, in which the second event of a stream has no number."""

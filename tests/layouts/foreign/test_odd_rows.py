@@ -13,7 +13,7 @@ from esx.payload import Undecoded
 from esx.positions import Position
 from tests.cli.support import esx
 from tests.layouts.foreign.fixtures import AKKA_JDBC, EVENTSOURCING, load
-from tests.layouts.foreign.made import AXON_JPA, JOINED
+from tests.layouts.foreign.made import AXON_JPA, JOINED, WITHOUT_NUMBERS
 from tests.support.connections import NOT_UTC, connected
 from tests.support.roles import new_role
 
@@ -43,14 +43,7 @@ async def test_streams_whose_ids_are_columns(kind: str, empty_dsn18: str) -> Non
 
 async def test_an_event_without_a_number_in_its_stream(empty_dsn18: str) -> None:
     async with connected(empty_dsn18) as connection:
-        await connection.execute(
-            "CREATE TABLE event_store (id bigserial PRIMARY KEY, stream varchar(255) NOT NULL, playhead int, "
-            "event varchar(255) NOT NULL, payload json NOT NULL, recorded_on timestamptz(0) NOT NULL, "
-            "archived boolean NOT NULL DEFAULT false, custom_headers json NOT NULL, UNIQUE (stream, playhead));"
-            "INSERT INTO event_store (stream, playhead, event, payload, recorded_on, custom_headers) "
-            """SELECT 'cart-1', CASE WHEN n <> 2 THEN n END, 'counted', '{"n": 1.50}', now(), '[]' """
-            "FROM generate_series(1, 3) n"
-        )
+        await connection.execute(WITHOUT_NUMBERS)
         await connection.execute(
             "INSERT INTO event_store (stream, event, payload, recorded_on, custom_headers) "
             "VALUES ('none', 'counted', '{}', now(), '[]')"

@@ -11,6 +11,7 @@ from esx.config import Config
 from esx.filters import Filter
 from esx.tui.widgets.statusbar import StatusBar
 from tests.layouts.foreign.fixtures import expected, load_into
+from tests.layouts.foreign.made import WITHOUT_NUMBERS
 from tests.layouts.foreign.own import layout_of, make
 from tests.support.connections import connected
 from tests.tui.helpers import browse, explorer, feed_of, text_of, until
@@ -46,6 +47,17 @@ async def test_every_screen_shows_it(name: str, empty_dsn18: str) -> None:
         assert "esx init" not in text_of(app)
         assert SHOWN[name] in text_of(app)
         assert app.main.query_one(StatusBar)._names[-1].endswith(SHOWN[name].rpartition(".")[2])
+
+
+async def test_a_stream_says_which_events_its_pages_leave_out(empty_dsn18: str) -> None:
+    async with connected(empty_dsn18) as connection:
+        await connection.execute(WITHOUT_NUMBERS)
+    async with explorer(empty_dsn18, size=(160, 40)) as (app, pilot):
+        await until(pilot, lambda: "cart-1" in text_of(app), "for the streams")
+        await pilot.press("down", "enter")
+        await until(pilot, lambda: "cart-1 · oldest first · 1 without a number, only in $all" in text_of(app))
+        await pilot.press("a")
+        await until(pilot, lambda: "$all · newest first" in text_of(app) and "without a number" not in text_of(app))
 
 
 async def test_a_store_without_a_global_order_is_shown_by_its_streams(empty_dsn18: str) -> None:
