@@ -160,6 +160,15 @@ def test_what_follows_the_end_of_compressed_bytes_is_not_left_out() -> None:
         assert found.json is None
 
 
+def test_a_frame_that_asks_for_a_large_window_is_refused() -> None:
+    window_24 = bytes.fromhex("28b52ffd 0070 110000 7b7d")  # one block of two bytes, not compressed
+    found = decode(Undecoded.of(window_24))
+    assert found.json is None
+    assert "needs much memory" in found.how
+    window_23 = window_24.replace(b"\x70", b"\x68")
+    assert decode(Undecoded.of(window_23)).json == "{}"
+
+
 def test_the_bounds() -> None:
     assert messagepack(b"\xdd" + _sized(MOST_VALUES - 1, 4) + b"\x01" * (MOST_VALUES - 1))[-1] == 1
     with pytest.raises(Undecodable, match="more than 100,000 values"):

@@ -30,7 +30,7 @@ class CheckpointTable(NamedTuple):
     def problem(self) -> str | None:
         """Why this user may not read it, None if nothing is in the way."""
         columns = self.columns
-        texts = [getattr(columns, name) for name in (*_LISTED, "where")]
+        texts = [getattr(columns, name) for name in _LISTED]
         needed = {*columns.needed, *(found for text in texts for found in _READ.findall(text))} & {*self.table.columns}
         return self.table.refused(needed)
 
@@ -39,7 +39,7 @@ class CheckpointTable(NamedTuple):
         columns = self.columns
         listed = ", ".join(f"pg_catalog.left(({getattr(columns, name)})::text, {_TEXT})" for name in _LISTED)
         rows = self.table.quoted if columns.rows is None else f"({columns.rows})"
-        return f"SELECT {listed} FROM {rows} c WHERE {columns.where} LIMIT {limit}"
+        return f"SELECT {listed} FROM {rows} c LIMIT {limit}"
 
 
 async def surroundings(connection: asyncpg.Connection, kind: StoreKind, oid: int) -> StoreTables | None:

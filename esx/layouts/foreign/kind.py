@@ -189,7 +189,6 @@ class CheckpointColumns:
     owner: str = "NULL"
     error: str = "NULL"
     updated_at: str = "NULL"
-    where: str = "true"
     rows: str | None = None
     needed: Collection[str] = ()
     cut: str = ""

@@ -117,6 +117,8 @@ async def test_positions_that_are_no_numbers_hide_no_others(empty_dsn18: str) ->
                 ('order:position-a', 0, 'Recorded', '{"position": "far"}'),
                 ('order:position-b', 0, 'Recorded', '{"position": 1e300}'), ('order:position-c', 0, 'Recorded', NULL),
                 ('order:position-d', 0, 'Recorded', '{"position": 7}'),
+                ('order:command+position-e', 0, 'Recorded', '{"position": 8}'),
+                ('order:position+other-f', 0, 'Recorded', '{"position": 8}'),
                 ('order:position-d', 1, 'Recorded', '{"position": 9}')
         """)
     found, _ = await consumers(empty_dsn18)
@@ -126,6 +128,7 @@ async def test_positions_that_are_no_numbers_hide_no_others(empty_dsn18: str) ->
         "order:position-b": (None, "100"),
         "order:position-c": (None, None),
         "order:position-d": (9, None),
+        "order:command+position-e": (8, None),
         "payment:position-accounting": (300, None),
     }
 
@@ -134,6 +137,10 @@ async def test_what_finds_no_consumers_is_told(empty_dsn18: str) -> None:
     async with connected(empty_dsn18) as connection:
         await load(connection, "messagedb")
         await connection.execute("DROP INDEX message_store.messages_category")
+        # One of a part of the messages finds only those.
+        await connection.execute(
+            "CREATE INDEX ON message_store.messages (message_store.category(stream_name)) WHERE position > 0"
+        )
     found, told = await consumers(empty_dsn18, 4)
     assert found == {}
     assert "no index on the category finds them" in told
