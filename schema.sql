@@ -265,6 +265,29 @@ CREATE TABLE IF NOT EXISTS erased_events (
     PRIMARY KEY (last, id)
 );
 
+-- Why appends conflicted: rows of applications that ask for it, `EventStore.connect(record_conflicts=True)`, and of load
+-- tests.  It is a sample and no ledger: each writer keeps the newest 100,000 rows and deletes older ones, and nothing else
+-- depends on it.
+--   expected    the version that the refused append expected: -1 for none, NULL for any but none.  actual: what it was.
+--   lost_types  the types of its events, each once; won_types those of the events that were stored after `expected`, the
+--               first of them at global_seq won_seq.  The users and correlation ids are those of the first event of each.
+--   stands_for  how many conflicts the row stands for: more than 1 where there were too many to record each.
+CREATE TABLE IF NOT EXISTS conflicts (
+    id               BIGINT      NOT NULL GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    at               TIMESTAMPTZ NOT NULL DEFAULT now(),
+    stream_id        TEXT        COLLATE "C" NOT NULL,
+    expected         BIGINT,
+    actual           BIGINT      NOT NULL,
+    lost_types       TEXT[]      NOT NULL,
+    lost_user        TEXT,
+    lost_correlation TEXT,
+    won_types        TEXT[]      NOT NULL,
+    won_seq          BIGINT,
+    won_user         TEXT,
+    won_correlation  TEXT,
+    stands_for       REAL        NOT NULL DEFAULT 1
+);
+
 -- New tables begin with the rights to the older ones, so that each role can go on with what it does.
 DO $$
 DECLARE
@@ -278,11 +301,16 @@ BEGIN
                      ('projections', 'parked_events', '{SELECT,INSERT,UPDATE}', NULL),
                      ('projections', 'parked_events', '{UPDATE}', 'DELETE'),
                      ('erased_events', 'events', '{SELECT}', NULL),
+                     ('conflicts', 'events', '{SELECT,INSERT}', NULL),
+                     ('conflicts', 'events', '{INSERT}', 'DELETE'),
                      ('feed_fence', 'events', '{SELECT}', NULL)) made (name, older, rights, instead)
         JOIN pg_class c ON c.oid = made.older::regclass
         JOIN pg_class n ON n.oid = made.name::regclass AND n.relacl IS NULL
         CROSS JOIN aclexplode(c.relacl) acl
         WHERE acl.privilege_type = ANY (made.rights) AND acl.grantee <> c.relowner
+          -- A table conflicts may be somebody else's, and policies hide events whose streams and users it names.
+          AND (made.name <> 'conflicts' OR NOT c.relrowsecurity AND EXISTS (
+               SELECT FROM pg_attribute WHERE attrelid = n.oid AND attname = 'stands_for' AND NOT attisdropped))
     LOOP
         EXECUTE format('GRANT %s ON %I TO %s', given.what, given.name, given.whom)
                 || CASE WHEN given.further THEN ' WITH GRANT OPTION' ELSE '' END;

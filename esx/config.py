@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from esx.errors import EsxError
+from esx.errors import EsxError, InvalidQuery
 from esx.files import new_file
 from esx.layouts.foreign.own import OPTIONAL, OwnLayout, relation_of
+from esx.store.conflicts.commuting import Commuting, parse_rule
 from esx.store.trail.trail import COMMON_FIELDS, FieldNames
 from esx.text import either, visible
 
@@ -67,6 +68,8 @@ class Config:
     decoder: str | None = None
     fields: FieldNames = COMMON_FIELDS
     failure_words: tuple[str, ...] = FAILURE_WORDS
+    commutes: tuple[str, ...] = ()
+    """Pairs of event types that may be stored in either order, as ``esx conflicts --commutes`` takes them."""
     keymap: Mapping[str, str] = field(default_factory=dict)
     connections: Mapping[str, Connection] = field(default_factory=dict)
     layouts: tuple[OwnLayout, ...] = ()
@@ -155,6 +158,7 @@ class _Reader:
             "decoder": self._function,
             "fields": self._fields,
             "failure_words": self._words,
+            "commutes": self._pairs,
             "keymap": self._keymap,
             "connections": self._connections,
             "layouts": self._layouts,
@@ -229,6 +233,16 @@ class _Reader:
     def _words(self, key: str, value: Any) -> tuple[str, ...]:
         if not isinstance(value, list) or not all(isinstance(word, str) and word for word in value):
             raise self._error(key, 'must be a list of texts: write ["fail", "error"]')
+        return tuple(value)
+
+    def _pairs(self, key: str, value: Any) -> tuple[str, ...]:
+        if not isinstance(value, list) or not all(isinstance(pair, str) for pair in value):
+            raise self._error(key, 'must be a list of pairs of types: write ["Deposited,Deposited"]')
+        for pair in value:
+            try:
+                Commuting([parse_rule(pair)])
+            except InvalidQuery as error:
+                raise self._error(key, f"is wrong: {error}") from None
         return tuple(value)
 
     def _fields(self, key: str, value: Any) -> FieldNames:

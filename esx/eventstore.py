@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Generator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from esx.doctor import Checked, Finding, Thresholds
@@ -17,6 +18,7 @@ from esx.postgres.connection import Connector, open_pool
 from esx.store import health, server_activity, table_shape
 from esx.store.append.facet import Appends
 from esx.store.bulk.facet import Bulk
+from esx.store.conflicts.facet import ConflictReads
 from esx.store.feed.facet import Feeds
 from esx.store.health import Health
 from esx.store.operate.facet import Operations
@@ -29,7 +31,7 @@ from esx.store.views import View
 from esx.text import visible
 
 
-class EventStore(Appends, Searches, Overviews, Relays, Operations, Bulk, Feeds):
+class EventStore(Appends, Searches, Overviews, ConflictReads, Relays, Operations, Bulk, Feeds):
     """An event store in PostgreSQL. Make one with `EventStore.connect`, as an async context manager.
 
     All methods raise StoreUnavailable if the database cannot be reached or the connection is lost, and SchemaMissing
@@ -52,6 +54,7 @@ class EventStore(Appends, Searches, Overviews, Relays, Operations, Bulk, Feeds):
         retry_for: float = 10.0,
         notification: Notification = Notification.DOORBELL,
         grouping: bool = True,
+        record_conflicts: bool = False,
     ) -> Connecting:
         """Connect to the database at `dsn`; None means the database of libpq's ``PG*`` variables.
 
@@ -82,6 +85,9 @@ class EventStore(Appends, Searches, Overviews, Relays, Operations, Bulk, Feeds):
         says how this store's appends wake subscribers. With `grouping` appends of several tasks that wait for each
         other share a transaction (docs/library.md); without it, each has its own.
 
+        With `record_conflicts` appends that are refused with WrongVersion are recorded in the table conflicts, a sample
+        of them, on one more connection (docs/conflicts.md); `conflicts` reads them, `recording` says how that goes.
+
         esx notices a connection pooler in transaction mode; feeds poll there. It raises StoreFailed there for another
         `notification` than the default, and, unless the store is read-only, if transactions are not read committed by
         default.
@@ -105,6 +111,7 @@ class EventStore(Appends, Searches, Overviews, Relays, Operations, Bulk, Feeds):
                 trust_owner=trust_owner,
                 layouts=layouts,
                 grouping=grouping,
+                record_conflicts=record_conflicts,
             )
 
         return Connecting(connect())
@@ -206,7 +213,7 @@ class EventStore(Appends, Searches, Overviews, Relays, Operations, Bulk, Feeds):
 
     async def health(self) -> Health:
         """Return the state of the store in figures; costs the same at any size."""
-        return await self._read(health.read_health)
+        return replace(await self._read(health.read_health), recording=self.recording)
 
     async def table_shapes(self) -> list[TableShape]:
         """Return what the tables with the events look like; it reads no event."""

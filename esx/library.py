@@ -57,6 +57,7 @@ from esx.store.bulk.erase import Mark, Marked, NotMarked
 from esx.store.bulk.export import Export
 from esx.store.bulk.faithful import StoreNotEmpty
 from esx.store.bulk.import_ import Imported, ImportFailed
+from esx.store.conflicts.conflict import ConflictPair, ConflictRecording, ConflictSurvey, RecordedConflict
 from esx.store.consume.handler_transaction import BatchHandler, EventHandler
 from esx.store.consume.others import ConsumerStatus, OtherConsumers
 from esx.store.consume.put_aside import OnError, PutAside
@@ -106,6 +107,9 @@ __all__ = [
     "CheckLimits",
     "CheckVerdict",
     "ChunkBounds",
+    "ConflictPair",
+    "ConflictRecording",
+    "ConflictSurvey",
     "Connecting",
     "ConsumerReport",
     "ConsumerState",
@@ -177,6 +181,7 @@ __all__ = [
     "QueryTimeout",
     "RebuildProgress",
     "Rebuilt",
+    "RecordedConflict",
     "RelayFailed",
     "RelayIdentity",
     "RelayOnError",

@@ -40,6 +40,9 @@ statement_timeout = "30s"
 # Which parts of a type's name say that something failed, whatever their case: the explorer shows these types in red.
 # failure_words = ["fail", "error", "reject", "declin", "refus", "denied", "abort", "timeout", "timedout", "expired"]
 
+# Pairs of event types that may be stored in either order, for `esx conflicts` (globs).
+# commutes = ["Deposited,Deposited", "ItemAdded,NoteAdded"]
+
 # The fields of metadata that hold the ids. Without them the common names are recognised: correlation_id,
 # correlationId, $correlationId and the like.
 [fields]
@@ -98,6 +101,8 @@ def _settings(config: Config) -> Iterator[str]:
     yield f"# {config.path}{'' if config.exists else ' (there is none: these are the defaults)'}"
     yield f"# database: {_database(config)}"
     yield from _table(config, "theme", "time_zone", "statement_timeout", "reducer", "decoder", "failure_words")
+    if config.commutes:
+        yield from _table(config, "commutes")
     yield from ("", "[fields]", *_table(config.fields, "correlation", "causation", "identity"))
     if config.keymap:
         yield from ("", "[keymap]")

@@ -55,6 +55,7 @@ class _Commands(LazyGroup):
         "relay": "Hand the feed to Kafka, Kinesis or a web address.",
         "check": "Judge consumers and the feed in one line, for monitoring.",
         "metrics": "Serve metrics of the store and its consumers to Prometheus.",
+        "conflicts": "Say why appends conflicted: which types lost to which, where, when.",
         "health": "Print head, safe position, writers, projections and sizes.",
         "doctor": "Look for what is wrong with the store, with remedies.",
         "serve": "Show the explorer in a browser.",

@@ -22,7 +22,8 @@ PREVIEW = 400
 """How many characters of an event's data a preview shows; it has one more if there are more."""
 _MOST_UNPACKED = 8192
 OTHER_TABLES = (
-    *("stream_locks", "consumers", "projections", "parked_events", "feed_fence", "erased_events", "esx_schema"),
+    *("stream_locks", "consumers", "projections", "parked_events", "feed_fence", "erased_events", "conflicts"),
+    "esx_schema",
 )
 """What schema.sql makes beside the table events: tables, and the view projections."""
 

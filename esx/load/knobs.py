@@ -3,7 +3,16 @@
 from dataclasses import dataclass
 from typing import Any, get_args, get_type_hints
 
-from esx.load.model import APPENDERS, EXPECTED, GROUPING, NOTIFICATIONS, ON_CONFLICT, STRATEGIES, LoadOptions
+from esx.load.model import (
+    APPENDERS,
+    EXPECTED,
+    GROUPING,
+    NOTIFICATIONS,
+    ON_CONFLICT,
+    RECORDING,
+    STRATEGIES,
+    LoadOptions,
+)
 
 _HINTS = get_type_hints(LoadOptions)
 _DEFAULT = LoadOptions()
@@ -67,6 +76,7 @@ KNOBS = (
     Knob("strategy", "", "Check the version in the insert, or lock the stream first.", STRATEGIES),
     Knob("notification", "", "How appends wake subscribers: one of many, every one, or none does.", NOTIFICATIONS),
     Knob("grouping", "", "on: the writers of a process append together; off: each by itself.", GROUPING),
+    Knob("record_conflicts", "", "on: record a sample of the conflicts, and tell which types collided.", RECORDING),
     Knob("subscribers", "N", "Subscribers that follow the run's events meanwhile."),
     Knob("rate", "R", "Appends a second that are due over all writers (default: as fast as they can)."),
     Knob("think_time", "T", "How long a writer pauses between appends, jittered by half."),

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 from uuid import UUID, uuid4
+
+from esx.store.conflicts.conflict import ConflictRecording
 
 _MASK = (1 << 128) - 1
 _STEP = 0x9E3779B97F4A7C15F39CC0605CEDC835
@@ -73,6 +75,8 @@ class Ledger:
         """Unknown outcomes that were not kept, because there were too many."""
         self.issued: dict[int, int] = {}
         """How many ids there are after each base."""
+        self.recording: ConflictRecording | None = None
+        """How the recording of conflicts went, None if they were not."""
 
     def record(self, stream: int) -> StreamRecord:
         """Return the stream's record, a new one if there is none."""
@@ -119,6 +123,8 @@ class Ledger:
         self.dropped_unknown += other.dropped_unknown
         for base, issued in other.issued.items():
             self.issued[base] = max(issued, self.issued.get(base, 0))
+        if other.recording is not None:
+            self.recording = other.recording.plus(self.recording)
 
     def to_wire(self) -> dict[str, Any]:
         """Return the ledger as plain values and bytes, for a worker's message."""
@@ -127,6 +133,7 @@ class Ledger:
             "unknown": [[each.stream, [_bytes(event_id) for event_id in each.ids]] for each in self.unknown],
             "dropped_unknown": self.dropped_unknown,
             "issued": [[_bytes(base), issued] for base, issued in self.issued.items()],
+            "recording": None if self.recording is None else list(astuple(self.recording)),
         }
 
     def _packed(self) -> Iterator[bytes]:
@@ -145,6 +152,7 @@ class Ledger:
         ]
         ledger.dropped_unknown = wire["dropped_unknown"]
         ledger.issued = {int.from_bytes(base, "big"): issued for base, issued in wire["issued"]}
+        ledger.recording = None if wire["recording"] is None else ConflictRecording(*wire["recording"])
         return ledger
 
 

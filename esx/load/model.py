@@ -13,6 +13,7 @@ ON_CONFLICT = ("give-up", "retry", "backoff", "queue", "single-writer")
 STRATEGIES = ("conditional", "row-lock")
 NOTIFICATIONS = ("doorbell", "every", "off")
 GROUPING = ("off", "on")
+RECORDING = ("off", "on")
 APPENDERS = ("esx", "messagedb", "marten")
 
 
@@ -34,7 +35,8 @@ class LoadOptions:
     ``single-writer`` (the writers of a process take turns at the stream, each from the version that the last one left).
     `strategy` ``row-lock`` locks from the first try on. `notification` is ``doorbell``, ``every`` or ``off``;
     `subscribers` follow the run's events meanwhile. With `grouping` ``on`` the writers of a process append together, as
-    those of an application do; ``off``, each writer stands for a process of its own.
+    those of an application do; ``off``, each writer stands for a process of its own. With `record_conflicts` ``on`` a
+    sample of the conflicts is recorded in the table conflicts, and the summary tells which types collided.
 
     `rate` None is a closed loop: a user's next command follows `think_time` seconds after the last, jittered by half.
     Otherwise it is an open loop: so many commands a second in all are due at times drawn beforehand (a Poisson
@@ -64,6 +66,7 @@ class LoadOptions:
     strategy: str = "conditional"
     notification: str = "doorbell"
     grouping: str = "off"
+    record_conflicts: str = "off"
     subscribers: int = 0
     rate: float | None = None
     think_time: float = 0.0
@@ -109,6 +112,21 @@ class StreamCounts:
     stream: int
     successes: int
     conflicts: int
+
+
+@dataclass(frozen=True, slots=True)
+class PairCounts:
+    """How often an append that began with type `lost` was refused because of type `won` ("": no event won).
+
+    Estimated from the sample that was recorded. They were on so many `streams`, most of them, `most`, on `most_on`.
+    """
+
+    lost: str
+    won: str
+    conflicts: int
+    streams: int
+    most_on: str
+    most: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +220,9 @@ class LoadSummary:
     in a few lines. `warm_up` counts what was left out of `total`. A `saturated` generator, one that for more than 90%
     of the time ran or waited for a core, measures itself more than the database. `parts` are those of several
     processes, empty if there was one. `commands` is how many commands ended, each once however often it was tried.
-    `appends_per_commit` is how many appends shared a transaction on average, None if they were not grouped.
+    `appends_per_commit` is how many appends shared a transaction on average, None if they were not grouped. `pairs` are
+    the pairs of event types that collided, if conflicts were recorded, warm-up included; `recording` says in one line
+    how that went, None if they were not.
     """
 
     run: str
@@ -233,6 +253,8 @@ class LoadSummary:
     generator_wait: float = 0.0
     commands: int = 0
     appends_per_commit: float | None = None
+    pairs: tuple[PairCounts, ...] = ()
+    recording: str | None = None
 
 
 def to_dict(line: LoadProgress | LoadSummary) -> dict[str, Any]:

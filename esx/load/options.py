@@ -71,6 +71,7 @@ def _check_appender(options: LoadOptions) -> None:
         ("--strategy", options.strategy, "conditional"),
         ("--notification", options.notification, "doorbell"),
         ("--grouping", options.grouping, "off"),
+        ("--record-conflicts", options.record_conflicts, "off"),
     ):
         if value != usual:
             raise InvalidOptions(f"{option} {value} is for appends by esx, and {named} is given: leave one out")

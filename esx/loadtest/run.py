@@ -20,9 +20,10 @@ from esx.database_choice import choose
 from esx.errors import EsxError, OrderUnknown
 from esx.eventstore import EventStore
 from esx.load.appending import described, open_appender
+from esx.load.collisions import collisions
 from esx.load.errors import LoadFailed
 from esx.load.ledger import Ledger
-from esx.load.model import DatabaseFigures, LoadProgress, LoadSummary, StreamCounts, run_prefix
+from esx.load.model import DatabaseFigures, LoadProgress, LoadSummary, PairCounts, StreamCounts, run_prefix
 from esx.load.safety import check_may_write
 from esx.load.verdict import Findings, conclude, examine
 from esx.loadtest.followers import Followers
@@ -196,6 +197,8 @@ class RunningTest:
         stored: int | None = None
         verdict: str | None = None
         database = feed = appends_per_commit = None
+        pairs: tuple[PairCounts, ...] = ()
+        recording: str | None = None
         try:
             if self.watch is None:
                 raise LoadFailed("this process knows no database: give the master --dsn")
@@ -213,6 +216,9 @@ class RunningTest:
             if self.options.grouping == "on" and stored:
                 commits = AsyncUser.bridge.run(self.watch.store.count_commits(self.prefix))
                 appends_per_commit = stored / self.options.events_per_append / (commits or 1)
+            if self.options.record_conflicts == "on":
+                pairs, problem = AsyncUser.bridge.run(collisions(self.watch.store, self.prefix))
+                recording = problem or (None if ledger.recording is None else ledger.recording.text)
             if self.missing_workers:
                 evidence = (
                     *evidence,
@@ -253,6 +259,8 @@ class RunningTest:
             parts=self.collector.parts(),
             commands=total.count(RESPONSE),
             appends_per_commit=appends_per_commit,
+            pairs=pairs,
+            recording=recording,
         )
 
     def discard(self) -> None:
@@ -346,6 +354,7 @@ async def open_store(settings: Settings, *, writes: bool = False) -> EventStore:
         layouts=() if options.where is None else load_config(os.environ).layouts,
         notification=Notification(options.notification) if writes else Notification.DOORBELL,
         grouping=options.grouping == "on",
+        record_conflicts=writes and options.record_conflicts == "on",
     )
     try:
         await store.head()  # raises SchemaMissing where there is no events table

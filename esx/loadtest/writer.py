@@ -86,6 +86,7 @@ class Workshop:
     def close(self) -> Ledger:
         """Return the ledger, complete once no writer is at work any more."""
         self.ledger.issued = {self.ids.base: self.ids.issued}
+        self.ledger.recording = self.store.recording
         return self.ledger
 
 

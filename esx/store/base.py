@@ -46,6 +46,7 @@ class Facet:
         trust_owner: bool = False,
         layouts: Sequence[OwnLayout] = (),
         grouping: bool = True,
+        record_conflicts: bool = False,
         look_again_after: float = 60.0,
     ) -> None:
         """Make a store. Readers look at the table's definition again after `look_again_after` seconds."""
@@ -56,6 +57,8 @@ class Facet:
         self._store = store
         self._trust_owner = trust_owner
         self._grouping = grouping
+        self._record_conflicts = record_conflicts
+        self._recorders: Pool | None = None
         self._kinds = [own_kind(layout) for layout in layouts]
         self._table: KnownTable | None = None
         self._look_again_after = look_again_after
@@ -121,6 +124,17 @@ class Facet:
         """Trust the owner of the table from now on, as ``connect(trust_owner=True)`` does."""
         self._trust_owner = True
         self._pool.check = None
+
+    def _conflict_pool(self) -> Pool:
+        """Return a pool of one connection that is opened when it is needed, to record conflicts with."""
+        if self._recorders is None:
+            # It is not worth a flush of the log, and must not wait long for anybody.
+            settings = {"synchronous_commit": "off", "statement_timeout": "5000", "lock_timeout": "1000"}
+            connect = partial(self._connector.open, "conflicts", settings=settings, limit=5.0)
+            self._recorders = Pool(connect, 1, self._connector.where, timings=self._connector.timings)
+        pool, like = self._recorders, self._pool
+        pool.check, pool.rewrite, pool.restricted = like.check, like.rewrite, like.restricted
+        return pool
 
     # -- connections -------------------------------------------------------------------------------------------
 

@@ -25,7 +25,7 @@ def filter_sql(where: Filter, first: int) -> tuple[list[str], list[str | datetim
 
     for column, pattern in (("stream_id", where.stream_pattern), ("event_type", where.type_pattern)):
         if pattern is not None:
-            conditions.append(_matches(f"e.{column}", pattern, add(pattern.text)))
+            conditions.append(matches(f"e.{column}", pattern, add(pattern.text)))
     conditions += [path_sql(add(path)) for path in where.paths]
     conditions += [member_sql(member, add(member_pattern(member).text)) for member in where.members]
     for operator, moment in ((">=", where.since), ("<", where.until)):
@@ -47,8 +47,8 @@ def check_filter(layout: Layout, where: Filter) -> None:
 def path_sql(parameter: int) -> str:
     """Return the condition that the JSONPath in the parameter finds something."""
     return (
-        f"coalesce(jsonb_path_query_first({_jsonb('e.data')}, ${parameter}::jsonpath, "
-        f"jsonb_build_object('metadata', {_jsonb('e.metadata')}), true) NOT IN ('false', 'null'), false)"
+        f"coalesce(jsonb_path_query_first({jsonb('e.data')}, ${parameter}::jsonpath, "
+        f"jsonb_build_object('metadata', {jsonb('e.metadata')}), true) NOT IN ('false', 'null'), false)"
     )
 
 
@@ -60,8 +60,8 @@ def member_pattern(member: MetadataMatch) -> Pattern:
 def member_sql(member: MetadataMatch, parameter: int) -> str:
     """Return the condition that one of the members of that name matches the pattern in the parameter."""
     pattern = member_pattern(member)
-    metadata = _jsonb("e.metadata")
-    each = [_matches(f"({metadata} ->> {literal(name)})", pattern, parameter) for name in member.names]
+    metadata = jsonb("e.metadata")
+    each = [matches(f"({metadata} ->> {literal(name)})", pattern, parameter) for name in member.names]
     return f"coalesce({' OR '.join(f'coalesce({one}, false)' for one in each)}, false)"
 
 
@@ -80,12 +80,14 @@ def _with_literals(condition: str, arguments: Sequence[str | datetime]) -> str:
     )
 
 
-def _matches(value: str, pattern: Pattern, parameter: int) -> str:
+def matches(value: str, pattern: Pattern, parameter: int) -> str:
+    """Return the condition that a text matches the pattern in the parameter."""
     if pattern.literal is not None:
         return f"{value} = ${parameter}::text"
     return f"{value}::text ~ ${parameter}::text"
 
 
-def _jsonb(column: str) -> str:
+def jsonb(column: str) -> str:
+    """Return the expression for a column of JSON as jsonb."""
     # An export cannot run its query again, as `readable` does.
     return f"CASE WHEN pg_typeof({column}) = 'json'::regtype THEN ({json_text(column)})::jsonb ELSE {column}::jsonb END"

@@ -10,6 +10,7 @@ from esx.layouts.detection import order_unknown
 from esx.layouts.layout import Layout
 from esx.layouts.table_tree import below
 from esx.postgres.values import fetchrow
+from esx.store.conflicts.conflict import ConflictRecording
 from esx.store.feed.batch import Writer
 from esx.store.feed.writers import read_writers
 from esx.store.read.estimates import Estimate, count_all
@@ -48,6 +49,8 @@ class Health:
     """The kind of the store where it belongs to another tool, as people call it."""
     numbered: bool = True
     """Whether the events have a global order."""
+    recording: ConflictRecording | None = None
+    """How this store's recording of conflicts goes; None if it does not record them."""
 
     @property
     def doorbell_text(self) -> str:

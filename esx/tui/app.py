@@ -26,6 +26,7 @@ from esx.files import new_file
 from esx.fold.reducer import MERGE, Reducer
 from esx.payloads.decoder import Decoder
 from esx.permissions import Permissions
+from esx.store.conflicts.commuting import parse_rule
 from esx.text import size_of, visible
 from esx.tui import keymap
 from esx.tui.cells import tell_failures_by
@@ -242,7 +243,8 @@ class Explorer(ConnectedApp):
         if screen_id == "health-screen":
             from esx.tui.screens.health import HealthPane
 
-            return HealthPane(self.session, self.follower, id=screen_id)
+            rules = [parse_rule(text) for text in self.config.commutes]
+            return HealthPane(self.session, self.follower, commuting=rules, id=screen_id)
         if screen_id == "consumers-screen":
             from esx.tui.screens.consumers import ConsumersPane
 

@@ -102,6 +102,45 @@ async def test_a_run_whose_writers_append_together_is_judged_the_same(dsn18: str
     assert workload(options).endswith("grouped")
 
 
+@pytest.mark.parametrize("processes", [1, 2])
+async def test_a_run_tells_which_types_collided_if_it_records_them(dsn18: str, processes: int) -> None:
+    options = LoadOptions(
+        users=8, duration=1.5, streams=4, hot_streams=1, hot_share=0.9, record_conflicts="on", processes=processes
+    )
+    _, summary = await finish(LoadRun(dsn18, options))
+    assert summary.verdict == "pass", summary.evidence
+    assert summary.total.conflicts > 0
+    counted = summary.total.conflicts + summary.warm_up.conflicts
+    assert summary.recording == f"{counted:,} of {counted:,} conflicts recorded"
+    [pair] = summary.pairs
+    assert (pair.lost, pair.won, pair.most_on) == ("LoadTested", "LoadTested", f"{run_prefix(summary.run)}0")
+    assert pair.conflicts == pytest.approx(counted, abs=len(str(counted)))
+    text = render_summary(summary)
+    assert "collisions" in text
+    assert all(len(line) <= 79 for line in text.splitlines())
+    assert from_dict(to_dict(summary)) == summary
+    async with EventStore.connect(dsn18) as store:
+        before = (await store.conflicts()).recorded
+    assert 0 < before <= counted
+    # Nothing is recorded unless it is asked for.
+    _, silent = await finish(LoadRun(dsn18, replace(options, record_conflicts="off", duration=0.5)))
+    assert (silent.recording, silent.pairs) == (None, ())
+    assert "collisions" not in render_summary(silent)
+    async with EventStore.connect(dsn18) as store:
+        assert (await store.conflicts()).recorded == before
+
+
+async def test_a_run_that_cannot_record_says_so_and_is_judged_all_the_same(
+    dsn18: str, sql18: asyncpg.Connection
+) -> None:
+    await sql18.execute("DROP TABLE conflicts")
+    options = LoadOptions(users=4, duration=0.5, streams=1, record_conflicts="on")
+    _, summary = await finish(LoadRun(dsn18, options))
+    assert summary.verdict == "pass"
+    assert summary.recording == "they cannot be read: there is no table conflicts: `esx init` adds it"
+    assert "`esx init` adds it" in render_summary(summary)
+
+
 async def test_stopping_early_still_gives_the_summary(dsn18: str) -> None:
     run = LoadRun(dsn18, LoadOptions(users=4, duration=600))
     lines: list[LoadProgress | LoadSummary] = []

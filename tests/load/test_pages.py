@@ -13,7 +13,7 @@ import pytest
 from hdrh.histogram import HdrHistogram
 
 from esx.load.archive import Header, SavedRun
-from esx.load.model import DatabaseFigures, LoadCounts, LoadOptions, LoadProgress, LoadSummary, StreamCounts
+from esx.load.model import DatabaseFigures, LoadCounts, LoadOptions, LoadProgress, LoadSummary, PairCounts, StreamCounts
 from esx.load.report.pages.run import run_page
 from esx.load.report.pages.scale import Axis, scale
 from esx.load.report.pages.svg import Series, heat_map, line_chart, standalone
@@ -42,7 +42,8 @@ def saved(seconds: int = 5, **changes: object) -> SavedRun:
     summary = LoadSummary(
         "r1", 5.0, 4, LoadCounts(750, 500, 250), 100.0, 1 / 3, {"p50": 1.0, "p99": 3.0}, 500, "pass", ("all there",),
         histograms={"success": histogram(*range(500, 5000)), "conflict": "not a histogram"},
-        environment={"postgresql": "18.4"},
+        environment={"postgresql": "18.4"}, recording=f"9 of 9 conflicts recorded {HOSTILE}",
+        pairs=(PairCounts("Withdrawn", "Deposited", 6, 2, "s-1", 4), PairCounts(HOSTILE, "", 3, 1, HOSTILE, 3)),
     )  # fmt: skip
     header = Header(datetime(2026, 8, 7, tzinfo=UTC), "ann@host/shop", LoadOptions(users=4, on_conflict="backoff"))
     return replace(SavedRun("r1", header, lines, summary), **changes)  # type: ignore[arg-type]
@@ -92,7 +93,20 @@ def check(page: str) -> Tags:
 
 def test_a_page_is_whole_and_says_what_came_of_the_run() -> None:
     shown = check(run_page(saved())).text
-    for piece in ("r1", "PASS", "100/s", "all there", "stream 7", "18.4", "--users 4 --on-conflict backoff"):
+    for piece in (
+        "r1",
+        "PASS",
+        "100/s",
+        "all there",
+        "stream 7",
+        "18.4",
+        "--users 4 --on-conflict backoff",
+        "Which types collided",
+        "9 of 9 conflicts recorded",
+        "Withdrawn",
+        "s-1 (67%)",
+        "nothing",
+    ):
         assert piece in shown, piece
 
 

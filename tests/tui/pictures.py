@@ -18,6 +18,7 @@ from unittest.mock import PropertyMock, patch
 
 import asyncpg
 
+from esx.config import Config
 from esx.database_choice import Database
 from esx.demo import history
 from esx.doctor.finding import Severity
@@ -138,6 +139,38 @@ async def settled(app: Explorer, pilot: Pilot[None], expected: str | None = None
         last = picture
         await pilot.pause(0.05)
     return last
+
+
+_COLLISIONS = (
+    ("AccountDebited", "AccountDebited", "accounts-", 1000, 37, 9),
+    ("AccountDebited", "MoneyDeposited", "accounts-", 1000, 11, 4),
+    ("ItemAdded", "ItemAdded", "carts-", 30200, 8, 8),
+    ("OrderShipped", "OrderCancelled", "orders-", 20000, 3, 3),
+    ("CartCheckedOut", "ItemAdded", "carts-", 30200, 2, 2),
+)
+COMMUTES = ("AccountDebited,MoneyDeposited", "ItemAdded,ItemAdded")
+"""The pairs of types that commute in the shop."""
+
+
+async def fill_conflicts(dsn: str) -> None:
+    """Record conflicts, as a shop of some hours has them."""
+    rows = [
+        (
+            NOW - timedelta(minutes=7 + (number * number * 13) % 350),
+            f"{prefix}{first + number % streams}",
+            [lost],
+            [won],
+            ("ann", "bob", None)[number % 3],
+        )
+        for lost, won, prefix, first, count, streams in _COLLISIONS
+        for number in range(count)
+    ]
+    async with connected(dsn) as connection:
+        await connection.executemany(
+            "INSERT INTO conflicts (at, stream_id, expected, actual, lost_types, won_types, lost_user) "
+            "VALUES ($1, $2, 3, 4, $3, $4, $5)",
+            sorted(rows),
+        )
 
 
 @contextlib.asynccontextmanager
@@ -263,7 +296,8 @@ def _save_runs(directory: Path) -> None:
 
 async def take_all(dsn: str, clock: Clock, done: Callable[[str, str], None], expected: Callable[[str], str]) -> None:
     """Take the pictures of the documents on a store filled with `shop()` but for its last `LIVE` events."""
-    async with sitting(dsn, (150, 38)) as (app, pilot):
+    await fill_conflicts(dsn)
+    async with sitting(dsn, (150, 38), config=Config(commutes=COMMUTES)) as (app, pilot):
 
         async def take(name: str) -> None:
             done(name, await settled(app, pilot, expected(name)))
@@ -284,6 +318,10 @@ async def take_all(dsn: str, clock: Clock, done: Callable[[str, str], None], exp
         await pilot.press("4")
         await until(pilot, lambda: "checks passed" in text_of(app) and "complete and in order" in text_of(app))
         await take("health")
+        await pilot.press("C")
+        await until(pilot, lambda: "AccountDebited lost to AccountDebited" in text_of(app))
+        await take("conflicts")
+        await pilot.press("escape")
         await pilot.press("3")
         await until(pilot, lambda: "events/append" in text_of(app) and "32 4 hot" in text_of(app))
         await pilot.press("R", "enter")

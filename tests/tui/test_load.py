@@ -10,7 +10,7 @@ from textual.widgets import Button, Input
 
 from esx.errors import EsxError
 from esx.load.archive import Archive, Header, Recorder
-from esx.load.model import LoadCounts, LoadOptions, LoadProgress, LoadSummary, StreamCounts
+from esx.load.model import LoadCounts, LoadOptions, LoadProgress, LoadSummary, PairCounts, StreamCounts
 from esx.tui.panels.load_form import LoadForm
 from esx.tui.screens.load import LoadPane
 from esx.tui.widgets.choice import Choice
@@ -64,7 +64,8 @@ async def test_a_run_from_form_to_verdict(dsn18: str, store18: EventStore) -> No
         for at in range(1, 4):
             yield second(at)
         await go_on.wait()
-        yield SUMMARY
+        pairs = (PairCounts("Withdrawn", "Deposited", 15, 1, "s-1", 15), PairCounts("T\x1b", "", 5, 1, "s-1", 5))
+        yield replace(SUMMARY, recording="20 of 20 conflicts recorded", pairs=pairs)
 
     async with explorer(dsn18, run_load=run_load) as (app, pilot):
         await pilot.press("3")
@@ -94,6 +95,9 @@ async def test_a_run_from_form_to_verdict(dsn18: str, store18: EventStore) -> No
             "20.0% conflicts",
             "100 attempts = 80 stored + 20 conflicts",
             "- 80 appended",
+            "20 of 20 conflicts recorded",
+            "15  75%  Withdrawn lost to Deposited",
+            "5  25%  T␛ lost to nothing",
             "9.000",
             "esx load clean run-1",
         ):

@@ -3,12 +3,16 @@
 import math
 import textwrap
 
+from esx.load.collisions import TITLES, collision_rows
 from esx.load.model import LoadProgress, LoadSummary
 from esx.text import counted, visible
 
 _NAME = 14
 _COUNT = 13
 _WIDTH = 79
+_PAIRS = 10
+_CELL = 24
+_RIGHT = ("conflicts", "share", "streams")
 
 
 def render_progress(line: LoadProgress) -> str:
@@ -53,11 +57,31 @@ def render_summary(summary: LoadSummary) -> str:
     told = [*_generator(summary), *_database(summary), *_feed(summary)]
     if told:
         lines += ["", *told]
+    lines += _collisions(summary)
     lines += ["", _row("rows stored", "not known" if summary.stored is None else f"{summary.stored:,}")]
     lines.append(_row("verdict", "none" if summary.verdict is None else summary.verdict.upper()))
     for evidence in summary.evidence:
         lines += textwrap.wrap(visible(evidence), _WIDTH, initial_indent="  - ", subsequent_indent="    ")
     return "\n".join(lines)
+
+
+def _collisions(summary: LoadSummary) -> list[str]:
+    """Return which types of events collided, as a table, if that was recorded."""
+    if summary.recording is None and not summary.pairs:
+        return []
+    lines = ["", f"{'collisions':<{_NAME}}  {visible(summary.recording or '', limit=200)}".rstrip()]
+    rows = [list(TITLES), *collision_rows(summary.pairs, _PAIRS)] if summary.pairs else []
+    cells = [[visible(cell, limit=_CELL) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for row in cells:
+        texts = [
+            cell.rjust(width) if title in _RIGHT else cell.ljust(width)
+            for title, cell, width in zip(TITLES, row, widths, strict=True)
+        ]
+        lines.append(f"  {'  '.join(texts)}"[:_WIDTH].rstrip())
+    if len(summary.pairs) > _PAIRS:
+        lines.append(f"  and {counted(len(summary.pairs) - _PAIRS, 'rarer pair')}")
+    return lines
 
 
 def too_slow(summary: LoadSummary) -> str | None:

@@ -24,6 +24,8 @@ from esx.store.append.retries import Retries, backoff, is_exact
 from esx.store.append.several import CONFLICT_FIRST, CONFLICT_LAST, append_together
 from esx.store.append.stream_lock import LockedStream, lock_stream
 from esx.store.append.stream_queues import StreamQueues
+from esx.store.conflicts.conflict import ConflictRecording
+from esx.store.conflicts.recorder import ConflictRecorder
 from esx.store.known_table import KnownTable
 from esx.store.read.facet import Reads
 
@@ -53,6 +55,24 @@ class Appends(Reads):
         """
         await super().close()
         await self._groups.ended()
+        if self._recorder is not None:
+            await self._recorder.close()
+
+    @property
+    def recording(self) -> ConflictRecording | None:
+        """How the recording of conflicts goes; None for a store that was opened without ``record_conflicts``."""
+        return None if self._recorder is None else self._recorder.state
+
+    @cached_property
+    def _recorder(self) -> ConflictRecorder | None:
+        if not self._record_conflicts or self._read_only:
+            return None
+        return ConflictRecorder(self._conflict_pool, lambda: self._table)
+
+    def _note_conflict(self, conflict: WrongVersion, events: Sequence[NewEvent]) -> None:
+        """Note why an append was refused, if that is wanted."""
+        if self._recorder is not None:
+            self._recorder.note(conflict, events)
 
     @cached_property
     def _queues(self) -> StreamQueues:
@@ -90,8 +110,14 @@ class Appends(Reads):
             and not holds_something()
         ):
             by_itself = partial(self._append_by_itself, stream_id, events, expected, strategy)
-            return await self._groups.append(stream_id, events, expected, by_itself)
-        return await self._append_by_itself(stream_id, events, expected, strategy)
+            append = self._groups.append(stream_id, events, expected, by_itself)
+        else:
+            append = self._append_by_itself(stream_id, events, expected, strategy)
+        try:
+            return await append
+        except WrongVersion as conflict:
+            self._note_conflict(conflict, events)
+            raise
 
     async def _append_by_itself(
         self,
@@ -135,7 +161,14 @@ class Appends(Reads):
             # Unique ids do not help: an id that is stored elsewhere aborts the transaction before it is recognised.
             return layout.event_id is not None and all(is_exact(each.expected) for each in appends)
 
-        return await self._retried(once, recognised)
+        try:
+            return await self._retried(once, recognised)
+        except WrongVersion as conflict:
+            refused = (each for each in appends if each.stream_id == conflict.stream_id)
+            self._note_conflict(
+                conflict, next((each.events for each in refused if each.expected == conflict.expected), ())
+            )
+            raise
 
     async def _retried(
         self,
@@ -203,7 +236,7 @@ class Appends(Reads):
             async with store.lock_stream("account-42") as stream:
                 await stream.append([NewEvent("Deposited", {"at": stream.version})])
         """
-        return lock_stream(self._writing, self._to_lock, stream_id)
+        return lock_stream(self._writing, self._to_lock, stream_id, self._note_conflict)
 
     async def _to_lock(self) -> Appender:
         """Return the appender; if streams could not be locked, look at the table again first."""

@@ -64,8 +64,12 @@ async def lock_stream(
     acquire: Callable[[], AbstractAsyncContextManager[Session]],
     load: Callable[[], Awaitable[Appender]],
     stream_id: str,
+    lost: Callable[[WrongVersion, Sequence[NewEvent]], None],
 ) -> AsyncIterator[LockedStream]:
-    """Lock a stream for one transaction on a connection of its own; see `EventStore.lock_stream`."""
+    """Lock a stream for one transaction on a connection of its own; see `EventStore.lock_stream`.
+
+    `lost` is told of a writer without the lock that was faster.
+    """
     appender = await load()
     locked: LockedStream | None = None
     at = -1
@@ -83,6 +87,8 @@ async def lock_stream(
                         yield locked
                     except Exception as error:
                         if error is locked._failure:
+                            if isinstance(error, WrongVersion):
+                                lost(error, locked._refused)
                             raise
                         raised = error
                         raise _Abandoned from error
@@ -96,7 +102,10 @@ async def lock_stream(
                 if await appender.lost_race(connection, error):
                     # A writer without the lock was faster.
                     version = await appender.version(connection, stream_id)
-                    raise WrongVersion(stream_id, _at(at), version) from error
+                    conflict = WrongVersion(stream_id, _at(at), version)
+                    if locked is not None:
+                        lost(conflict, locked._refused or locked._stored)
+                    raise conflict from error
                 if locked is None:
                     raise
                 refused, stored = locked._refused, locked._stored

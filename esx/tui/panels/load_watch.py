@@ -9,6 +9,7 @@ from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.content import Content
 from textual.widgets import Static
 
+from esx.load.collisions import collision_rows
 from esx.load.model import LoadOptions, LoadProgress, LoadSummary
 from esx.load.report.series import conflicts_a_second, conflicts_by_stream, over_time
 from esx.load.report.text import latencies, milliseconds, too_slow
@@ -20,6 +21,7 @@ from esx.tui.widgets.heatmap import HeatMap
 from esx.tui.widgets.lineplot import LinePlot, PlotLine
 
 _BAR = 12
+_PAIRS = 3
 
 
 class LoadWatch(Vertical):
@@ -223,6 +225,11 @@ class LoadWatch(Vertical):
         if total.errors or total.unknown:
             counts += f" + {total.errors:,} errors + {total.unknown:,} unknown"
         lines.append(Content(counts))
+        if summary.recording is not None:
+            lines.append(Content.styled(visible(summary.recording, limit=room), MUTED))
+        for lost, won, conflicts, share, *_ in collision_rows(summary.pairs, _PAIRS):
+            pair = f"{visible(lost, limit=60)} lost to {visible(won, limit=60)}"
+            lines.append(Content(f"  {conflicts:>9} {share:>4}  {pair}"))
         if summary.last_error:
             lines.append(Content.styled(visible(summary.last_error, limit=room), "$text-error"))
         if summary.saturated:

@@ -1,6 +1,7 @@
 """Screen Health: the state of the store in figures."""
 
 from collections import deque
+from collections.abc import Sequence
 from functools import partial
 from time import monotonic
 from typing import ClassVar
@@ -50,6 +51,7 @@ class HealthPane(StorePane):
         Binding(
             "enter", "remedy", "What to do", key_display="enter", tooltip="What to do about the state of the store"
         ),
+        Binding("C", "conflicts", "Conflicts", tooltip="Which types of events collide, on which streams, when"),
     ]
     DEFAULT_CSS = """
     HealthPane {
@@ -61,8 +63,12 @@ class HealthPane(StorePane):
     HealthPane.-slim #health-columns { layout: vertical; }
     """
 
-    def __init__(self, session: ExplorerSession, follower: Follower, *, id: str) -> None:
+    def __init__(
+        self, session: ExplorerSession, follower: Follower, *, commuting: Sequence[tuple[str, str]] = (), id: str
+    ) -> None:
+        """Make the screen; `commuting` are the pairs of types that commute."""
         super().__init__(session, id=id)
+        self._commuting = commuting
         self.follower = follower
         self.health: Health | None = None
         self.projections: list[ProjectionStatus] | str = "not known yet"
@@ -153,6 +159,12 @@ class HealthPane(StorePane):
 
         found = self.condition
         self.app.push_screen(Remedy(found.line, found.steps), done)
+
+    def action_conflicts(self) -> None:
+        """Show which types of events collide."""
+        from esx.tui.dialogs.conflicts import ConflictsDialog
+
+        self.app.push_screen(ConflictsDialog(self.session, self._commuting))
 
     def connected(self) -> None:
         """Read at once."""

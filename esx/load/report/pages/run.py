@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 from esx.load.archive import SavedRun
+from esx.load.collisions import TITLES, collision_rows
 from esx.load.model import DatabaseFigures, LoadProgress, LoadSummary
 from esx.load.report.pages.html import page
 from esx.load.report.pages.scale import Axis, number, percent
@@ -13,6 +14,7 @@ from esx.load.report.series import Points, conflicts_a_second, conflicts_by_stre
 from esx.load.report.text import milliseconds, too_slow
 from esx.text import counted
 
+_PAIRS = 50
 SECONDS = Axis("seconds", low=0.0, tight=True)
 _CURVES = (
     ("success", "stored", 1, False),
@@ -51,6 +53,8 @@ def run_page(run: SavedRun) -> str:
         latency=latency_chart(summary) if summary is not None and summary.histograms else None,
         percentiles=[] if summary is None else _percentiles(summary),
         conflicts=heat_map("", rows, columns, unit="conflicts/s") if rows else None,
+        collisions=[] if summary is None else collision_rows(summary.pairs, _PAIRS),
+        collision_titles=list(TITLES),
         database=list(database_charts(run.series)),
         environment=_environment(run),
     )
