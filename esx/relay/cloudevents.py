@@ -6,7 +6,7 @@ standard there are `sequence` (the stream_seq, with zeros in front, so that it s
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
 from urllib.parse import quote
@@ -18,13 +18,14 @@ from esx.store.relay.target import RelayIdentity
 from esx.store.trail.trail import COMMON_FIELDS
 from esx.text import as_written, encodable, iso_utc
 
-Headers = list[tuple[str, bytes]]
+Text = str | bytes
+"""A text to send. ASCII is left as it is, as Kafka's client takes it without a copy; anything else is UTF-8 already."""
+Headers = Mapping[str, Text]
 _IDS = (("correlationid", COMMON_FIELDS.correlation), ("causationid", COMMON_FIELDS.causation))
-_HINTS = ("orrelation", "ausation")
-"""What the names of these ids have in them."""
-_VERSION = ("ce_specversion", b"1.0")
-_STRUCTURED: Headers = [("content-type", b"application/cloudevents+json; charset=UTF-8")]
-_PLAIN: Headers = [("content-type", b"application/json")]
+_HINT, _OTHER_HINT = "orrelation", "ausation"
+"""What the names of these ids have in them: most metadata have none, and to decode JSON takes long."""
+_STRUCTURED: Headers = {"content-type": "application/cloudevents+json; charset=UTF-8"}
+_PLAIN: Headers = {"content-type": "application/json"}
 _DIGITS = 20
 
 
@@ -41,38 +42,46 @@ class Messages:
 
     def __init__(self, kind: MessageFormat, relay: RelayIdentity, source: str | None = None) -> None:
         self.source = source or f"esx://{quote(relay.database, safe='')}/{quote(relay.table, safe='.')}"
-        self._source = ("ce_source", self.source.encode())
         self._source_json = json.dumps(self.source)
-        self.make = {
+        self._clock = _Clock()
+        self.make: Callable[[Event], tuple[Text, Headers]] = {
             MessageFormat.CLOUDEVENTS: self._binary,
             MessageFormat.STRUCTURED: self._structured,
             MessageFormat.JSON: self._json,
         }[kind]
         """Returns the value and the headers of an event's message. Raises EventRefused."""
 
-    def _binary(self, event: Event) -> tuple[bytes, Headers]:
-        # Each event of a backlog passes here, so it is written out.
-        _check_type(event)
-        headers: Headers = [
-            _VERSION,
-            self._source,
-            ("ce_id", str(event.global_seq if event.event_id is None else event.event_id).encode()),
-            ("ce_type", _bytes(event.event_type)),
-            ("ce_sequence", b"%020d" % event.stream_seq),
-            ("ce_globalsequence", b"%d" % event.global_seq),
-            _PLAIN[0],
-        ]
-        if event.stream_id:
-            headers.append(("ce_subject", _bytes(event.stream_id)))
-        created_at = event.created_at
-        if created_at is not None and not isinstance(created_at, FarTime):
-            headers.append(("ce_time", _time(created_at).encode()))
-        if event.metadata_json is not None:
-            headers.append(("ce_metadata", _json_bytes(event.metadata_json)))
-            headers += [(f"ce_{name}", _bytes(text)) for name, text in _ids(event, event.metadata_json)]
-        return _json_bytes(event.data_json), headers
+    def body(self, event: Event) -> bytes:
+        """Return the value of an event's message, for targets without headers."""
+        value = self.make(event)[0]
+        return value.encode() if isinstance(value, str) else value
 
-    def _structured(self, event: Event) -> tuple[bytes, Headers]:
+    def _binary(self, event: Event) -> tuple[Text, Headers]:
+        # Each event of a backlog passes here, so it is written out.
+        global_seq, stream_id, stream_seq, event_type, data, metadata, created_at, event_id = event
+        if not event_type:
+            _check_type(event)
+        headers: dict[str, Text] = {
+            "ce_specversion": "1.0",
+            "ce_source": self.source,
+            "ce_id": str(global_seq if event_id is None else event_id),
+            "ce_type": event_type if event_type.isascii() else _bytes(event_type),
+            "ce_sequence": str(stream_seq).zfill(_DIGITS),
+            "ce_globalsequence": str(global_seq),
+            "content-type": "application/json",
+        }
+        if stream_id:
+            headers["ce_subject"] = stream_id if stream_id.isascii() else _bytes(stream_id)
+        if created_at is not None and not isinstance(created_at, FarTime):
+            headers["ce_time"] = self._clock.text(created_at)
+        if metadata is not None:
+            headers["ce_metadata"] = metadata if metadata.isascii() else _json_bytes(metadata)
+            if _HINT in metadata or _OTHER_HINT in metadata:
+                for name, text in _ids(event):
+                    headers[f"ce_{name}"] = _bytes(text)
+        return data if data.isascii() else _json_bytes(data), headers
+
+    def _structured(self, event: Event) -> tuple[Text, Headers]:
         attributes = ", ".join(f'"{name}": {_quote(text)}' for name, text in _attributes(event))
         text = (
             f'{{"specversion": "1.0", "source": {self._source_json}, {attributes}, '
@@ -80,8 +89,30 @@ class Messages:
         )
         return encodable(text).encode(), _STRUCTURED
 
-    def _json(self, event: Event) -> tuple[bytes, Headers]:
+    def _json(self, event: Event) -> tuple[Text, Headers]:
         return event.to_json().encode(), _PLAIN
+
+
+class _Clock:
+    """Writes times as ISO 8601 in UTC. Those of one second share their text, which saves most of the work."""
+
+    def __init__(self) -> None:
+        self._last = datetime.min.replace(tzinfo=UTC)
+        self._microsecond = 0
+        self._second = ""
+
+    def text(self, moment: datetime) -> str:
+        """Return a time as text."""
+        if moment.tzinfo is not UTC:  # as the driver makes them
+            return iso_utc(moment)
+        since = moment - self._last
+        if not since.days and not since.seconds:
+            microsecond = self._microsecond + since.microseconds
+            if microsecond < 1_000_000 and self._second:
+                return f"{self._second}.{microsecond:06}Z"
+        text = moment.isoformat(timespec="microseconds")
+        self._last, self._microsecond, self._second = moment, moment.microsecond, text[:-13]
+        return f"{text[:-6]}Z"
 
 
 def _attributes(event: Event) -> list[tuple[str, str]]:
@@ -96,9 +127,9 @@ def _attributes(event: Event) -> list[tuple[str, str]]:
     if event.stream_id:
         given.append(("subject", event.stream_id))
     if event.created_at is not None and not isinstance(event.created_at, FarTime):
-        given.append(("time", _time(event.created_at)))
+        given.append(("time", iso_utc(event.created_at)))
     if event.metadata_json is not None:
-        given += _ids(event, event.metadata_json)
+        given += _ids(event)
         given.append(("metadata", event.metadata_json))
     return given
 
@@ -106,12 +137,6 @@ def _attributes(event: Event) -> list[tuple[str, str]]:
 def _check_type(event: Event) -> None:
     if not event.event_type:
         raise EventRefused(event.global_seq, "it has no type, which a CloudEvent must have: use the format json")
-
-
-def _time(moment: datetime) -> str:
-    if moment.tzinfo is UTC:  # as the driver makes them; the long way takes three times as long
-        return f"{moment.isoformat(timespec='microseconds')[:-6]}Z"
-    return iso_utc(moment)
 
 
 def _bytes(text: str) -> bytes:
@@ -128,9 +153,7 @@ def _json_bytes(text: str) -> bytes:
         return encodable(text).encode()
 
 
-def _ids(event: Event, metadata_json: str) -> Sequence[tuple[str, str]]:
-    if not any(hint in metadata_json for hint in _HINTS):  # most have none, and to decode JSON takes long
-        return ()
+def _ids(event: Event) -> Sequence[tuple[str, str]]:
     metadata = event.metadata
     if not isinstance(metadata, dict):
         return ()

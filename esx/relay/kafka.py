@@ -5,7 +5,8 @@ Readers that read what is committed get each event once. At least once: the rela
 acknowledged all messages.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from esx.errors import EventRefused, TargetFailed
@@ -30,7 +31,8 @@ class KafkaTarget:
     `topic` is a template such as ``events.{category}``. With `exactly_once` the position is kept in Kafka, in the topic
     `positions`. `create_partitions` makes missing topics, with so many partitions; by default an event for a missing
     topic is refused. `source` is what CloudEvents call so, by default the database and the table. `on_mapped` is called
-    with each category that is no legal name of a topic, and its topic.
+    with each category that is no legal name of a topic, and its topic. If an answer of Kafka takes more
+    than `patience` seconds, the relay begins again.
 
     Raises TargetFailed for settings that cannot be used, and without confluent-kafka; InvalidQuery for a wrong
     template.
@@ -47,6 +49,7 @@ class KafkaTarget:
         source: str | None = None,
         positions: str = POSITIONS,
         on_mapped: Callable[[str, str], object] | None = None,
+        patience: float = 20.0,
     ) -> None:
         check(settings)
         _check_installed()
@@ -57,9 +60,10 @@ class KafkaTarget:
         self._create_partitions = create_partitions
         self._source = source
         self._positions = positions
+        self._patience = patience
         self._thread = WorkThread("esx-kafka")
         self._client: Client | None = None
-        self._singly = False
+        self._carefully = False
         self._relay: RelayIdentity | None = None
         self._key = ""
         self._messages: Messages | None = None
@@ -98,49 +102,55 @@ class KafkaTarget:
 
         self._key = key_of(relay) if self.keeps_position else ""
         self._client = Client(
-            self._settings, self._thread.stopping, transactional_id=self._key or None, singly=self._singly
+            self._settings,
+            self._thread.stopping,
+            transactional_id=self._key or None,
+            patience=self._patience,
+            carefully=self._carefully,
         )
-        self._singly = False
+        self._carefully = False
         self._client.init()
         return read_position(self._client, self._settings, self._positions, self._key) if self.keeps_position else None
 
     def _send(self, events: Sequence[Event]) -> None:
-        from esx.relay.kafka_client import BatchTooLarge
-
         assert self._client is not None
-        try:
+        with self._looking_closer():
             self._client.send(self._made(events), self._create_partitions)
-        except BatchTooLarge:
-            self._singly = True
+
+    @contextlib.contextmanager
+    def _looking_closer(self) -> Iterator[None]:
+        """Send in the careful way after the next `open`, if it is not known which message was refused."""
+        from esx.relay.kafka_client import Unidentified
+
+        try:
+            yield
+        except Unidentified:
+            self._carefully = True
             raise
 
-    def _made(self, events: Sequence[Event]) -> "Sequence[OutMessage]":
+    def _made(self, events: Sequence[Event]) -> "Iterator[OutMessage]":
         assert self._messages is not None
         make, topic_of = self._messages.make, self._topics.of
-        messages: list[OutMessage] = []
         for event in events:
+            stream = event.stream_id
             try:
-                topic = topic_of(event.stream_id)
+                topic = topic_of(stream)
             except ValueError as error:
                 raise EventRefused(event.global_seq, str(error)) from None
-            key = event.stream_id.encode("utf-8", "surrogateescape")
-            messages.append((event.global_seq, topic, key, *make(event)))
-        return messages
+            value, headers = make(event)
+            key = stream if stream.isascii() else stream.encode("utf-8", "surrogateescape")
+            yield event.global_seq, topic, key, value, headers
 
     def _commit(self, position: TargetPosition) -> None:
-        from esx.relay.kafka_client import BatchTooLarge
         from esx.relay.kafka_positions import encode
 
         assert self._client is not None
         assert self._relay is not None
-        try:
+        with self._looking_closer():
             if self.keeps_position:
                 self._client.commit(self._positions, self._key.encode(), encode(self._relay, position))
             else:
                 self._client.commit(None, b"", b"")
-        except BatchTooLarge:
-            self._singly = True
-            raise
 
     async def _end(self) -> None:
         if self._client is None:

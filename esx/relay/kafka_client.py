@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
+from operator import itemgetter
 from threading import Event as Flag
 from typing import TypeVar
 
@@ -14,15 +15,17 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer, Topic
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 
 from esx.errors import EventRefused, TargetFailed, TargetUnavailable
-from esx.relay.kafka_errors import PURGED, REFUSALS, TOO_LARGE, FencedOff, meaning, wrong_login
+from esx.relay.cloudevents import Headers, Text
+from esx.relay.kafka_errors import PURGED, REFUSALS, FencedOff, meaning, wrong_login
 from esx.relay.kafka_settings import OWN, hidden
 from esx.relay.thread import Stopped
 
 T = TypeVar("T")
-OutMessage = tuple[int, str, bytes, bytes, list[tuple[str, bytes]]]
+OutMessage = tuple[int, str, Text, Text, Headers]
 """The global_seq, topic, key, value and headers of an event's message."""
+_FIRST_SLICE = 0.03
 _SLICE = 0.25
-_PATIENCE = 20.0
+PATIENCE = 20.0
 """Seconds for one answer of the cluster: longer than a transaction that holds it can last."""
 _ABORT_PATIENCE = 3.0
 _MEMORY_KB = 65_536
@@ -32,24 +35,36 @@ LOG.propagate = False  # the client repeats what it says through its calls
 
 
 class Client:
-    """A producer, transactional if it has a `transactional_id`. `singly` sends each message in a batch of its own."""
+    """A producer, transactional if it has a `transactional_id`.
+
+    If messages are refused it is not known which, and Unidentified is raised. `carefully` sends each message in a batch
+    of its own, and notes which one it is, which takes several times as long.
+    """
 
     def __init__(
-        self, settings: Mapping[str, str], stopping: Flag, *, transactional_id: str | None, singly: bool = False
+        self,
+        settings: Mapping[str, str],
+        stopping: Flag,
+        *,
+        transactional_id: str | None,
+        patience: float = PATIENCE,
+        carefully: bool = False,
     ) -> None:
         self._settings = settings
         self._stopping = stopping
         self._transactional = transactional_id is not None
-        self._singly = singly
+        self._carefully = carefully
         self._begun = False
         self._topics: set[str] = set()
-        self._failures: dict[int, KafkaError] = {}
+        self._failures: list[tuple[int, KafkaError]] = []
+        """What was said of messages that did not arrive, with the numbers of their events, 0 if they are not known."""
         self._said: KafkaError | None = None
         """What the client said last about its connections."""
+        self._patience = patience
         config: dict[str, object] = {"client.id": "esx", "queue.buffering.max.kbytes": _MEMORY_KB, **settings, **OWN}
         if transactional_id is not None:
             config["transactional.id"] = transactional_id
-        if singly:
+        if carefully:
             config["batch.num.messages"] = 1
         self._producer = self._made(lambda: Producer({**config, "error_cb": self._say, "logger": LOG}))
 
@@ -83,12 +98,15 @@ class Client:
             self._asked(self._producer.begin_transaction, "beginning a transaction")
             self._begun = True
         produce, topics = self._producer.produce, self._topics
+        failed: Callable[[KafkaError | None, Message], None] = self._failed
         for number, topic, key, value, headers in messages:
             if topic not in topics:
                 self._know(topic, number, create_partitions)
-            failed = partial(self._failed, number)
+            if self._carefully:
+                failed = partial(self._note, number)
             while True:
                 try:
+                    # The headers as a dict: a list of pairs takes twice as long.
                     produce(topic, value, key, headers=headers, on_delivery=failed)  # type: ignore[arg-type]
                     break
                 except BufferError:
@@ -116,7 +134,7 @@ class Client:
             self._check()
             return
         assert topic is not None
-        self.send([(0, topic, key, value, [])], None)
+        self.send([(0, topic, key, value, {})], None)
         try:
             self.wait(self._producer.commit_transaction, "committing")
         except FencedOff:
@@ -131,7 +149,7 @@ class Client:
         """Drop what was sent, as far as it has not left yet."""
         if self._begun:
             self._begun = False
-            deadline = time.monotonic() + _ABORT_PATIENCE
+            deadline = time.monotonic() + min(_ABORT_PATIENCE, self._patience)
             while time.monotonic() < deadline:
                 try:
                     self._producer.abort_transaction(_SLICE)
@@ -163,7 +181,7 @@ class Client:
         self._topics.add(topic)
 
     def _topic_error(self, topic: str) -> KafkaError | None:
-        deadline = time.monotonic() + _PATIENCE
+        deadline = time.monotonic() + self._patience
         while True:
             found = self.wait(lambda limit: self._producer.list_topics(topic, limit), "asking for topics").topics[topic]
             error: KafkaError | None = found.error
@@ -180,11 +198,13 @@ class Client:
 
     def wait(self, step: Callable[[float], T], doing: str) -> T:
         """Call `step` with a short limit until it is done. Raises TargetFailed and Stopped."""
-        deadline = time.monotonic() + _PATIENCE
+        deadline = time.monotonic() + self._patience
+        # Each call lets the client look for brokers again, half a second before it does by itself.
+        limit = _FIRST_SLICE
         while True:
             self.check_stopping()
             try:
-                return step(_SLICE)
+                return step(limit)
             except KafkaException as error:
                 reason: KafkaError = error.args[0]
                 self._producer.poll(0)
@@ -194,11 +214,12 @@ class Client:
                 if not passing or time.monotonic() > deadline:
                     raise self._meaning(self._said if passing and self._said is not None else reason, doing) from None
                 if reason.code() == KafkaError._TRANSPORT:
-                    time.sleep(_SLICE)  # it does not wait by itself
+                    time.sleep(limit)  # it does not wait by itself
+                limit = min(limit * 2, _SLICE)
 
     def wait_for(self, future: object, doing: str, *, there_is_fine: bool = False) -> object:
         """Return the result of an administrator's call. Raises TargetFailed and Stopped."""
-        deadline = time.monotonic() + _PATIENCE
+        deadline = time.monotonic() + self._patience
         while True:
             self.check_stopping()
             try:
@@ -237,22 +258,27 @@ class Client:
 
     # -- messages that did not arrive ----------------------------------------------------------------------------
 
-    def _failed(self, number: int, error: KafkaError | None, _message: Message) -> None:
+    def _failed(self, error: KafkaError | None, _message: Message) -> None:
         if error is not None:
-            self._failures[number] = error
+            self._failures.append((0, error))
+
+    def _note(self, number: int, error: KafkaError | None, _message: Message) -> None:
+        if error is not None:
+            self._failures.append((number, error))
 
     def _check(self) -> None:
         """Raise what the failed messages mean: EventRefused for the first that will never be taken."""
         if not self._failures:
             return
-        failures, self._failures = self._failures, {}
-        refused = {number: error for number, error in failures.items() if number and error.code() in REFUSALS}
+        failures, self._failures = self._failures, []
+        refused = [(number, error) for number, error in failures if error.code() in REFUSALS]
+        if refused and not self._carefully:
+            raise Unidentified(f"{self._refusal(refused[0][1])}: looking for the event")
+        refused = [(number, error) for number, error in refused if number]
         if refused:
-            number = min(refused)
-            if len(refused) > 1 and refused[number].code() in TOO_LARGE and not self._singly:
-                raise BatchTooLarge("a batch of messages was too large for its topic: sending them one by one")
-            raise EventRefused(number, self._refusal(refused[number]))
-        causes = [error for error in failures.values() if error.code() not in PURGED] or list(failures.values())
+            number, error = min(refused, key=itemgetter(0))
+            raise EventRefused(number, self._refusal(error))
+        causes = [error for _, error in failures if error.code() not in PURGED] or [error for _, error in failures]
         raise self._meaning(causes[0], f"{len(failures)} messages did not arrive")
 
     def _refusal(self, error: KafkaError) -> str:
@@ -262,8 +288,8 @@ class Client:
         return meaning(error, f"Kafka at {self._settings['bootstrap.servers']}, {doing}", self._settings)
 
 
-class BatchTooLarge(TargetUnavailable):
-    """One of several messages is too large, or only all together."""
+class Unidentified(TargetUnavailable):
+    """Messages were refused, and it is not known which: alone, or only as a batch that was too large."""
 
     at_once = True
 

@@ -39,7 +39,6 @@ REFUSALS = {
     KafkaError._UNKNOWN_PARTITION,
 }
 """What a broker says of a message that it will never take."""
-TOO_LARGE = {KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE}
 PURGED = {KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT}
 """What is said of messages of a transaction that failed because of another one."""
 

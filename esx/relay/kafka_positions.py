@@ -67,6 +67,7 @@ def read_position(client: Client, settings: Mapping[str, str], topic: str, key: 
             "isolation.level": "read_committed",
             "enable.partition.eof": True,
             "auto.offset.reset": "earliest",
+            "fetch.wait.max.ms": 10,  # it waits so long at the end of the topic, once
         },
         logger=LOG,
     )

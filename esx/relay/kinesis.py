@@ -162,7 +162,7 @@ class KinesisTarget:
         assert self._messages is not None
         waiting: dict[str, deque[Mapping[str, Any]]] = {}
         for event in events:
-            data = self._messages.make(event)[0]
+            data = self._messages.body(event)
             key = self._key(event.stream_id)
             if len(data) + len(key.encode()) > self._limits.record_bytes:
                 raise EventRefused(

@@ -82,11 +82,10 @@ class WebhookTarget:
     async def send(self, events: Sequence[Event]) -> None:
         """Post events, one request after another; each waits for its answer."""
         assert self._messages is not None
-        make = self._messages.make
         batch: list[tuple[Event, bytes]] = []
         size = 0
         for event in events:
-            body = make(event)[0]
+            body = self._messages.body(event)
             if batch and (len(batch) >= self._batch or size + len(body) > _MOST_BYTES):
                 await self._post(batch)
                 batch, size = [], 0

@@ -84,7 +84,7 @@ async def _backlog(store: EventStore, kafka: Kafka, rounds: int) -> None:
     )
 
 
-def _produce(made: Sequence[tuple[bytes, bytes, Any]], settings: dict[str, Any], topic: str) -> float:
+def _produce(made: Sequence[tuple[bytes, bytes | str, Any]], settings: dict[str, Any], topic: str) -> float:
     began = time.perf_counter()
     producer = Producer(settings)
     for key, value, headers in made:

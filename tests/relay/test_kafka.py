@@ -198,7 +198,7 @@ async def test_the_last_position_is_found_behind_another_relays_open_transaction
     await mine.commit(TargetPosition(1, "{}", 1))
     await other.open(relay._replace(name="other"))
     await other.send([event])
-    other._client.send([(0, f"p-{topic}", b"other", b"{}", [])], None)  # type: ignore[union-attr]
+    other._client.send([(0, f"p-{topic}", b"other", b"{}", {})], None)  # type: ignore[union-attr]
     other._client._producer.flush(10)  # type: ignore[union-attr]
     await mine.commit(TargetPosition(2, "{}", 1))
     opening = asyncio.ensure_future(target(kafka, topic).open(relay))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -119,6 +120,11 @@ class Broker:
             if time.monotonic() > deadline:
                 raise RuntimeError("the broker does not answer")
             time.sleep(0.1)
+
+    def hang(self, *, go_on: bool = False) -> None:
+        """Let it answer nothing, or `go_on`."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGCONT if go_on else signal.SIGSTOP)
 
     def kill(self) -> None:
         """Kill it at once."""

@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 import json
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import asdict
 from typing import NamedTuple
 
@@ -85,7 +85,7 @@ class Consumer:
         connector: Connector,
         layout: Layout,
         watchdog: Watchdog,
-        make_feed: Callable[[Lend, int], Feed],
+        make_feed: Callable[[Callable[[], Awaitable[None]], int], Feed],
         lend: Lend,
         closed: Callable[[], bool],
         wants: str | None = None,
@@ -233,14 +233,11 @@ class Consumer:
         self._position = checkpoint.position
         await self._recognise(connection, checkpoint.history)
 
-        @contextlib.asynccontextmanager
-        async def lend() -> AsyncIterator[asyncpg.Connection]:
+        async def before() -> None:
             # The feed reads at least once a second, and all events up to its position are handled then.
             await self._look(connection, feed)
-            async with self._lend() as reading:
-                yield reading
 
-        feed = self._make_feed(lend, self._position)
+        feed = self._make_feed(before, self._position)
         self._looked = feed.looked
         async with contextlib.aclosing(self._batches(connection, feed)) as batches:
             async for batch in batches:

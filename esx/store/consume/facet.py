@@ -107,7 +107,7 @@ class Projections(Feeds):
             connector=self._connector,
             layout=layout,
             watchdog=self._watchdog,
-            make_feed=lambda lend, after: self._feed(layout, after=after, where=chosen, page=batch, lend=lend),
+            make_feed=lambda before, after: self._feed(layout, after=after, where=chosen, page=batch, before=before),
             lend=self._connection,
             closed=lambda: self._closed,
             wants=as_json(chosen),

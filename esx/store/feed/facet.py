@@ -1,6 +1,6 @@
 """Feeds: reading the global order, and following it."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import datetime
 from functools import cached_property
 
@@ -16,7 +16,7 @@ from esx.store.feed.fence import advance_fence
 from esx.store.feed.gap_barrier import Barrier
 from esx.store.feed.history import history_at
 from esx.store.feed.settings import DEFAULT
-from esx.store.feed.source import Lend, Source
+from esx.store.feed.source import Source
 from esx.store.feed.survey import End, Seen, find_end
 from esx.store.feed.tail import Tails
 from esx.store.read import locate
@@ -105,13 +105,13 @@ class Feeds(Facet):
         after: int,
         where: Filter | None,
         page: int,
-        lend: Lend | None = None,
+        before: Callable[[], Awaitable[None]] | None = None,
         skip: Seen | None = None,
         settled: bool = False,
     ) -> Feed:
-        """Return a feed; one with a `lend` of its own shares no reader."""
+        """Return a feed; one with something to do `before` each step shares no reader."""
         source = Source(
-            lend or self._connection,
+            self._connection,
             self._doorbell,
             layout,
             Cursor(after, settled=settled),
@@ -119,9 +119,9 @@ class Feeds(Facet):
             page=page,
             keeps_fence=not self._read_only,
             settings=self.feed_settings,
-            reads_ahead=lend is None,
+            before=before,
         )
-        return Feed(source, skip=skip, tails=self._tails if lend is None else None)
+        return Feed(source, skip=skip, tails=self._tails if before is None else None)
 
     async def subscribe(
         self,

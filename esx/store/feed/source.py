@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Callable, Hashable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable
 from contextlib import AbstractAsyncContextManager
 
 import asyncpg
@@ -47,8 +47,8 @@ class Source:
     """Reads the global order after its `cursor`, and moves the cursor.
 
     Each step borrows a connection; the doorbell wakes it. `page` is the highest number of events in a step. With
-    `keeps_fence` it stores the position up to which it has proven that no event can appear, for all later readers. One
-    that `reads_ahead` borrows a connection also while its caller works on what it has read.
+    `keeps_fence` it stores the position up to which it has proven that no event can appear, for all later readers.
+    While its caller works on a page it may read the next one. `before` is called at the beginning of each step.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Source:
         page: int = 1000,
         keeps_fence: bool = False,
         settings: FeedSettings = DEFAULT,
-        reads_ahead: bool = False,
+        before: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self.doorbell = doorbell
         self.cursor = cursor
@@ -78,7 +78,7 @@ class Source:
         self._page = page
         self._limit = min(page, _FIRST_LIMIT)
         """How many events to read in a step: few at first, until their size is known."""
-        self._reads_ahead = reads_ahead
+        self._before = before
         self._full_pages = 0
         self._ahead: asyncio.Task[ReadAhead | None] | None = None
         self._keeps_fence = keeps_fence
@@ -103,7 +103,7 @@ class Source:
             page=self._page,
             keeps_fence=self._keeps_fence,
             settings=self.settings,
-            reads_ahead=self._reads_ahead,
+            before=self._before,
         )
 
     def resume(self, recent: Recent) -> None:
@@ -118,6 +118,8 @@ class Source:
 
     async def step(self, until: int | None = None) -> Batch:
         """Read once, no number above `until`. Raises StoreUnavailable and QueryCancelled."""
+        if self._before is not None:
+            await self._before()
         batch = await self._from_ahead() if until is None else None
         if batch is None:
             try:
@@ -128,7 +130,7 @@ class Source:
                 if batch is None:
                     raise
             self._full_pages = self._full_pages + 1 if batch.full and self._limit == self._page else 0
-            if self._reads_ahead and self._full_pages >= _STEADY and until is None:
+            if self._full_pages >= _STEADY and until is None:
                 # Nothing may be waited for here: a caller that is cancelled after the cursor has moved loses the batch.
                 self._ahead = begin(self._read_ahead(self.cursor.position))
         self._fit_limit(batch)
