@@ -1,6 +1,6 @@
 """Makes events of rows, also of rows whose data are bytes."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from operator import attrgetter
 from typing import Any, TypeVar, cast
@@ -14,26 +14,29 @@ Found = TypeVar("Found", Event, EventPreview)
 Row = Sequence[Any]
 
 
-def events_of(layout: Layout, kind: type[Found] = Event) -> Callable[[Sequence[Row]], list[Found]]:  # type: ignore[assignment]
-    """Return the function that makes events, or previews of them, of rows of this layout."""
+def events_of(layout: Layout, kind: type[Found] = Event) -> Callable[[Sequence[Row]], Iterator[Found]]:  # type: ignore[assignment]
+    """Return the function that makes events, or previews of them, of rows of this layout, each when it is asked for.
+
+    So those that are dropped at once do not make Python search for garbage among all of a page.
+    """
     # As `kind._make` does, without a call of Python for each row.
     made = partial(map, partial(tuple.__new__, kind))
     if not layout.packed:
-        return lambda rows: list(made(rows))
+        return made
     if kind is not Event:
-        return lambda rows: cast("list[Found]", list(map(_preview, rows)))
+        return cast("Callable[[Sequence[Row]], Iterator[Found]]", partial(map, _preview))
     moments = layout.moments
 
-    def unpacked(rows: Sequence[Row]) -> list[Found]:
+    def unpacked(rows: Sequence[Row]) -> Iterator[Found]:
         if not rows:
-            return []
+            return iter(())
         # By columns, as a call of Python for each row takes longer than all that is done.
         *place, data, metadata, created_at, ids = zip(*rows, strict=True)
         times = created_at if moments is None else moments(data)
         texts = jsons_of(data)
         if None in data:
             texts = ["null" if text is None else text for text in texts]
-        return list(made(zip(*place, texts, jsons_of(metadata), times, ids, strict=True)))
+        return made(zip(*place, texts, jsons_of(metadata), times, ids, strict=True))
 
     return unpacked
 

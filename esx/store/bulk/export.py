@@ -182,7 +182,7 @@ class Export:
         listed = "".join(f"e.{column}, " for column in links.values())
         few = f"SELECT {listed}{self._layout.columns()} {self._chosen(after)} LIMIT {_FEW}"
         rows = await fetch(connection, few, moment=CREATED_AT)
-        events = events_of(self._layout)([row[len(links) :] for row in rows])
+        events = list(events_of(self._layout)([row[len(links) :] for row in rows]))
         if self._decode is not None:
             events = await asyncio.to_thread(list, map(self._decode, events))
         pairs = zip(events, rows, strict=True)

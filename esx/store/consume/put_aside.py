@@ -176,7 +176,7 @@ class Aside:
             "ORDER BY e.global_seq",
             list(numbers),
         )
-        return events_of(self._layout)(rows)
+        return list(events_of(self._layout)(rows))
 
     async def remove(self, connection: asyncpg.Connection, numbers: Collection[int], transaction: str) -> bool:
         """Forget events that were handled; False if they wait no more, or this is another transaction."""

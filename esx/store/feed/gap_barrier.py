@@ -177,9 +177,9 @@ class Barrier:
         """Move the cursor over rows, and return them as a batch, with what was found since the last one."""
         cursor = self.cursor
         if self._filter_arguments:
-            events = self._events_of([row[2:] for row in rows if row[1]])
+            events = list(self._events_of([row[2:] for row in rows if row[1]]))
         else:
-            events = self._events_of(rows)
+            events = list(self._events_of(rows))
         position = cursor.position
         if rows:
             position = rows[-1][0]

@@ -1,7 +1,7 @@
 """Reads events, and lists streams and categories."""
 
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from typing import TypeVar
 
 from esx.errors import InvalidQuery
@@ -81,7 +81,7 @@ class Reads(Facet):
         """Return the event with that global_seq, or None."""
         async with self._reading() as (connection, layout):
             row = await fetchrow(connection, event_sql(layout), global_seq, moment=CREATED_AT)
-        return None if row is None else events_of(layout)([row])[0]
+        return None if row is None else next(events_of(layout)([row]))
 
     async def event_in(self, stream_id: str, stream_seq: int) -> Event | None:
         """Return the event with that stream_seq of a stream, or None."""
@@ -115,7 +115,7 @@ class Reads(Facet):
                 event_type,
                 moment=CREATED_AT,
             )
-        return None if row is None else events_of(layout)([row])[0]
+        return None if row is None else next(events_of(layout)([row]))
 
     async def read_page(
         self, stream_id: str, *, start: int | None = None, limit: int = _PAGE, backwards: bool = False
@@ -160,7 +160,7 @@ class Reads(Facet):
             bound = near_end(layout, backwards=backwards) if bound is None else bound
             moment = _PREVIEW_AT if previews else CREATED_AT
             rows = await fetch(connection, query, bound, limit, *events.arguments, moment=moment)
-        return events_of(layout, kind)(rows)
+        return list(events_of(layout, kind)(rows))
 
     async def read(
         self, stream_id: str, *, start: int | None = None, limit: int | None = None, backwards: bool = False
@@ -200,8 +200,9 @@ class Reads(Facet):
 
     async def _parts(
         self, events: EventList, bound: int | None, limit: int | None, *, backwards: bool
-    ) -> AsyncGenerator[list[Event], None]:
+    ) -> AsyncGenerator[Iterator[Event], None]:
         """Yield what `_page` returns page by page, each cut short where payloads are large."""
+        key = Event._fields.index(events.key)
         check_limit(limit)
         while limit is None or limit > 0:
             size = _PAGE if limit is None else min(_PAGE, limit)
@@ -209,14 +210,13 @@ class Reads(Facet):
                 bound = near_end(layout, backwards=backwards) if bound is None else bound
                 query = cut_page_sql(layout, events, backwards=backwards)
                 rows = await fetch(connection, query, bound, size, *events.arguments, moment=CREATED_AT)
-            part = events_of(layout)(rows)
             ended = not rows or (len(rows) < size and is_whole(rows))
-            yield part
+            yield events_of(layout)(rows)
             if ended:
                 return
-            last: int = getattr(part[-1], events.key)
+            last: int = rows[-1][key]
             bound = last - 1 if backwards else last
-            limit = None if limit is None else limit - len(part)
+            limit = None if limit is None else limit - len(rows)
 
     async def head(self) -> int:
         """Return the highest global_seq that is visible now; 0 if there are no events, or no global order."""

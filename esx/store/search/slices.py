@@ -77,7 +77,7 @@ async def read_slice(
     moment = 2 + EventPreview._fields.index("created_at") if shape is EventPreview else CREATED_AT
     rows = await readable(connection, run, moment=moment)
     looked_at, last = rows[0][0], rows[0][1]
-    events = events_of(layout, shape)([row[2:] for row in rows if row[2] is not None])
+    events = list(events_of(layout, shape)([row[2:] for row in rows if row[2] is not None]))
     at_end = looked_at < scan and len(events) < limit
     return Slice(events, looked_at, None if at_end else last)
 
