@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
+from esx.database_choice import Database
 from esx.embedded import data_directory
 from esx.errors import EsxError
 from esx.files import new_file
@@ -17,6 +18,16 @@ from esx.locators import Locator, parse_locator
 from esx.text import iso_utc, visible
 
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
+
+
+def kept_for(database: Database) -> str:
+    """Return what the bookmarks of a database are kept for: the name of its connection, else its address."""
+    return connection_of(database) or database.label
+
+
+def connection_of(database: Database) -> str | None:
+    """Return the name by which a locator leads to a database, None where it has none."""
+    return database.name or ("embedded" if database.embedded else None)
 
 
 class BookmarksUnusable(EsxError):

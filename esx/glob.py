@@ -52,9 +52,14 @@ def glob_literal(pattern: str) -> str | None:
     return None if re.search(r"[*?\[]", plain) else re.sub(r"\\(.)", r"\1", pattern, flags=re.DOTALL)
 
 
+def glob_of(text: str) -> str:
+    """Return the pattern for this one text."""
+    return re.sub(r"([*?\[\\])", r"\\\1", text)
+
+
 def glob_containing(text: str) -> str:
     """Return the pattern for all texts that contain `text`."""
-    return "*" + re.sub(r"([*?\[\\])", r"\\\1", text) + "*"
+    return f"*{glob_of(text)}*"
 
 
 def _literal(char: str) -> str:

@@ -14,12 +14,16 @@ VARIABLE = "ESX_SERVED"
 
 NEEDS: Mapping[str, str] = {
     "agree.agree": "load",
+    "app.bookmark": "terminal",
+    "app.bookmarks": "terminal",
+    "bookmarks.remove": "terminal",
     "app.connections": "connections",
     "app.export": "export",
     "app.screenshot": "export",
     "app.suspend_process": "terminal",
     "app.trust": "terminal",
     "consumer-list.choose": "load",
+    "load.clean": "load",
     "load.start": "load",
 }
 """The permission that an action needs, by its name in keymaps. Other actions only read or navigate."""

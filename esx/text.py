@@ -196,6 +196,29 @@ def short_count(count: int) -> str:
     return str(count)
 
 
+def rate_text(rate: float | None) -> str:
+    """Return a rate in the unit in which it is a number of some size: ``12/s``, ``3.5/min``, ``2/d``."""
+    if rate is None:
+        return "-"
+    for unit, seconds in (("s", 1), ("min", 60), ("h", 3600), ("d", 86400)):
+        if rate * seconds >= 1:
+            return f"{rate * seconds:.{0 if rate * seconds >= 10 else 1}f}/{unit}"
+    return "0" if rate == 0 else "<1/d"
+
+
+def change_text(now: int, before: int) -> str:
+    """Return how a count has changed: ``+50%``, ``new``, ``none now``, ``=``, from tenfold on ``x12``."""
+    if now == before:
+        return "="
+    if not before:
+        return "new"
+    if not now:
+        return "none now"
+    if now >= before * 10:
+        return f"x{now / before:.0f}"
+    return f"{(now - before) / before:+.0%}"
+
+
 _BARS = "▁▂▃▄▅▆▇█"
 
 

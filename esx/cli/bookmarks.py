@@ -29,10 +29,10 @@ class _Group(LazyGroup):
 
 def kept_for(dsn: str | None) -> str:
     """Return what bookmarks are kept for: the name of the connection that is meant, else its address."""
+    from esx.bookmarks import kept_for as of_database
     from esx.database_choice import choose
 
-    chosen = choose(dsn, os.environ, config())
-    return chosen.name or ("embedded" if chosen.embedded else chosen.label)
+    return of_database(choose(dsn, os.environ, config()))
 
 
 def numbered(dsn: str | None) -> list[Bookmark]:

@@ -13,7 +13,7 @@ from esx.cli.opening import with_store
 from esx.cli.options import as_moment, database_option, partial_option
 from esx.cli.output import OutputLines, OutputTable, incomplete, narrate, say_doubt
 from esx.cli.pager import paged
-from esx.text import counted, lapse, visible
+from esx.text import change_text, counted, lapse, visible
 from esx.times import clock
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def _print_compact(lines: OutputLines, form: Form, found: WindowSummary) -> None
     columns = [Column("TYPE", yields=True), *(Column(title, right=True) for title in _TITLES[2:]), Column()]
     table = CompactTable(lines, form, columns)
     for category, now, before in found.categories:
-        head = (CompactCell(str(now)), CompactCell(str(before), MUTED), CompactCell(change(now, before), MUTED))
+        head = (CompactCell(str(now)), CompactCell(str(before), MUTED), CompactCell(change_text(now, before), MUTED))
         table.add((CompactCell(visible(category, limit=80), STRONG), *head, CompactCell("")))
         for row in found.rows:
             if row.category == category:
@@ -124,17 +124,4 @@ def _print_compact(lines: OutputLines, form: Form, found: WindowSummary) -> None
 
 def _numbers(row: Happened) -> tuple[str, str, str]:
     known = row.events.known and row.before.known
-    return row.events.text, row.before.text, change(row.events.count, row.before.count) if known else "?"
-
-
-def change(now: int, before: int) -> str:
-    """Return how a count has changed: ``+50%``, ``new``, ``none now``, ``=``, from tenfold on ``x12``."""
-    if now == before:
-        return "="
-    if not before:
-        return "new"
-    if not now:
-        return "none now"
-    if now >= before * 10:
-        return f"x{now / before:.0f}"
-    return f"{(now - before) / before:+.0%}"
+    return row.events.text, row.before.text, change_text(row.events.count, row.before.count) if known else "?"

@@ -8,7 +8,7 @@ from esx.cli.compact import Column, CompactCell, CompactTable
 from esx.cli.events import number_text
 from esx.cli.output import OutputTable
 from esx.cli.style import MUTED, STRONG, hue, paint
-from esx.text import ago, counted, visible
+from esx.text import ago, counted, rate_text, visible
 from esx.times import clock
 
 if TYPE_CHECKING:
@@ -111,13 +111,3 @@ def _change(word: str, at: Sighting | None) -> str:
 
 def _place(seen: EventMoment) -> str:
     return f"{clock(seen.created_at)} #{number_text(seen.global_seq)}"
-
-
-def rate_text(rate: float | None) -> str:
-    """Return a rate in the unit in which it is a number of some size: ``12/s``, ``3.5/min``, ``2/d``."""
-    if rate is None:
-        return "-"
-    for unit, seconds in (("s", 1), ("min", 60), ("h", 3600), ("d", 86400)):
-        if rate * seconds >= 1:
-            return f"{rate * seconds:.{0 if rate * seconds >= 10 else 1}f}/{unit}"
-    return "0" if rate == 0 else "<1/d"

@@ -40,20 +40,21 @@ async def fill(store: EventStore, *, now: datetime | None = None) -> FillResult:
     What else is in the store stays. Raises StreamTaken if a stream of the history's name is somebody else's.
     """
     try:
-        if not await _is_there(store):
+        if not await is_there(store):
             # By default the shop keeps the hours of the machine it runs on. In a thread: screens go on meanwhile.
             rows = await asyncio.to_thread(lambda: list(generate(now or datetime.now().astimezone())))
             await store.import_events(rows)
             return FillResult(len({row.stream_id for row in rows}), len(rows), created=True)
     except StreamTaken:
         # Another session may have filled it since we looked.
-        if not await _is_there(store):
+        if not await is_there(store):
             raise
     sizes = [of.events for each in CATEGORIES async for of in store.streams(prefix=f"{each}-") if is_ours(of.stream_id)]
     return FillResult(len(sizes), sum(sizes), created=False)
 
 
-async def _is_there(store: EventStore) -> bool:
+async def is_there(store: EventStore) -> bool:
+    """Return whether the store has the shop, with this or an earlier esx's history."""
     # This id is the same in the history of each version of esx.
     return [first.event_id for first in await store.read_page(SHOP_ACCOUNT, limit=1)] == [_event_id(SHOP_ACCOUNT, 0)]
 

@@ -1,4 +1,4 @@
-"""The explorer: its five screens, its keys, and what can be done on all of them."""
+"""The explorer: its six screens, its keys, and what can be done on all of them."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from textual.screen import Screen
 from textual.widgets import ContentSwitcher, Static
 from textual.worker import Worker, WorkerState
 
+from esx.bookmarks import connection_of
 from esx.config import BadConfig, Config
 from esx.database_choice import Database
 from esx.files import new_file
@@ -30,10 +31,10 @@ from esx.store.conflicts.commuting import parse_rule
 from esx.text import size_of, visible
 from esx.tui import keymap
 from esx.tui.cells import tell_failures_by
-from esx.tui.connected import ConnectedApp
 from esx.tui.dialogs.help import Help
 from esx.tui.palette import Actions, Palette, commands_of
 from esx.tui.panes import title_if_hidden
+from esx.tui.places import PlacesApp
 from esx.tui.screens.base import StorePane
 from esx.tui.screens.main import NOTICE, STREAMS, ExplorerScreen
 from esx.tui.screens.streams import StreamsPane
@@ -52,10 +53,11 @@ _SCREENS = [
     ("3", "Load", "load-screen"),
     ("4", "Health", "health-screen"),
     ("5", "Consumers", "consumers-screen"),
+    ("6", "Types", "types-screen"),
 ]
 
 
-class Explorer(ConnectedApp):
+class Explorer(PlacesApp):
     """Browse an event store, follow it live, load-test it, and see its health.
 
     It opens on `database`. `background` runs while it is open. `run_load` runs a load test on the database that is
@@ -82,6 +84,10 @@ class Explorer(ConnectedApp):
         Binding("ctrl+o", "connections", "Connections", show=False, tooltip="Show another database"),
         Binding("x", "copy_as", "Copy as", show=False, tooltip="Copy what is shown as an esx command or as SQL"),
         Binding("e", "export", "Export", show=False, tooltip="Export what is shown to a file, as NDJSON"),
+        Binding("M", "bookmark", "Bookmark", show=False, tooltip="Keep the event or stream at hand, with a note"),
+        Binding(
+            "apostrophe", "bookmarks", "Bookmarks", show=False, key_display="'", tooltip="The places that you kept"
+        ),
         Binding(
             "ctrl+z",
             "suspend_process",
@@ -205,24 +211,6 @@ class Explorer(ConnectedApp):
     async def _tab_clicked(self, message: ScreenTab.Clicked) -> None:
         await self.main.go(message.screen_id)
 
-    @on(StorePane.TrailWanted)
-    async def _open_trail(self, message: StorePane.TrailWanted) -> None:
-        """Show the trail of an event over the current screen."""
-        from esx.tui.screens.trail import TrailPane
-
-        if message.pane.shown:
-            fields, source = self.config.fields, message.pane.TITLE
-            trail = TrailPane(self.session, message.global_seq, fields=fields, source=source, id="trail-screen")
-            await self.main.open_trail(trail)
-
-    @on(StorePane.EventWanted)
-    async def _go_to_event(self, message: StorePane.EventWanted) -> None:
-        """Show an event in its stream, on the screen Streams."""
-        if message.pane.shown:
-            await self.main.go(STREAMS)
-            for pane in self.main.query(StreamsPane):
-                pane.go_to(message.stream_id, message.stream_seq)
-
     def _make(self, screen_id: str) -> StorePane:
         # A screen is imported when it is first shown.
         if screen_id == "feed-screen":
@@ -254,6 +242,10 @@ class Explorer(ConnectedApp):
             elif shown is not None and shown.read_only:
                 why_not = "this connection only reads"
             return ConsumersPane(self.session, why_not=why_not, id=screen_id)
+        if screen_id == "types-screen":
+            from esx.tui.screens.types import TypesPane
+
+            return TypesPane(self.session, self.follower, id=screen_id)
         return StreamsPane(self.session, self.follower, id=screen_id, at=self._begin_at)
 
     async def run_action(
@@ -287,7 +279,8 @@ class Explorer(ConnectedApp):
                 self.notify(f"{title} copied, {size_of(len(text.encode()))}")
 
         options = [] if database is None else database.options
-        self.push_screen(CopyAs(store, view, pane.event_at_hand(), options, self.session.report), chosen)
+        connection = None if database is None else connection_of(database)
+        self.push_screen(CopyAs(store, view, pane.event_at_hand(), options, connection, self.session.report), chosen)
 
     def action_export(self) -> None:
         """Write what is shown to a file."""

@@ -71,11 +71,11 @@ def is_ours(binding: Binding) -> bool:
 TASKS = ("find", "look closer", "go back in time", "copy and keep", "run", "screens and databases", "move")
 """What keys are for, the goals first."""
 _TASK_OF = {
-    "find": "filter find search go match categories all",
+    "find": "filter find search go match categories all summary",
     "look closer": "choose fold_here fold unfold text zoom trail order sort flip expand collapse remedy more",
-    "go back in time": "diff state version",
-    "copy and keep": "copy copy_value copy_path copy_as export screenshot",
-    "run": "start stop edit runs pause",
+    "go back in time": "diff state version step",
+    "copy and keep": "bookmark bookmarks remove copy copy_value copy_path copy_as export screenshot",
+    "run": "start stop edit runs mark compare clean pause",
     "move": "move page first last line start_of end focus_panel focus_detail focus_list part resize next form turn "
     "scroll_by scroll_page start_line",
 }

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from esx import NewEvent
-from esx.cli.summary import change
-from esx.cli.type_tables import rate_text
 from tests.cli.support import esx, ndjson, on_terminal, one_line_error
 
 if TYPE_CHECKING:
@@ -107,10 +105,3 @@ async def test_what_happened_in_the_last_ten_minutes(dsn18: str, store18: EventS
         (["since:-1h", "--since", "-1h"], "are the same"),
     ):
         assert reason in one_line_error(esx("summary", *arguments, "-d", dsn18), 2)
-
-
-def test_changes_and_rates_in_words() -> None:
-    changes = [change(*pair) for pair in ((3, 3), (3, 0), (0, 3), (3, 2), (30, 3))]
-    assert changes == ["=", "new", "none now", "+50%", "x10"]
-    rates = [rate_text(rate) for rate in (None, 0.0, 12.3, 1 / 30, 1 / 7200, 1e-9)]
-    assert rates == ["-", "0", "12/s", "2.0/min", "12/d", "<1/d"]

@@ -98,7 +98,8 @@ def fixed() -> Iterator[Clock]:
         return re.sub(r"open [^, ]+", "open 12s", re.sub(r"pid \d+", "pid 4242", real_writer(told)))
 
     with contextlib.ExitStack() as stack:
-        stack.enter_context(patch("esx.text.datetime", _FixedDatetime))
+        for module in ("esx.text", "esx.tui.screens.summary", "esx.store.overview.types", "esx.bookmarks"):
+            stack.enter_context(patch(f"{module}.datetime", _FixedDatetime))
         stack.enter_context(patch.object(EventStore, "health", health))
         stack.enter_context(patch.object(EventStore, "doctor", doctor))
         stack.enter_context(patch.object(EventStore, "address", PropertyMock(return_value="ann@localhost:5432/shop")))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import asyncpg
@@ -10,11 +11,15 @@ import pytest
 from esx import NewEvent
 from esx.errors import ProjectionFailed
 from esx.permissions import Permissions
+from esx.tui.dialogs.copy_as import CopyAs
+from esx.tui.dialogs.export import ExportDialog
 from esx.tui.screens.consumers import ConsumersPane
 from esx.tui.tuning import Tuning
 from tests.tui.helpers import explorer, lines_of, text_of, until
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from textual.pilot import Pilot
 
     from esx.eventstore import EventStore
@@ -60,6 +65,31 @@ async def test_what_each_does_is_listed_with_its_error(dsn18: str, store18: Even
         assert "balances projection failed 1 2" in shown
         assert "1, 2 events behind" in shown
         assert all(len(line) == size[0] for line in lines_of(app))
+
+
+async def test_the_list_is_copied_and_exported(
+    dsn18: str, store18: EventStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    await failed(store18)
+    async with explorer(dsn18, size=(100, 30), tuning=_QUICK) as (app, pilot):
+        await pilot.press("5")
+        await until(pilot, lambda: "consumers · 1" in text_of(app))
+        await pilot.press("x")
+        await until(pilot, lambda: isinstance(app.screen, CopyAs) and "esx consumers -d" in text_of(app))
+        await pilot.press("down", "enter")
+        await until(pilot, lambda: app.clipboard.startswith("SELECT name, kind, position"))
+        connection = await asyncpg.connect(dsn18)
+        rows = await connection.fetch(app.clipboard)
+        await connection.close()
+        assert [(row["name"], row["position"]) for row in rows] == [("balances", 1)]
+        await until(pilot, lambda: not isinstance(app.screen, CopyAs))
+        await pilot.press("e")
+        await until(pilot, lambda: isinstance(app.screen, ExportDialog))
+        await pilot.press("enter")
+        await until(pilot, (tmp_path / "consumers.ndjson").exists)
+        [line] = (tmp_path / "consumers.ndjson").read_text().splitlines()
+        assert (json.loads(line)["name"], json.loads(line)["state"]) == ("balances", "failed")
 
 
 async def test_nothing_is_done_before_the_user_agrees(dsn18: str, store18: EventStore) -> None:

@@ -7,12 +7,16 @@ from rich.cells import cell_len
 
 from esx.model import NewEvent
 from esx.tui.lists.feedlist import short_delay
-from tests.tui.helpers import explorer, feed_of, fill, lines_of, text_of, until
+from tests.tui.helpers import browse, explorer, feed_of, fill, lines_of, text_of, until
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     import asyncpg
+    from textual.pilot import Pilot
 
     from esx.eventstore import EventStore
+    from esx.tui.app import Explorer
 
 pytestmark = pytest.mark.slow
 
@@ -109,18 +113,57 @@ async def test_a_filter_is_refused_or_begins_anew_and_is_taken_away(dsn18: str, 
     async with explorer(dsn18) as (app, pilot):
         await pilot.press("2")
         await until(pilot, lambda: len(feed_of(app).table.rows) == 60)
-        await pilot.press("f", "tab", "tab", *"nonsense(", "enter")
+        await pilot.press("f", *"where:nonsense(", "enter")
         await until(pilot, lambda: "PostgreSQL does not accept" in text_of(app), "for the refusal")
         assert len(feed_of(app).table.rows) == 60
-        await pilot.press("shift+tab", "shift+tab", *"s-001", "tab", "tab", *["backspace"] * 9, *"$.at>9", "enter")
+        await pilot.press(*["backspace"] * 15, *"s-001 $.at>9", "enter")
         await until(pilot, lambda: len(feed_of(app).table.rows) == 10 and feed_of(app).table.has_focus)
         await until(pilot, lambda: "10 received of 60 looked at" in text_of(app), "for the counts")
-        assert "stream s-001 · data $.at>9" in text_of(app)
+        assert 'stream:s-001 where:"$.at > 9"' in text_of(app)
         await store18.append("s-001", [NewEvent("T", {"at": 99}), NewEvent("T", {"at": 1})])
         await until(pilot, lambda: "11 received of 62 looked at" in text_of(app))
         await pilot.press("escape")
         await until(pilot, lambda: len(feed_of(app).table.rows) == 62)
         assert "looked at" not in text_of(app)
+
+
+async def test_a_filter_is_completed_and_an_earlier_one_comes_back(dsn18: str, store18: EventStore) -> None:
+    await store18.append("orders-1", [NewEvent("Placed", {"total": 9}), NewEvent("Placed", {"total": 1})])
+    await store18.append("carts-1", [NewEvent("Made", {"n": 1})])
+    async with explorer(dsn18) as (app, pilot):
+        line = feed_line(app, pilot)
+        await pilot.press("2")
+        await until(pilot, lambda: len(feed_of(app).table.rows) == 3)
+        await pilot.press("f")
+        await until(pilot, lambda: app.session.words.known.data)
+        await pilot.press(*"or")
+        await line("orders-*")
+        await pilot.press(*" type:pl")
+        await line("orders-* type:Placed")
+        await pilot.press(*" $.")
+        await line("orders-* type:Placed $.total")
+        await pilot.press(*" > 5", "enter")
+        await until(pilot, lambda: len(feed_of(app).table.rows) == 1 and feed_of(app).table.has_focus)
+        await pilot.press("escape")
+        await until(pilot, lambda: len(feed_of(app).table.rows) == 3)
+        # The same in the list of events, whose filters are remembered together.
+        await pilot.press("1", "a", "f", *"Ma", "up")
+        events = browse(app).events_panel.line.line
+        await until(pilot, lambda: events.value == "orders-* type:Placed $.total > 5")
+        await pilot.press("down")
+        await until(pilot, lambda: events.value == "Ma")
+
+
+def feed_line(app: Explorer, pilot: Pilot[None]) -> Callable[[str], Awaitable[None]]:
+    """Return what takes the completion that is offered, once it is the wanted one."""
+
+    async def take(wanted: str) -> None:
+        line = feed_of(app)._line.line
+        await until(pilot, lambda: line._suggestion == wanted, f"for {wanted}")
+        await pilot.press("right")
+        await until(pilot, lambda: line.value == wanted)
+
+    return take
 
 
 async def test_the_rates_of_the_last_minute_outlast_a_filter(dsn18: str, store18: EventStore) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from esx.errors import InvalidQuery
 from esx.filters import Filter
 from esx.glob import glob_to_regex
-from esx.tui.panels.filter_text import complete_type, filter_text, parse_filter
+from esx.tui.panels.filter_text import filter_text, parse_filter, parse_stream_filter, stream_filter_text
 
 
 @pytest.mark.parametrize(
@@ -62,13 +62,4 @@ def is_glob(text: str) -> bool:
 def test_a_filter_is_read_back_as_it_was(event_type: str | None, where: str | None) -> None:
     chosen = Filter(event_type=event_type, where=where)
     assert parse_filter(filter_text(chosen)) == as_typed(chosen)
-
-
-def test_types_are_completed() -> None:
-    types = ["OrderPlaced", "Order paid", "Shipped"]
-    assert complete_type("Ord", types) == "OrderPlaced"
-    assert complete_type("type:ship", types) == "type:Shipped"
-    assert complete_type('"Order ', types) == '"Order paid"'
-    assert complete_type("$.a", types) is None
-    assert complete_type("OrderPlaced ", types) is None
-    assert complete_type("", types) is None
+    assert parse_stream_filter(stream_filter_text(chosen)) == as_typed(chosen)

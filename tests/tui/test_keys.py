@@ -34,6 +34,7 @@ SAME = {
     "d": {"diff"},
     "f": {"find", "filter"},
     "g": {"start", "first"},
+    "D": {"remove", "clean"},
     "G": {"end", "last"},
     "h": {"focus_list", "collapse", "part-to-the-left"},
     "l": {"focus_detail", "expand", "part-to-the-right"},

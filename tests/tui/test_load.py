@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -11,7 +12,12 @@ from textual.widgets import Button, Input
 from esx.errors import EsxError
 from esx.load.archive import Archive, Header, Recorder
 from esx.load.model import LoadCounts, LoadOptions, LoadProgress, LoadSummary, PairCounts, StreamCounts
+from esx.model import NewEvent
+from esx.permissions import Permissions
+from esx.tui.dialogs.agree import Agree
+from esx.tui.panels.load_compared import LoadCompared
 from esx.tui.panels.load_form import LoadForm
+from esx.tui.panels.load_runs import LoadRuns
 from esx.tui.screens.load import LoadPane
 from esx.tui.widgets.choice import Choice
 from esx.tui.widgets.heatmap import HeatMap
@@ -106,6 +112,66 @@ async def test_a_run_from_form_to_verdict(dsn18: str, store18: EventStore) -> No
         await until(pilot, lambda: "workload" in text_of(app))
         await pilot.press("u")
         await until(pilot, lambda: "PASS" in text_of(app))
+
+
+async def test_marked_runs_are_put_side_by_side(dsn18: str, store18: EventStore) -> None:
+    await fill(store18, 1, 1)
+    archive = Archive.of(os.environ)
+    for number, goodput in ((1, 100.0), (2, 150.0), (3, 50.0)):
+        began = datetime(2026, 8, 7, number, tzinfo=UTC)
+        recorder = Recorder(archive, Header(began, "ann@host/shop", LoadOptions(users=number, grouping="on")))
+        recorder.line(replace(SUMMARY, run=f"r{number}", goodput=goodput))
+        recorder.close()
+
+    async with explorer(dsn18) as (app, pilot):
+        await pilot.press("3")
+        await until(pilot, lambda: len(app.query_one(LoadRuns).rows) == 3)
+        await pilot.press("R", "equals_sign")
+        await until(pilot, lambda: "mark two runs or more" in text_of(app))
+        await pilot.press("home", "asterisk", "down", "equals_sign")
+        await until(pilot, lambda: app.query_one(LoadCompared).has_focus)
+        # The older one is what the other is compared with, in the order of time.
+        assert "esx load compare r1 r3" in text_of(app)
+        goodput_line = next(line for line in lines_of(app) if "goodput" in line)
+        assert goodput_line.split()[-4:-1] == ["100.0", "50.0", "0.50"]
+        await pilot.press("R")
+        await until(pilot, lambda: app.query_one(LoadRuns).has_focus)
+        await pilot.press("enter")
+        await until(pilot, lambda: "PASS" in text_of(app))
+        await pilot.press("u")
+        grouping = pane(app).query_one("#load-grouping", Choice)
+        await until(pilot, lambda: grouping.value == "on")
+
+
+async def test_the_events_of_a_run_are_deleted_after_asking(dsn18: str, store18: EventStore) -> None:
+    await store18.append("load-run-1-0", [NewEvent("T", {}, {"run_id": "run-1"}) for _ in range(3)])
+    await store18.append("kept", [NewEvent("T", {})])
+
+    async def run_load(dsn: str | None, options: LoadOptions) -> AsyncIterator[LoadProgress | LoadSummary]:
+        yield SUMMARY
+
+    async with explorer(dsn18, run_load=run_load) as (app, pilot):
+        await pilot.press("3", "D")
+        await until(pilot, lambda: pane(app).query_one("#load-start", Button).has_focus)
+        await pilot.press("ctrl+s")
+        await until(pilot, lambda: "PASS" in text_of(app) and "D cleans up" in text_of(app))
+        await pilot.press("D")
+        await until(pilot, lambda: isinstance(app.screen, Agree))
+        assert "3 events in 1 stream of run run-1" in text_of(app)
+        await pilot.press("escape")
+        assert await store18.head() == 4
+        assert await store18.version("load-run-1-0") == 2
+        await pilot.press("D")
+        await until(pilot, lambda: isinstance(app.screen, Agree))
+        await pilot.press("ctrl+y")
+        await until(pilot, lambda: "deleted 3 events of run run-1" in text_of(app))
+        assert [stream.stream_id async for stream in store18.streams()] == ["kept"]
+        await pilot.press("D")
+        await until(pilot, lambda: "has no events in this database" in text_of(app))
+    async with explorer(dsn18, run_load=run_load, permissions=Permissions(load=False)) as (app, pilot):
+        await pilot.press("3")
+        await until(pilot, lambda: app.query(LoadPane))
+        assert not pane(app).check_action("clean", ())
 
 
 async def test_nothing_wraps_in_a_narrow_terminal(dsn18: str, store18: EventStore) -> None:

@@ -16,6 +16,7 @@ from syrupy.location import PyTestLocation
 from esx.config import Config, Connection
 from esx.eventstore import EventStore
 from esx.model import NewEvent
+from esx.tui.screens.types import TypesPane
 from esx.tui.session.connections import Connections
 from esx.tui.session.session import SessionState
 from tests.tui import pictures
@@ -114,6 +115,27 @@ async def test_streams_and_dialogs(shop_dsn: str, looks: Looks) -> None:
         await looks(app, pilot, "streams-filtered")
 
 
+async def test_types_and_what_happened_lately(shop_dsn: str, looks: Looks) -> None:
+    async with sitting(shop_dsn, SMALL) as (app, pilot):
+        await live(app, pilot)
+        await pilot.press("6")
+        # The rate is that until now by the server's clock.
+        await until(pilot, lambda: "$.name" in text_of(app) and app.query(TypesPane).first().types.has_focus)
+        await looks(app, pilot, "types")
+        await pilot.press("1", "W", "W", "W", "W")
+        await until(pilot, lambda: "in the 1 d before" in text_of(app))
+        await looks(app, pilot, "lately")
+        await pilot.press("escape", "right", "M")
+        await until(pilot, lambda: "enter keeps it" in text_of(app))
+        await pilot.press(*"who paid twice?", "enter")
+        await until(pilot, lambda: "lists the bookmarks" in text_of(app))
+        app.clear_notifications()
+        await until(pilot, lambda: "lists the bookmarks" not in text_of(app))
+        await pilot.press("apostrophe")
+        await until(pilot, lambda: "who paid twice?" in text_of(app) and "y copies" in text_of(app))
+        await looks(app, pilot, "bookmarks")
+
+
 async def test_it_is_readable_in_a_light_theme_and_without_colours(
     shop_dsn: str, looks: Looks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -204,4 +226,4 @@ async def test_the_documents_pictures_are_up_to_date(shop_dsn: str, clock: pictu
             stale.append(name)
 
     await pictures.take_all(shop_dsn, clock, compare, expected)
-    assert not stale, "python -m docs.screenshots makes them again"
+    assert not stale, f"{stale}: python -m docs.screenshots makes them again"

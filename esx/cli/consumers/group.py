@@ -65,7 +65,7 @@ def command(ctx: click.Context, dsn: str | None, as_json: bool) -> None:
     lines = OutputLines()
     if as_json:
         for report in reports:
-            lines.value(as_object(report))
+            lines.json(report.to_json())
         for other in others:
             lines.value(_other(other))
         return
@@ -98,35 +98,6 @@ def command(ctx: click.Context, dsn: str | None, as_json: bool) -> None:
         incomplete(
             "which events are parked is not shown to this user: it takes SELECT on parked_events, and `esx init`"
         )
-
-
-def as_object(report: ConsumerReport) -> dict[str, Any]:
-    """Return what is printed of a consumer as JSON."""
-    runner = report.runner
-    return {
-        "name": report.name,
-        "kind": report.kind,
-        "state": str(report.state),
-        "waits_for": report.waits_for,
-        "position": report.position,
-        "head": report.head,
-        "beyond_head": report.beyond,
-        "lag": report.lag,
-        "lag_exact": report.lag_exact,
-        "lag_seconds": report.lag_seconds,
-        "rate": round(report.rate, 3),
-        "last_error": report.last_error,
-        "error_seq": report.error_seq,
-        "failed_at": _time(report.failed_at),
-        "history": None if report.difference is None else str(report.difference),
-        "parked": report.parked,
-        "skipped": report.skipped,
-        "host": None if runner is None else runner.host,
-        "pid": None if runner is None else runner.pid,
-        "since": None if runner is None else _time(runner.since),
-        "backend": None if runner is None else runner.backend,
-        "updated_at": _time(report.updated_at),
-    }
 
 
 def _row(report: ConsumerReport) -> tuple[str, ...]:

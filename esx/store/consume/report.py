@@ -1,5 +1,6 @@
 """A consumer as its operators see it: what it does, how far it is, and who runs it."""
 
+import json
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -7,7 +8,7 @@ from typing import NamedTuple
 
 from esx.store.feed.batch import Writer
 from esx.store.feed.comparison import Difference, DifferenceKind
-from esx.text import ago, counted
+from esx.text import ago, counted, encodable, iso_utc
 
 COUNTED = 10_000
 """Up to how many events or rows are counted."""
@@ -160,6 +161,39 @@ class ConsumerReport:
         if self.runner is None:
             return "-"
         return f"{self.runner}{f', {ago(self.runner.since)}' if self.runner.since else ''}"
+
+    def to_json(self) -> str:
+        """Return it as one line of NDJSON. `lag` is exact unless `lag_exact` is false."""
+        runner = self.runner
+        fields = {
+            "name": self.name,
+            "kind": self.kind,
+            "state": str(self.state),
+            "waits_for": self.waits_for,
+            "position": self.position,
+            "head": self.head,
+            "beyond_head": self.beyond,
+            "lag": self.lag,
+            "lag_exact": self.lag_exact,
+            "lag_seconds": self.lag_seconds,
+            "rate": round(self.rate, 3),
+            "last_error": self.last_error,
+            "error_seq": self.error_seq,
+            "failed_at": _time(self.failed_at),
+            "history": None if self.difference is None else str(self.difference),
+            "parked": self.parked,
+            "skipped": self.skipped,
+            "host": None if runner is None else runner.host,
+            "pid": None if runner is None else runner.pid,
+            "since": None if runner is None else _time(runner.since),
+            "backend": None if runner is None else runner.backend,
+            "updated_at": _time(self.updated_at),
+        }
+        return encodable(json.dumps(fields, ensure_ascii=False))
+
+
+def _time(moment: datetime | None) -> str | None:
+    return None if moment is None else iso_utc(moment)
 
 
 ProjectionStatus = ConsumerReport

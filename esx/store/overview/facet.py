@@ -8,7 +8,7 @@ from esx.layouts.layout import Layout
 from esx.postgres.session import Session
 from esx.store.base import Facet
 from esx.store.overview.summary import WindowSummary, summarise
-from esx.store.overview.types import TypeSurvey, survey_types
+from esx.store.overview.types import SHAPED, TypeSurvey, survey_types
 from esx.store.read.event_list import EventList
 from esx.store.read.order_check import LOOK
 from esx.store.search.span import AFTER_ALL, NumberSpan, find_span
@@ -17,10 +17,10 @@ from esx.store.search.span import AFTER_ALL, NumberSpan, find_span
 class Overviews(Facet):
     """Looks over a store, at a bounded cost."""
 
-    async def types(self, *, since: datetime | None = None, full: bool = False) -> TypeSurvey:
+    async def types(self, *, since: datetime | None = None, full: bool = False, samples: int = SHAPED) -> TypeSurvey:
         """Return the event types with their counts, times, rates and categories, and a sample of each.
 
-        Some 5,000 events are looked at, and the data of up to a hundred of each type are read; all events of a small
+        Some 5,000 events are looked at, and the data of up to `samples` of each type are read; all events of a small
         store are counted. With `full`, all events are counted. `since` leaves out what stands before the place where
         the global order reaches that time. Raises OrderUnknown in a store without a global order, and InvalidQuery.
         """
@@ -31,7 +31,7 @@ class Overviews(Facet):
             if since is not None:
                 found = await find_span(connection, layout, EventList(), since, None, look=LOOK)
                 span = found._replace(end=AFTER_ALL - 1)
-            return await survey_types(connection, layout, span, full=full)
+            return await survey_types(connection, layout, span, full=full, samples=samples)
 
         return await self._read(look)
 

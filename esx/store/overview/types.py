@@ -97,7 +97,13 @@ class _Exact(NamedTuple):
 
 
 async def survey_types(
-    connection: asyncpg.Connection, layout: Layout, span: NumberSpan, *, full: bool = False, now: datetime | None = None
+    connection: asyncpg.Connection,
+    layout: Layout,
+    span: NumberSpan,
+    *,
+    full: bool = False,
+    samples: int = SHAPED,
+    now: datetime | None = None,
 ) -> TypeSurvey:
     """Return the types of the events in `span`; `full` counts all events, which takes a scan."""
     layout.check_numbered()
@@ -122,7 +128,7 @@ async def survey_types(
     rates = _rates(rows[-EDGE:], now or datetime.now(UTC))
     types = [_summary(name, found, exact.get(name), sample, rates, layout.separator) for name, found in of_type.items()]
     types.sort(key=lambda one: (-one.events.count, one.event_type))
-    events, large = await _sampled(connection, layout, of_type)
+    events, large = await _sampled(connection, layout, of_type, samples)
     return TypeSurvey(tuple(types), complete, total, len(rows), events, large, span.doubt)
 
 
@@ -243,10 +249,10 @@ async def _scanned(connection: asyncpg.Connection, layout: Layout, span: NumberS
 
 
 async def _sampled(
-    connection: asyncpg.Connection, layout: Layout, of_type: dict[str, list[_Row]]
+    connection: asyncpg.Connection, layout: Layout, of_type: dict[str, list[_Row]], samples: int
 ) -> tuple[dict[str, tuple[Event, ...]], int]:
     """Return some events of each type with their data, spread over their numbers, and how many were too large."""
-    most = max(min(SHAPED, _SHAPED_OF_ALL // max(len(of_type), 1)), 3)
+    most = max(min(samples, _SHAPED_OF_ALL // max(len(of_type), 1)), 3)
     numbers: list[int] = []
     for rows in of_type.values():
         own = sorted({row.global_seq for row in rows})

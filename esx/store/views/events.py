@@ -20,7 +20,7 @@ from esx.text import iso_utc
 class EventsView(View):
     """The events of a stream, or with `stream_id` None of all streams, from the number `start` on, included.
 
-    `where` chooses among them (its `stream` is not used), `since` and `until` by their time.
+    `where` chooses among them (its `stream` only among those of all streams), `since` and `until` by their time.
     """
 
     stream_id: str | None = None
@@ -34,6 +34,10 @@ class EventsView(View):
     def name(self) -> str:
         """The stream's id, or ``all``."""
         return "all" if self.stream_id is None else self.stream_id
+
+    @property
+    def _where(self) -> Filter:
+        return self.where if self.stream_id is None else replace(self.where, stream=None)
 
     @property
     def whole(self) -> EventsView:
@@ -56,7 +60,8 @@ class EventsView(View):
 
     def arguments(self, options: Sequence[str]) -> list[str]:
         """Return ``read`` with its options and the stream."""
-        chosen = _filter_options(replace(self.where, stream=None))
+        where = self._where
+        chosen = _filter_options(where) if where.stream is None else [filter_text(where)]
         chosen += [f"--since={iso_utc(self.since)}"] if self.since is not None else []
         chosen += [f"--until={iso_utc(self.until)}"] if self.until is not None else []
         chosen += [f"--from={self.start}"] if self.start is not None else []
@@ -73,7 +78,7 @@ class EventsView(View):
         conditions = [] if self.stream_id is None else [f"e.stream_id = {literal(self.stream_id)}"]
         if self.start is not None:
             conditions.append(f"{key} {'<=' if self.backwards else '>='} {self.start}")
-        conditions += literal_filter_sql(replace(self.where, stream=None))
+        conditions += literal_filter_sql(self._where)
         if self.since is not None:
             conditions.append(f"e.created_at >= {literal(self.since)}")
         if self.until is not None:

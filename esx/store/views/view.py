@@ -11,6 +11,7 @@ from typing import Protocol
 from esx.filters import Filter
 from esx.layouts.layout import Layout
 from esx.model import Event, StreamSummary
+from esx.store.overview.summary import WindowSummary
 from esx.store.search.plan import SearchPlan
 from esx.store.search.slices import Slice
 from esx.text import shell_word
@@ -90,6 +91,9 @@ class Store(Protocol):
 
     async def event(self, global_seq: int) -> Event | None:
         """Return one event."""
+
+    async def happened(self, since: datetime, until: datetime | None, *, where: Filter | None) -> WindowSummary:
+        """Return what happened in a time window."""
 
     async def export(self, *, after: int, where: Filter) -> AsyncIterable[bytes]:
         """Return the events of the feed, as NDJSON."""

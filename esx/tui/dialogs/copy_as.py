@@ -12,6 +12,7 @@ from textual.widgets.option_list import Option
 
 from esx.errors import EsxError
 from esx.eventstore import EventStore
+from esx.locators import Locator
 from esx.store.views import View
 from esx.text import visible
 from esx.tui.cells import MUTED, fit
@@ -27,7 +28,7 @@ class CopyAs(OptionsDialog[tuple[str, str]]):
     """Offers texts by their titles, with the beginning of each; the result is the title and text that were chosen.
 
     The texts are the command that prints `view`, with `options` to name its database, the query that reads it, and the
-    event with `global_seq`, if any. If they cannot be read, `failed` gets the error.
+    event with `global_seq`, if any, with its locator in `connection`. If they cannot be read, `failed` gets the error.
     """
 
     KEYMAP_PREFIX = "copy"
@@ -42,6 +43,7 @@ class CopyAs(OptionsDialog[tuple[str, str]]):
         view: View,
         global_seq: int | None,
         options: Sequence[str],
+        connection: str | None,
         failed: Callable[[EsxError], object],
     ) -> None:
         super().__init__()
@@ -49,6 +51,7 @@ class CopyAs(OptionsDialog[tuple[str, str]]):
         self._view = view
         self._global_seq = global_seq
         self._options = options
+        self._connection = connection
         self._failed = failed
         self._choices: list[tuple[str, str]] = []
 
@@ -82,6 +85,8 @@ class CopyAs(OptionsDialog[tuple[str, str]]):
         event = None if self._global_seq is None else await self._store.event(self._global_seq)
         if event is not None:
             choices.append((f"event {event.global_seq} as JSON", event.to_json()))
+            locator = Locator(self._connection, event.stream_id, event.stream_seq)
+            choices.append(("its locator, for esx open", locator.text))
         return choices
 
     @staticmethod

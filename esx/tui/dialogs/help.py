@@ -188,5 +188,8 @@ _TITLES = {
     "TrailPane": "the trail",
     "LoadPane": "screen Load",
     "HealthPane": "screen Health",
+    "ConsumersPane": "screen Consumers",
+    "TypesPane": "screen Types",
+    "SummaryPane": "what happened lately",
     "Input": "this field",
 }

@@ -20,6 +20,9 @@ from esx.tui.widgets.brush import BrushedView, role_classes
 _SLICE = 0.005
 """Seconds of work at a large value before keys are handled; the time that goes to other processes is not work."""
 
+_HEAD = 10
+"""The age is in one of the first lines."""
+
 
 class DocumentView(BrushedView, can_focus=True, inherit_bindings=False):
     """Shows an `EventDocument`, lays large JSON out step by step, and moves the cursor in it."""
@@ -140,13 +143,14 @@ class DocumentView(BrushedView, can_focus=True, inherit_bindings=False):
         if not self.scroll_offset.y <= line < self.scroll_offset.y + height:
             self._scroll(line - height // 3)
 
-    def on_mount(self) -> None:
-        """Start the clock: the age of the event grows."""
-        self.set_interval(1, self._age)
-
-    def _age(self) -> None:
+    def grow_older(self) -> None:
+        """Draw the age of the event again, if that has changed; the screen calls it each second."""
+        before = len(self.document)
         if self.is_on_screen and self.document.age():
-            self.measure()
+            if len(self.document) == before:
+                self.refresh_lines(0, _HEAD)
+            else:
+                self.measure()
 
     def on_resize(self, _event: events.Resize) -> None:
         """Wrap long lines for the new width."""

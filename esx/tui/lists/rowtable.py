@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic
 
@@ -10,7 +10,7 @@ from rich.segment import Segment
 from rich.style import Style
 from textual import events
 from textual.binding import Binding, BindingType
-from textual.geometry import Size
+from textual.geometry import Region, Size
 from textual.message import Message
 from textual.reactive import Reactive, var
 from textual.scrollbar import ScrollDown, ScrollUp
@@ -129,7 +129,16 @@ class RowTable(Keyed, BrushedView, Generic[Row], can_focus=True, inherit_binding
         texts = [column.cell(row).text for column in self.columns if column.ages for row in self._measured_rows]
         if texts != self._ages:
             self._ages = texts
-            self.refresh()
+            self.refresh(*self._age_regions())
+
+    def _age_regions(self) -> Iterator[Region]:
+        """Yield where the ages are: to draw whole lines each second would cost more than all else of an idle screen."""
+        at = 0
+        for column, width in zip(self.columns, self.column_widths(self.scrollable_content_region.width), strict=True):
+            if width:
+                if column.ages:
+                    yield Region(at, 1, width, self.body_height)
+                at += width + 1
 
     def light(self, rows: Sequence[Row]) -> None:
         """Mark rows for a second."""

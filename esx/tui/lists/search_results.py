@@ -8,6 +8,9 @@ from esx.tui.lists.rows import EventRow
 from esx.tui.lists.sources import Page
 from esx.tui.lists.window import Window
 
+_CHEAP = 20_000
+"""Events looked at for a page that a list which follows may read again."""
+
 
 class SearchResults:
     """The events that a search finds, in a stream or in all, oldest first or newest first."""
@@ -19,6 +22,13 @@ class SearchResults:
         self.plan = plan
         self.newest_first = newest_first
         self._pace = Pace(plan.limits.slice)
+        self.top_cost: int | None = None
+        """How many events were looked at for the first page of the list; None before it was read."""
+
+    @property
+    def cheap(self) -> bool:
+        """Whether the first page was found so quickly that it can be read again and again."""
+        return self.top_cost is not None and self.top_cost <= _CHEAP
 
     def progress(self, window: Window[EventRow, int], *, busy: bool, stopped: bool) -> str:
         """Return how many were found, and how far the search is, in a few words."""
@@ -44,6 +54,8 @@ class SearchResults:
                 scan=self._pace.scan,
                 backwards=down,
             )
+        if after is None and not backwards:
+            self.top_cost = found.looked_at
         rows = list(map(EventRow.of_preview, found.events))
         return Page(rows[::-1] if backwards else rows, found.position, found.looked_at)
 

@@ -108,6 +108,9 @@ class EventPanel(Panel):
         else:
             self.show(event)
 
+    def _way_to(self, stream_id: str) -> list[str]:
+        return [self.screen_title, visible(stream_id, limit=60)]
+
     async def _decode(self, event: Event) -> DecodedEvent:
         """Decode payloads that are no JSON; it can take a while, and may run the user's code."""
         return await asyncio.to_thread(decode_event, event, self.session.decoder)
@@ -131,7 +134,10 @@ class EventPanel(Panel):
         self._note = ""
         self._leave_state()
         self.detail.show(event, "no event chosen" if event is None else None, decoded)
-        self.entitle("event" if event is None else visible(event.event_type, limit=60))
+        if event is None:
+            self.entitle("event")
+        else:
+            self.entitle(visible(event.event_type, limit=60), way=self._way_to(event.stream_id))
         self._write_note()
         if event is not None and self._against is not None:
             self._compare(event)
@@ -255,7 +261,8 @@ class EventPanel(Panel):
         self._version = state.version
         self.add_class("-state")
         self._scrubber.show(state.version, last)
-        self.entitle(f"state at version {state.version:,} of {last:,} · {visible(states.reducer.name)}")
+        title = f"state at version {state.version:,} of {last:,} · {visible(states.reducer.name)}"
+        self.entitle(title, way=self._way_to(states.stream_id))
         self.detail.show_state(state, comparison)
 
     def action_copy(self) -> None:

@@ -24,7 +24,7 @@ from esx.tui.lists.search_results import SearchResults
 from esx.tui.lists.sources import EventRows
 from esx.tui.lists.window import PAGE
 from esx.tui.panels.event import EventPlace
-from esx.tui.panels.filter_text import HINT, PLACEHOLDER, complete_type, filter_text, parse_filter
+from esx.tui.panels.filter_text import HINT, IN_LIST, PLACEHOLDER, filter_text, parse_filter
 from esx.tui.panels.panel import Panel
 from esx.tui.panes import title_if_hidden
 from esx.tui.session.follower import Follower
@@ -66,6 +66,8 @@ class EventsPanel(Panel):
         """Whether the list may follow: not while one of its events is read in full."""
         self._version = -1
         self.filter = Filter()
+        self.usual = Filter()
+        """The filter of the list of all streams until the user takes it away."""
         self._source: EventRows | SearchResults | None = None
         self._left_out = 0
         """How many events of the stream have no number in it, and so are in no page of it."""
@@ -96,10 +98,26 @@ class EventsPanel(Panel):
                 if asked:
                     self.table.focus()
             self.stream_id = stream_id
-            if at is not None:
-                # The filter might hide this event.
+            if at is not None or (stream_id is not None and self.filter == self.usual):
+                # The filter might hide this event, or is about all streams.
                 self.filter = Filter()
+            elif stream_id is None:
+                self.filter = self.filter or self.usual
             self.show(at=at)
+
+    def find(self, where: Filter) -> None:
+        """Show the events of all streams that pass a filter; where that is dear, say so and wait."""
+        self.line.close()
+        self.stream_id, self._version, self.filter = None, -1, where
+        self.show()
+
+    def use(self, usual: Filter) -> None:
+        """Let a filter be the usual one of the list of all streams, from now on, also where that is shown."""
+        before, self.usual = self.usual, usual
+        if self.stream_id is None and self.filter == before:
+            self.filter = usual
+            if self._source is not None:
+                self.show()
 
     def place_of(self, row: EventRow | None) -> EventPlace | None:
         """Return where the event of a row is."""
@@ -129,7 +147,8 @@ class EventsPanel(Panel):
             self.table.nothing = "no event passes the filter"
             self.table.show(None)
             self.table.empty = "searching …"
-            start(self, partial(self._search, store, self.filter, agreed=False), "plan")
+            agreed = in_all and self.filter == self.usual
+            start(self, partial(self._search, store, self.filter, agreed=agreed), "plan")
         else:
             self.table.nothing = "no events yet: esx append, or a load test (3)" if in_all else "no events"
             self._source = EventRows(store, self.stream_id, newest_first=self.newest_first[in_all])
@@ -149,7 +168,7 @@ class EventsPanel(Panel):
         order = "newest first" if self.newest_first[in_all] else "oldest first"
         more = "at least " if self._left_out == MOST_WITHOUT_NUMBER else ""
         left_out = f" · {more}{self._left_out:,} without a number, only in $all" if self._left_out else ""
-        self.entitle(f"{name} · {order}{chosen}{left_out}")
+        self.entitle(f"{name} · {order}{chosen}{left_out}", way=[self.screen_title])
 
     @on(PagedList.Moved)
     def write_position(self) -> None:
@@ -157,7 +176,9 @@ class EventsPanel(Panel):
         table, window = self.table, self.table.window
         row = table.row
         text = ""
-        if isinstance(self._source, SearchResults):
+        if self.stream_id is None and self.filter and self.filter == self.usual:
+            text = "without load tests · esc shows all"
+        elif isinstance(self._source, SearchResults):
             text = "" if window is None else self._source.progress(window, busy=table.busy, stopped=table.stopped)
         elif self.stream_id is None:
             known = [] if row is None else [f"global {row.global_seq:,}"]
@@ -172,7 +193,9 @@ class EventsPanel(Panel):
         """Show what has come, while the end of the list where it belongs is on screen."""
         table, in_all = self.table, self.stream_id is None
         at_newest = table.at_top if self.newest_first[in_all] else table.at_bottom
-        if self.filter or self.line.shown or not at_newest or self.follower.position <= table.as_of:
+        if self.line.shown or not at_newest or self.follower.position <= table.as_of:
+            return
+        if self.filter and not (table.at_top and isinstance(self._source, SearchResults) and self._source.cheap):
             return
         if in_all or self.follower.may_have(visible(self.stream_id or "", limit=PREVIEW), after=table.as_of):
             table.follow()
@@ -212,25 +235,19 @@ class EventsPanel(Panel):
 
     def action_find(self) -> None:
         """Open the line for the filter."""
+        words = self.session.words
         types = sorted({row.event_type for row in self.table.rows})
         self.line.ask(
             "find",
             text=filter_text(self.filter),
             placeholder=PLACEHOLDER,
-            hint=f"{HINT}\nenter finds · → completes a type · empty shows all · esc leaves",
-            complete=lambda text: complete_type(text, types),
+            hint=f"{HINT}\nenter finds · → completes · ↑ earlier ones · empty shows all · esc leaves",
+            complete=lambda text: words.complete(text, IN_LIST, types=types),
+            history=words.history,
         )
         store = self.session.store
         if store is not None:
-            start(self, partial(self._offer_types, store, types), "types")
-
-    async def _offer_types(self, store: EventStore, types: list[str]) -> None:
-        """Offer types that are not on screen too."""
-        try:
-            common = await store.common_types()
-        except EsxError:
-            return
-        types += [name for name in common if name not in types and visible(name) == name]
+            start(self, partial(words.learn, store), "words")
 
     @on(AskLine.Answered)
     def _answered(self, message: AskLine.Answered) -> None:
@@ -246,6 +263,7 @@ class EventsPanel(Panel):
         except ValueError as error:
             self.line.say(str(error), error=True)
             return
+        self.session.words.entered(message.text)
         if chosen:
             start(self, partial(self._search, store, chosen, agreed=message.again), "plan")
         else:
@@ -312,6 +330,8 @@ class EventsPanel(Panel):
         if not self.filter:
             return False
         row = self.table.row
+        if self.filter == self.usual:
+            self.usual = Filter()
         self.filter = Filter()
         at = None if row is None else row.global_seq if self.stream_id is None else row.stream_seq
         self.show(at=at)

@@ -13,7 +13,7 @@ from textual.events import Resize
 from textual.widgets import Input, Label, Static
 
 from esx.load.errors import InvalidOptions
-from esx.load.model import EXPECTED, NOTIFICATIONS, ON_CONFLICT, STRATEGIES, LoadOptions
+from esx.load.model import EXPECTED, GROUPING, NOTIFICATIONS, ON_CONFLICT, STRATEGIES, LoadOptions
 from esx.load.options import validate
 from esx.text import visible
 from esx.tui.cells import MUTED
@@ -47,6 +47,7 @@ _GROUPS: dict[str, tuple[tuple[str, str, str | tuple[str, ...] | None], ...]] = 
         ("payload_bytes", "payload, bytes", "0"),
         ("strategy", "strategy", STRATEGIES),
         ("notification", "notification", NOTIFICATIONS),
+        ("grouping", "grouping", GROUPING),
         ("subscribers", "subscribers", "0"),
         ("warm_up", "warm-up, s", "0"),
         ("seed", "seed", None),

@@ -1,5 +1,11 @@
 """The list of saved runs."""
 
+from dataclasses import dataclass
+from typing import ClassVar
+
+from textual.binding import Binding, BindingType
+from textual.message import Message
+
 from esx.load.archive import Entry
 from esx.text import visible
 from esx.times import clock
@@ -9,10 +15,40 @@ from esx.tui.lists.rowtable import RowTable
 
 
 class LoadRuns(RowTable["Entry"]):
-    """A line for each run, the newest first."""
+    """A line for each run, the newest first. Runs that are marked can be compared."""
+
+    @dataclass
+    class Compare(Message):
+        """Runs are to be compared: their ids, that of the oldest first."""
+
+        runs: list[str]
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("asterisk", "mark", "Mark", key_display="*", tooltip="Mark a run, to be compared with others"),
+        Binding("equals_sign", "compare", "Compare", key_display="=", tooltip="Put the marked runs side by side"),
+    ]
 
     def __init__(self, *, id: str) -> None:
-        super().__init__(_COLUMNS, id=id, empty="none yet; each run is saved and can be opened here again")
+        self.marked: set[str] = set()
+        mark = ListColumn[Entry]("", lambda entry: Cell("*" if entry.id in self.marked else "", "strong"), 1)
+        super().__init__([mark, *_COLUMNS], id=id, empty="none yet; each run is saved and can be opened here again")
+
+    def action_mark(self) -> None:
+        """Mark the run under the cursor, or take its mark away, and go to the next one."""
+        if self.row is not None:
+            self.marked ^= {self.row.id}
+            self.refresh()
+            self.action_move(1)
+
+    def action_compare(self) -> None:
+        """Ask for the marked runs side by side; one that is marked alone, with the one under the cursor."""
+        wanted = self.marked | ({self.row.id} if self.row is not None and len(self.marked) == 1 else set())
+        # The list has the newest first.
+        runs = [entry.id for entry in reversed(self.rows) if entry.id in wanted]
+        if len(runs) < 2:
+            self.notify("mark two runs or more with *, then = compares them", severity="warning")
+        else:
+            self.post_message(self.Compare(runs))
 
     def put(self, entries: list[Entry]) -> None:
         """Show these runs; the cursor stays on its run."""

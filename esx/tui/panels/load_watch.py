@@ -239,6 +239,6 @@ class LoadWatch(Vertical):
         lines += [Content.styled(line, MUTED if at == 0 else "") for at, line in enumerate(latencies(summary))]
         lines.append(Content.styled(f"esx load report {visible(summary.run, limit=40)}  makes a page of it", MUTED))
         lines.append(
-            Content.styled(f"esx load clean {visible(summary.run, limit=40)}  takes its events out again", MUTED)
+            Content.styled(f"D, or esx load clean {visible(summary.run, limit=40)}, takes its events out again", MUTED)
         )
         return lines

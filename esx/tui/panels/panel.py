@@ -1,9 +1,10 @@
 """Common to the parts of a screen: frame, keys, and the line for searches."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import ClassVar
 
+from rich.cells import cell_len
 from textual import on
 from textual.binding import Binding, BindingType
 from textual.content import Content
@@ -11,6 +12,7 @@ from textual.message import Message
 from textual.widgets import Input
 
 from esx.tui.keymap import Keyed, name_of
+from esx.tui.panes import pane_of
 from esx.tui.session.session import ExplorerSession
 from esx.tui.tasks import TYPING, Delay
 from esx.tui.widgets.frame import Frame
@@ -31,16 +33,46 @@ class Panel(Keyed, Frame):
         super().__init__(id=id, classes="panel")
         self.session = session
         self._written: dict[str, str] = {}
+        self._title = ""
+        self._way: Sequence[str] = ()
 
-    def entitle(self, title: str | None = None, subtitle: str | None = None) -> None:
+    def entitle(self, title: str | None = None, subtitle: str | None = None, *, way: Sequence[str] = ()) -> None:
         """Write texts, safe to show, into the frame; None leaves one as it is.
+
+        `way` are the steps that lead here from the screen, as ``Streams`` and ``orders-1``. They stand before the
+        title, the last ones of them where there is no room for all.
 
         Textual draws the whole part again for a title, even for the same one.
         """
-        for name, text in (("border_title", title), ("border_subtitle", subtitle)):
-            if text is not None and text != self._written.get(name, ""):
-                self._written[name] = text
-                setattr(self, name, Content(text))
+        if title is not None:
+            self._title, self._way = title, way
+            self._write("border_title", self._with_way())
+        if subtitle is not None:
+            self._write("border_subtitle", subtitle)
+
+    def _write(self, name: str, text: str) -> None:
+        if text != self._written.get(name, ""):
+            self._written[name] = text
+            setattr(self, name, Content(text))
+
+    def _with_way(self) -> str:
+        # The corners and a space on either side.
+        room = self.outer_size.width - 6
+        for first in range(len(self._way)):
+            text = " › ".join((*self._way[first:], self._title))
+            if cell_len(text) <= room:
+                return text
+        return self._title
+
+    def on_resize(self) -> None:
+        """Show as much of the way as there is room for."""
+        self._write("border_title", self._with_way())
+
+    @property
+    def screen_title(self) -> str:
+        """The name of the screen that this is a part of."""
+        pane = pane_of(self)
+        return "" if pane is None else pane.TITLE
 
 
 class SearchLine(Input):

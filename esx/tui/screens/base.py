@@ -10,6 +10,8 @@ from textual.binding import Binding, BindingType
 from textual.events import Resize
 from textual.message import Message
 
+from esx.filters import Filter
+from esx.locators import Locator
 from esx.store.views import View
 from esx.tui.keymap import Keyed
 from esx.tui.panes import Pane
@@ -45,8 +47,22 @@ class StorePane(Keyed, Pane):
         stream_id: str
         stream_seq: int
 
+    @dataclass
+    class EventsWanted(Message):
+        """The events of all streams that pass a filter were asked for."""
+
+        pane: StorePane
+        where: Filter
+
+    @dataclass
+    class SummaryWanted(Message):
+        """What happened lately was asked for."""
+
+        pane: StorePane
+
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("t", "trail", "Trail", tooltip="What shares the event's correlation id, and what caused what"),
+        Binding("W", "summary", "Lately", show=False, tooltip="What happened in the last ten minutes, by type"),
     ]
     DEFAULT_CSS = """
     StorePane { height: 1fr; width: 1fr; }
@@ -92,6 +108,10 @@ class StorePane(Keyed, Pane):
         """Return the global_seq of the event that keys act on, None if there is none."""
         return None
 
+    def place_at_hand(self) -> Locator | int | None:
+        """Return what a bookmark keeps here: a stream or an event, an event's global_seq, or None."""
+        return self.event_at_hand()
+
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Offer the trail where there are events."""
         if action == "trail" and type(self).event_at_hand is StorePane.event_at_hand:
@@ -105,6 +125,10 @@ class StorePane(Keyed, Pane):
             self.notify("choose an event first", severity="warning")
         else:
             self.post_message(self.TrailWanted(self, number))
+
+    def action_summary(self) -> None:
+        """Show what happened lately."""
+        self.post_message(self.SummaryWanted(self))
 
     async def action_panel(self, panel_id: str, action: str) -> None:
         """Run an action of a part of this screen; see `keys_of`."""

@@ -21,6 +21,7 @@ from esx.store.operate.effects import (
     retry_effects,
     skip_effects,
 )
+from esx.store.views import ConsumersView
 from esx.text import visible
 from esx.tui.dialogs.agree import Agree
 from esx.tui.dialogs.consumer_actions import ConsumerActions
@@ -90,6 +91,11 @@ class ConsumersPane(StorePane):
         """Read at once."""
         self._read_now()
 
+    def view(self) -> ConsumersView | None:
+        """Return the consumers as they were read last."""
+        reports = self.reports
+        return None if reports is None else ConsumersView(tuple(report.to_json() for report in reports))
+
     def action_refresh(self) -> None:
         """Read the consumers now."""
         self.session.retry()
@@ -124,7 +130,7 @@ class ConsumersPane(StorePane):
         box, report = self.query_one("#consumer-about", Figures), self.consumers.row
         box.display = report is not None
         if report is not None:
-            box.border_title = Content(named(report))
+            box.border_title = Content(f"{self.TITLE} › {named(report)}")
             box.say(figures_of(report))
 
     # -- what can be done ----------------------------------------------------------------------------------------

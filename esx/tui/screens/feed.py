@@ -17,13 +17,14 @@ from esx.tui.lists.feedlist import FeedList, feed_columns
 from esx.tui.lists.rowtable import RowTable
 from esx.tui.panels.event import EventPanel
 from esx.tui.panels.feed_figures import figures
-from esx.tui.panels.feed_filter import FilterLine, describe_filter
+from esx.tui.panels.filter_text import STREAMS_PLACEHOLDER, parse_stream_filter, stream_filter_text
 from esx.tui.panels.panel import keys_of
 from esx.tui.panes import title_if_hidden
 from esx.tui.screens.list_and_event import ListAndEventPane
 from esx.tui.session.follower import Follower
 from esx.tui.session.session import ExplorerSession
 from esx.tui.tasks import start
+from esx.tui.widgets.askline import AskLine
 from esx.tui.widgets.frame import Frame
 
 _WAITING = "waiting for events …"
@@ -37,7 +38,7 @@ class FeedPane(ListAndEventPane):
     FIRST_FOCUS = "#feed"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("space", "pause", "Pause", tooltip="Stop the view and keep counting; again to go on"),
-        Binding("f", "filter", "Filter", tooltip="Choose events by stream, by type, and by their data"),
+        Binding("f", "filter", "Filter", tooltip="Choose events: orders-* type:Order*Placed $.total > 100"),
         *keys_of("feed-detail-panel", EventPanel.KEYS),
         *keys_of("feed-detail-panel", [replace(key, show=False) for key in EventPanel.PAST_KEYS]),
         *ListAndEventPane.FOCUS_KEYS,
@@ -60,7 +61,7 @@ class FeedPane(ListAndEventPane):
         super().__init__(session, self.table, id=id, empty="choose an event with enter first")
         self.follower = follower
         self._numbers = Static(id="feed-numbers")
-        self._line = FilterLine(id="feed-filter")
+        self._line = AskLine(id="feed-line")
         self._written_at = 0.0
         self._lines = 0
         self._received = -1
@@ -123,7 +124,7 @@ class FeedPane(ListAndEventPane):
             title = "following"
         else:
             title = f"not following · {self.table.behind:,} below · end follows again"
-        chosen = describe_filter(self.follower.where)
+        chosen = stream_filter_text(self.follower.where)
         gone = f" · {log.gone:,} earlier no longer kept" if log.gone else ""
         self.panel.entitle(
             f"{title} · {visible(chosen, limit=80)}" if chosen else title, f"{len(log.rows):,} shown{gone}"
@@ -150,12 +151,35 @@ class FeedPane(ListAndEventPane):
 
     def action_filter(self) -> None:
         """Open the line for the filter."""
-        self._line.open(self.follower.where)
+        words = self.session.words
+        types = sorted({row.event_type for row in self.table.rows})
+        self._line.ask(
+            "filter",
+            text=stream_filter_text(self.follower.where),
+            placeholder=STREAMS_PLACEHOLDER,
+            hint="enter applies · → completes · ↑ earlier ones · empty shows all · esc leaves",
+            complete=lambda text: words.complete(text, types=types),
+            history=words.history,
+        )
+        store = self.session.store
+        if store is not None:
+            start(self, partial(words.learn, store), "words")
 
-    @on(FilterLine.Entered)
-    def _filter_entered(self, message: FilterLine.Entered) -> None:
+    @on(AskLine.Answered)
+    def _answered(self, message: AskLine.Answered) -> None:
         message.stop()
-        start(self, partial(self._choose, message.where), "filter")
+        try:
+            chosen = parse_stream_filter(message.text)
+        except ValueError as error:
+            self._line.say(str(error), error=True)
+            return
+        self.session.words.entered(message.text)
+        start(self, partial(self._choose, chosen), "filter")
+
+    @on(AskLine.Left)
+    def _left(self, message: AskLine.Left) -> None:
+        message.stop()
+        self.table.focus()
 
     async def _choose(self, where: Filter) -> None:
         if where == self.follower.where:
@@ -165,7 +189,7 @@ class FeedPane(ListAndEventPane):
         try:
             await self.follower.choose(where)
         except InvalidQuery as error:
-            self._line.refuse(str(error))
+            self._line.say(str(error), error=True)
             return
         except EsxError as error:
             self.session.report(error, of=title_if_hidden(self))
@@ -184,7 +208,7 @@ class FeedPane(ListAndEventPane):
 
     def action_back(self) -> None:
         """Undo the last narrowing: the line of the filter, the event in full, the filter."""
-        if self._line.is_open:
+        if self._line.shown:
             self._line.close()
             self.table.focus()
         elif self.has_class("-detail"):

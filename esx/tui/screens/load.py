@@ -15,15 +15,20 @@ from textual.content import Content
 from textual.widgets import Button, ContentSwitcher, Static
 
 from esx.errors import EsxError
+from esx.eventstore import EventStore
 from esx.load.archive import Archive, Entry
 from esx.load.errors import LoadFailed
-from esx.load.model import LoadOptions, LoadProgress, LoadSummary
-from esx.text import visible
+from esx.load.model import LoadOptions, LoadProgress, LoadSummary, run_prefix
+from esx.store.bulk.erase import Mark
+from esx.text import counted, visible
+from esx.tui.dialogs.agree import Agree
+from esx.tui.panels.load_compared import LoadCompared
 from esx.tui.panels.load_form import BadField, LoadForm
 from esx.tui.panels.load_runs import LoadRuns
 from esx.tui.panels.load_watch import LoadWatch
 from esx.tui.panes import is_hidden, title_if_hidden
 from esx.tui.screens.base import StorePane
+from esx.tui.session.operating import writable_store
 from esx.tui.session.session import ExplorerSession
 from esx.tui.tasks import cancel, start
 from esx.tui.widgets.frame import Frame
@@ -31,7 +36,7 @@ from esx.tui.widgets.frame import Frame
 # The result may have `stop`, which ends it early but with its summary, and `aclose`.
 RunLoad: TypeAlias = Callable[[str | None, LoadOptions], AsyncIterable[LoadProgress | LoadSummary]]
 
-_SETUP, _WATCH = "load-setup", "load-watch"
+_SETUP, _WATCH, _COMPARED = "load-setup", "load-watch", "load-compared"
 
 
 class LoadPane(StorePane):
@@ -44,6 +49,7 @@ class LoadPane(StorePane):
         Binding("S,ctrl+x", "stop", "Stop", tooltip="Stop the load test; a second time: at once"),
         Binding("u", "edit", "Set up", tooltip="Go to the form, or back to the plots of the run shown last"),
         Binding("R", "runs", "Runs", tooltip="Go to the list of earlier runs"),
+        Binding("D", "clean", "Clean up", tooltip="Delete the events of the run that is shown, after asking"),
         Binding("down", "form", "To the form", show=False),
         Binding("escape", "leave_field", "Leave the field", show=False),
     ]
@@ -83,6 +89,8 @@ class LoadPane(StorePane):
         self._then: Callable[[], object] | None = None
         self._shown = False
         """Whether the plots show a run."""
+        self._run_shown: str | None = None
+        """The id of the run that the plots show, once it has ended."""
 
     def compose(self) -> ComposeResult:
         """Lay out the buttons, the form with the list, and the plots."""
@@ -96,6 +104,7 @@ class LoadPane(StorePane):
                 with Frame("earlier runs", id="load-runs-box"):
                     yield LoadRuns(id="load-runs")
             yield LoadWatch(id=_WATCH)
+            yield LoadCompared(id=_COMPARED)
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Offer what can be done."""
@@ -103,6 +112,9 @@ class LoadPane(StorePane):
             return not self.running and self._run_load is not None and super().check_action(action, parameters)
         if action == "stop":
             return self.running
+        if action == "clean":
+            able = self._run_load is not None and not self.running and self._run_shown is not None
+            return able and self._current == _WATCH and super().check_action(action, parameters)
         if action in ("edit", "runs"):
             return not self.running and (action == "runs" or self._shown)
         if action == "form":
@@ -135,6 +147,23 @@ class LoadPane(StorePane):
         if not self.running:
             start(self, partial(self._open, message.row), "open")
 
+    @on(LoadRuns.Compare)
+    def _compare(self, message: LoadRuns.Compare) -> None:
+        if not self.running:
+            start(self, partial(self._put_side_by_side, message.runs), "open")
+
+    async def _put_side_by_side(self, names: list[str]) -> None:
+        try:
+            runs = await asyncio.to_thread(lambda: [self._archive.load(name) for name in names])
+            if self.running or not self.is_attached:
+                return
+            self.query_one(LoadCompared).show(runs)
+        except EsxError as error:
+            self.notify(visible(str(error), limit=500), title=title_if_hidden(self), severity="error")
+            return
+        self._note(f"esx load compare {' '.join(names)}")
+        self._go(_COMPARED)
+
     async def _open(self, entry: Entry) -> None:
         try:
             run = await asyncio.to_thread(self._archive.load, entry.id)
@@ -145,15 +174,14 @@ class LoadPane(StorePane):
             return
         self.query_one(LoadForm).fill(run.header.options)
         self.query_one(LoadWatch).show(run.header.options, run.series, run.summary)
-        self._shown = True
-        self._note(
-            f"run {run.id} of {run.header.started_at:%Y-%m-%d %H:%M} UTC, {visible(run.header.database, limit=60)}"
-        )
+        self._shown, self._run_shown = True, run.id
+        started = f"{run.header.started_at:%Y-%m-%d %H:%M} UTC"
+        self._note(f"{self.TITLE} › run {run.id} of {started}, {visible(run.header.database, limit=60)}")
         self._go(_WATCH)
 
     def action_edit(self) -> None:
         """Go to the form, or back to the plots of the run shown last."""
-        self._go(_SETUP if self._current == _WATCH else _WATCH)
+        self._go(_WATCH if self._current == _SETUP else _SETUP)
 
     def action_form(self) -> None:
         """Go from the buttons to the first field."""
@@ -193,7 +221,7 @@ class LoadPane(StorePane):
         self.summary = None
         self._test = None
         self._stopping = False
-        self._shown = True
+        self._shown, self._run_shown = True, None
         self._set_running(True)
         self.query_one(LoadWatch).begin(options)
         self._note(f"writes events to {visible(self._database, limit=200)}")
@@ -231,7 +259,9 @@ class LoadPane(StorePane):
 
     def action_leave_field(self) -> None:
         """Go from a field back to the buttons, where the keys of the screens work."""
-        if self._run_load is not None:
+        if self._current == _COMPARED:
+            self._focus("#load-compared")
+        elif self._run_load is not None:
             self._focus("#load-stop" if self.running else "#load-start")
         else:
             self._focus("#load-runs" if self._current == _SETUP else "#load-said")
@@ -249,7 +279,7 @@ class LoadPane(StorePane):
                 self._stop(self._test)
             async for line in self._test:
                 if isinstance(line, LoadSummary):
-                    self.summary = line
+                    self.summary, self._run_shown = line, line.run
                     watch.finish(line)
                 else:
                     watch.add(line)
@@ -270,13 +300,62 @@ class LoadPane(StorePane):
         if "--yes-write-to" in problem:
             note = "u goes to the form; yes, write to  is the last field below  where"
         else:
-            note = "ctrl+s runs it again, u goes to the form"
+            note = "ctrl+s runs it again, u goes to the form, D cleans up"
         self._note(visible(not_saved, limit=300) if not_saved else note)
         self._set_running(False)
         if self._then is not None:
             self._then()
             return
         start(self, self._list, "runs")
+
+    # -- cleaning up -----------------------------------------------------------------------------------------------
+
+    def action_clean(self) -> None:
+        """Delete the events of the run that is shown, after asking."""
+        store, run = self.session.store, self._run_shown
+        if store is not None and run is not None:
+            start(self, partial(self._ask_to_clean, store, run), "clean")
+
+    async def _ask_to_clean(self, store: EventStore, run: str) -> None:
+        shown = visible(run, limit=40)
+        self._note(f"looking for the events of run {shown} …")
+        try:
+            found = await store.marked(run_prefix(run), Mark("run_id", run))
+        except EsxError as error:
+            self._note("")
+            self.notify(visible(str(error), limit=500), title=title_if_hidden(self), severity="error")
+            return
+        if not found.events:
+            self._note(f"run {shown} has no events in this database")
+            return
+        what = f"{counted(found.events, 'event')} in {counted(found.streams, 'stream')} of run {shown}"
+        self._note(what)
+
+        def agreed(yes: bool | None) -> None:
+            if yes:
+                start(self, partial(self._clean, run, found.events), "clean")
+
+        effects = [
+            f"deletes {what} from {self._database}",
+            "nothing else: only events that carry the run's id in their metadata",
+            "their numbers stay as gaps, which readers pass; what a projection made of them stays too",
+            "the saved run stays, and can be opened again",
+        ]
+        self.app.push_screen(Agree(f"run {shown}: what will happen", effects), agreed)
+
+    async def _clean(self, run: str, events: int) -> None:
+        database = self.session.database
+        if database is None:
+            return
+        try:
+            async with writable_store(database) as store:
+                done = await store.delete_marked(
+                    run_prefix(run), Mark("run_id", run), lambda so_far: self._note(f"deleted {so_far:,} of {events:,}")
+                )
+        except EsxError as error:
+            self.notify(visible(str(error), limit=500), title=title_if_hidden(self), severity="error")
+        else:
+            self._note(f"deleted {counted(done, 'event')} of run {visible(run, limit=40)}")
 
     def _set_running(self, running: bool) -> None:
         self.running = running

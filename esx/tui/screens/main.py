@@ -25,8 +25,8 @@ class ExplorerScreen(MainScreen):
         self._make = make
         self._ready = ready
         self._wanted = STREAMS
-        self._trail: StorePane | None = None
-        """The trail that lies over the wanted screen."""
+        self._over: StorePane | None = None
+        """What lies over the wanted screen: a trail, or what happened lately."""
         self._mounting = asyncio.Lock()
 
     @property
@@ -35,21 +35,21 @@ class ExplorerScreen(MainScreen):
         return cast("StorePane | None", self.pane)
 
     async def go(self, screen_id: str) -> None:
-        """Go to a screen, away from the trail."""
-        trail, self._trail = self._trail, None
+        """Go to a screen, away from what lies over one."""
+        over, self._over = self._over, None
         self._wanted = screen_id
         self.query_one(StatusBar).mark(screen_id)
         await self.show_wanted()
-        if trail is not None:
-            await trail.remove()
+        if over is not None:
+            await over.remove()
 
     async def show_wanted(self) -> None:
-        """Show the trail or the wanted screen, or the notice while there is no store."""
+        """Show the wanted screen or what lies over it, or the notice while there is no store."""
         if not self._ready():
             self.show(None)
-        elif self._trail is not None:
-            if self.pane is not self._trail:
-                self.show(self._trail)
+        elif self._over is not None:
+            if self.pane is not self._over:
+                self.show(self._over)
         elif self.pane is None or self.pane.id != self._wanted:
             wanted = self._wanted
             await self.lay_out(wanted)
@@ -65,22 +65,22 @@ class ExplorerScreen(MainScreen):
         pane.display = False
         await self.query_one(ContentSwitcher).mount(pane)
 
-    async def open_trail(self, trail: StorePane) -> None:
-        """Show a trail over the current screen; `close_trail` comes back to it."""
-        await self.close_trail()
-        await self._mount_behind(trail)
-        self._trail = trail
+    async def open_over(self, pane: StorePane) -> None:
+        """Show a pane over the current screen; `close_over` comes back to it."""
+        await self.close_over()
+        await self._mount_behind(pane)
+        self._over = pane
         await self.show_wanted()
 
-    async def close_trail(self) -> None:
-        """Go back from the trail to the screen below it."""
-        trail, self._trail = self._trail, None
-        if trail is not None:
+    async def close_over(self) -> None:
+        """Go back to the screen below."""
+        over, self._over = self._over, None
+        if over is not None:
             await self.show_wanted()
-            await trail.remove()
+            await over.remove()
 
     async def clear(self) -> None:
         """Remove all screens, before another database is shown."""
         self.show(None)
-        self._trail = None
+        self._over = None
         await self.query(StorePane).remove()

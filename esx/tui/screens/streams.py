@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import ClassVar
 
 from textual import on
@@ -9,6 +10,10 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.widget import Widget
 
+from esx.database_choice import Database
+from esx.eventstore import EventStore
+from esx.filters import Filter
+from esx.locators import Locator
 from esx.tui.lists.pagedlist import PagedList
 from esx.tui.lists.rows import StreamRow, numbered
 from esx.tui.lists.rowtable import RowTable
@@ -20,6 +25,8 @@ from esx.tui.panes import title_if_hidden
 from esx.tui.screens.divided import DividedPane, Division
 from esx.tui.session.follower import Follower
 from esx.tui.session.session import ExplorerSession
+from esx.tui.session.usual import usual_filter
+from esx.tui.tasks import start
 
 
 class StreamsPane(DividedPane):
@@ -68,6 +75,7 @@ class StreamsPane(DividedPane):
         """Show at first the place `at`: a stream (None: all), and the number of an event there."""
         super().__init__(session, id=id)
         self._begin_at = at
+        self._found_usual = False
         self.streams_panel = StreamsPanel(session, follower, id="streams-panel")
         self.events_panel = EventsPanel(session, follower, id="events-panel")
         self.event_panel = EventPanel(session, id="detail-panel")
@@ -103,9 +111,26 @@ class StreamsPane(DividedPane):
             return None if shown is None else numbered(shown.global_seq)
         return numbered(row.global_seq)
 
-    def go_to(self, stream_id: str, stream_seq: int) -> None:
-        """Show an event in its stream."""
-        self.events_panel.open_stream(stream_id, at=stream_seq)
+    def place_at_hand(self) -> Locator | int | None:
+        """Return the stream under the cursor where that has the focus, else the event."""
+        row, shown = self.events.row, self.event_panel.event
+        if self.streams.has_focus:
+            stream = self.streams.row
+            if stream is None or stream.category is not None:
+                return None
+            return Locator(None, None if stream.summary is None else stream.summary.stream_id)
+        if shown is not None and (self.detail.has_focus or (row is not None and row.shows(shown))):
+            return Locator(None, shown.stream_id, shown.stream_seq)
+        return self.event_at_hand()
+
+    def go_to(self, stream_id: str | None, number: int | None) -> None:
+        """Show an event in its stream, or with None among all by its global_seq; without a number only the list."""
+        self.events_panel.open_stream(stream_id, at=number)
+        self.events.focus()
+
+    def find(self, where: Filter) -> None:
+        """Show the events of all streams that pass a filter."""
+        self.events_panel.find(where)
         self.events.focus()
 
     def on_mount(self) -> None:
@@ -120,9 +145,23 @@ class StreamsPane(DividedPane):
         else:
             self.action_refresh()
 
+    def entered(self) -> None:
+        """Look whether there are load tests to be left out: one may have run."""
+        store, database = self.session.store, self.session.database
+        if store is not None and database is not None and not self._found_usual:
+            start(self, partial(self._find_usual, store, database), "usual")
+
+    async def _find_usual(self, store: EventStore, database: Database) -> None:
+        usual = await usual_filter(store, database)
+        if usual and not self._found_usual:
+            # Once: the user may take it away.
+            self._found_usual = True
+            self.events_panel.use(usual)
+
     def _age(self) -> None:
         self.streams.refresh_ages()
         self.events.refresh_ages()
+        self.detail.grow_older()
         self.streams_panel.follow()
         # Not while the event is read: the cursor on the newest one would take it away.
         self.events_panel.follows = not self.detail.has_focus

@@ -82,7 +82,7 @@ def trail_columns() -> list[ListColumn[TrailRow]]:
         ListColumn[TrailRow]("stream", lambda row: Cell(row.where, "strong" if row.anchor else ""), 0, 3, middle=True),
         time_column(lambda row: row.node.event.created_at, needs=100),
         ListColumn[TrailRow](
-            "data", lambda row: Cell(previews.text(row), "muted"), needs=80, rest=True, prepare=previews.prepare
+            "data", lambda row: Cell(previews.text(row), "muted"), needs=60, rest=True, prepare=previews.prepare
         ),
     ]
     return [number, after, kind, *rest]
@@ -197,15 +197,15 @@ class TrailPane(ListAndEventPane):
         table.empty = "nothing here"
         at = next((index for index, row in enumerate(rows) if row.node.event.global_seq == cursor), 0)
         table.set_rows(rows, cursor=at, offset=max(at - table.body_height // 2, 0))
-        self.panel.entitle(f"{self._way(trail)}trail · {what(trail)}", extent(trail))
+        self.panel.entitle(f"trail · {what(trail)}", extent(trail), way=self._way(trail))
         self._write_note()
         self.screen.refresh_bindings()
 
-    def _way(self, trail: Trail) -> str:
-        """Return the way to here, as ``Streams › orders-20523 › ``."""
+    def _way(self, trail: Trail) -> list[str]:
+        """Return the way to here: the screen, and the stream of the event."""
         anchor = next((node.event for node in trail.nodes if node.event.global_seq == trail.anchor), None)
-        stream = "" if anchor is None else f"{visible(anchor.stream_id, limit=60)} › "
-        return f"{self._from} › {stream}" if self._from else stream
+        stream = "" if anchor is None else visible(anchor.stream_id, limit=60)
+        return [step for step in (self._from, stream) if step]
 
     def _write_note(self) -> None:
         trail, row = self.trail, self.table.row
@@ -246,7 +246,7 @@ class TrailPane(ListAndEventPane):
 
     async def action_back(self) -> None:
         """Go back to the screen before."""
-        await cast("ExplorerScreen", self.screen).close_trail()
+        await cast("ExplorerScreen", self.screen).close_over()
 
     def action_order(self) -> None:
         """Show the tree, or the global order."""

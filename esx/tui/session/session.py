@@ -15,6 +15,7 @@ from esx.layouts.foreign.recognition import FoundStore
 from esx.payloads.decoder import Decoder
 from esx.tui.session.remembered import Remembered
 from esx.tui.session.trusted import Trusted
+from esx.tui.session.words import Words
 from esx.tui.tuning import Tuning
 
 
@@ -57,6 +58,8 @@ class ExplorerSession:
     ) -> None:
         self.remembered = remembered or Remembered(None)
         """How the user has divided the screens."""
+        self.words = Words(tuning.clock)
+        """What the lines for filters complete."""
         self.database: Database | None = None
         """The database, once it is known."""
         self.reducer = reducer

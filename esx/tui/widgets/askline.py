@@ -1,6 +1,6 @@
 """A line to type an answer into, and under it a hint or an error."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -36,6 +36,8 @@ class AskLine(Keyed, Vertical):
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "leave", "Leave it", show=False, tooltip="Close the line, changing nothing"),
+        Binding("up", "history(-1)", "Earlier", show=False, tooltip="What was entered before"),
+        Binding("down", "history(1)", "Later", show=False, tooltip="What was entered after that"),
     ]
     DEFAULT_CSS = """
     AskLine {
@@ -55,6 +57,9 @@ class AskLine(Keyed, Vertical):
         self._hint = ""
         self._answered: str | None = None
         self._questioned = False
+        self._history: list[str] = []
+        self._place = 0
+        self._draft = ""
 
     def compose(self) -> ComposeResult:
         """Lay out the line above its hint."""
@@ -79,11 +84,17 @@ class AskLine(Keyed, Vertical):
         placeholder: str,
         hint: str,
         complete: Callable[[str], str | None] | None = None,
+        history: Sequence[str] = (),
     ) -> None:
-        """Ask for an answer, starting from `text`; `complete` returns the completion of a text, if there is one."""
+        """Ask for an answer, starting from `text`; `complete` returns the completion of a text, if there is one.
+
+        `history` are earlier answers, the newest last, for the keys up and down.
+        """
         self.subject = subject
         self._hint = hint
         self._answered = None
+        self._history = [each for each in history if each != text]
+        self._place = len(self._history)
         line = self.line
         line.placeholder = placeholder
         line.suggester = None if complete is None else _Completed(complete)
@@ -118,6 +129,15 @@ class AskLine(Keyed, Vertical):
         again = self._questioned and message.value == self._answered
         self._answered = message.value
         self.post_message(self.Answered(self.subject, message.value, again=again))
+
+    def action_history(self, by: int) -> None:
+        """Show an earlier answer, or a later one; after the newest comes what was typed."""
+        if self._place == len(self._history):
+            self._draft = self.line.value
+        self._place = max(0, min(self._place + by, len(self._history)))
+        shown = self._draft if self._place == len(self._history) else self._history[self._place]
+        self.line.value = shown
+        self.line.cursor_position = len(shown)
 
     def action_leave(self) -> None:
         """Close the line."""

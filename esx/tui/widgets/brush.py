@@ -13,12 +13,13 @@ from textual.strip import Strip
 class Brush:
     """The current width, colours and styles of a widget."""
 
-    def __init__(self, widget: BrushedView) -> None:
+    def __init__(self, widget: BrushedView, roles: dict[str, Style]) -> None:
+        """`roles` are styles that were looked up for earlier frames."""
         self.width: int = widget.scrollable_content_region.width
         self.base: Style = widget.rich_style
         self.dark: bool = widget.app.current_theme.dark
         self._widget = widget
-        self._roles: dict[str, Style] = {}
+        self._roles = roles
 
     def role(self, name: str) -> Style:
         """Return the style that a role adds to that of its line."""
@@ -54,15 +55,28 @@ class BrushedView(ScrollView, inherit_bindings=False):
     ROLES: ClassVar[str]
     WITH_BACKGROUND: ClassVar[frozenset[str]] = frozenset()
     _brush: Brush | None = None
+    _roles: tuple[object, dict[str, Style]] = (None, {})
+    """What the styles of roles depend on, and these styles."""
 
     @property
     def brush(self) -> Brush:
         """The brush of this frame."""
-        return self._brush or Brush(self)
+        return self._brush or self._new_brush()
+
+    def _new_brush(self) -> Brush:
+        depends_on = (self.rich_style, self.app.theme, self.has_focus)
+        if depends_on != self._roles[0]:
+            self._roles = (depends_on, {})
+        return Brush(self, self._roles[1])
+
+    def notify_style_update(self) -> None:
+        """Look the styles up again."""
+        super().notify_style_update()
+        self._roles = (None, {})
 
     def render_lines(self, crop: Region) -> list[Strip]:
         """Draw lines with one brush."""
-        self._brush = Brush(self)
+        self._brush = self._new_brush()
         try:
             return super().render_lines(crop)
         finally:

@@ -7,6 +7,7 @@ import json
 import shlex
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,8 +16,19 @@ from esx.database_choice import Database, normalise
 from esx.embedded import EmbeddedServer
 from esx.eventstore import EventStore
 from esx.filters import Filter, StreamFilter
+from esx.fold.type_shapes import type_shapes
 from esx.model import NewEvent
-from esx.store.views import EventsView, EventView, FeedView, StreamsView, TrailView, View
+from esx.store.views import (
+    ConsumersView,
+    EventsView,
+    EventView,
+    FeedView,
+    StreamsView,
+    SummaryView,
+    TrailView,
+    TypesView,
+    View,
+)
 from esx.text import shell_word
 from tests.cli.support import environment
 
@@ -107,6 +119,36 @@ async def test_a_copied_view_gives_the_same_rows_whatever_streams_are_called(
     assert keys(await run_sql(server, dsn18, await store18.sql(feed))) == [("plain-1", 0), ("plain-1", 1)]
     assert b"".join([piece async for piece in feed.rows(store18)]).count(b"\n") == 2
     assert feed.command() == f"esx tail --from={members[0] - 1} '--stream=plain-*'"
+
+
+@pytest.mark.slow
+async def test_a_copied_overview_counts_the_same(dsn18: str, store18: EventStore, servers: Servers) -> None:
+    for stream in ("orders-1", "orders-2", HOSTILE[0]):
+        await store18.append(stream, [NewEvent("Type's", {"at": 1}), NewEvent("B", {"at": 2})])
+    now = datetime.now(UTC)
+    types = TypesView(tuple(one.to_json() for one in type_shapes(await store18.types())))
+    lately = SummaryView(now - timedelta(minutes=5), now + timedelta(minutes=5), Filter(stream="orders-*"))
+    consumers = ConsumersView()
+    options = Database(dsn18, "", "", embedded=False).options
+    printed = await run_command(*(view.command(100, options) for view in (types, lately, consumers)))
+    server = await servers.get(18)
+    selected = [await run_sql(server, dsn18, await store18.sql(view)) for view in (types, lately, consumers)]
+    exported = [json.loads(line) for line in b"".join([piece async for piece in types.rows(store18)]).splitlines()]
+    # The rate is that until now, and time goes on.
+    assert [{**row, "rate": None} for row in printed[0]] == [{**row, "rate": None} for row in exported]
+    for rows in (printed[0], selected[0]):
+        assert {row["event_type"]: row["events"] for row in rows} == {"Type's": 3, "B": 3}
+    expected = {("orders", "Type's"): (2, 0), ("orders", "B"): (2, 0)}
+    exported = [json.loads(line) for line in b"".join([piece async for piece in lately.rows(store18)]).splitlines()]
+    for rows in (printed[1][1:], selected[1], exported):
+        assert {(row["category"], row["event_type"]): (row["events"], row["before"]) for row in rows} == expected
+    assert printed[2] == selected[2] == []
+
+
+def test_of_all_streams_a_filter_of_streams_is_copied_too() -> None:
+    where = Filter(stream="orders-*", event_type="Paid")
+    assert EventsView(where=where).command() == "esx read '$all' 'stream:orders-* type:Paid'"
+    assert EventsView("orders-1", where=where).command() == "esx read --type=Paid orders-1"
 
 
 def test_a_copied_command_names_the_database_without_its_password() -> None:

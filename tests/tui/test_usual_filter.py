@@ -1,0 +1,82 @@
+"""In the demo's own database the events of load tests are out of the first view of all events."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from esx.demo import fill
+from esx.model import NewEvent
+from tests.tui.helpers import browse, explorer, text_of, until
+from tests.tui.pictures import sitting
+
+if TYPE_CHECKING:
+    from esx.eventstore import EventStore
+    from esx.tui.app import Explorer
+
+pytestmark = pytest.mark.slow
+
+TITLE = "$all · newest first · where:!exists($metadata.run_id)"
+
+
+async def tested(store: EventStore) -> None:
+    await store.append("load-run-1-0", [NewEvent("LoadTested", {}, {"run_id": "run-1"}) for _ in range(300)])
+
+
+def types(app: Explorer) -> set[str]:
+    return {row.event_type for row in browse(app).events.rows}
+
+
+async def test_the_shop_is_shown_first_and_esc_shows_all(dsn18: str, store18: EventStore) -> None:
+    await fill(store18)
+    await tested(store18)
+    async with sitting(dsn18, (160, 40)) as (app, pilot):
+        await until(pilot, lambda: TITLE in text_of(app) and "without load tests · esc shows all" in text_of(app))
+        await until(pilot, lambda: types(app) and "LoadTested" not in types(app))
+        # It follows all the same.
+        await store18.append("plain", [NewEvent("Newest", {})])
+        await until(pilot, lambda: "Newest" in types(app))
+
+        await pilot.press("a")
+        await until(pilot, lambda: browse(app).events.has_focus)
+        await pilot.press("escape")
+        await until(pilot, lambda: "LoadTested" in types(app))
+        # For good: another stream and back.
+        await pilot.press("left", "end")
+        await until(pilot, lambda: browse(app).events_panel.stream_id is not None and browse(app).events.rows)
+        await pilot.press("home", "a")
+        await until(pilot, lambda: browse(app).events_panel.stream_id is None and "LoadTested" in types(app))
+
+
+async def test_a_stream_of_a_load_test_is_shown_in_full(dsn18: str, store18: EventStore) -> None:
+    await fill(store18)
+    await tested(store18)
+    async with sitting(dsn18, (160, 40)) as (app, pilot):
+        await until(pilot, lambda: TITLE in text_of(app))
+        browse(app).go_to("load-run-1-0", None)
+        await until(
+            pilot, lambda: browse(app).events_panel.stream_id == "load-run-1-0" and types(app) == {"LoadTested"}
+        )
+        await pilot.press("a")
+        await until(pilot, lambda: TITLE in text_of(app) and types(app) and "LoadTested" not in types(app))
+
+
+async def test_a_load_test_that_ran_meanwhile_is_left_out_too(dsn18: str, store18: EventStore) -> None:
+    await fill(store18)
+    async with sitting(dsn18, (160, 40)) as (app, pilot):
+        await until(pilot, lambda: browse(app).events.rows and "$all · newest first" in text_of(app))
+        await tested(store18)
+        await until(pilot, lambda: "LoadTested" in types(app))
+        await pilot.press("4", "1")
+        await until(pilot, lambda: TITLE in text_of(app) and types(app) and "LoadTested" not in types(app))
+
+
+async def test_another_database_shows_everything(dsn18: str, store18: EventStore) -> None:
+    await fill(store18)
+    await tested(store18)
+    async with explorer(dsn18) as (app, pilot):
+        await until(pilot, lambda: "LoadTested" in types(app))
+        await pilot.press("4", "1")
+        await until(pilot, lambda: browse(app).streams.has_focus)
+        assert not browse(app).events_panel.usual
