@@ -28,7 +28,8 @@ _SLICE = 0.25
 PATIENCE = 20.0
 """Seconds for one answer of the cluster: longer than a transaction that holds it can last."""
 _ABORT_PATIENCE = 3.0
-_MEMORY_KB = 65_536
+_MEMORY_KB = 16_384
+"""What waits to leave: so much has to arrive within the time for a message, 10 s, also where the way is slow."""
 LOG = logging.getLogger("esx.relay.kafka")
 LOG.addHandler(logging.NullHandler())
 LOG.propagate = False  # the client repeats what it says through its calls

@@ -16,7 +16,7 @@ from esx.store.feed.facet import Feeds
 from esx.store.feed.survey import find_end
 from esx.store.read import locate
 from esx.store.read.event_list import EventList
-from esx.store.relay.relay import WINDOW, Relay, RelayOnError, RelayProgress
+from esx.store.relay.relay import EXACT_WINDOW, SECONDS, WINDOW, Relay, RelayOnError, RelayProgress
 from esx.store.relay.target import RelayTarget
 
 _PAGE = 1000
@@ -36,17 +36,19 @@ class Relays(Feeds):
         start: int | datetime | Literal["start", "end"] | None = None,
         once: bool = False,
         on_error: RelayOnError = "stop",
-        window: int = WINDOW,
+        window: int | None = None,
+        seconds: float = SECONDS,
         on_progress: Callable[[RelayProgress], object] | None = None,
     ) -> Gap | None:
         """Send the events of all streams to `target`, in order for each stream, until cancelled.
 
         One instance per name is active, in all processes; others wait and take over when it ends. The checkpoint is in
         the table consumers. If the target keeps the position with the events, each event arrives exactly once;
-        otherwise the events of an interrupted commit arrive again, at most `window`. While the target or the database
-        cannot be reached, the relay tries again with growing pauses. An event that the target refuses stops it, after
-        all events before it were sent; with `on_error` "park" it is put aside with the later events of its stream, and
-        the rest goes on (`put_aside`, `retry_events` and `skip_event`).
+        otherwise the events of an interrupted commit arrive again, at most `window`. The relay commits when there is no
+        more to read, after `window` events (10,000; 50,000 for a target that keeps the position), or after `seconds`.
+        While the target or the database cannot be reached, it tries again with growing pauses. An event that the target
+        refuses stops it, after all events before it were sent; with `on_error` "park" it is put aside with the later
+        events of its stream, and the rest goes on (`put_aside`, `retry_events` and `skip_event`).
 
         A relay begins at `start` when it runs for the first time, later at its checkpoint: after a global_seq, at a
         time, at the ``"end"`` of what can be told to be complete now; without it at the start of the store. The filter
@@ -59,6 +61,8 @@ class Relays(Feeds):
         """
         if not name:
             raise InvalidQuery("a relay needs a name")
+        if window is None:
+            window = EXACT_WINDOW if target.keeps_position else WINDOW
         if window < 1:
             raise InvalidQuery(f"a window of {window} events makes no sense: use a number from 1")
         if isinstance(start, int) and not 0 <= start < 2**63:
@@ -95,6 +99,7 @@ class Relays(Feeds):
             once=once,
             on_error=on_error,
             window=window,
+            seconds=seconds,
             page=page,
             on_progress=on_progress,
             connector=self._connector,

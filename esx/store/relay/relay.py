@@ -1,7 +1,7 @@
 """Relays: events of the feed handed to a target outside of the database, in order for each stream.
 
 A relay sends batches of events to its target, and commits now and then: at once when there is no more to read, and at
-the latest after `WINDOW` events. With each commit the checkpoint moves.
+the latest after so many events or seconds. With each commit the checkpoint moves.
 
 - If the target keeps the position, it stores it together with the events, and each event arrives exactly once. The
   row in PostgreSQL is a copy for display, which may lag behind by the one commit that a crash came after.
@@ -39,6 +39,10 @@ from esx.text import visible
 
 WINDOW = 10_000
 """The most events that are sent between two commits."""
+EXACT_WINDOW = 50_000
+"""The same for a target that keeps the position, where a crash repeats none of them."""
+SECONDS = 2.0
+"""For how long events are sent between two commits: a target may end what stays open for longer, as Kafka does."""
 RelayOnError = Literal["stop", "park"]
 """What a relay does with an event that its target refuses: end, or park it with the later ones of its stream."""
 _RESENT = 100
@@ -75,6 +79,7 @@ class Relay(Consumer):
         once: bool = False,
         on_error: RelayOnError = "stop",
         window: int = WINDOW,
+        seconds: float = SECONDS,
         page: int,
         on_progress: Callable[[RelayProgress], object] | None = None,
         **surroundings: Any,
@@ -85,13 +90,14 @@ class Relay(Consumer):
         self._once = once
         self._most = max(window - page, 0)
         """After how many events to commit, so that one more page is still within the window."""
+        self._seconds = seconds
+        self._due = 0.0
         self._on_progress = on_progress
         self._ahead: tuple[History, int] | None = None
         """The history at the end of what was sent, and the feed's `looked` count there; None if all is committed."""
         self._pending = 0
         self._sent = 0
-        self._reads = 0
-        """How often the feed has read since events were sent."""
+        self._reads = 0  # since events were sent
         self._refused: EventRefused | None = None
         """The event before which it has to stop."""
         self._on_error = on_error
@@ -214,7 +220,7 @@ class Relay(Consumer):
             raise
 
     async def _has_lease(self, connection: Session) -> bool:
-        """Return whether no other instance can be active: the session that has the lease is still there."""
+        """Return whether the session that has the lease is still there: then no other instance can be active."""
         with contextlib.suppress(*DRIVER_ERRORS, OSError):
             return bool(await connection.fetchval("SELECT true"))
         return False
@@ -254,7 +260,7 @@ class Relay(Consumer):
         if self._refused is not None and any(event.global_seq == self._refused.global_seq for event in part.events):
             part = await self._set_aside(connection, part, self._refused)
         await self._send(part, part.events)
-        if not part.full or self._pending > self._most:
+        if not part.full or self._pending > self._most or asyncio.get_running_loop().time() >= self._due:
             await self._commit(connection)
 
     async def _pass(self, connection: Session, part: Part) -> None:
@@ -264,6 +270,8 @@ class Relay(Consumer):
     async def _send(self, part: Part, events: Sequence[Event]) -> None:
         """Send the events of a part that are to be sent."""
         ready, behind = self._aside.split(events) if self._aside.streams else (events, [])
+        if not self._pending:
+            self._due = asyncio.get_running_loop().time() + self._seconds
         try:
             await self._target.send(ready)
         except EventRefused as refused:

@@ -172,6 +172,23 @@ async def test_what_was_not_committed_arrives_again_but_never_more_than_the_wind
     assert numbers(target.path) == [*range(1, 21), *range(11, 51)]
 
 
+async def test_it_commits_after_some_time_where_sending_is_slow(store18: EventStore, tmp_path: Path) -> None:
+    class Noting(Lines):
+        positions: list[int]
+
+        async def commit(self, position: TargetPosition) -> None:
+            await super().commit(position)
+            self.positions.append(position.position)
+
+    await fill(store18, 2, 25)
+    for name, seconds, commits in [("patient", 100.0, [50]), ("at once", 0.0, [20, 50])]:
+        target = Noting(tmp_path / name)
+        target.positions = []
+        await store18.relay(name, target, seconds=seconds, once=True)
+        # The first page has twenty events; nothing is committed for an end that is reached already.
+        assert list(dict.fromkeys(target.positions)) == commits
+
+
 async def test_a_target_with_the_position_gets_each_event_once_after_the_same_crash(
     store18: EventStore, sql18: asyncpg.Connection, tmp_path: Path
 ) -> None:
