@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import tempfile
 import time
@@ -117,3 +118,8 @@ class CapsuleWriter:
     ) -> None:
         for kept in (*self._beside.values(), *filter(None, [self._kept])):
             kept.close()
+        # What is written now, without `finish`, is thrown away.
+        with contextlib.suppress(OSError, ValueError):
+            self._events.close()
+        with contextlib.suppress(OSError, ValueError):
+            self._zip.close()

@@ -109,6 +109,9 @@ class Export:
         finally:
             # If the reader stops, the query ends too.
             copying.cancel()
+            # It may have to hand over why it ended.
+            while not queue.empty():
+                queue.get_nowait()
             await asyncio.gather(copying, return_exceptions=True)
 
     async def _copy(self, queue: asyncio.Queue[bytes | Exception | None]) -> None:
