@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 
+from esx.text import present
 from esx.times import in_zone
 
 SYNTAX = "1234 · #99 · 2026-08-07 14:00 · -2h"
@@ -65,7 +66,7 @@ def parse_moment(text: str, *, now: datetime | None = None) -> datetime:
     zone of the display. Raises ValueError, whose message is one line with the text and the possible forms.
     """
     plain = text.strip()
-    now = in_zone(now or datetime.now(UTC))
+    now = in_zone(now or present())
     try:
         if plain.lower() == "now":
             return now.astimezone(UTC)

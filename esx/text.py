@@ -6,7 +6,7 @@ its line.
 
 import re
 import shlex
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 
 from esx.moment import FarTime
@@ -126,13 +126,27 @@ def iso_utc(moment: datetime | None) -> str:
     return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
 
 
+class _Told:
+    clock: Callable[[], datetime] | None = None
+
+
+def tell_ages_by(clock: Callable[[], datetime] | None) -> None:
+    """Tell from now on how old things are by another clock, such as that of a recording; None: by this machine's."""
+    _Told.clock = clock
+
+
+def present() -> datetime:
+    """Return the time by which ages are told, in UTC."""
+    return datetime.now(UTC) if _Told.clock is None else _Told.clock()
+
+
 def ago(moment: datetime | None, now: datetime | None = None) -> str:
     """Return how long ago `moment` was in at most four characters, e.g. ``now``, ``42s``, ``3m``; ``-`` for none."""
     if moment is None:
         return "-"
     if isinstance(moment, FarTime):
         return moment.age
-    seconds = ((now or datetime.now(UTC)) - moment).total_seconds()
+    seconds = ((now or present()) - moment).total_seconds()
     sign = "+" if seconds <= -1 else ""
     seconds = abs(seconds)
     if seconds < 1:
@@ -152,7 +166,7 @@ def age(moment: datetime | None) -> float | None:
     """Return how many seconds ago `moment` was, less than 0 if it is still to come; None where that is not known."""
     if moment is None or isinstance(moment, FarTime):
         return None
-    return (datetime.now(UTC) - moment).total_seconds()
+    return (present() - moment).total_seconds()
 
 
 def lapse(seconds: float) -> str:

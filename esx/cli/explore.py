@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import sys
@@ -14,12 +15,14 @@ from esx.cli.running import run
 from esx.permissions import Permissions
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
 
+    from esx.capsule.opening import Recording
     from esx.database_choice import Database
     from esx.fold.reducer import Reducer
     from esx.load.model import LoadOptions
     from esx.payloads.decoder import Decoder
+    from esx.tui.app import Explorer
 
 
 def explore(dsn: str | None, reducer: str | None = None, decoder: str | None = None) -> None:
@@ -57,6 +60,40 @@ def open_explorer(
 
     `at` is a stream (None: all) and the number of an event there, where it begins.
     """
+    explorer = make_explorer(opened, reducer, decoder, background, at=at)
+    with _leaving(explorer):
+        explorer.run()
+
+
+async def show_recording(
+    opened: Database, recording: Recording, reducer: Reducer, decoder: Decoder | None = None
+) -> None:
+    """Run the explorer on a recording until the user quits; `opened` says where it is."""
+    explorer = make_explorer(opened, reducer, decoder, recording=recording)
+    with _leaving(explorer):
+        await explorer.run_async()
+
+
+@contextlib.contextmanager
+def _leaving(explorer: Explorer) -> Iterator[None]:
+    from esx.tui.terminal import leaving_on_signals
+
+    with leaving_on_signals(explorer):
+        yield
+    if explorer.return_code:
+        raise SystemExit(explorer.return_code)
+
+
+def make_explorer(
+    opened: Database,
+    reducer: Reducer,
+    decoder: Decoder | None = None,
+    background: Callable[[], Awaitable[None]] | None = None,
+    *,
+    at: tuple[str | None, int | None] | None = None,
+    recording: Recording | None = None,
+) -> Explorer:
+    """Return the explorer, as `open_explorer` and `show_recording` run it."""
     # Looking for garbage in what is imported takes a tenth of the start. The explorer turns this on again.
     gc.disable()
     from esx.load.archive import Archive, RecordedRun
@@ -64,7 +101,6 @@ def open_explorer(
     from esx.load.process import LoadRun
     from esx.postgres.connection import describe
     from esx.tui.app import Explorer
-    from esx.tui.terminal import leaving_on_signals
 
     permissions = Permissions.of(os.environ)
 
@@ -78,7 +114,7 @@ def open_explorer(
         label = opened.label if dsn == opened.dsn else describe(dsn)
         return RecordedRun(LoadRun(dsn, options), Archive.of(os.environ), label)
 
-    explorer = Explorer(
+    return Explorer(
         opened,
         config=config(),
         background=background,
@@ -87,11 +123,8 @@ def open_explorer(
         decoder=decoder,
         permissions=permissions,
         at=at,
+        recording=recording,
     )
-    with leaving_on_signals(explorer):
-        explorer.run()
-    if explorer.return_code:
-        raise SystemExit(explorer.return_code)
 
 
 async def prepare(opened: Database) -> None:

@@ -111,6 +111,11 @@ class Facet:
         return None if self._known.foreign is None else self._known.warning
 
     @property
+    def unrecorded(self) -> str | None:
+        """Why nothing is known of the feed and of consumers now, in one line: only a recording has times like that."""
+        return None
+
+    @property
     def before_first(self) -> int:
         """The position before the first event."""
         return self._known.before_first

@@ -34,7 +34,7 @@ from esx.tui.cells import tell_failures_by
 from esx.tui.dialogs.help import Help
 from esx.tui.palette import Actions, Palette, commands_of
 from esx.tui.panes import title_if_hidden
-from esx.tui.places import PlacesApp
+from esx.tui.recorded import RecordedApp
 from esx.tui.screens.base import StorePane
 from esx.tui.screens.main import NOTICE, STREAMS, ExplorerScreen
 from esx.tui.screens.streams import StreamsPane
@@ -45,6 +45,7 @@ from esx.tui.widgets.notice import Notice
 from esx.tui.widgets.statusbar import ScreenTab, StatusBar
 
 if TYPE_CHECKING:  # the load test's screen is loaded when it is shown
+    from esx.capsule.opening import Recording
     from esx.tui.screens.load import RunLoad
 
 _SCREENS = [
@@ -57,7 +58,7 @@ _SCREENS = [
 ]
 
 
-class Explorer(PlacesApp):
+class Explorer(RecordedApp):
     """Browse an event store, follow it live, load-test it, and see its health.
 
     It opens on `database`. `background` runs while it is open. `run_load` runs a load test on the database that is
@@ -122,8 +123,12 @@ class Explorer(PlacesApp):
         permissions: Permissions | None = None,
         tuning: Tuning | None = None,
         at: tuple[str | None, int | None] | None = None,
+        recording: Recording | None = None,
     ) -> None:
-        """Show the database, at first the place `at`: a stream (None: all), and the number of an event there."""
+        """Show the database, at first the place `at`: a stream (None: all), and the number of an event there.
+
+        A `recording` is shown in place of a store, and `database` says where it is.
+        """
         super().__init__(
             database,
             config or Config(),
@@ -131,6 +136,7 @@ class Explorer(PlacesApp):
             decoder=decoder,
             permissions=permissions or Permissions(),
             tuning=tuning or Tuning(),
+            recording=recording,
         )
         self._configure()
         self._background = background
@@ -154,6 +160,7 @@ class Explorer(PlacesApp):
     def compose(self) -> ComposeResult:
         """Lay out the line at the top, the screens, and the keys at the bottom."""
         yield StatusBar(_SCREENS)
+        yield from self.compose_recording()
         yield Static(id="banner")
         with ContentSwitcher(initial=NOTICE):
             yield Notice(id=NOTICE)
@@ -166,6 +173,7 @@ class Explorer(PlacesApp):
     def on_mount(self) -> None:
         """Begin to connect; the first frame does not wait for it."""
         self.main.query_one(StatusBar).mark(STREAMS)
+        self.begin_recording()
         # What exists by the first frame stays: a search for garbage in it stops everything for a twentieth of a second,
         # again and again. And each frame makes thousands of objects that last until the next.
         self.call_after_refresh(gc.freeze)
@@ -189,6 +197,7 @@ class Explorer(PlacesApp):
 
     async def on_unmount(self) -> None:
         """Disconnect, and collect garbage as before."""
+        self.end_recording()
         gc.unfreeze()
         gc.set_threshold(*self._thresholds)
         await self.disconnect()
@@ -221,7 +230,9 @@ class Explorer(PlacesApp):
             from esx.tui.screens.load import LoadPane
 
             database, run_load, why_not = self.session.database, self._run_load, ""
-            if not self.permissions.load:
+            if self.recording is not None:
+                why_not = "this is a recording: no load test here"
+            elif not self.permissions.load:
                 why_not = "no load test here: `esx serve --allow-load` would let this page run one"
             elif run_load is None or (database is not None and database.read_only):
                 why_not = "no load test here: this connection only reads"
@@ -237,7 +248,9 @@ class Explorer(PlacesApp):
             from esx.tui.screens.consumers import ConsumersPane
 
             why_not, shown = "", self.session.database
-            if not self.permissions.load:
+            if self.recording is not None:
+                why_not = "this is a recording: what was is not changed"
+            elif not self.permissions.load:
                 why_not = "this page only reads: use esx consumers at a terminal"
             elif shown is not None and shown.read_only:
                 why_not = "this connection only reads"

@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import cast
 
@@ -16,6 +16,7 @@ from esx.config import Config
 from esx.database_choice import Database
 from esx.embedded import data_directory
 from esx.errors import StoreUnavailable
+from esx.eventstore import EventStore
 from esx.fold.reducer import Reducer
 from esx.payloads.decoder import Decoder, decoding
 from esx.permissions import Permissions
@@ -53,8 +54,10 @@ class ConnectedApp(Keyed, App[None]):
         decoder: Decoder | None,
         permissions: Permissions,
         tuning: Tuning,
+        connect: Callable[..., Awaitable[EventStore]] | None = None,
     ) -> None:
         super().__init__()
+        self._connect_to = connect
         self.config = config
         """The settings in effect."""
         self.permissions = permissions
@@ -94,6 +97,7 @@ class ConnectedApp(Keyed, App[None]):
             trusted=Trusted(os.environ),
             may_write=self.permissions.load,
             remembered=self._remembered,
+            connect=self._connect_to,
         )
         self.follower = Follower(self.session, self._watch)
         self._followed = False

@@ -73,9 +73,9 @@ TASKS = ("find", "look closer", "go back in time", "copy and keep", "run", "scre
 _TASK_OF = {
     "find": "filter find search go match categories all summary",
     "look closer": "choose fold_here fold unfold text zoom trail order sort flip expand collapse remedy more",
-    "go back in time": "diff state version step",
+    "go back in time": "diff state version step faster jump",
     "copy and keep": "bookmark bookmarks remove copy copy_value copy_path copy_as export screenshot",
-    "run": "start stop edit runs mark compare clean pause",
+    "run": "start stop edit runs mark compare clean pause play",
     "move": "move page first last line start_of end focus_panel focus_detail focus_list part resize next form turn "
     "scroll_by scroll_page start_line",
 }

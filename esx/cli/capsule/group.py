@@ -11,6 +11,7 @@ class _Group(LazyGroup):
     package = "esx.cli.capsule"
     listed = {  # noqa: RUF012 - declared in the base class
         "record": "Record a slice of the store, or what happens from now on, in one file.",
+        "open": "Open the explorer on a capsule, with a recorded clock.",
         "info": "Say what is in a capsule.",
         "verify": "Read all of a capsule and compare it with its sums.",
         "events": "Print the events of a capsule, or what was seen beside.",

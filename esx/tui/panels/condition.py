@@ -36,6 +36,8 @@ def condition(session: ExplorerSession, follower: Follower, findings: Sequence[F
     if follower.ended:
         steps = [RemedyStep("r restarts the feed, near the present")]
         return Condition("FEED ENDED", follower.failure or "", BAD, steps)
+    if follower.unrecorded is not None:
+        return Condition("NOT RECORDED", follower.unrecorded.removeprefix("not recorded: "), WARNING)
     gap, held = follower.gap, follower.held()
     if gap is not None and held is not None:
         by = ", ".join(map(_who, gap.writers[:2])) or "a transaction that is still open"

@@ -54,7 +54,8 @@ def _totals(follower: Follower, now: float, width: int) -> list[Piece]:
     ]
     if follower.where:
         pieces += [" of ", (f"{follower.counts.looked:,}", "bold"), "" if narrow else " looked at"]
-    pieces += ["  safe " if narrow else "  safe position ", (f"{follower.position:,}", "bold")]
+    safe = f"{follower.position:,}" if follower.unrecorded is None else "not recorded"
+    pieces += ["  safe " if narrow else "  safe position ", (safe, "bold")]
     if follower.counts.late:
         pieces += ["  ", (f"{follower.counts.late:,}", "bold"), " late"]
     if follower.counts.dead:
@@ -84,6 +85,8 @@ def state_line(follower: Follower) -> tuple[str, str]:
         return f"{'ended' if follower.ended else 'waiting'}: {visible(follower.failure)} · {goes_on}", "$text-error"
     if not follower.started:
         return "starting …", MUTED
+    if follower.unrecorded is not None:
+        return follower.unrecorded, "$text-warning"
     gap = follower.gap
     if gap is None and follower.caution is not None:
         return f"complete and in order up to there, as far as is known: {visible(follower.caution)}", "$text-warning"

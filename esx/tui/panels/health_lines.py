@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable
 
-from esx.store.consume.others import ConsumerStatus
+from esx.doctor.target import Thresholds
+from esx.store.consume.others import ConsumerStatus, OtherConsumers
 from esx.store.consume.report import ProjectionStatus
 from esx.store.health import Health
 from esx.text import ago, lapse, sparkline, visible
@@ -51,3 +52,18 @@ def grade(value: float, warn: float, bad: float) -> str:
     if value >= bad:
         return BAD
     return WARNING if value >= warn else ""
+
+
+def what_is_judged(
+    health: Health, projections: list[ProjectionStatus] | str, others: OtherConsumers, missed: int
+) -> object:
+    """Return what the figures say that the doctor has a finding for, to be compared."""
+    limits = Thresholds()
+    ages = {each.key: (health.at - each.since).total_seconds() for each in health.writers if each.since is not None}
+    slow = {key: age >= limits.writer_error for key, age in sorted(ages.items()) if age >= limits.writer_warning}
+    if not isinstance(projections, str):
+        projections = repr(
+            [(each.name, each.active, each.paused, each.last_error, each.difference) for each in projections]
+        )
+    beyond = [(each.name, each.beyond, each.last_error) for each in others.consumers]
+    return repr((slow, missed, health.doorbell, health.recovering, projections, beyond))

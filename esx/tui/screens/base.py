@@ -87,6 +87,10 @@ class StorePane(Keyed, Pane):
     def connected(self) -> None:
         """Do what is due when the store answers, for the first time or again."""
 
+    def jumped(self) -> None:
+        """Do what is due when the clock of a recording has jumped: everything may be different now."""
+        self.connected()
+
     def stop(self, then: Callable[[], object]) -> str:  # noqa: ARG002
         """Begin to stop what leaving would cut off; call `then` when it has ended.
 

@@ -198,6 +198,11 @@ class FeedPane(ListAndEventPane):
         self.table.focus()
         self._restart()
 
+    def jumped(self) -> None:
+        """Begin anew: the follower has."""
+        self.action_close_detail()
+        self._restart()
+
     def _restart(self) -> None:
         chosen = bool(self.follower.where)
         self.table.following = True

@@ -15,7 +15,6 @@ from textual.widgets import Static
 
 from esx.doctor import Finding
 from esx.doctor.finding import Severity
-from esx.doctor.target import Thresholds
 from esx.errors import EsxError, NotAllowed, SchemaMissing, StoreUnavailable
 from esx.eventstore import EventStore
 from esx.store.consume.others import OtherConsumers
@@ -26,7 +25,14 @@ from esx.times import clock
 from esx.tui.cells import MUTED
 from esx.tui.panels.condition import BAD, GOOD, WARNING, Condition, condition
 from esx.tui.panels.feed_figures import missed_line, state_line, writer_text
-from esx.tui.panels.health_lines import consumer_line, grade, moment, projection_line, state_style
+from esx.tui.panels.health_lines import (
+    consumer_line,
+    grade,
+    moment,
+    projection_line,
+    state_style,
+    what_is_judged,
+)
 from esx.tui.panes import title_if_hidden
 from esx.tui.screens.base import StorePane
 from esx.tui.session.follower import Follower
@@ -124,7 +130,9 @@ class HealthPane(StorePane):
         """Write the first line: the state, and when the doctor looked, whose findings may be older than the figures."""
         found = self.condition
         more = "enter shows what to do" if found.steps else ""
-        if self._looked is None:
+        if self.session.unrecorded is not None:
+            looked = ""
+        elif self._looked is None:
             looked = "examining …"
         else:
             seconds = self.session.tuning.clock() - self._looked
@@ -210,7 +218,10 @@ class HealthPane(StorePane):
             return
         except EsxError as error:
             # In place of the figures: a notice every two seconds would cover the screen.
-            self._box("server").say([self._connection(), ("figures", str(error), BAD)])
+            if store.unrecorded is not None:
+                self._write_unrecorded()
+            else:
+                self._box("server").say([self._connection(), ("figures", str(error), BAD)])
             return
         self._write(self.health, store.address)
         if self.health.kind is None:
@@ -218,25 +229,12 @@ class HealthPane(StorePane):
         else:
             self._write_others(self.others)
         self._write_state()
-        judged = self._what_is_judged(self.health)
+        judged = what_is_judged(self.health, self.projections, self.others, self.follower.counts.missed)
         if self._judged is None:
             self._judged = judged
         elif judged != self._judged and not self._examining:
             self._judged = judged
             self._let_look(store)
-
-    def _what_is_judged(self, health: Health) -> object:
-        """Return what the figures say that the doctor has a finding for, to be compared."""
-        limits = Thresholds()
-        ages = {each.key: (health.at - each.since).total_seconds() for each in health.writers if each.since is not None}
-        slow = {key: age >= limits.writer_error for key, age in sorted(ages.items()) if age >= limits.writer_warning}
-        projections = self.projections
-        if not isinstance(projections, str):
-            projections = repr(
-                [(each.name, each.active, each.paused, each.last_error, each.difference) for each in projections]
-            )
-        others = [(each.name, each.beyond, each.last_error) for each in self.others.consumers]
-        return repr((slow, self.follower.counts.missed, health.doorbell, health.recovering, projections, others))
 
     @staticmethod
     async def _read_projections(store: EventStore) -> list[ProjectionStatus] | str:
@@ -247,12 +245,21 @@ class HealthPane(StorePane):
         except NotAllowed as error:
             return str(error)
 
+    def _write_unrecorded(self) -> None:
+        """Say in each box that nothing is known, and show none that may be empty."""
+        for box in self.query(Figures):
+            box.display = box.id not in {f"health-{name}" for name in _OFTEN_EMPTY}
+            box.say([("", "not recorded", WARNING)])
+        self.findings, self._looked, self.session.to_mend = None, None, 0
+        self._write_state()
+
     async def _examine(self, store: EventStore) -> None:
         try:
             self.findings = await store.doctor()
         except EsxError as error:
-            self._box("doctor").say([("", str(error), BAD)])
-            self._box("doctor").display = True
+            if store.unrecorded is None:
+                self._box("doctor").say([("", str(error), BAD)])
+                self._box("doctor").display = True
             return
         finally:
             self._examining = False

@@ -145,6 +145,13 @@ class StreamsPane(DividedPane):
         else:
             self.action_refresh()
 
+    def jumped(self) -> None:
+        """Load the lists again, and the event, which may not have been there then."""
+        self.action_refresh()
+        event = self.event_panel.event
+        if event is not None:
+            self.event_panel.open((event.stream_id, event.stream_seq))
+
     def entered(self) -> None:
         """Look whether there are load tests to be left out: one may have run."""
         store, database = self.session.store, self.session.database

@@ -1,7 +1,7 @@
 """What happened in a time window, over the screen from which it was asked for."""
 
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import ClassVar, cast
 
@@ -16,7 +16,7 @@ from esx.glob import glob_of
 from esx.store.overview.summary import WindowSummary
 from esx.store.read.estimates import Estimate
 from esx.store.views import SummaryView
-from esx.text import lapse, visible
+from esx.text import lapse, present, visible
 from esx.times import clock
 from esx.tui.lists.rowtable import RowTable
 from esx.tui.panels.filter_text import STREAMS_PLACEHOLDER, parse_stream_filter, stream_filter_text
@@ -76,6 +76,10 @@ class SummaryPane(StorePane):
         if self.found is None:
             self.action_refresh()
 
+    def jumped(self) -> None:
+        """Count again."""
+        self.action_refresh()
+
     def view(self) -> SummaryView | None:
         """Return what is shown, as a value."""
         found = self.found
@@ -84,18 +88,18 @@ class SummaryPane(StorePane):
     def action_refresh(self) -> None:
         """Count again, up to now."""
         self.session.retry()
-        self._look(datetime.now(UTC))
+        self._look(present())
 
     def action_summary(self) -> None:
         """Take the next longer window, after the longest the shortest; it ends where this one does."""
         longer = [each for each in _WINDOWS if each > self.length]
         self.length = longer[0] if longer else _WINDOWS[0]
-        self._look(self.until or datetime.now(UTC))
+        self._look(self.until or present())
 
     def action_step(self, by: int) -> None:
         """Go to the window before, or after; not beyond now."""
         if self.until is not None:
-            self._look(min(self.until + by * self.length, datetime.now(UTC)))
+            self._look(min(self.until + by * self.length, present()))
 
     def _look(self, until: datetime) -> None:
         store = self.session.store
@@ -133,7 +137,7 @@ class SummaryPane(StorePane):
         self.panel.entitle(self._title(), " · ".join(said), way=[self._from])
 
     def _title(self) -> str:
-        until = self.until or datetime.now(UTC)
+        until = self.until or present()
         since = until - self.length
         ends = clock(until)
         window = f"{clock(since)} to {ends[11:] if clock(since)[:10] == ends[:10] else ends}"
@@ -172,7 +176,7 @@ class SummaryPane(StorePane):
     @on(AskLine.Answered)
     def _answered(self, message: AskLine.Answered) -> None:
         message.stop()
-        now = datetime.now(UTC)
+        now = present()
         try:
             chosen = parse_stream_filter(message.text, now=now)
             until = chosen.until or now

@@ -167,6 +167,10 @@ class TrailPane(ListAndEventPane):
         if self.trail is None:
             self.action_refresh()
 
+    def jumped(self) -> None:
+        """Read the trail again."""
+        self.action_refresh()
+
     def action_refresh(self) -> None:
         """Read the trail."""
         self.session.retry()

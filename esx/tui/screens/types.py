@@ -69,6 +69,10 @@ class TypesPane(PairPane):
         if self._survey is None:
             self.action_refresh()
 
+    def jumped(self) -> None:
+        """Look again."""
+        self.action_refresh()
+
     def view(self) -> TypesView | None:
         """Return the types that are listed."""
         if self._survey is None:

@@ -95,6 +95,11 @@ class Follower:
         return None if store is None else store.caution
 
     @property
+    def unrecorded(self) -> str | None:
+        """Why nothing is known of the feed now, in one line, as in a recording before it began."""
+        return self._session.unrecorded
+
+    @property
     def gap(self) -> Gap | None:
         """What holds the feed back now."""
         return None if self._feed is None else self._feed.gap

@@ -37,8 +37,9 @@ class ExplorerSession:
 
     Its sessions only read, unless the database's `read_only` is False and they `may_write`. A statement may take
     `statement_timeout` seconds, unless the database has its own. `resolve` returns the database, which may take time:
-    the embedded one has to be started. `changed` is called after each change of `state` or `reason`, `told` with the
-    error of a query that fails while the connection is fine.
+    the embedded one has to be started. `connect`, to a recording, takes the place of `EventStore.connect`. `changed`
+    is called after each change of `state` or `reason`, `told` with the error of a query that fails while the connection
+    is fine.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class ExplorerSession:
         may_write: bool = True,
         layouts: Sequence[OwnLayout] = (),
         remembered: Remembered | None = None,
+        connect: Callable[..., Awaitable[EventStore]] | None = None,
     ) -> None:
         self.remembered = remembered or Remembered(None)
         """How the user has divided the screens."""
@@ -66,12 +68,15 @@ class ExplorerSession:
         self.decoder = decoder
         self.tuning = tuning
         self._resolve = resolve
+        self._connect: Callable[..., Awaitable[EventStore]] = connect or EventStore.connect
         self._trusted = trusted
         self._owner: str | None = None
         self._statement_timeout = statement_timeout
         self._may_write = may_write
         self._layouts = layouts
         self._told = told
+        self.shows_recording = connect is not None
+        """Whether it shows what was, not what is."""
         self.state = SessionState.CONNECTING
         self.reason = ""
         self.refused = False
@@ -91,6 +96,11 @@ class ExplorerSession:
     def store(self) -> EventStore | None:
         """The store, once there is one with a schema; it stays while the connection is lost."""
         return self._store if self.state in (SessionState.CONNECTED, SessionState.LOST) else None
+
+    @property
+    def unrecorded(self) -> str | None:
+        """Why nothing is known of the feed and of consumers at the time of a recording; None if it is."""
+        return None if self._store is None else self._store.unrecorded
 
     @property
     def dsn(self) -> str | None:
@@ -156,7 +166,7 @@ class ExplorerSession:
             try:
                 self.database = database = await self._resolve()
                 timeout = database.statement_timeout
-                store: EventStore = await EventStore.connect(
+                store: EventStore = await self._connect(
                     database.dsn,
                     read_only=database.read_only is not False or not self._may_write,
                     statement_timeout=self._statement_timeout if timeout is None else timeout,

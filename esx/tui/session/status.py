@@ -87,6 +87,8 @@ def status(session: ExplorerSession, follower: Follower) -> tuple[str, str]:
     """Return the state of the store in a few words, and their style: muted unless something is wrong."""
     state = session.state
     if state is SessionState.CONNECTED:
+        if follower.unrecorded is not None:
+            return "not recorded", "$text-warning"
         if follower.ended:
             return "connected, feed ended", "$text-error"
         held = follower.held()
@@ -98,6 +100,8 @@ def status(session: ExplorerSession, follower: Follower) -> tuple[str, str]:
             return f"{session.to_mend} to mend", "$text-warning"
         if not follower.started:
             return state.value, MUTED
+        if session.shows_recording:
+            return "recording", MUTED
         return f"connected, {'live' if follower.listening else 'polling'}", MUTED
     passing = state in (SessionState.CONNECTING, SessionState.NO_SCHEMA)
     return state.value, MUTED if passing else "$text-error"
