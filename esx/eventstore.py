@@ -27,11 +27,12 @@ from esx.store.relay.facet import Relays
 from esx.store.search.facet import Searches
 from esx.store.server_activity import ServerActivity, ServerPlace
 from esx.store.table_shape import TableShape
+from esx.store.traffic.facet import TrafficReads
 from esx.store.views import View
 from esx.text import visible
 
 
-class EventStore(Appends, Searches, Overviews, ConflictReads, Relays, Operations, Bulk, Feeds):
+class EventStore(Appends, Searches, Overviews, ConflictReads, TrafficReads, Relays, Operations, Bulk, Feeds):
     """An event store in PostgreSQL. Make one with `EventStore.connect`, as an async context manager.
 
     All methods raise StoreUnavailable if the database cannot be reached or the connection is lost, and SchemaMissing

@@ -89,6 +89,7 @@ from esx.store.search.plan import SearchLimits, SearchPlan
 from esx.store.search.slices import Slice
 from esx.store.server_activity import ServerActivity, ServerPlace
 from esx.store.table_shape import TableShape
+from esx.store.traffic.sample import SampledEvent, TrafficSample
 from esx.store.trail.trail import Causation, FieldNames, Scan, Trail, TrailEvent, TrailNode
 
 __all__ = [
@@ -191,6 +192,7 @@ __all__ = [
     "RowChange",
     "RowDifference",
     "Runner",
+    "SampledEvent",
     "Scan",
     "SchemaMissing",
     "SearchLimits",
@@ -220,6 +222,7 @@ __all__ = [
     "TargetFailed",
     "TargetPosition",
     "TargetUnavailable",
+    "TrafficSample",
     "Trail",
     "TrailEvent",
     "TrailNode",

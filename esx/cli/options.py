@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Command = TypeVar("Command", bound="Callable[..., Any]")
 _NUMBER = r"(\d+(?:\.\d+)?)"
-_DURATION = re.compile(rf"(?:{_NUMBER}h)?(?:{_NUMBER}m)?(?:{_NUMBER}s?)?(?:{_NUMBER}ms)?")
+_DURATION = re.compile(rf"(?:{_NUMBER}h)?(?:{_NUMBER}m)?(?:{_NUMBER}(?:s|\Z))?(?:{_NUMBER}ms)?")
 _INCOMPLETE = "esx.incomplete"
 COMPLETE = "_ESX_COMPLETE"
 """The environment variable by which a shell asks what completes a line."""

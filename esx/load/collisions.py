@@ -8,6 +8,7 @@ from esx.errors import EsxError
 from esx.eventstore import EventStore
 from esx.filters import Filter
 from esx.load.model import PairCounts
+from esx.store.conflicts.conflict import ConflictPair
 
 TITLES = ("lost", "won", "conflicts", "share", "streams", "most on")
 """The titles of the table."""
@@ -21,9 +22,16 @@ async def collisions(store: EventStore, prefix: str) -> tuple[tuple[PairCounts, 
     except EsxError as error:
         return (), f"they cannot be read: {error}"
     return tuple(
-        PairCounts(pair.lost, pair.won, pair.conflicts, pair.stream_count, *(pair.streams or (("", 0),))[0])
+        PairCounts(pair.lost, pair.won, pair.conflicts, pair.stream_count, *_most_on(pair, prefix))
         for pair in found.pairs[:_MOST]
     ), None
+
+
+def _most_on(pair: ConflictPair, prefix: str) -> tuple[str, int]:
+    if not pair.streams:
+        return "", 0
+    stream_id, count = pair.streams[0]
+    return f"stream {stream_id.removeprefix(prefix)}", count
 
 
 def collision_rows(pairs: Sequence[PairCounts], most: int) -> list[list[str]]:

@@ -45,6 +45,10 @@ class LoadOptions:
     `seed` makes two runs draw the same. `run_id` None means a new one. `yes_write_to`, ``HOST/DATABASE``, names the
     store that may be written to although it is not local or holds other events.
 
+    `like` is the path of a file of learned traffic (docs/learn.md), of which `times` as much is sent: its categories,
+    streams, types and sizes take the place of those that other options make, and `rate` None is that of its busiest
+    part.
+
     `appender` is ``esx`` or the kind of another tool's store, which then appends by that tool's function; `append_sql`
     is the path of a file with a statement that appends instead. `store` is the table, view or kind of store that the
     events are in, None for the table events.
@@ -77,6 +81,8 @@ class LoadOptions:
     yes_write_to: str | None = None
     appender: str = "esx"
     append_sql: str | None = None
+    like: str | None = None
+    times: float = 1.0
     store: str | None = None
 
     @property
@@ -118,7 +124,8 @@ class StreamCounts:
 class PairCounts:
     """How often an append that began with type `lost` was refused because of type `won` ("": no event won).
 
-    Estimated from the sample that was recorded. They were on so many `streams`, most of them, `most`, on `most_on`.
+    Estimated from the sample that was recorded. They were on so many `streams`, most of them, `most`, on `most_on`,
+    such as "stream 7".
     """
 
     lost: str

@@ -4,18 +4,20 @@ import math
 import re
 
 from esx.load.errors import InvalidOptions
-from esx.load.knobs import KNOBS
+from esx.load.knobs import BY_NAME, KNOBS
 from esx.load.model import LoadOptions
 
 MOST_USERS = 10_000
 LONGEST = 86_400.0
 """The longest duration in seconds: a day."""
 MOST_APPENDS = 1_000_000_000
+MOST_TIMES = 10_000
 MOST_ZIPF_STREAMS = 1_000_000
 _MOST_EVENTS = 1_000
 _MOST_BYTES = 1_000_000
 _MOST_SUBSCRIBERS = 100
 _MOST_PROCESSES = 64
+_LEARNED = ("streams", "hot_streams", "hot_share", "zipf", "events_per_append", "payload_bytes")
 _RUN_ID = re.compile(r"[A-Za-z0-9_.]{1,64}")
 
 
@@ -56,7 +58,27 @@ def check_workload(options: LoadOptions) -> LoadOptions:
     if options.run_id is not None:
         check_run_id(options.run_id)
     _check_appender(options)
+    _check_like(options)
     return options
+
+
+def _check_like(options: LoadOptions) -> None:
+    if not (math.isfinite(options.times) and 0 < options.times <= MOST_TIMES):
+        raise InvalidOptions(f"--times is {options.times:g}: use a number above 0, up to {MOST_TIMES:,}")
+    if options.like is None:
+        if options.times != 1:
+            raise InvalidOptions(f"--times is {options.times:g}, but nothing says of what: add --like FILE")
+        return
+    for name in _LEARNED:
+        knob = BY_NAME[name]
+        if getattr(options, name) != knob.default:
+            raise InvalidOptions(f"{knob.option} and --like exclude each other: the file says it, and can be changed")
+    if options.expected == "none":
+        raise InvalidOptions(
+            "--expected is none with --like: use exact or any, as most of its streams are there already"
+        )
+    if options.processes > 1:
+        raise InvalidOptions(f"--processes is {options.processes} with --like, whose writers share streams: use 1")
 
 
 def _check_appender(options: LoadOptions) -> None:

@@ -22,6 +22,7 @@ from typing import Any
 from esx.leash import leashed
 from esx.load.errors import LoadFailed
 from esx.load.knobs import KNOBS
+from esx.load.learn.rate import as_learned
 from esx.load.model import LoadOptions, LoadProgress, LoadSummary, from_dict
 from esx.load.options import validate
 from esx.text import visible
@@ -45,12 +46,13 @@ class LoadRun:
             ...
 
     `dsn` None means the database of libpq's ``PG*`` variables. Raises InvalidOptions at once if the options are not
-    valid; the iteration raises LoadFailed if the test cannot be run. When the iteration ends, for any reason, the
-    child process has ended. End it early with `stop`, or with `aclose`, which gives no summary.
+    valid, and BadProfile for learned traffic that cannot be read; the iteration raises LoadFailed if the test cannot be
+    run. When the iteration ends, for any reason, the child process has ended. End it early with `stop`, or with
+    `aclose`, which gives no summary.
     """
 
     def __init__(self, dsn: str | None, options: LoadOptions, *, trust_owner: bool = False) -> None:
-        self.options = validate(options)
+        self.options = as_learned(validate(options))
         self.interrupted = False
         """Whether `stop` was called before the run's time was over."""
         self._dsn = dsn

@@ -44,7 +44,7 @@ class Heat:
 
 
 class Payloads:
-    """Makes events' data: JSON text of `size` bytes, or the smallest where that is larger."""
+    """Makes events' data: JSON text of `size` bytes at most, or the smallest where that is larger."""
 
     def __init__(self, size: int, source: random.Random) -> None:
         self._size = size
@@ -54,13 +54,14 @@ class Payloads:
             once = "".join(source.choices(_LETTERS, k=_PAD))
             self._pad = once * (size // _PAD + 2)
 
-    def next(self, number: int) -> JsonText:
-        """Return the data of a user's event `number`."""
-        if not self._size:
+    def next(self, number: int, size: int | None = None) -> JsonText:
+        """Return the data of a user's event `number`, of `size` bytes if that is given."""
+        size = self._size if size is None else min(size, self._size)
+        if not size:
             return JsonText(f'{{"n":{number}}}')
         start = f'{{"n":{number},"pad":"'
         at = int(self._draw() * _PAD)
-        return JsonText(f'{start}{self._pad[at : at + max(self._size - len(start) - 2, 0)]}"}}')
+        return JsonText(f'{start}{self._pad[at : at + max(size - len(start) - 2, 0)]}"}}')
 
 
 class Schedule:

@@ -75,6 +75,8 @@ class RunningTest:
 
     def open_workshop(self, *, index: int = 0, workers: int = 1) -> None:
         """Connect the writers of this process, number `index` of `workers`. Raises EsxError."""
+        if self.options.like is not None and workers > 1:
+            raise LoadFailed("--like is for one process, whose writers share streams: leave the other workers out")
         store = AsyncUser.bridge.run(open_store(self.settings, writes=True))
         appender = AsyncUser.bridge.run(open_appender(store, self.options))
         most, rest = divmod(self.options.max_appends, workers)
@@ -215,7 +217,10 @@ class RunningTest:
             stored, evidence = judged.stored, judged.evidence
             if self.options.grouping == "on" and stored:
                 commits = AsyncUser.bridge.run(self.watch.store.count_commits(self.prefix))
-                appends_per_commit = stored / self.options.events_per_append / (commits or 1)
+                appends = stored / self.options.events_per_append
+                if self.options.like is not None:
+                    appends = counts.successes + self.collector.warm_up().successes
+                appends_per_commit = appends / (commits or 1)
             if self.options.record_conflicts == "on":
                 pairs, problem = AsyncUser.bridge.run(collisions(self.watch.store, self.prefix))
                 recording = problem or (None if ledger.recording is None else ledger.recording.text)

@@ -13,6 +13,7 @@ from esx.database_choice import BadDatabase, choose, may_be_name
 from esx.libpq.address import without_password
 from esx.load.errors import InvalidOptions
 from esx.load.knobs import KNOBS, Knob
+from esx.load.learn.rate import as_learned
 from esx.load.model import LoadOptions
 from esx.load.options import check_workload
 
@@ -73,7 +74,7 @@ def settings_of(options: argparse.Namespace) -> Settings:
         processes=max(options.processes or 1, 1),
         **values,
     )
-    return Settings(own_dsn(options), check_workload(load), options.trust_owner)
+    return Settings(own_dsn(options), as_learned(check_workload(load)), options.trust_owner)
 
 
 def _value(knob: Knob, value: Any) -> Any:

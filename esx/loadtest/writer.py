@@ -12,9 +12,11 @@ from uuid import UUID
 from esx.errors import EsxError, OutcomeUnknown, WrongVersion
 from esx.eventstore import EventStore
 from esx.expected import ANY, NO_STREAM, ExpectedVersion
+from esx.load.learn.profile import read_profile
 from esx.load.ledger import EventIds, Ledger
 from esx.load.model import LoadOptions, run_prefix
 from esx.loadtest.draws import Heat, Payloads, Schedule, source
+from esx.loadtest.mix import AppendDraw, BurstySchedule, Mix
 from esx.loadtest.outcomes import OUTCOMES, Outcomes
 from esx.model import JsonText, NewEvent, Strategy
 from esx.store.appenders.protocol import Acknowledged, Conflict, StreamAppender
@@ -48,6 +50,12 @@ class Workshop:
         self.ledger = Ledger()
         self.ids = EventIds()
         self.heat = Heat(options)
+        self.mix: Mix | None = None
+        """What is drawn in place of the streams of `heat`, if the run is like a store that was learned."""
+        if options.like is not None:
+            seed = run if options.seed is None else str(options.seed)
+            counted = options.warm_up, options.warm_up + options.duration
+            self.mix = Mix(read_profile(options.like), seed, counted)
         self.left = budget
         """How many appends may still be begun."""
         self.in_flight = 0
@@ -58,11 +66,14 @@ class Workshop:
         """Commands that begin earlier are not counted; on the clock of `time.perf_counter_ns`."""
         self.until = 0
         """No command begins later: Locust stops users one by one, and the last would have the store alone."""
+        self.began = 0
+        """When the run began; on the clock of `time.perf_counter_ns`."""
         self.begin()
 
     def begin(self) -> None:
         """Start the clock."""
-        self.counted_from = time.perf_counter_ns() + int(self.options.warm_up * 1e9)
+        self.began = time.perf_counter_ns()
+        self.counted_from = self.began + int(self.options.warm_up * 1e9)
         self.until = self.counted_from + int(self.options.duration * 1e9)
 
     @contextlib.asynccontextmanager
@@ -102,6 +113,8 @@ class Command:
     began: int
     conflicts: int = 0
     locks: bool = False
+    draw: AppendDraw | None = None
+    """What to append, if the run is like a store that was learned."""
 
 
 class WriterQueue:
@@ -126,7 +139,10 @@ class LoadWriter:
         seed = options.seed
         self._random = source(seed, number, "pauses")
         self._pick = workshop.heat.picker(source(seed, number, "streams").random)
-        self._payloads = Payloads(options.payload_bytes, source(seed, number, "payloads"))
+        mix = workshop.mix
+        self._draw = None if mix is None else mix.drawer(source(seed, number, "appends"))
+        largest = options.payload_bytes if mix is None else mix.largest
+        self._payloads = Payloads(largest, source(seed, number, "payloads"))
         self._metadata = JsonText(f'{{"run_id":"{workshop.run}","user_id":"writer-{number}"}}')
         self._made = 0
         self._exact = options.expected == "exact"
@@ -135,9 +151,12 @@ class LoadWriter:
         self._locks = self._exact and self._strategy is Strategy.ROW_LOCK
         self._takes_turns = options.on_conflict == "single-writer" and self._exact
         self._tries = 1 if options.on_conflict == "give-up" else options.max_tries
-        self.schedule: Schedule | None = None
+        self.schedule: Schedule | BurstySchedule | None = None
         if options.rate is not None:
-            self.schedule = Schedule(options.rate * share, time.perf_counter_ns(), source(seed, number, "times"))
+            times, rate = source(seed, number, "times"), options.rate * share
+            self.schedule = Schedule(rate, time.perf_counter_ns(), times)
+            if mix is not None:
+                self.schedule = BurstySchedule(rate, workshop.began, times, mix.rate_at)
 
     async def wait_until_due(self) -> int:
         """Return when the next command is due, once that time has come; now in a closed loop."""
@@ -154,12 +173,13 @@ class LoadWriter:
 
     async def command(self, due: int) -> bool:
         """Append to some stream, trying as often as the options say; return False if nothing more may be appended."""
-        stream = self._pick()
         now = time.perf_counter_ns()
         if now >= self._shop.until:
             return False
+        draw = None if self._draw is None else self._draw()
+        stream = self._pick() if draw is None else draw.stream
         counts = now >= self._shop.counted_from
-        command = Command(stream, f"{self._shop.prefix}{stream}", due, counts, self._tries, now)
+        command = Command(stream, f"{self._shop.prefix}{stream}", due, counts, self._tries, now, draw=draw)
         if not self._takes_turns:
             ended = await self._attempt(command)
         else:
@@ -183,7 +203,7 @@ class LoadWriter:
                 return _SPENT
             shop.left -= 1
             shop.in_flight += 1
-            events = self._events()
+            events = self._events(command.draw)
             ids = [event.event_id for event in events]
             began = time.perf_counter_ns()
             result: Acknowledged
@@ -193,7 +213,9 @@ class LoadWriter:
                         result = await locked.append(events)
                 else:
                     expected = self._expected
-                    if self._exact:
+                    if command.draw is not None and command.draw.begins:
+                        expected = NO_STREAM
+                    elif self._exact:
                         known = None if line is None else line.version
                         version = await self._version(command.stream_id) if known is None else known
                         expected = NO_STREAM if version < 0 else version
@@ -241,12 +263,13 @@ class LoadWriter:
             command.locks = options.on_conflict == "queue" and self._exact
         return _REFUSED
 
-    def _events(self) -> list[NewEvent]:
+    def _events(self, draw: AppendDraw | None) -> list[NewEvent]:
         ids, payloads = self._shop.ids, self._payloads
+        wanted = [(_EVENT_TYPE, None)] * self._options.events_per_append if draw is None else draw.events
         events = []
-        for _ in range(self._options.events_per_append):
+        for event_type, size in wanted:
             self._made += 1
-            events.append(NewEvent(_EVENT_TYPE, payloads.next(self._made), self._metadata, ids.next()))
+            events.append(NewEvent(event_type, payloads.next(self._made, size), self._metadata, ids.next()))
         return events
 
     def _failed(self, error: EsxError, counts: bool, began: int, stream: int, ids: list[UUID]) -> None:

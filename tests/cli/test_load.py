@@ -7,14 +7,34 @@ import json
 import signal
 from typing import TYPE_CHECKING
 
+import click
 import pytest
 
+from esx.cli.options import as_seconds
 from tests.cli.support import ESX, Running, environment, esx, ndjson, one_line_error
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 pytestmark = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("500ms", 0.5),
+        ("20", 20),
+        ("20s", 20),
+        ("1.5s", 1.5),
+        ("5m", 300),
+        ("1h30m", 5400),
+        ("2m30", 150),
+        ("1s5ms", 1.005),
+    ],
+)
+def test_durations(text: str, seconds: float) -> None:
+    option = click.Option(["--duration"])
+    assert as_seconds(click.Context(click.Command("load")), option, text) == pytest.approx(seconds)
 
 
 async def test_a_run_prints_its_summary_and_verdict(dsn18: str) -> None:

@@ -113,7 +113,7 @@ async def test_a_run_tells_which_types_collided_if_it_records_them(dsn18: str, p
     counted = summary.total.conflicts + summary.warm_up.conflicts
     assert summary.recording == f"{counted:,} of {counted:,} conflicts recorded"
     [pair] = summary.pairs
-    assert (pair.lost, pair.won, pair.most_on) == ("LoadTested", "LoadTested", f"{run_prefix(summary.run)}0")
+    assert (pair.lost, pair.won, pair.most_on) == ("LoadTested", "LoadTested", "stream 0")
     assert pair.conflicts == pytest.approx(counted, abs=len(str(counted)))
     text = render_summary(summary)
     assert "collisions" in text

@@ -24,16 +24,26 @@ def _option(knob: Knob) -> Callable[[Any], Any]:
 
 def workload_options(command: Command) -> Command:
     """Add the knobs, which the command receives by the names of the fields of `LoadOptions`."""
-    for knob in reversed(KNOBS):
-        if not knob.everywhere:
-            command = _option(knob)(command)
-    return command
+    return workload_options_but()(command)
+
+
+def workload_options_but(*without: str) -> Callable[[Command], Command]:
+    """Return what does so, without some of them."""
+
+    def add(command: Command) -> Command:
+        for knob in reversed(KNOBS):
+            if not knob.everywhere and knob.name not in without:
+                command = _option(knob)(command)
+        return command
+
+    return add
 
 
 def placed(knobs: dict[str, Any]) -> dict[str, Any]:
-    """Return the knobs with the store that --store names, and the whole path of the file of --append-sql.
+    """Return the knobs with the store that --store names, and the whole paths of the files.
 
-    The file is read once, so that one that cannot be used is refused before anything begins. Raises BadAppendFile.
+    Files are read once, so that one that cannot be used is refused before anything begins. Raises BadAppendFile and
+    BadProfile.
     """
     path = knobs.get("append_sql")
     if path is not None:
@@ -41,6 +51,11 @@ def placed(knobs: dict[str, Any]) -> dict[str, Any]:
 
         read_append_file(path)
         path = os.path.abspath(path)
+    if knobs.get("like") is not None:
+        from esx.load.learn.profile import read_profile
+
+        read_profile(knobs["like"])
+        knobs = {**knobs, "like": os.path.abspath(knobs["like"])}
     return {**knobs, "append_sql": path, "store": named_store() or knobs.get("store")}
 
 

@@ -10,11 +10,13 @@ import click
 from click.core import ParameterSource
 
 from esx.cli.lazy import LazyGroup
-from esx.cli.load.options import load_options, workload_options
+from esx.cli.load.multiples import as_multiples, run_multiples
+from esx.cli.load.options import load_options, workload_options_but
 from esx.cli.opening import database, store_on
-from esx.cli.options import database_option, json_option
+from esx.cli.options import as_seconds, database_option, json_option
 from esx.cli.output import Live, OutputLines, narrate
 from esx.cli.running import ended_by, run
+from esx.text import visible
 
 if TYPE_CHECKING:
     from esx.cli.running import Ending
@@ -32,6 +34,7 @@ class _LoadGroup(LazyGroup):
         "runs": "List the runs that were saved.",
         "report": "Write a run as one HTML page with plots.",
         "compare": "Put two or more runs side by side.",
+        "learn": "Learn a store's own traffic, for --like.",
         "sweep": "Turn knobs, and see where optimistic concurrency bends.",
         "clean": "Delete the events of a run from the store.",
     }
@@ -51,23 +54,67 @@ class _LoadGroup(LazyGroup):
 
 
 @click.group(name="load", cls=_LoadGroup, invoke_without_command=True)
-@workload_options
+@click.option(
+    "--times",
+    default="1",
+    show_default=True,
+    callback=as_multiples,
+    metavar="X[,X]",
+    help="How many times as much as was learned, for --like; several, such as 1,2,4,8, run one after the other.",
+)
+@click.option(
+    "--most-conflicts",
+    type=float,
+    default=0.05,
+    show_default=True,
+    metavar="X",
+    help="With --like, the share of attempts that may be conflicts: say at which multiple more are.",
+)
+@click.option(
+    "--most-latency",
+    default="100ms",
+    show_default=True,
+    callback=as_seconds,
+    metavar="T",
+    help="With --like, within how long 99 of 100 commands are to end: say at which multiple they do not.",
+)
+@workload_options_but("times")
 @json_option
 @database_option
 @click.pass_context
-def command(ctx: click.Context, /, dsn: str | None, as_json: bool, **knobs: Any) -> None:
+def command(
+    ctx: click.Context,
+    /,
+    dsn: str | None,
+    as_json: bool,
+    times: tuple[float, ...],
+    most_conflicts: float,
+    most_latency: float,
+    **knobs: Any,
+) -> None:
     """Load-test optimistic concurrency: writers read a stream's version and append at it, all at once.
 
     Runs the bundled Locust scenario in a process of its own, shows its progress, and ends with a summary and a
     verdict: whether the store kept exactly what it acknowledged. The events go to streams named load-RUN-N. Ctrl-C
     or SIGTERM ends it early, with a summary. Exits with 1 unless the verdict is "pass".
+
+    With --like FILE, which `esx load learn` makes, they append as a store's own traffic does, --times as often, and it
+    says at which multiple conflicts or latency pass their bounds.
     """
     if ctx.invoked_subcommand is not None:
         return
-    options = load_options(knobs)
+    from esx.load.learn.scaling import Bounds, multiple_of, scaling_lines
+
+    options = load_options({**knobs, "times": times[0]})
+    bounds = Bounds(most_conflicts, most_latency * 1000)
+    if len(times) > 1:
+        run_multiples(dsn, options, times, bounds, as_json=as_json)
+        return
     with database(dsn, writing=True, appender=not options.by_esx) as opened:
         options = replace(options, store=opened.store)
         summary, ending = run(_run(replace(opened, store=options.where), options, as_json=as_json))
+    if options.like is not None and not as_json and summary.commands:
+        OutputLines().text("", *scaling_lines([multiple_of(summary, options.times)], bounds))
     if summary.interrupted:
         ending.leave()
     if summary.verdict != "pass":
@@ -91,7 +138,8 @@ async def _run(opened: Database, options: LoadOptions, *, as_json: bool) -> tupl
     load = RecordedRun(
         LoadRun(opened.dsn, options, trust_owner=opened.trust_owner), Archive.of(os.environ), opened.label
     )
-    narrate(f"{options.users} writers on {options.streams} streams for {options.duration:g} s in {opened.label}")
+    on = f"on {options.streams} streams" if options.like is None else f"as in {visible(options.like, limit=200)}"
+    narrate(f"{options.users} writers {on} for {options.duration:g} s in {opened.label}")
     if writes is not None:
         narrate(writes)
     summary: LoadSummary | None = None

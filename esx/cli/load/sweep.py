@@ -129,7 +129,7 @@ def command(
     with database(dsn, writing=True, appender=not plan.base.by_esx) as opened:
         plan = replace(plan, base=replace(plan.base, store=opened.store or plan.base.store))
         there = replace(opened, store=plan.base.where)
-        sweep, stopped = run(_run(there, sweeps.new(plan, opened.label), sweeps, as_json=as_json))
+        sweep, stopped = run(run_sweep(there, sweeps.new(plan, opened.label), sweeps, as_json=as_json))
     _tell(sweep, files, as_json=False, quiet=as_json)
     if stopped is not None:
         stopped.leave()
@@ -168,7 +168,8 @@ def _alone(ctx: click.Context, option: str, *, both: bool) -> None:
             raise click.UsageError(f"{parameter.opts[0]} and {option} exclude each other: use one", ctx)
 
 
-async def _run(opened: Database, sweep: Sweep, sweeps: Any, *, as_json: bool) -> tuple[Sweep, Ending | None]:
+async def run_sweep(opened: Database, sweep: Sweep, sweeps: Any, *, as_json: bool) -> tuple[Sweep, Ending | None]:
+    """Run a sweep and show its progress; return it, and what ended it early, if anything did."""
     from esx.load.appending import open_appender, told
     from esx.load.archive import Archive, RecordedRun
     from esx.load.model import LoadProgress

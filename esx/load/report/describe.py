@@ -63,6 +63,10 @@ def workload(options: LoadOptions) -> str:
         by += ", grouped"
     if not options.by_esx:
         by = f"appended by {visible(Path(options.append_sql or options.appender).name, limit=40)}"
+    if options.like is not None:
+        name = visible(Path(options.like).name, limit=40)
+        much = f"{options.times:g} times the traffic" if options.times != 1 else "the traffic"
+        return f"{counted(options.users, 'writer')}, {much} of {name}{loop}; expected {options.expected}{after}; {by}"
     return (
         f"{counted(options.users, 'writer')} on {counted(options.streams, 'stream')}, {heat}{loop}; "
         f"expected {options.expected}{after}; {by}"

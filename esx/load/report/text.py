@@ -90,6 +90,8 @@ def too_slow(summary: LoadSummary) -> str | None:
     # Runs that an older esx saved do not have the number of commands.
     if rate is None or not summary.commands or not summary.elapsed:
         return None
+    if summary.interrupted and summary.options is not None and summary.options.like is not None:
+        return None  # of bursts only the whole run has the mean rate
     due = rate * summary.elapsed
     if due - summary.commands <= max(due / 20, 4 * math.sqrt(due)):  # within the spread of a Poisson process
         return None

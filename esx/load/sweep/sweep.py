@@ -20,6 +20,7 @@ from esx.load.knobs import BY_NAME
 from esx.load.model import LoadOptions, LoadProgress, LoadSummary
 from esx.load.options import validate
 from esx.load.report.describe import knob, value_text
+from esx.load.report.text import too_slow
 from esx.text import visible
 
 Value = int | float | str
@@ -27,7 +28,7 @@ MOST_KNOBS = 3
 MOST_RUNS = 1000
 _OVERHEAD = 3.0  # seconds that a run takes besides its duration, until it is known better
 _FIXED = frozenset(
-    {"duration", "warm_up", "seed", "run_id", "yes_write_to", "max_appends", "appender", "append_sql", "store"}
+    {"duration", "warm_up", "seed", "run_id", "yes_write_to", "max_appends", "appender", "append_sql", "store", "like"}
 )
 
 
@@ -72,6 +73,10 @@ class Result:
     successes: int
     verdict: str | None
     saturated: bool
+    response_p99: float | None = None
+    """From the time at which a command was due; None in a closed loop."""
+    behind: bool = False
+    """Whether the rate was not reached."""
 
 
 @dataclass
@@ -164,6 +169,8 @@ def result_of(point: dict[str, Value], number: int, summary: LoadSummary) -> Res
         successes=summary.total.successes,
         verdict=summary.verdict,
         saturated=summary.saturated,
+        response_p99=summary.response.get("p99"),
+        behind=too_slow(summary) is not None,
     )
 
 

@@ -61,7 +61,7 @@ async def place_near(connection: asyncpg.Connection, layout: Layout, events: Eve
     Raises InvalidQuery where created_at holds no times.
     """
     events.table(layout)  # which says that there is no order, before what else is missing
-    await _check_timed(connection, layout, events)
+    await check_timed(connection, layout, events)
     start = await _bisect(connection, layout, events, REACHED.format("$1"), moment)
     if start is None:
         return Place(None, 0)
@@ -86,7 +86,7 @@ async def place_near(connection: asyncpg.Connection, layout: Layout, events: Eve
     return Place(row[0], start if row[1] is None else row[1] + 1)
 
 
-async def _check_timed(connection: asyncpg.Connection, layout: Layout, events: EventList) -> None:
+async def check_timed(connection: asyncpg.Connection, layout: Layout, events: EventList) -> None:
     """Raise InvalidQuery where there are no times to find an event by."""
     if layout.foreign is None:
         if not layout.timed:

@@ -1,0 +1,88 @@
+"""`esx load learn`, and load tests that are like what it learned."""
+
+from __future__ import annotations
+
+import tomllib
+from typing import TYPE_CHECKING
+
+import pytest
+import pytest_asyncio
+
+from esx import EventStore
+from esx.load.learn.profile import profile_text
+from tests.cli.support import esx, ndjson, one_line_error
+from tests.load.learn.traffic import fill_history
+from tests.loadtest.test_mix import profile
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.conftest import Servers
+
+pytestmark = pytest.mark.slow
+
+
+@pytest_asyncio.fixture
+async def history_dsn(servers: Servers) -> str:
+    return await servers.kept(18, "traffic", fill_history)
+
+
+async def test_a_store_is_learned_into_a_file(history_dsn: str, dsn18: str, tmp_path: Path) -> None:
+    path = tmp_path / "shop.toml"
+    done = esx("load", "learn", "--from", "2026-08-03 00:00Z", "-o", str(path), "-d", history_dsn)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    assert "3 categories" in done.stderr
+    assert [each["name"] for each in tomllib.loads(path.read_text())["categories"]] == ["accounts", "orders", "stock"]
+    assert "password" not in path.read_text()
+    assert "is there already" in one_line_error(esx("load", "learn", "-o", str(path), "-d", history_dsn), 2)
+    printed = esx("load", "learn", "--from", "2026-08-03 08:00Z", "-d", history_dsn)
+    assert tomllib.loads(printed.stdout)["since"].hour == 8
+    assert "name an earlier time" in one_line_error(esx("load", "learn", "--from", "2040-01-01", "-d", history_dsn), 1)
+    assert "name an earlier time" in one_line_error(esx("load", "learn", "-d", dsn18), 1)
+
+
+async def test_what_was_learned_is_sent(dsn: str, tmp_path: Path) -> None:
+    path = tmp_path / "shop.toml"
+    path.write_text(profile_text(profile()))
+    done = esx("load", "--like", str(path), "--times", "50", "--duration", "2s", "--record-conflicts", "on", "-d", dsn)
+    assert done.returncode == 0, done.stderr
+    assert "PASS" in done.stdout
+    assert "conflicts stay within" in done.stdout or "conflicts pass" in done.stdout
+    async with EventStore.connect(dsn, read_only=True) as store:
+        types = {each.event_type: each for each in (await store.types()).types}
+        assert set(types) >= {"Deposited", "A"}
+        assert max(len(event.data_json) for event in await store.read_all_page(limit=1000)) > 300
+        names = [stream.stream_id async for stream in store.streams()]
+    # Streams that began in the run have numbers of their own.
+    assert any(int(name.rpartition("-")[2]) >= 2**31 for name in names)
+    # 50 times the busiest part, of 2 appends a second.
+    [run] = [each for each in ndjson(esx("load", "runs", "--json").stdout) if each["options"]["like"] == str(path)]
+    assert run["options"]["rate"] == 100
+
+
+async def test_multiples_run_one_after_the_other(dsn18: str, tmp_path: Path) -> None:
+    path = tmp_path / "shop.toml"
+    path.write_text(profile_text(profile()))
+    usual = ("load", "--like", str(path), "--duration", "1s", "-d", dsn18)
+    done = esx(*usual, "--times", "5,10", "--most-conflicts", "1", "--most-latency", "60s")
+    assert done.returncode == 0, done.stderr
+    rows = [line.split() for line in done.stdout.splitlines()]
+    assert [row[0] for row in rows[:3]] == ["times", "5", "10"]
+    assert "latency stays within 60,000.0 ms for 99 of 100 commands up to 10 times the traffic" in done.stdout
+    last = ndjson(esx(*usual, "--times", "5,10", "--json", "--most-latency", "1ms").stdout)[-1]
+    assert (last["kind"], last["bounds"]["p99"]) == ("multiples", 1.0)
+    assert last["passed"]["latency"] in (5, 10)
+
+
+def test_wrong_use_is_one_line(dsn18: str, tmp_path: Path) -> None:
+    path = tmp_path / "shop.toml"
+    path.write_text(profile_text(profile()).replace("streams = 100", "streams = 0"))
+    for arguments, message, code in (
+        (("--like", str(path)), "streams is 0", 1),
+        (("--like", "none.toml"), "cannot be read", 1),
+        (("--times", "2"), "add --like FILE", 2),
+        (("--times", "1,2"), "add --like FILE", 2),
+        (("--times", "1,1"), "twice", 2),
+        (("--times", "x"), "no list of multiples", 2),
+    ):
+        assert message in one_line_error(esx("load", *arguments, "-d", dsn18), code)

@@ -1,0 +1,119 @@
+"""A history with known parameters, made by code that shares nothing with what is to find them."""
+
+from __future__ import annotations
+
+import json
+import random
+from bisect import bisect_left
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import accumulate
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from tests.support.connections import connected
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+BEGINS = datetime(2026, 8, 3, tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A category: its share of the appends, births per append, heat, and its events: sizes are bytes of data."""
+
+    name: str
+    share: float
+    births: float
+    recency: bool
+    zipf: float
+    streams: int
+    events_per_append: Mapping[int, float]
+    types: Mapping[str, tuple[float, int, int]]
+    """By name: the share, the smallest and the largest size."""
+    hottest: float | None = None
+    """The share of the first stream where it stands out."""
+
+
+HOURS = [2_000, 1_500, 1_500, 3_000, 6_000, 9_000, 12_000, 9_000, 6_000, 12_000, 15_000, 18_000, 9_000, 4_000]
+"""Appends in each hour."""
+SPREAD = 0.5
+"""The squared coefficient of variation of the rate, from second to second."""
+KINDS = (
+    Kind(
+        "accounts", 0.5, 0.0, False, 1.0, 400, {1: 1.0},
+        {"Deposited": (0.7, 100, 300), "Withdrawn": (0.3, 60, 61)},
+    ),
+    Kind(
+        "orders", 0.35, 0.2, True, 0.8, 300, {1: 0.6, 2: 0.3, 5: 0.1},
+        {"OrderPlaced": (0.25, 400, 2_000), "ItemAdded": (0.75, 40, 90)},
+    ),
+    Kind("stock", 0.15, 0.0, False, 0.6, 150, {1: 1.0}, {"Reserved": (1.0, 50, 150)}, hottest=0.3),
+)  # fmt: skip
+
+
+class _Streams:
+    def __init__(self, kind: Kind, source: random.Random) -> None:
+        self._kind = kind
+        self._random = source
+        weights = [rank**-kind.zipf for rank in range(1, kind.streams + 1)]
+        if kind.hottest is not None:
+            weights[0] = kind.hottest / (1 - kind.hottest) * sum(weights[1:])
+        self._weights = list(accumulate(weights))
+        self.made = kind.streams
+        self._youngest = list(range(kind.streams))
+
+    def next(self) -> int:
+        if self._random.random() < self._kind.births:
+            self._youngest.append(self.made)
+            self.made += 1
+            return self.made - 1
+        rank = bisect_left(self._weights, self._random.random() * self._weights[-1])
+        return self._youngest[-1 - rank] if self._kind.recency else rank
+
+
+def history(seed: int = 7, hours: Sequence[int] = HOURS, kinds: Sequence[Kind] = KINDS) -> Iterator[tuple[object, ...]]:
+    """Yield rows of events: stream, number, type, data, time, id."""
+    source = random.Random(seed)
+    streams = {kind.name: _Streams(kind, source) for kind in kinds}
+    versions: dict[str, int] = {}
+    shares = [kind.share for kind in kinds]
+
+    def events(kind: Kind, stream: int, at: datetime) -> Iterator[tuple[object, ...]]:
+        stream_id = f"{kind.name}-{stream}"
+        [size] = source.choices(list(kind.events_per_append), list(kind.events_per_append.values()))
+        for _ in range(size):
+            versions[stream_id] = number = versions.get(stream_id, -1) + 1
+            [name] = source.choices(list(kind.types), [share for share, _, _ in kind.types.values()])
+            _, smallest, largest = kind.types[name]
+            pad = source.randint(smallest, largest) - len('{"pad": ""}')
+            data = json.dumps({"pad": "x" * pad})
+            yield stream_id, number, name, data, at, UUID(int=source.getrandbits(128), version=4)
+
+    # All streams that last have begun a day before.
+    for kind in kinds:
+        for stream in range(kind.streams):
+            yield from events(kind, stream, BEGINS - timedelta(days=1) + timedelta(milliseconds=stream))
+    for second in range(len(hours) * 3600):
+        rate = hours[second // 3600] / 3600 * source.gammavariate(1 / SPREAD, SPREAD)
+        at = source.expovariate(rate)
+        while at < 1:
+            [kind] = source.choices(kinds, shares)
+            moment = BEGINS + timedelta(seconds=second, microseconds=int(at * 1e6))
+            yield from events(kind, streams[kind.name].next(), moment)
+            at += source.expovariate(rate)
+
+
+async def fill_history(dsn: str) -> None:
+    """Put the history into a database, with its table."""
+    from esx import EventStore
+
+    async with EventStore.connect(dsn) as store:
+        await store.init()
+    async with connected(dsn) as connection:
+        await connection.execute("ALTER TABLE events DISABLE TRIGGER USER")
+        columns = ["stream_id", "stream_seq", "event_type", "data", "created_at", "event_id"]
+        await connection.copy_records_to_table("events", records=history(), columns=columns)
+        await connection.execute("ALTER TABLE events ENABLE TRIGGER USER")
+        await connection.execute("ANALYZE events")
