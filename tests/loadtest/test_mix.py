@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -22,7 +22,8 @@ PASSING = CategoryTraffic(
 
 
 def profile(*categories: CategoryTraffic, spread: float = 0.5, length: float = 1.0) -> TrafficProfile:
-    arrivals = Arrivals(BEGINS, 3600.0, (3600.0, 7200.0, 3600.0), length, spread)
+    ends = BEGINS + timedelta(hours=3)
+    arrivals = Arrivals(BEGINS, ends, 3600.0, (3600.0, 7200.0, 3600.0), length, spread)
     return TrafficProfile(1, "esx", "shop", BEGINS, BEGINS, 1000, 1000, arrivals, categories or (LASTING, PASSING))
 
 

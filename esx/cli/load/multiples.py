@@ -15,7 +15,7 @@ from esx.cli.output import OutputLines, narrate
 from esx.cli.running import run
 
 if TYPE_CHECKING:
-    from esx.load.learn.scaling import Bounds
+    from esx.load.learn.scaling import LoadBounds
     from esx.load.model import LoadOptions
 
 _MOST = 100
@@ -35,7 +35,7 @@ def as_multiples(ctx: click.Context, parameter: click.Parameter, value: str) -> 
 
 
 def run_multiples(
-    dsn: str | None, options: LoadOptions, times: tuple[float, ...], bounds: Bounds, *, as_json: bool
+    dsn: str | None, options: LoadOptions, times: tuple[float, ...], bounds: LoadBounds, *, as_json: bool
 ) -> None:
     """Run the load test at each multiple, as a sweep, and say where a bound is passed."""
     from esx.cli.load.sweep import run_sweep

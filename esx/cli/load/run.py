@@ -103,10 +103,10 @@ def command(
     """
     if ctx.invoked_subcommand is not None:
         return
-    from esx.load.learn.scaling import Bounds, multiple_of, scaling_lines
+    from esx.load.learn.scaling import LoadBounds, multiple_of, scaling_lines
 
     options = load_options({**knobs, "times": times[0]})
-    bounds = Bounds(most_conflicts, most_latency * 1000)
+    bounds = LoadBounds(most_conflicts, most_latency * 1000)
     if len(times) > 1:
         run_multiples(dsn, options, times, bounds, as_json=as_json)
         return

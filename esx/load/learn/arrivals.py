@@ -27,7 +27,7 @@ def fit_arrivals(
         part = max((sample.until - sample.since).total_seconds(), 1.0)
         appends = [sum(appends)]
         inferred["appends"] = "created_at does not rise along the global order, so only the mean rate is known"
-    return Arrivals(sample.parts[0][0], part, tuple(appends), *_bursts(slices))
+    return Arrivals(sample.since, sample.until, part, tuple(appends), *_bursts(slices))
 
 
 def _rises(slices: Sequence[Sequence[SampledAppend]]) -> bool:

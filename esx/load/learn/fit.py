@@ -35,9 +35,8 @@ def fit(sample: TrafficSample, store: str) -> TrafficProfile:
     """Return the traffic of a sample; `store` is where it was read, without a password."""
     slices = _slices(sample)
     appends = sum(map(len, slices))
-    numbers = sum(events[-1].global_seq - events[0].global_seq + 1 for events in sample.slices)
     read = sum(map(len, sample.slices))
-    density = read / max(numbers, 1)
+    density = read / max(sample.numbers, 1)
     per_append = sum(len(each.events) for one in slices for each in one) / max(appends, 1)
     inferred = dict(_INFERRED)
     return TrafficProfile(
@@ -49,7 +48,7 @@ def fit(sample: TrafficSample, store: str) -> TrafficProfile:
         events=read if sample.whole else round((sample.last - sample.first + 1) * density),
         events_read=sample.events_read,
         arrivals=fit_arrivals(sample, slices, density / max(per_append, 1e-9), inferred),
-        categories=tuple(_category(name, own, appends, numbers, sample) for name, own in _by_category(slices, sample)),
+        categories=tuple(_category(name, own, appends, sample) for name, own in _by_category(slices, sample)),
         inferred=inferred,
     )
 
@@ -83,14 +82,14 @@ def _by_category(slices: Slices, sample: TrafficSample) -> Iterator[tuple[str, S
         yield OTHERS, others
 
 
-def _category(name: str, slices: Slices, all_appends: int, numbers: int, sample: TrafficSample) -> CategoryTraffic:
+def _category(name: str, slices: Slices, all_appends: int, sample: TrafficSample) -> CategoryTraffic:
     appends = [append for one in slices for append in one]
     sizes = Counter(min(len(append.events), _MOST_EVENTS) for append in appends)
     return CategoryTraffic(
         name,
         len(appends) / all_appends,
         sum(append.begins for append in appends) / len(appends),
-        *fit_heat(slices, numbers, sample),
+        *fit_heat(slices, sample),
         tuple((size, count / len(appends)) for size, count in sorted(sizes.items())),
         tuple(_types(appends)),
     )

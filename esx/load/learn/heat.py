@@ -15,7 +15,7 @@ _STEADY = 0.005
 """With fewer births per append, streams are taken for lasting ones."""
 
 
-class Heat(NamedTuple):
+class FittedHeat(NamedTuple):
     """The fields of `CategoryTraffic` of these names."""
 
     heat: str
@@ -24,17 +24,17 @@ class Heat(NamedTuple):
     hottest: float
 
 
-def fit_heat(slices: Sequence[Sequence[SampledAppend]], numbers: int, sample: TrafficSample) -> Heat:
-    """Return where the appends of a category that begin no stream go. The slices are those of `numbers` numbers."""
+def fit_heat(slices: Sequence[Sequence[SampledAppend]], sample: TrafficSample) -> FittedHeat:
+    """Return where the appends of a category that begin no stream go."""
     births = sum(append.begins for one in slices for append in one)
     later = [append for one in slices for append in one if not append.begins]
     appends = births + len(later)
     known = sum(append.stream_id in sample.births for append in later)
     if births >= appends * _STEADY:
-        ranks = _ranks(slices, births / max(numbers, 1), sample)
+        ranks = _ranks(slices, births / max(sample.numbers, 1), sample)
         if len(ranks) > known / 2:
             hottest = ranks.count(1) / len(ranks)
-            return Heat("recency", *_bounded(*fit_ranks([rank for rank in ranks if rank > 1], first=2)), hottest)
+            return FittedHeat("recency", *_bounded(*fit_ranks([rank for rank in ranks if rank > 1], first=2)), hottest)
     return _popularity(later)
 
 
@@ -59,19 +59,19 @@ def _ranks(slices: Sequence[Sequence[SampledAppend]], per_number: float, sample:
     return found
 
 
-def _popularity(appends: Sequence[SampledAppend]) -> Heat:
+def _popularity(appends: Sequence[SampledAppend]) -> FittedHeat:
     counts = Counter(append.stream_id for append in appends)
     if not counts:
-        return Heat("popularity", 0.0, 1, 0.0)
+        return FittedHeat("popularity", 0.0, 1, 0.0)
     draws = len(appends)
     [(hot, highest)] = counts.most_common(1)
     # The hottest has a share of its own, as it often stands out.
     rest = draws - highest
     if rest < 2:
-        return Heat("popularity", 0.0, len(counts), highest / draws)
+        return FittedHeat("popularity", 0.0, len(counts), highest / draws)
     repeats = sum(count * (count - 1) for stream, count in counts.items() if stream != hot) / (rest * (rest - 1))
     fitted = fit_counts(rest, len(counts) - 1, repeats, first=2, most=MOST_STREAMS)
-    return Heat("popularity", *_bounded(*fitted), highest / draws)
+    return FittedHeat("popularity", *_bounded(*fitted), highest / draws)
 
 
 def _bounded(zipf: float, streams: int) -> tuple[float, int]:

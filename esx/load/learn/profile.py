@@ -7,7 +7,7 @@ import math
 import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
@@ -63,13 +63,14 @@ class CategoryTraffic:
 
 @dataclass(frozen=True, slots=True)
 class Arrivals:
-    """When appends came: `appends` in each part of `part_seconds` from `begins` on.
+    """When appends came: `appends` in each part of `part_seconds`, counted from midnight UTC, from `begins` to `ends`.
 
     Within a part their rate changes every `burst_seconds`; `burst_spread` is the square of its coefficient of
     variation: 0 is steady, 1 as bursty as an exponential distribution.
     """
 
     begins: datetime
+    ends: datetime
     part_seconds: float
     appends: tuple[float, ...]
     burst_seconds: float
@@ -77,9 +78,23 @@ class Arrivals:
 
     @property
     def busiest(self) -> float:
-        """The appends per second of the busiest whole part; of a short time, of all of it."""
-        whole = self.appends[1:-1] or self.appends
-        return max(whole, default=0.0) / self.part_seconds
+        """The appends per second of the busiest part, without parts of which less than a quarter is in the time."""
+        lengths = self._lengths()
+        least = self.part_seconds / 4
+        rates = [number / length for number, length in zip(self.appends, lengths, strict=True) if length >= least]
+        if not rates or not max(rates):
+            rates = [sum(self.appends) / max(sum(lengths), 1e-6)]
+        return max(rates)
+
+    def _lengths(self) -> list[float]:
+        """Return how many seconds of each part are in the time: of the first and the last one perhaps not all."""
+        parts = len(self.appends)
+        if parts < 2:
+            return [max((self.ends - self.begins).total_seconds(), 1e-6)] * parts
+        midnight = self.begins.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+        first = self.part_seconds - (self.begins - midnight).total_seconds() % self.part_seconds
+        last = (self.ends - self.begins).total_seconds() - first - (parts - 2) * self.part_seconds
+        return [first, *[self.part_seconds] * (parts - 2), max(last, 1e-6)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +152,9 @@ def _check(profile: TrafficProfile) -> None:
     _in_range("arrivals.burst_spread", arrivals.burst_spread, 0.0, 100.0)
     for number in arrivals.appends:
         _in_range("arrivals.appends", number, 0.0, 1e12)
-    if not arrivals.busiest:
+    if arrivals.begins.tzinfo is None or arrivals.ends.tzinfo is None or arrivals.ends < arrivals.begins:
+        raise ValueError("arrivals.begins and arrivals.ends must be times with a zone, one after the other")
+    if not arrivals.appends or not arrivals.busiest:
         raise ValueError("arrivals.appends has nothing but zeros: give the appends of at least one part")
     if not 1 <= len(profile.categories) <= MOST_CATEGORIES:
         raise ValueError(f"there are {len(profile.categories)} categories: give from 1 to {MOST_CATEGORIES:,}")
@@ -205,8 +222,9 @@ def _lines(profile: TrafficProfile) -> Iterator[str]:
     yield "# Measured: where each part begins in the global order. The first and the last part are not whole."
     yield "[arrivals]"
     yield f"begins = {iso_utc(arrivals.begins)}"
+    yield f"ends = {iso_utc(arrivals.ends)}"
     yield f"part_seconds = {_number(arrivals.part_seconds)}"
-    yield from _wrapped("appends", [_number(round(each)) for each in arrivals.appends])
+    yield from _wrapped("appends", [_number(each if each < 10 else round(each)) for each in arrivals.appends])
     yield "# Inferred: how much the rate changes from one stretch of so many seconds to the next (0: not at all)."
     yield f"burst_seconds = {_number(arrivals.burst_seconds)}"
     yield f"burst_spread = {_number(arrivals.burst_spread)}"

@@ -11,7 +11,7 @@ from esx.load.sweep.sweep import Result
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
+class LoadBounds:
     """What is still good: the share of attempts that are conflicts, and milliseconds until 99 of 100 commands end."""
 
     conflicts: float = 0.05
@@ -56,7 +56,7 @@ def multiple_of(summary: LoadSummary, times: float) -> Multiple:
     return Multiple(times, summary.goodput, summary.conflict_rate, p99, behind, summary.saturated)
 
 
-def passed(multiples: Sequence[Multiple], bounds: Bounds) -> dict[str, float | None]:
+def passed(multiples: Sequence[Multiple], bounds: LoadBounds) -> dict[str, float | None]:
     """Return the lowest multiple at which each bound is passed, None where it is kept; the rate is a bound too."""
     tests: dict[str, Callable[[Multiple], bool]] = {
         "conflicts": lambda each: each.conflict_rate > bounds.conflicts,
@@ -66,7 +66,7 @@ def passed(multiples: Sequence[Multiple], bounds: Bounds) -> dict[str, float | N
     return {name: next((each.times for each in multiples if test(each)), None) for name, test in tests.items()}
 
 
-def scaling_lines(multiples: Sequence[Multiple], bounds: Bounds) -> Iterator[str]:
+def scaling_lines(multiples: Sequence[Multiple], bounds: LoadBounds) -> Iterator[str]:
     """Yield a table of the multiples, and in words where a bound is passed."""
     yield f"{'times':>8}  {'appends/s':>10}  {'conflicts':>9}  {'p99 ms':>9}"
     for each in multiples:

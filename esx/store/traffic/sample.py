@@ -56,9 +56,10 @@ class TrafficSample:
     """What was read of the events from `since` on: those numbered `first` up to `last`.
 
     `parts` are the beginnings of parts of `part` seconds, an hour if there are not too many, each with the number that
-    it begins at; the last is the end. `slices` are runs of events, one after the other if they are the `whole`.
-    `births` has the number of the first event of streams that are in the slices. `first_version` is the number of a
-    stream's first event. `events_read` is how many rows were read in all.
+    it begins at; the last is the end. `slices` are runs of events, one after the other if they are the `whole`. They
+    are all that `numbers` numbers of the global order have, where some are missing. `births` has the number of the
+    first event of streams that are in the slices. `first_version` is the number of a stream's first event.
+    `events_read` is how many rows were read in all.
     """
 
     since: datetime
@@ -69,6 +70,7 @@ class TrafficSample:
     parts: tuple[tuple[datetime, int], ...]
     slices: tuple[tuple[SampledEvent, ...], ...]
     whole: bool
+    numbers: int
     births: dict[str, int]
     first_version: int
     separator: str
@@ -123,7 +125,10 @@ class _Reader:
         parts = ((begin, first), *zip(moments, numbers[1:], strict=True))
         # To leave out a fifth would save little.
         whole = high - first + 1 <= slices * length * 5 // 4
-        found = await (self._all(first, high, length) if whole else self._slices(first, high, slices, length))
+        if whole:
+            found, span = await self._all(first, high, length), high - first + 1
+        else:
+            found, span = await self._slices(first, high, slices, length)
         births = await self._births(found)
         return TrafficSample(
             begin,
@@ -134,6 +139,7 @@ class _Reader:
             tuple(parts),
             tuple(found),
             whole,
+            span,
             births,
             layout.first,
             layout.separator,
@@ -181,7 +187,11 @@ class _Reader:
                     lows[at] = number + 1
         return [max(before, number) for before, number in zip([low, *lows], lows, strict=False)]
 
-    async def _slices(self, first: int, last: int, slices: int, length: int) -> list[tuple[SampledEvent, ...]]:
+    async def _slices(
+        self, first: int, last: int, slices: int, length: int
+    ) -> tuple[list[tuple[SampledEvent, ...]], int]:
+        """Return slices, and how many numbers lie between where each was looked for and its last event."""
+        numbers = 0
         step = (last - first + 1) / slices
         found = []
         before = first - 1
@@ -193,7 +203,8 @@ class _Reader:
             if events:
                 found.append(events)
                 before = events[-1].global_seq
-        return found
+                numbers += before - at + 1
+        return found, numbers
 
     async def _all(self, first: int, last: int, length: int) -> list[tuple[SampledEvent, ...]]:
         """Return all events, in slices that follow each other."""

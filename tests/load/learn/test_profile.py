@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
 
 from esx.load.errors import InvalidOptions
-from esx.load.learn.profile import BadProfile, profile_text, read_profile
+from esx.load.learn.profile import Arrivals, BadProfile, profile_text, read_profile
 from esx.load.learn.rate import as_learned
-from esx.load.learn.scaling import Bounds, Multiple, passed, scaling_lines
+from esx.load.learn.scaling import LoadBounds, Multiple, passed, scaling_lines
 from esx.load.model import LoadOptions
 from esx.load.options import validate
 from tests.loadtest.test_mix import profile
@@ -27,6 +28,18 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     assert as_learned(LoadOptions(like=str(path), times=3)).rate == pytest.approx(6.0)
     assert as_learned(LoadOptions(like=str(path), rate=7)).rate == 7
     assert as_learned(LoadOptions()).rate is None
+
+
+def test_the_busiest_part_may_be_cut() -> None:
+    at = datetime(2026, 8, 3, 10, 30, tzinfo=UTC)
+
+    def busiest(minutes: float, *appends: float, part: float = 3600.0) -> float:
+        return Arrivals(at, at + timedelta(minutes=minutes), part, appends, 1.0, 0.0).busiest
+
+    assert busiest(120, 1800, 1800, 900) == pytest.approx(1.0)  # half an hour, an hour, half an hour
+    assert busiest(35, 1800, 3000) == pytest.approx(1.0)  # five minutes say little of an hour
+    assert busiest(10, 600) == pytest.approx(1.0)
+    assert busiest(120, 0, 0, 0) == 0
 
 
 @pytest.mark.parametrize(
@@ -92,12 +105,12 @@ def test_it_says_at_which_multiple_a_bound_is_passed() -> None:
         Multiple(2, 20.0, 0.06, 50.0, behind=False, saturated=False),
         Multiple(4, 30.0, 0.2, 250.0, behind=True, saturated=True),
     ]
-    assert passed(runs, Bounds()) == {"conflicts": 2, "latency": 4, "rate": 4}
-    assert passed(runs[:1], Bounds()) == {"conflicts": None, "latency": None, "rate": None}
-    text = "\n".join(scaling_lines(runs, Bounds()))
+    assert passed(runs, LoadBounds()) == {"conflicts": 2, "latency": 4, "rate": 4}
+    assert passed(runs[:1], LoadBounds()) == {"conflicts": None, "latency": None, "rate": None}
+    text = "\n".join(scaling_lines(runs, LoadBounds()))
     assert "conflicts pass 5.0% of attempts at 2 times the traffic" in text
     assert "latency passes 100.0 ms for 99 of 100 commands at 4 times the traffic" in text
     assert "from 4 times on not all appends" in text
-    kept = "\n".join(scaling_lines(runs[:2], Bounds(0.1, 60.0)))
+    kept = "\n".join(scaling_lines(runs[:2], LoadBounds(0.1, 60.0)))
     assert "conflicts stay within 10.0% of attempts up to 2 times" in kept
     assert "latency stays within 60.00 ms" in kept
