@@ -2,7 +2,8 @@
 
 python -m tests.bench.idle [--seconds 15] [--events 200000]
 
-Each screen is watched on a store in which nothing happens, and on one to which two events a second are appended.
+Streams is watched on a store whose events are some seconds old, so that their ages are drawn each second; then each
+screen on one in which nothing has happened for hours, and on one to which two events a second are appended.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
     from esx.embedded import EmbeddedServer
 
 _SIZE = (120, 34)
-_SCREENS = {"Streams": b"1", "by activity": b"1s", "Feed": b"2", "Health": b"4"}
+_SCREENS = {"Streams": b"1", "by activity": b"1s", "Feed": b"2", "Health": b"4", "Consumers": b"5", "Types": b"6"}
+_EARLIER = "UPDATE events SET created_at = created_at - interval '3 hours'"
 
 
 async def main() -> None:
@@ -44,21 +46,33 @@ async def main() -> None:
         await admin.execute("ALTER DATABASE idle SET log_statement = 'all'")
         await admin.close()
         print(f"{'screen':<24} {'queries/s':>10} {'explorer':>10} {'backends':>10}   of a core")
+        await _watch(running, dsn, "Streams, new events", {"Streams": b"1"}, 0.0, chosen.seconds)
+        connection = await asyncpg.connect(dsn)
+        await connection.execute(_EARLIER)
+        await connection.execute("VACUUM (ANALYZE) events")
+        await connection.close()
         for traffic in (0.0, 2.0):
-            process, ours = _opened(dsn)
-            try:
-                await asyncio.sleep(6)
-                for name, keys in _SCREENS.items():
-                    os.write(ours, keys)
-                    await asyncio.sleep(4)
-                    async with EventStore.connect(dsn) as store:
-                        figures = await _watched(running, process, store, traffic, chosen.seconds)
-                    label = f"{name}, {traffic:g} events/s" if traffic else name
-                    print(f"{label:<24} {figures[0]:>10.2f} {figures[1]:>10.2%} {figures[2]:>10.2%}", flush=True)
-            finally:
-                process.kill()
-                process.wait()
-                os.close(ours)
+            await _watch(running, dsn, "", _SCREENS, traffic, chosen.seconds)
+
+
+async def _watch(
+    running: EmbeddedServer, dsn: str, label: str, screens: dict[str, bytes], traffic: float, seconds: float
+) -> None:
+    """Open an explorer, and watch it on one screen after the other."""
+    process, ours = _opened(dsn)
+    try:
+        await asyncio.sleep(6)
+        for name, keys in screens.items():
+            os.write(ours, keys)
+            await asyncio.sleep(4)
+            async with EventStore.connect(dsn) as store:
+                figures = await _watched(running, process, store, traffic, seconds)
+            shown = label or (f"{name}, {traffic:g} events/s" if traffic else name)
+            print(f"{shown:<24} {figures[0]:>10.2f} {figures[1]:>10.2%} {figures[2]:>10.2%}", flush=True)
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
 
 
 def _opened(dsn: str) -> tuple[subprocess.Popen[bytes], int]:

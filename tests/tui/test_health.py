@@ -92,7 +92,7 @@ async def test_the_doctor_says_when_it_looked_and_looks_again_when_a_figure_that
         await until(pilot, lambda: "looked just now" in text_of(app))
         assert not mends()
         now += 12
-        await until(pilot, lambda: "looked 12 s ago" in text_of(app), "for the age of the findings")
+        await until(pilot, lambda: "looked 10 s ago" in text_of(app), "for the age of the findings")
         assert "● HEALTHY" in lines_of(app)[1]
         assert "● connected, live" in lines_of(app)[0]
         await sql18.execute("DROP TRIGGER events_doorbell ON events")

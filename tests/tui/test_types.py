@@ -55,6 +55,7 @@ async def test_types_with_the_shape_of_their_data(dsn18: str, store18: EventStor
         assert "33%" in line
         assert "since" in line
         assert "all 61 events" in text_of(app)
+        assert ["1 path, " in line for line in lines_of(app)[3:6]] == [True, False, False], "only orders changed"
 
         await pilot.press("s")
         assert [one.summary.event_type for one in pane.types.rows] == ["Cart[made]", "OrderPlaced", "Paid"]

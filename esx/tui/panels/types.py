@@ -105,6 +105,15 @@ def _name(one: TypeShape) -> Cell:
     return Cell(visible(name, limit=PREVIEW), tint=tint_of(name, f"{category}-"))
 
 
+def _changed(one: TypeShape) -> Cell:
+    """Say how many paths came or went, and when the last of them did."""
+    found = [at for path in one.shape.paths for at in (path.appeared, path.vanished) if at is not None]
+    if not found:
+        return Cell("")
+    last = max(found, key=lambda at: at.global_seq)
+    return Cell(f"{counted(len(found), 'path')}, {ago(last.created_at)}", "strong")
+
+
 def _ends(one: TypeShape) -> str:
     return "" if one.summary.exact else "~"
 
@@ -119,6 +128,7 @@ _TYPES: list[ListColumn[TypeShape]] = [
     ListColumn(
         "last", lambda one: Cell(_ends(one) + ago(one.summary.last.created_at), "muted"), 5, right=True, ages=True
     ),
+    ListColumn("shape changed", _changed, width=13, right=True, needs=50, sparse=True),
     ListColumn(
         "categories",
         lambda one: Cell(", ".join(visible(name, limit=40) for name in one.summary.categories), "muted"),

@@ -41,6 +41,8 @@ from esx.tui.tasks import start
 from esx.tui.widgets.figures import Figures, Line
 
 _OFTEN_EMPTY = ("doctor", "writers", "projections")
+_STEP = 5
+"""Seconds by which it is told when the doctor looked."""
 _MOST_PROJECTIONS = 50
 
 
@@ -136,7 +138,8 @@ class HealthPane(StorePane):
             looked = "examining …"
         else:
             seconds = self.session.tuning.clock() - self._looked
-            when = "just now" if seconds < 3 else f"{int(seconds):,} s ago"
+            # In steps, as each other text is drawn, which for a screen that is left open is most of its cost.
+            when = "just now" if seconds < _STEP else f"{int(seconds // _STEP) * _STEP:,} s ago"
             looked = f"{self._passed} checks passed, looked {when}"
         pieces = [visible(found.about, limit=200), more, looked]
         text = Content.assemble(
