@@ -12,6 +12,7 @@ class _Group(LazyGroup):
     listed = {  # noqa: RUF012 - declared in the base class
         "kafka": "Send events to topics of Kafka.",
         "kinesis": "Send events to a stream of Amazon Kinesis.",
+        "nats": "Send events to subjects of NATS JetStream.",
         "webhook": "Post events to a web address.",
         "parked": "List the events that a relay has parked or skipped.",
         "retry": "Let a relay send its parked events again.",
