@@ -61,7 +61,7 @@ class NatsTarget:
         if any("@" in server for server in self._servers):
             raise TargetFailed("an address with a login in it is shown to others: give the login apart from it")
         self._subjects = Subjects(subject, on_mapped)
-        self._login = dict(login or {})
+        self._login: dict[str, Any] = dict(login or {})
         self._format = message_format
         self._source = source
         self._patience = patience
