@@ -16,7 +16,7 @@ from esx.postgres.driver_errors import first_line, is_cancelled
 from esx.postgres.literals import identifier, literal
 from esx.postgres.session import Session
 from esx.postgres.settings import limit_within
-from esx.postgres.values import Fetch, readable
+from esx.postgres.values import Fetch, current, readable
 
 F = TypeVar("F")
 
@@ -74,6 +74,10 @@ THOROUGH = Limits(statement=0.0, lock=0.5)
 
 async def limited(connection: Session, read: Callable[[Session], Awaitable[F]], limits: Limits) -> F:
     """Run `read` in a read-only transaction of its own, within the limits."""
+    return await current(connection, lambda: _limited(connection, read, limits))
+
+
+async def _limited(connection: Session, read: Callable[[Session], Awaitable[F]], limits: Limits) -> F:
     async with connection.transaction(isolation="read_committed", readonly=True):
         await connection.resolve(guarded=True, restricted=connection.restricted)
         statement = limit_within(connection, "statement_timeout", round(limits.statement * 1000))

@@ -32,6 +32,8 @@ _GONE = (
     TimeoutError,
     asyncio.IncompleteReadError,
 )
+STALE = (asyncpg.InvalidCachedStatementError, asyncpg.OutdatedSchemaCacheError)
+"""A table was altered since a statement was prepared; it was not run, and is prepared again the next time."""
 DRIVER_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 _BAD_QUERY = (
     asyncpg.InvalidRegularExpressionError,
@@ -52,6 +54,19 @@ def is_connection_loss(error: BaseException) -> bool:
     if isinstance(error, asyncpg.InterfaceError):
         return "closed" in str(error) or "closing" in str(error)
     return isinstance(error, _GONE)
+
+
+def is_spent(error: BaseException) -> bool:
+    """Return whether `error`, of the driver or the store, says that a new session is needed, as a table was altered.
+
+    PL/pgSQL keeps the plan of a trigger for the old type of a column as long as the session lasts. Nothing was stored.
+    """
+    cause = error.__cause__ if isinstance(error, EsxError) else error
+    if isinstance(cause, STALE):
+        return True
+    if not isinstance(cause, asyncpg.DatatypeMismatchError):
+        return False
+    return str(cause.as_dict().get("server_source_function")).startswith("plpgsql_param_eval")
 
 
 def refused_as_read_only(error: BaseException) -> bool:
@@ -104,6 +119,8 @@ def as_store_error(error: BaseException, where: str) -> EsxError | None:
         return StoreFailed(
             f"{where} is busy: another session has held the lock that this needs for too long; try again later"
         )
+    if is_spent(error):
+        return StoreFailed(f"{where}: a table was altered since this session began; nothing was stored, so try again")
     if is_cancelled(error):
         return QueryCancelled(f"a statement was cancelled at {where}: {text}; nothing of it was done, so try again")
     if isinstance(error, asyncpg.QueryCanceledError):

@@ -12,7 +12,7 @@ import asyncpg
 from asyncpg.prepared_stmt import PreparedStatement
 from asyncpg.transaction import Transaction
 
-from esx.postgres.driver_errors import DRIVER_ERRORS
+from esx.postgres.driver_errors import DRIVER_ERRORS, STALE
 from esx.postgres.driver_internals import fetch_prepared
 from esx.postgres.literals import quoted
 from esx.postgres.settings import GUARDED, RESTRICTED, guarding, set_config
@@ -175,7 +175,7 @@ class Session(asyncpg.Connection):
         self.begun += 1
         try:
             return await run(query, *arguments, **how)
-        except (asyncpg.InvalidCachedStatementError, asyncpg.OutdatedSchemaCacheError):
+        except STALE:
             if not await self.recover():
                 raise
             return await run(query, *arguments, **how)

@@ -22,6 +22,7 @@ import asyncpg
 
 from esx.model import Event
 from esx.moment import from_driver, from_text
+from esx.postgres.driver_errors import STALE
 from esx.postgres.session import Session
 from esx.text import is_text
 
@@ -89,10 +90,28 @@ async def readable(
 ) -> T:
     """Do work that runs queries, such as in a transaction, and do it again if a value cannot be returned.
 
+    It is also done again as `current` does it.
+
     `work` gets the function that runs its queries. It has to begin its transaction itself, as an error of PostgreSQL
     about a value ends the transaction.
     """
+    return await current(connection, lambda: _readable(connection, work, moment))
 
+
+async def current(connection: asyncpg.Connection, work: Callable[[], Awaitable[T]]) -> T:
+    """Do work that runs queries in a transaction of its own, and again if a table was altered since they were prepared.
+
+    Outside of such a transaction, asyncpg and the session do so themselves.
+    """
+    try:
+        return await work()
+    except STALE:
+        if not await _recover(connection):
+            raise
+    return await work()
+
+
+async def _readable(connection: asyncpg.Connection, work: Callable[[Fetch], Awaitable[T]], moment: int | None) -> T:
     async def plainly(query: str, *arguments: Any) -> Rows:
         rows: Rows = await connection.fetch(query, *arguments)
         return rows if moment is None else _with_moments(rows, moment)

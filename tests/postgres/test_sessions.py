@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import asyncpg
@@ -10,13 +12,15 @@ import pytest
 
 from esx.errors import QueryTimeout, StoreFailed, StoreUnavailable, WrongVersion
 from esx.eventstore import EventStore
-from esx.model import NewEvent
+from esx.filters import Filter
+from esx.model import NewEvent, StreamAppend
+from esx.positions import Position
 from esx.postgres import session
 from tests.support.asyncpg_changed import change_asyncpg
 from tests.support.stores import store_and_pool
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
 
 async def test_a_read_only_session_cannot_write(dsn18: str, store18: EventStore) -> None:
@@ -71,6 +75,55 @@ async def test_what_is_kept_prepared_outlives_a_change_of_the_table(
         with pytest.raises(WrongVersion, match="its version is 1"):
             await store.append("s-1", [NewEvent("T")], expected=0)
     assert await store18.version("s-1") == 1
+
+
+async def _search(store: EventStore) -> object:
+    plan = await store.plan_search(Filter(event_type="T"))
+    return [event.stream_seq for event in (await store.search_slice(plan)).events]
+
+
+async def _lock(store: EventStore) -> None:
+    async with store.lock_stream("other") as stream:
+        await stream.append([NewEvent("T")])
+
+
+_ALTER = "ALTER TABLE events ALTER global_seq TYPE integer, ALTER stream_seq TYPE integer"
+_CALLS: dict[str, Callable[[EventStore], Awaitable[object]]] = {
+    "doctor": lambda store: store.doctor(),
+    "search": _search,
+    "place of a time": lambda store: store.locate(Position(moment=datetime(2026, 1, 1, tzinfo=UTC)), stream="s-1"),
+    "append": lambda store: store.append("one", [NewEvent("T")]),
+    "append alone": lambda store: store.append("one", [NewEvent("T")], grouped=False),
+    "several streams": lambda store: store.append_to_streams([StreamAppend("other", [NewEvent("T")])]),
+    "many streams": lambda store: store.streams_page(),
+    "consumers": lambda store: store.consumers(),
+    "trail": lambda store: store.trail(1),
+    "types": lambda store: store.types(),
+    "health": lambda store: store.health(),
+}
+"""Calls that run their queries in transactions of their own, and some others."""
+
+
+@pytest.mark.parametrize("call", _CALLS)
+async def test_an_open_store_outlives_a_change_of_the_table(dsn18: str, sql18: asyncpg.Connection, call: str) -> None:
+    async with EventStore.connect(dsn18, max_connections=1) as store:
+        await store.append("s-1", [NewEvent("T", {"a": 1})])
+        await _CALLS[call](store)
+        await _CALLS[call](store)
+        await sql18.execute(_ALTER)
+        await _CALLS[call](store)
+
+
+async def test_a_lock_on_a_stream_works_again_after_a_change_of_the_table(
+    dsn18: str, sql18: asyncpg.Connection
+) -> None:
+    async with EventStore.connect(dsn18, max_connections=1) as store:
+        await _lock(store)
+        await sql18.execute(_ALTER)
+        # What the caller does under the lock cannot be done again by the store.
+        with contextlib.suppress(StoreFailed):
+            await _lock(store)
+        await _lock(store)
 
 
 @pytest.mark.parametrize("changed", [False, True])

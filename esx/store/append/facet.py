@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, TypeVar
 
-from esx.errors import EsxError, EventIdsReused, InvalidEvent, WrongVersion
+from esx.errors import EsxError, EventIdsReused, InvalidEvent, StoreFailed, WrongVersion
 from esx.expected import ANY, NO_STREAM, ExpectedVersion
 from esx.layouts.layout import Layout
 from esx.model import AppendResult, Event, NewEvent, Strategy, StreamAppend
@@ -226,7 +225,8 @@ class Appends(Reads):
             await asyncio.sleep(backoff(attempt, CONFLICT_FIRST, CONFLICT_LAST))
         raise ValueError("attempts must be at least 1")
 
-    def lock_stream(self, stream_id: str) -> AbstractAsyncContextManager[LockedStream]:
+    @contextlib.asynccontextmanager
+    async def lock_stream(self, stream_id: str) -> AsyncIterator[LockedStream]:
         """Lock a stream for an ``async with``: read and decide inside, and append with the lock's own `append`.
 
         Writers that lock a stream queue, so they get no conflicts. The whole is one transaction, which holds a
@@ -236,7 +236,15 @@ class Appends(Reads):
             async with store.lock_stream("account-42") as stream:
                 await stream.append([NewEvent("Deposited", {"at": stream.version})])
         """
-        return lock_stream(self._writing, self._to_lock, stream_id, self._note_conflict)
+        try:
+            async with lock_stream(self._writing, self._to_lock, stream_id, self._note_conflict) as locked:
+                yield locked
+        except StoreFailed:
+            # If it is another table by now, the next lock is for that; this one's caller has to begin again.
+            if (table := self._table) is not None:
+                with contextlib.suppress(EsxError):
+                    await self._changed(table)
+            raise
 
     async def _to_lock(self) -> Appender:
         """Return the appender; if streams could not be locked, look at the table again first."""

@@ -17,6 +17,7 @@ from esx.errors import (
 )
 from esx.expected import NO_STREAM, ExpectedVersion
 from esx.layouts.layout import Layout
+from esx.postgres.driver_errors import is_spent
 from esx.store.known_table import KnownTable
 
 _RETRY_FIRST = 0.05
@@ -71,9 +72,10 @@ class Retries:
 
         If there is none, raises OutcomeUnknown if an attempt may have been stored, else `error`.
         """
-        if isinstance(error, StoreUnavailable | QueryGivenUp | QueryCancelled):
-            # A cancelled statement has certainly stored nothing.
-            self.lost = self.lost or (self.began and not isinstance(error, QueryCancelled))
+        certain = isinstance(error, QueryCancelled) or is_spent(error)
+        if certain or isinstance(error, StoreUnavailable | QueryGivenUp):
+            # A cancelled statement has certainly stored nothing, and neither has one that a trigger ended.
+            self.lost = self.lost or (self.began and not certain)
             self.began = False
             pause = backoff(self._failures, _RETRY_FIRST, _RETRY_LAST)
             at = time.monotonic()

@@ -8,6 +8,7 @@ import asyncpg
 
 from esx.errors import InvalidEvent
 from esx.model import AppendResult, NewEvent, StreamAppend
+from esx.postgres.driver_errors import STALE
 from esx.postgres.session import Session
 from esx.store.append.appender import Appender
 from esx.store.append.refusals import REFUSALS
@@ -17,6 +18,7 @@ from esx.text import visible
 CONFLICT_FIRST = 0.002
 CONFLICT_LAST = 0.25
 _RACES = 10
+_PASSING = (asyncpg.DeadlockDetectedError, *STALE)
 
 
 async def append_together(
@@ -33,8 +35,8 @@ async def append_together(
                 return [
                     await appender.append(connection, each.stream_id, each.events, each.expected) for each in appends
                 ]
-        except (asyncpg.UniqueViolationError, asyncpg.DeadlockDetectedError, InvalidEvent, *REFUSALS) as error:
-            lost_race = isinstance(error, asyncpg.DeadlockDetectedError) or await appender.lost_race(connection, error)
+        except (asyncpg.UniqueViolationError, *_PASSING, InvalidEvent, *REFUSALS) as error:
+            lost_race = isinstance(error, _PASSING) or await appender.lost_race(connection, error)
             if not lost_race:
                 # The transaction is over, so PostgreSQL can be asked for the reason.
                 await _raise_meaning(connection, appender, appends, error)

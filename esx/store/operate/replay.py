@@ -31,7 +31,7 @@ class Recorded(NamedTuple):
     history: str | None
 
 
-class Part(NamedTuple):
+class Stretch(NamedTuple):
     """Events, and the position up to which they are all."""
 
     events: Sequence[Event]
@@ -101,7 +101,7 @@ class Replay:
         )
         self._left_out = frozenset(row[0] for row in rows)
 
-    async def _read(self, after: int, where: Filter, upto: int | None = None) -> AsyncGenerator[Part, None]:
+    async def _read(self, after: int, where: Filter, upto: int | None = None) -> AsyncGenerator[Stretch, None]:
         """Yield the events after a position up to the safe one, or up to `upto`, with how far each part leads.
 
         Raises StoreFailed if the feed ends before `upto`.
@@ -110,14 +110,14 @@ class Replay:
         async with contextlib.aclosing(feed.to_safe_position()) as batches:
             async for batch in batches:
                 if upto is None or batch.position < upto:
-                    yield Part(batch.events, batch.position)
+                    yield Stretch(batch.events, batch.position)
                 else:
-                    yield Part([event for event in batch.events if event.global_seq <= upto], upto)
+                    yield Stretch([event for event in batch.events if event.global_seq <= upto], upto)
                     return
         if upto is not None and feed.position < upto:
             raise StoreFailed(f"not all events up to {upto} can be read now: an open writer holds the feed; again")
         # A filter may have left out the last events, of which there is no batch.
-        yield Part([], max(feed.position if upto is None else upto, after))
+        yield Stretch([], max(feed.position if upto is None else upto, after))
 
     async def _handle(self, shadow: Shadow, events: Sequence[Event], *, singly: bool = False) -> int:
         """Handle those of the events that are not left out, in the open transaction, and check where they wrote.
