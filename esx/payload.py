@@ -15,7 +15,8 @@ STARTS = (
     (b"\x1f\x8b", "gzip"),
     (b"\x28\xb5\x2f\xfd", "zstd"),
     (b"\xac\xed", "Java serialization"),
-    (b"\x83", "Erlang terms"),
+    # With the tag of a term: the first byte alone is also that of a map of three in MessagePack.
+    *((bytes((0x83, tag)), "Erlang terms") for tag in (70, 77, 80, 82, 88, 89, 90, *range(97, 122))),
     (b"---", "YAML"),
     (b"<", "XML"),
     (b"Obj\x01", "Avro"),

@@ -63,7 +63,9 @@ def _decode(raw: bytes, layers: int, around: str) -> Decoded:
     except YamlMissing:
         return Decoded(f"{note}: {MISSING}", raw, text=words(raw))
     except Undecodable as error:
-        return Decoded(f"{note}: {error}", raw, text=words(raw))
+        # A map of three in MessagePack can begin as a term does.
+        guessed = _guess(raw, around) if form == "Erlang terms" else None
+        return guessed or Decoded(f"{note}: {error}", raw, text=words(raw))
     if form == "Java serialization":
         name = _java_class(raw)
         return Decoded(f"{note[:-1]} of {name})" if name else note, raw)

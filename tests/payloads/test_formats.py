@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import struct
 import zlib
 from typing import Any
@@ -115,6 +116,19 @@ def test_what_is_no_erlang_term(raw: bytes, why: str) -> None:
 
 def _field(number: int, raw: bytes) -> bytes:
     return bytes([number << 3 | 2, len(raw)]) + raw
+
+
+def test_a_map_of_three_in_messagepack_is_no_erlang_term() -> None:
+    for raw, found in {
+        b"\x83\xa1a\x01\xa1b\x02\xa1c\x03": {"a": 1, "b": 2, "c": 3},
+        b"\x83\x61\x01\x62\x02\x63\x03": {"97": 1, "98": 2, "99": 3},
+    }.items():
+        decoded = decode(Undecoded.of(raw))
+        assert decoded.how == "looks like MessagePack"
+        assert json.loads(decoded.json or "") == found
+    assert decode(Undecoded.of(b"\x83\x61\x07")).how == "looks like Erlang terms"
+    damaged = decode(Undecoded.of(b"\x83\x68\x02\x61\x01"))
+    assert (damaged.json, "Erlang terms" in damaged.how) == (None, True)
 
 
 def test_protobuf() -> None:
