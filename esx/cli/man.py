@@ -13,7 +13,8 @@ import click
 def command() -> None:
     """Show the manual page of esx with all its commands; into a file or a pipe, print its source.
 
-    To let `man esx` find it: esx man > ~/.local/share/man/man1/esx.1
+    A package has it, so that `man esx` finds it where its esx is in PATH. Elsewhere:
+    esx man > ~/.local/share/man/man1/esx.1
     """
     from esx.cli.main import cli
     from esx.cli.manpage import manual
