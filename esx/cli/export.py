@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -111,6 +112,10 @@ def command(
             incomplete(
                 f"{payloads} no JSON: null is written instead, and what it is in data_note or metadata_note{hint}"
             )
+        if export.fields is not None and export.events:
+            named = [f"--correlation-field {shlex.quote(name)}" for name in export.fields.correlation]
+            named += [f"--causation-field {shlex.quote(name)}" for name in export.fields.causation]
+            narrate(f"once imported, trails need the names of this tool: esx trail NUMBER {' '.join(named)}")
         if export.gap is not None:
             incomplete(ended_before(export.until, export.gap))
         if output is not None and progress() is not None:

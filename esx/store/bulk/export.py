@@ -17,6 +17,7 @@ import asyncpg
 
 from esx.errors import StoreFailed
 from esx.filters import Filter
+from esx.layouts.foreign.kind import StoreKind
 from esx.layouts.layout import Layout
 from esx.model import UNNUMBERED, Event
 from esx.payload import STARTS
@@ -37,6 +38,7 @@ from esx.store.feed.writers import (
 )
 from esx.store.filter_sql import check_filter, literal_filter_sql
 from esx.store.rows import events_of
+from esx.store.trail.trail import FieldNames
 from esx.text import encodable
 
 _PIECE = 2**18
@@ -59,6 +61,8 @@ class Export:
     `until` is the safe position at which it ends; `gap` is the gap after it if a writer is open, else None. `events`
     counts the events handed out so far, `undecoded` their payloads that are no JSON, and `position` is the global_seq
     of the last one. A piece has some 256 kB, or one event if that is larger; only a few pieces are in memory at a time.
+
+    `fields` are the names of the ids of trails in the metadata, if the tool has names of its own for them; else None.
 
     `snapshot` says why it is none of an order that can be followed, None if it is: `until` is then the highest number,
     and without numbers it and `position` are -1.
@@ -87,6 +91,7 @@ class Export:
         self.gap = gap
         self.snapshot = snapshot
         self._decode = decode
+        self.fields = None if layout.foreign is None else _own_names(layout.foreign.kind)
         self.events = 0
         self.undecoded = 0
         self.position = after
@@ -333,3 +338,9 @@ def _note(column: str) -> str:
         f'CASE WHEN e.{column} IS NULL AND {raw} IS NOT NULL THEN \', "{column}_note": "\' || {size} '
         f"|| ' bytes, not JSON' || CASE {kinds} ELSE '' END || '\"' ELSE '' END"
     )
+
+
+def _own_names(kind: StoreKind) -> FieldNames | None:
+    if not kind.correlation or not kind.causation:
+        return None
+    return FieldNames(kind.correlation, kind.causation)

@@ -11,7 +11,7 @@ from esx.layouts.foreign.kind import stored
 from esx.layouts.foreign.source import looked_into
 from esx.layouts.layout import Layout
 from esx.postgres.literals import literal
-from esx.store.trail.trail import COMMON_FIELDS, FieldNames
+from esx.store.trail.trail import COMMON_FIELDS, NUMBERS, FieldNames
 
 _INDEXES = """
     SELECT CASE WHEN i.indkey[0] = 0 THEN pg_get_indexdef(i.indexrelid, 1, true) ELSE quote_ident(a.attname) END AS key,
@@ -83,7 +83,7 @@ async def find_ids(connection: asyncpg.Connection, layout: Layout, fields: Field
         )
 
     by_number = layout.foreign is not None and layout.foreign.reading.causes_numbered
-    by_number = by_number and fields.causation == COMMON_FIELDS.causation
+    by_number = (by_number and fields.causation == COMMON_FIELDS.causation) or fields.causation[0] in NUMBERS
     identity = ids("identity")
     event_id_is = ""
     if layout.event_id and layout.stored(layout.event_id) in keys:

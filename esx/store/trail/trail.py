@@ -37,6 +37,8 @@ class FieldNames:
                 )
 
 
+NUMBERS = frozenset(["causationMessageGlobalPosition"])
+"""Names for a cause that mean its number in the global order: that of Message DB."""
 COMMON_FIELDS = FieldNames()
 """The names in common use."""
 

@@ -161,3 +161,26 @@ async def test_a_line_that_does_not_fit_names_the_option_that_helps(
         assert (await store18.import_ndjson([text], **options)).stored == 1
         [event] = [event async for event in store18.read_all()]
         assert (event.stream_id, event.stream_seq, event.event_type) == moved
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["messagedb", "axon_jdbc"])
+async def test_a_moved_trail_is_the_same_by_the_names_that_the_export_tells(
+    name: str, empty_dsn18: str, store18: EventStore
+) -> None:
+    await load_into(empty_dsn18, name)
+    async with EventStore.connect(empty_dsn18, store=TABLES.get(name)) as old:
+        export = await old.export()
+        await store18.import_ndjson([b"".join([piece async for piece in export])], renumber=True, keep_global_seq=True)
+        assert export.fields is not None
+        trails = 0
+        async for event in old.read_all(limit=60):
+            before = await old.trail(event.global_seq)
+            after = await store18.trail(event.global_seq, fields=export.fields)
+            trails += len(before.nodes) > 1
+            assert [(node.event.global_seq, node.link, node.parent) for node in after.nodes] == [
+                (node.event.global_seq, node.link, node.parent) for node in before.nodes
+            ]
+        assert trails
+    done = esx("export", "-d", empty_dsn18, "-o", "/dev/null")
+    assert f"esx trail NUMBER --correlation-field {export.fields.correlation[0]}" in done.stderr
