@@ -55,6 +55,11 @@ def _usable(_ctx: click.Context, _parameter: click.Parameter, value: str | None)
 )
 @click.option("--no-type", metavar="NAME", callback=_usable, help="Give events without a type the type NAME.")
 @click.option("--dollar-prefix", metavar="TEXT", callback=_usable, help="Put TEXT before stream ids that begin with $.")
+@click.option(
+    "--from-kurrent",
+    is_flag=True,
+    help="Take events of KurrentDB (EventStoreDB): lines from its Python client, or entries of its Atom feeds.",
+)
 @json_option
 @partial_option
 @database_option
@@ -67,6 +72,7 @@ def command(
     no_stream: str | None,
     no_type: str | None,
     dollar_prefix: str | None,
+    from_kurrent: bool,
     as_json: bool,
 ) -> None:
     """Store the events of FILE (- is stdin), NDJSON as esx export writes it, every digit kept.
@@ -84,9 +90,17 @@ def command(
     An export of another tool's store is taken into esx's own table. Where its streams begin at 1, as the lines say,
     stream_seq counts from 0; --renumber also closes holes. At the end stderr says what is not as it was, and how often.
     It exits with 4 if payloads are missing.
+
+    With --from-kurrent a line is a RecordedEvent of kurrentdbclient, or an entry of an Atom feed with embed=body
+    (docs/eventstoredb.md). Ids, types, times, order and versions are kept; KurrentDB's own events are left out.
     """
     if faithful and renumber:
         raise click.UsageError("--faithful keeps stream_seq as it is: leave --renumber out")
+    if from_kurrent and (faithful or keep_global_seq):
+        name = "--faithful" if faithful else "--keep-global-seq"
+        raise click.UsageError(
+            f"--from-kurrent gives new numbers, as positions there are places in a log: leave {name} out"
+        )
     reader = _Reader(file)
     last: list[Imported] = []
 
@@ -105,6 +119,7 @@ def command(
                 no_stream=no_stream,
                 no_type=no_type,
                 dollar_prefix=dollar_prefix,
+                from_kurrent=from_kurrent,
                 on_progress=on_progress,
             )
 

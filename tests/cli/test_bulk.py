@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import asyncpg
@@ -21,7 +22,6 @@ from tests.cli.support import ESX, Running, environment, esx, ndjson, one_line_e
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-    from pathlib import Path
 
 pytestmark = pytest.mark.slow
 
@@ -180,6 +180,29 @@ async def test_bad_input_is_told_in_one_line(dsn18: str, tmp_path: Path) -> None
     assert "FILE" in one_line_error(esx("import", "-d", dsn18), 2)
     assert "--from" in one_line_error(esx("export", "--from", "-1", "-d", dsn18), 2)
     assert esx("import", "-", "-d", dsn18, stdin="").stdout == "imported 0 events\n"
+
+
+async def test_events_of_kurrentdb_are_imported_and_what_is_not_as_it_was_is_said(dsn18: str, tmp_path: Path) -> None:
+    answers = Path(__file__).parent.parent / "store/bulk/data/kurrent_client.ndjson"
+    done = esx("import", "--from-kurrent", str(answers), "-d", dsn18)
+    assert (done.returncode, done.stdout) == (4, "imported 7 events\n")
+    assert done.stderr.splitlines() == [
+        "1 event had data that are no JSON: null is stored",
+        "1 event had metadata that are no JSON: none are stored",
+        "1 event belonged to KurrentDB itself, by a type or a stream that begins with $: left out",
+        "1 event came by a link of another stream: stored in the stream of the event itself",
+        "7 events had a position in KurrentDB's log, which is not kept: global_seq is new",
+    ]
+    again = esx("import", "--from-kurrent", str(answers), "--json", "--allow-partial", "-d", dsn18)
+    assert again.returncode == 0
+    [told] = ndjson(again.stdout)
+    assert (told["stored"], told["skipped"], told["changed"]["positions"]) == (0, 7, 7)
+    bad = tmp_path / "bad.ndjson"
+    bad.write_text(answers.read_text().replace("order-2", "order-3") + '{"stream_name": "s"}\n')
+    error = one_line_error(esx("import", "--from-kurrent", str(bad), "-d", dsn18), 1)
+    assert error == "esx: line 9: type is missing; nothing was stored"
+    for option in ("--faithful", "--keep-global-seq"):
+        assert f"leave {option} out" in one_line_error(esx("import", "--from-kurrent", option, "-", "-d", dsn18), 2)
 
 
 async def test_no_table_is_said_with_the_remedy(empty_dsn18: str) -> None:

@@ -14,7 +14,9 @@ class Changes:
     `times_made`: the time of the import. `without_stream`: put into the stream named for such events. `without_type`:
     got the type named for such events. `prefixed`: a stream id that began with $. `linked`: ids of a trail that were
     beside the metadata are in it; `links_lost`: they are not, as the metadata are no object. `data_lost` and
-    `metadata_lost`: stored as null, for the payload was no JSON.
+    `metadata_lost`: stored as null, for the payload was no JSON. Of KurrentDB: `system` are left out, as they are its
+    own; `resolved` came by a link, and are in their own stream; `positions` were in its log, and are not kept;
+    `disordered` came after one with a higher position.
     """
 
     translated: int = 0
@@ -28,6 +30,10 @@ class Changes:
     links_lost: int = 0
     data_lost: int = 0
     metadata_lost: int = 0
+    system: int = 0
+    resolved: int = 0
+    positions: int = 0
+    disordered: int = 0
 
     def counted(self) -> dict[str, int]:
         """Return those that are not 0."""
@@ -55,4 +61,8 @@ _TOLD = {
     "links_lost": "had a correlation or causation id, and metadata that are no object and have no place for it",
     "data_lost": "had data that are no JSON: null is stored",
     "metadata_lost": "had metadata that are no JSON: none are stored",
+    "system": "belonged to KurrentDB itself, by a type or a stream that begins with $: left out",
+    "resolved": "came by a link of another stream: stored in the stream of the event itself",
+    "positions": "had a position in KurrentDB's log, which is not kept: global_seq is new",
+    "disordered": "came after an event with a higher position: the global order is that of the lines",
 }

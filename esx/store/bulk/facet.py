@@ -43,6 +43,7 @@ class Bulk(Feeds):
         no_stream: str | None = None,
         no_type: str | None = None,
         dollar_prefix: str | None = None,
+        from_kurrent: bool = False,
         bounds: ChunkBounds | None = None,
         on_progress: Callable[[Imported], None] | None = None,
     ) -> Imported:
@@ -61,6 +62,11 @@ class Bulk(Feeds):
         into the stream `no_stream`, one of no type gets the type `no_type`, and `dollar_prefix` comes before stream ids
         that begin with $; without these such lines are refused. `Imported.changes` counts what is not as in the lines.
 
+        With `from_kurrent` a line is an event of KurrentDB: a `RecordedEvent` of kurrentdbclient as an object with its
+        fields, payloads as text, or an entry of an Atom feed with ``embed=body``. KurrentDB's own events are left out;
+        with `dollar_prefix` those of streams that begin with $ are kept, if their types do not. The numbers of the
+        global order are new.
+
         Lines whose events are stored already are skipped, so an import that was interrupted can be run again. Raises
         ImportFailed for a line that cannot be stored, whose place in its stream is taken by another event, or that
         would leave a hole in its stream; with `faithful` StoreNotEmpty if the store has other events than the beginning
@@ -68,6 +74,8 @@ class Bulk(Feeds):
         """
         if faithful and renumber:
             raise ValueError("a faithful import keeps stream_seq, so it cannot renumber")
+        if from_kurrent and (faithful or keep_global_seq):
+            raise ValueError("positions of KurrentDB are places in its log, and cannot be kept as global_seq")
         self._check_writable()
         layout = (await self._load()).layout
         if layout.foreign is not None:
@@ -82,6 +90,7 @@ class Bulk(Feeds):
             no_stream=no_stream,
             no_type=no_type,
             dollar_prefix=dollar_prefix,
+            from_kurrent=from_kurrent,
             bounds=bounds or ChunkBounds(),
             on_progress=on_progress,
         )

@@ -93,6 +93,7 @@ class Importer:
         no_stream: str | None,
         no_type: str | None,
         dollar_prefix: str | None,
+        from_kurrent: bool,
         bounds: ChunkBounds,
         on_progress: Callable[[Imported], None] | None,
     ) -> None:
@@ -111,6 +112,7 @@ class Importer:
             no_stream=no_stream,
             no_type=no_type,
             dollar_prefix=dollar_prefix,
+            from_kurrent=from_kurrent,
         )
         self._bounds = bounds
         self._on_progress = on_progress

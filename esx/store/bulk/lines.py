@@ -17,16 +17,16 @@ from uuid import UUID
 
 from esx.store.bulk.changes import Changes
 from esx.store.bulk.jsontext import split_members
-from esx.text import visible
+from esx.store.bulk.kurrent import KurrentLines
+from esx.store.bulk.members import HIGHEST, optional_number, optional_text, shown
 
 FIELDS = ("global_seq", "stream_id", "stream_seq", "event_type", "data", "metadata", "created_at", "event_id")
 # What an export says of the events of other tools beside.
 _NOTES = ("first", "data_note", "metadata_note")
 _LINKS = ("correlation_id", "causation_id")
 _KNOWN = frozenset((*FIELDS, *_NOTES, *_LINKS))
-_HIGHEST = 2**63 - 1
 # Streams go on for a long time behind what is imported.
-_HIGHEST_SEQ = _HIGHEST - 2**59
+_HIGHEST_SEQ = HIGHEST - 2**59
 _TEXT = rb'"([^"\\\x00-\x1f]+)"'
 _NUMBER = rb"(0|[1-9][0-9]{0,17})"
 _HEAD = re.compile(
@@ -40,7 +40,6 @@ _TAIL = re.compile(
 _TAIL_LENGTH = len(', "created_at": "2026-01-01T00:00:00.000000Z", "event_id": ""}') + 36
 _METADATA = b', "metadata": '
 _TIME = re.compile(r"-?infinity|\d{4,6}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?(Z|[+-]\d\d(:?\d\d)?)( BC)?")
-_SHOWN = 80
 
 
 class BadLine(ValueError):
@@ -77,7 +76,8 @@ class Parser:
 
     With `renumber`, stream_seq is counted per stream; so it is if the first line has none. With
     `keep_global_seq` the rows start with global_seq, which must not be above `highest`. With `faithful` nothing is
-    filled in, and what esx itself would not write is taken too. `changes` counts what is not as in the lines.
+    filled in, and what esx itself would not write is taken too. With `from_kurrent` the lines are events of KurrentDB.
+    `changes` counts what is not as in the lines.
     """
 
     def __init__(
@@ -89,8 +89,10 @@ class Parser:
         no_stream: str | None = None,
         no_type: str | None = None,
         dollar_prefix: str | None = None,
+        from_kurrent: bool = False,
     ) -> None:
-        self.highest = _HIGHEST
+        self._kurrent = KurrentLines(keep_system=dollar_prefix is not None) if from_kurrent else None
+        self.highest = HIGHEST
         self.changes = Changes()
         self._no_stream = None if no_stream is None else no_stream.encode()
         self._no_type = no_type
@@ -111,7 +113,12 @@ class Parser:
             if not text:
                 continue
             try:
-                parts = self._quick(text) or self._exact(text, self.changes)
+                if self._kurrent is None:
+                    parts = self._quick(text) or self._exact(text, self.changes)
+                elif (members := self._kurrent.members(text, self.changes)) is not None:
+                    parts = self._taken(members, self.changes)
+                else:
+                    continue
                 stream, global_seq, seq, row, event_id = parts
                 before = last.get(stream)
                 if before is None:
@@ -177,7 +184,13 @@ class Parser:
         members = split_members(line)
         for name in members:
             if name not in _KNOWN:
-                raise ValueError(f"{_shown(name)} is unknown: use {', '.join(FIELDS)}")
+                kurrent = "stream_name" in members or "eventNumber" in members
+                hint = "--from-kurrent takes events of KurrentDB" if kurrent else f"use {', '.join(FIELDS)}"
+                raise ValueError(f"{shown(name)} is unknown: {hint}")
+        return self._taken(members, changes)
+
+    def _taken(self, members: dict[str, bytes], changes: Changes) -> tuple[bytes, int, int, bytes, bytes]:
+        """Make what is stored of the members of a line."""
         for name in ("stream_id", "event_type", "data"):
             if name not in members:
                 raise ValueError(f"{name} is missing")
@@ -189,23 +202,23 @@ class Parser:
                 if name in members:
                     raise ValueError(f"it has {name}, as events of another tool, and --faithful is for esx's own")
         event_type = self._type(members, changes).encode()
-        global_seq = _number(members, "global_seq")
+        global_seq = optional_number(members, "global_seq")
         stream, seq = self._located(members, changes)
         data, metadata = members["data"], _linked(members, changes)
-        created_at = _optional_text(members, "created_at")
+        created_at = optional_text(members, "created_at")
         if created_at is None:
             # PostgreSQL's word for the time at which the transaction began.
             created_at = "now"
             changes.times_made += 1
         elif not _TIME.fullmatch(created_at):
             raise ValueError(
-                f"created_at {_shown(created_at)} is not ISO 8601 with an offset, such as 2026-08-07T14:00:00.123456Z"
+                f"created_at {shown(created_at)} is not ISO 8601 with an offset, such as 2026-08-07T14:00:00.123456Z"
             )
-        given = _optional_text(members, "event_id")
+        given = optional_text(members, "event_id")
         try:
             event_id = _derived_id(stream, seq, event_type, data, metadata) if given is None else UUID(given)
         except ValueError:
-            raise ValueError(f"event_id {_shown(given or '')} is not a UUID") from None
+            raise ValueError(f"event_id {shown(given or '')} is not a UUID") from None
         changes.ids_made += given is None
         changes.data_lost += "data_note" in members
         changes.metadata_lost += "metadata_note" in members
@@ -244,8 +257,8 @@ class Parser:
         if self._prefix is not None and stream.startswith(b"$"):
             stream = self._prefix + stream
             changes.prefixed += 1
-        first = _number(members, "first") or 0
-        given = _number(members, "stream_seq", any_sign=self._faithful)
+        first = optional_number(members, "first") or 0
+        given = optional_number(members, "stream_seq", any_sign=self._faithful)
         if given is not None and not self._faithful:
             if given < first:
                 raise ValueError(f"stream_seq {given} comes before {first}, which is the first one")
@@ -257,7 +270,7 @@ class Parser:
         return stream, seq
 
     def _text(self, members: dict[str, bytes], name: str) -> str:
-        text = _optional_text(members, name)
+        text = optional_text(members, name)
         if text is None:
             raise ValueError(f"{name} is not a string")
         if not text and not self._faithful:
@@ -316,25 +329,6 @@ class _Counts:
         return count
 
 
-def _optional_text(members: dict[str, bytes], name: str) -> str | None:
-    raw = members.get(name, b"null")
-    if raw == b"null":
-        return None
-    try:
-        text = json.loads(raw.decode())
-    except RecursionError:
-        text = None
-    if not isinstance(text, str):
-        raise ValueError(f"{name} is not a string")
-    if "\0" in text:
-        raise ValueError(f"{name} has a \\u0000, which PostgreSQL cannot store")
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise ValueError(f"{name} is not valid Unicode (a lone surrogate)") from None
-    return text
-
-
 def _linked(members: dict[str, bytes], changes: Changes) -> bytes:
     """Return the metadata of a line, with the ids of a trail that the old store has in columns of their own."""
     metadata = members.get("metadata", b"null")
@@ -352,21 +346,10 @@ def _linked(members: dict[str, bytes], changes: Changes) -> bytes:
     return b"{" + added + (b", " if added and there else b"") + rest
 
 
-def _number(members: dict[str, bytes], name: str, *, any_sign: bool = False) -> int | None:
-    raw = members.get(name, b"null")
-    if raw == b"null":
-        return None
-    if any_sign and re.fullmatch(rb"-?[1-9][0-9]{0,18}", raw) and -_HIGHEST - 1 <= int(raw) <= _HIGHEST:
-        return int(raw)
-    if not re.fullmatch(rb"0|[1-9][0-9]{0,18}", raw) or int(raw) >= _HIGHEST:
-        raise ValueError(f"{name} {_shown(raw.decode(errors='replace'))} is not a number from 0 below {_HIGHEST}")
-    return int(raw)
-
-
 def _check_stream(stream: bytes) -> None:
     if stream.decode().startswith("$"):
         raise ValueError(
-            f"stream id {_shown(stream.decode())} starts with $, which is kept for $all and its like: "
+            f"stream id {shown(stream.decode())} starts with $, which is kept for $all and its like: "
             "--dollar-prefix TEXT puts a text before such ids"
         )
 
@@ -390,7 +373,3 @@ def _numbered(global_seq: int, row: bytes) -> bytes:
 def _escaped(value: bytes) -> bytes:
     """Return `value` as COPY's text format wants it."""
     return value.replace(b"\\", b"\\\\").replace(b"\t", b"\\t").replace(b"\n", b"\\n").replace(b"\r", b"\\r")
-
-
-def _shown(text: str) -> str:
-    return repr(visible(text, limit=_SHOWN))
