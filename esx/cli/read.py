@@ -170,6 +170,8 @@ def command(
             )
         elif not found:
             await _explain_nothing(store, one, chosen if searches else None)
+        if await store.passes_over(chosen, one):
+            incomplete("payloads that are no JSON were passed over, as conditions look only into JSON (docs/stores.md)")
 
     with paged(form.paged):
         with_store(dsn, work, read_only=True)

@@ -13,6 +13,7 @@ from esx.cli.opening import config, with_store
 from esx.cli.options import database_option, partial_option
 from esx.cli.output import OutputLines, ProgressLine, incomplete, narrate
 from esx.cli.pager import paged
+from esx.payload import Undecoded
 from esx.text import counted, visible
 
 if TYPE_CHECKING:
@@ -110,6 +111,10 @@ def command(
 
             narrate(headline(trail))
             _print_tree(lines, trail, form)
+        if trail.correlation is None and trail.anchor is not None:
+            found = await store.event(trail.anchor)
+            if found is not None and isinstance(found.metadata_json, Undecoded):
+                incomplete(f"the metadata of event {trail.anchor} are no JSON, so ids in them are not found")
         if trail.more:
             chosen = ctx.get_parameter_source("limit") is not ParameterSource.DEFAULT
             (narrate if chosen else incomplete)(f"there are more than these {limit:,}: --limit shows them")

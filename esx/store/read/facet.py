@@ -5,8 +5,9 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, S
 from typing import TypeVar
 
 from esx.errors import InvalidQuery
-from esx.filters import StreamFilter
+from esx.filters import Filter, StreamFilter
 from esx.model import MOST_WITHOUT_NUMBER, Event, EventPreview, StreamSummary
+from esx.payload import Undecoded
 from esx.postgres.values import CREATED_AT, fetch, fetchrow, fetchval
 from esx.store.base import Facet
 from esx.store.read.ahead import read_ahead
@@ -37,6 +38,8 @@ _RECENT_SCAN = 1000
 _SEARCH_SCAN = 5000
 """How many ids (by recent activity: events) a page looks at to find those that match."""
 _CATEGORY_PAGE = 100
+_SAMPLE = 20
+"""How many events are looked at for payloads that are no JSON."""
 # Where created_at is in a row, as `fetch` wants to know it.
 _PREVIEW_AT = EventPreview._fields.index("created_at")
 _SUMMARY_AT = StreamSummary._fields.index("last_created_at")
@@ -57,6 +60,27 @@ class Reads(Facet):
         async with self._reading() as (connection, layout):
             query = layout.without_number(MOST_WITHOUT_NUMBER)
             return 0 if query is None else int(await fetchval(connection, query, stream_id))
+
+    async def passes_over(self, chosen: Filter, stream: str | None = None) -> bool:
+        """Return whether the conditions of a filter miss something: payloads that they look into, and that are no JSON.
+
+        It looks at the twenty newest events, of a stream or of all; only stores of other tools have such payloads.
+        """
+        if not (chosen.paths or chosen.members) or not (await self._load()).layout.packed:
+            return False
+        # Where there is no global order there is no list of all to look at: any of them may be so.
+        if stream is None and (await self._load()).layout.unnumbered is not None:
+            return True
+        events = (
+            self.read_all(limit=_SAMPLE, backwards=True)
+            if stream is None
+            else self.read(stream, limit=_SAMPLE, backwards=True)
+        )
+        async for event in events:
+            parts = (event.data_json if chosen.paths else None, event.metadata_json if chosen.members else None)
+            if any(isinstance(part, Undecoded) for part in parts):
+                return True
+        return False
 
     async def version(self, stream_id: str) -> int:
         """Return the version of a stream: its highest stream_seq, -1 if it has no events."""

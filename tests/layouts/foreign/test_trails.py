@@ -6,7 +6,9 @@ import asyncpg
 import pytest
 
 from esx import EventStore, FieldNames, NotFound
-from tests.layouts.foreign.fixtures import load
+from esx.filters import Filter
+from tests.cli.support import esx
+from tests.layouts.foreign.fixtures import TABLES, load, load_into
 from tests.support.connections import connected
 
 _ACT_PG = """
@@ -123,3 +125,23 @@ async def test_ids_that_are_uuids_in_texts_are_found_along_the_tools_own_index(e
         # With nothing to look at, only the index can have found it.
         assert (await store.trail(str(event.event_id).upper(), scan=1)).anchor == 27
         assert (await store.trail(str(event.event_id), scan=1)).anchor == 27
+
+
+async def test_what_conditions_and_trails_cannot_look_into_is_said(empty_dsn18: str) -> None:
+    await load_into(empty_dsn18, "rails_event_store_yaml")
+    found = esx("read", "$all", "--where", "$.amount > 10", "-d", empty_dsn18)
+    assert found.returncode == 4
+    assert "payloads that are no JSON were passed over" in found.stderr
+    trail = esx("trail", "27", "-d", empty_dsn18)
+    assert trail.returncode == 4
+    assert "the metadata of event 27 are no JSON" in trail.stderr
+    assert esx("read", "$all", "--type", "nope", "-d", empty_dsn18).returncode == 0
+    async with EventStore.connect(empty_dsn18) as store:
+        assert not await store.passes_over(Filter(event_type="T"))
+        assert await store.passes_over(Filter(where="$.a"))
+
+
+async def test_conditions_look_into_all_that_is_json(empty_dsn18: str) -> None:
+    await load_into(empty_dsn18, "eventsourcing")
+    async with EventStore.connect(empty_dsn18, store=TABLES["eventsourcing"]) as store:
+        assert not await store.passes_over(Filter(where="$.a"))
