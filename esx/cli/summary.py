@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from esx.eventstore import EventStore
     from esx.store.overview.summary import Happened, WindowSummary
 
+_NONE = "(none)"
 _TITLES = ("CATEGORY", "TYPE", "EVENTS", "BEFORE", "CHANGE")
 
 
@@ -98,7 +99,7 @@ def _print(found: WindowSummary, form: Form) -> None:
         return
     table = OutputTable(lines, _TITLES, {2, 3, 4})
     for row in found.rows:
-        table.add((visible(row.category, limit=80), visible(row.event_type, limit=120), *_numbers(row)))
+        table.add((visible(row.category, limit=80) or _NONE, visible(row.event_type, limit=120), *_numbers(row)))
     table.flush()
 
 
@@ -111,7 +112,7 @@ def _print_compact(lines: OutputLines, form: Form, found: WindowSummary) -> None
     table = CompactTable(lines, form, columns)
     for category, now, before in found.categories:
         head = (CompactCell(str(now)), CompactCell(str(before), MUTED), CompactCell(change_text(now, before), MUTED))
-        table.add((CompactCell(visible(category, limit=80), STRONG), *head, CompactCell("")))
+        table.add((CompactCell(visible(category, limit=80) or _NONE, STRONG), *head, CompactCell("")))
         for row in found.rows:
             if row.category == category:
                 name = CompactCell("  " + visible(row.event_type, limit=120), hue(category, row.event_type))

@@ -3,7 +3,6 @@
 import asyncpg
 
 from esx.layouts.layout import Layout
-from esx.postgres.literals import quoted
 
 _MOST = 100_000
 """How many events are counted at once."""
@@ -20,7 +19,7 @@ async def count_appended(
     rows = await connection.fetch(
         f"""
         SELECT category, count(*), max(global_seq) FROM (
-            SELECT e.global_seq, split_part({stream}, {quoted(layout.separator)}, 1) AS category FROM {layout.table} e
+            SELECT e.global_seq, {layout.category(stream)} AS category FROM {layout.table} e
             WHERE e.global_seq > $1 AND e.global_seq <= $2 ORDER BY e.global_seq LIMIT {_MOST}
         ) few GROUP BY category
         """,

@@ -16,7 +16,6 @@ import asyncpg
 
 from esx.filters import Filter
 from esx.layouts.layout import Layout
-from esx.postgres.literals import literal
 from esx.postgres.values import fetch, fetchrow
 from esx.store.filter_sql import check_filter, filter_sql
 from esx.store.read.estimates import Estimate, Sample, count_events, places
@@ -134,7 +133,7 @@ async def _count(
     stream, _, kind = layout.place("e")
     conditions, arguments = filter_sql(where, 5)
     condition = " AND ".join(["e.created_at >= $3::timestamptz AND e.created_at < $4::timestamptz", *conditions])
-    columns = f"split_part({stream}, {literal(layout.separator)}, 1) AS category, {kind} AS kind"
+    columns = f"{layout.category(stream)} AS category, {kind} AS kind"
     if size.exact or (size.known and size.count <= COUNTED_OF_WINDOW):
         rows = await fetch(
             connection,

@@ -8,7 +8,7 @@ With an index on the type all types are found by skipping along it.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import NamedTuple
@@ -126,7 +126,9 @@ async def survey_types(
         for row in await _rows(connection, layout, span, "e.global_seq = ANY ($3::bigint[])", "", ends):
             of_type[row.event_type].append(row)
     rates = _rates(rows[-EDGE:], now or datetime.now(UTC))
-    types = [_summary(name, found, exact.get(name), sample, rates, layout.separator) for name, found in of_type.items()]
+    types = [
+        _summary(name, found, exact.get(name), sample, rates, layout.category_of) for name, found in of_type.items()
+    ]
     types.sort(key=lambda one: (-one.events.count, one.event_type))
     events, large = await _sampled(connection, layout, of_type, samples)
     return TypeSurvey(tuple(types), complete, total, len(rows), events, large, span.doubt)
@@ -138,13 +140,13 @@ def _summary(
     exact: _Exact | None,
     sample: Sample,
     rates: dict[str, float] | None,
-    separator: str,
+    category_of: Callable[[str], str],
 ) -> TypeSummary:
     ordered = sorted(rows, key=lambda row: row.global_seq)
     seen = len({row.global_seq for row in rows})
     events = sample.streams(seen, lambda each: each == name) if sample.draws else Estimate.counted(seen)
     first, last = (EventMoment(row.global_seq, row.created_at) for row in (ordered[0], ordered[-1]))
-    categories = Counter(row.stream_id.partition(separator)[0] for row in rows if row.stream_id)
+    categories = Counter(filter(None, (category_of(row.stream_id) for row in rows)))
     return TypeSummary(
         name,
         events if exact is None else exact.events,

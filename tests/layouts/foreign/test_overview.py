@@ -28,3 +28,14 @@ async def test_a_store_of_another_tool_is_looked_over(empty_dsn18: str) -> None:
     for command in (["read", "$all"], ["tail", "--no-follow", "--from=start"], ["export"], ["summary"]):
         done = esx(*command, "corr:x", "-d", empty_dsn18, "--store", "messagedb")
         assert "this is a store of Message DB: `esx trail ID`" in one_line_error(done, 2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["marten", "axon_jdbc"])
+async def test_streams_that_are_uuids_have_no_category(name: str, empty_dsn18: str) -> None:
+    await load_into(empty_dsn18, name)
+    types = ndjson(esx("types", "--json", "-d", empty_dsn18).stdout)
+    assert {tuple(one["categories"]) for one in types if "categories" in one} == {()}
+    whole = ("summary", "--since", "2000-01-01", "--until", "2100-01-01", "-d", empty_dsn18)
+    assert {one["category"] for one in ndjson(esx(*whole, "--json").stdout) if "category" in one} == {""}
+    assert "(none)" in esx(*whole).stdout
