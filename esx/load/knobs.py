@@ -92,7 +92,8 @@ KNOBS = (
     Knob("appender", "", "Append as another tool does, by its function in the database.", APPENDERS, in_form=False),
     Knob("append_sql", "FILE", "Append by the statement in a file, which says what a conflict is.", in_form=False),
     Knob("like", "FILE", "Send what `esx load learn` has learned of a store's own traffic.", in_form=False),
-    Knob("times", "X", "How many times as much as was learned.", in_form=False),
+    Knob("replay", "CAPSULE", "Send the appends of a capsule again, at their recorded times.", in_form=False),
+    Knob("times", "X", "How many times as much as was learned, or as fast as was recorded.", in_form=False),
     Knob("store", "TABLE", "The table, view or kind of store to append to.", in_form=False, everywhere=True),
 )
 """All options, in the order in which `--help` lists them."""

@@ -47,7 +47,7 @@ class LoadOptions:
 
     `like` is the path of a file of learned traffic (docs/learn.md), of which `times` as much is sent: its categories,
     streams, types and sizes take the place of those that other options make, and `rate` None is that of its busiest
-    part.
+    part. `replay` is the path of a capsule whose appends are sent at their recorded times, `times` as fast.
 
     `appender` is ``esx`` or the kind of another tool's store, which then appends by that tool's function; `append_sql`
     is the path of a file with a statement that appends instead. `store` is the table, view or kind of store that the
@@ -82,6 +82,7 @@ class LoadOptions:
     appender: str = "esx"
     append_sql: str | None = None
     like: str | None = None
+    replay: str | None = None
     times: float = 1.0
     store: str | None = None
 

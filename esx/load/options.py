@@ -65,20 +65,21 @@ def check_workload(options: LoadOptions) -> LoadOptions:
 def _check_like(options: LoadOptions) -> None:
     if not (math.isfinite(options.times) and 0 < options.times <= MOST_TIMES):
         raise InvalidOptions(f"--times is {options.times:g}: use a number above 0, up to {MOST_TIMES:,}")
-    if options.like is None:
+    if options.like is None and options.replay is None:
         if options.times != 1:
             raise InvalidOptions(f"--times is {options.times:g}, but nothing says of what: add --like FILE")
         return
+    if options.like is not None and options.replay is not None:
+        raise InvalidOptions("--like and --replay exclude each other: leave one out")
+    option = "--like" if options.replay is None else "--replay"
     for name in _LEARNED:
         knob = BY_NAME[name]
         if getattr(options, name) != knob.default:
-            raise InvalidOptions(f"{knob.option} and --like exclude each other: the file says it, and can be changed")
+            raise InvalidOptions(f"{knob.option} and {option} exclude each other: the file says it")
     if options.expected == "none":
-        raise InvalidOptions(
-            "--expected is none with --like: use exact or any, as most of its streams are there already"
-        )
+        raise InvalidOptions(f"--expected is none with {option}: use exact or any, as its streams have several appends")
     if options.processes > 1:
-        raise InvalidOptions(f"--processes is {options.processes} with --like, whose writers share streams: use 1")
+        raise InvalidOptions(f"--processes is {options.processes} with {option}, whose writers share streams: use 1")
 
 
 def _check_appender(options: LoadOptions) -> None:

@@ -13,6 +13,7 @@ from itertools import accumulate
 
 from esx.load.learn.profile import CategoryTraffic, TrafficProfile
 from esx.loadtest.draws import source
+from esx.model import JsonText
 
 _MOST_KEPT = 10_000
 _FIRST_BIRTH = 2**31
@@ -21,11 +22,14 @@ _FIRST_BIRTH = 2**31
 
 @dataclass(frozen=True, slots=True)
 class AppendDraw:
-    """What one append is to be: its stream, whether that is to be new, and the type and bytes of data of each event."""
+    """What one append is to be: its stream, whether that is to be new, and of each event the type and the data.
+
+    The data are there, or only how many bytes they are to have.
+    """
 
     stream: int
     begins: bool
-    events: tuple[tuple[str, int], ...]
+    events: tuple[tuple[str, int | JsonText], ...]
 
 
 class Mix:

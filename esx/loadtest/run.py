@@ -75,8 +75,10 @@ class RunningTest:
 
     def open_workshop(self, *, index: int = 0, workers: int = 1) -> None:
         """Connect the writers of this process, number `index` of `workers`. Raises EsxError."""
-        if self.options.like is not None and workers > 1:
-            raise LoadFailed("--like is for one process, whose writers share streams: leave the other workers out")
+        if (self.options.like or self.options.replay) and workers > 1:
+            raise LoadFailed(
+                "--like and --replay are for one process, whose writers share streams: leave the other workers out"
+            )
         store = AsyncUser.bridge.run(open_store(self.settings, writes=True))
         appender = AsyncUser.bridge.run(open_appender(store, self.options))
         most, rest = divmod(self.options.max_appends, workers)
@@ -218,7 +220,7 @@ class RunningTest:
             if self.options.grouping == "on" and stored:
                 commits = AsyncUser.bridge.run(self.watch.store.count_commits(self.prefix))
                 appends = stored / self.options.events_per_append
-                if self.options.like is not None:
+                if self.options.like or self.options.replay:
                     appends = counts.successes + self.collector.warm_up().successes
                 appends_per_commit = appends / (commits or 1)
             if self.options.record_conflicts == "on":

@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+from esx.capsule.appends import as_recorded
 from esx.config import load as load_config
 from esx.database_choice import BadDatabase, choose, may_be_name
 from esx.libpq.address import without_password
@@ -74,7 +75,7 @@ def settings_of(options: argparse.Namespace) -> Settings:
         processes=max(options.processes or 1, 1),
         **values,
     )
-    return Settings(own_dsn(options), as_learned(check_workload(load)), options.trust_owner)
+    return Settings(own_dsn(options), as_recorded(as_learned(check_workload(load))), options.trust_owner)
 
 
 def _value(knob: Knob, value: Any) -> Any:

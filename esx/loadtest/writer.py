@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from uuid import UUID
 
+from esx.capsule.appends import read_appends
 from esx.errors import EsxError, OutcomeUnknown, WrongVersion
 from esx.eventstore import EventStore
 from esx.expected import ANY, NO_STREAM, ExpectedVersion
@@ -18,6 +19,7 @@ from esx.load.model import LoadOptions, run_prefix
 from esx.loadtest.draws import Heat, Payloads, Schedule, source
 from esx.loadtest.mix import AppendDraw, BurstySchedule, Mix
 from esx.loadtest.outcomes import OUTCOMES, Outcomes
+from esx.loadtest.replay import Replay
 from esx.model import JsonText, NewEvent, Strategy
 from esx.store.appenders.protocol import Acknowledged, Conflict, StreamAppender
 
@@ -56,6 +58,8 @@ class Workshop:
             seed = run if options.seed is None else str(options.seed)
             counted = options.warm_up, options.warm_up + options.duration
             self.mix = Mix(read_profile(options.like), seed, counted)
+        self.replay = None if options.replay is None else Replay(read_appends(options.replay), options.times)
+        """What is sent in place of what is drawn."""
         self.left = budget
         """How many appends may still be begun."""
         self.in_flight = 0
@@ -92,7 +96,7 @@ class Workshop:
     @property
     def spent(self) -> bool:
         """Whether all appends that were allowed have been made."""
-        return self.left <= 0 and not self.in_flight
+        return (self.left <= 0 and not self.in_flight) or (self.replay is not None and self.replay.done)
 
     def close(self) -> Ledger:
         """Return the ledger, complete once no writer is at work any more."""
@@ -151,8 +155,9 @@ class LoadWriter:
         self._locks = self._exact and self._strategy is Strategy.ROW_LOCK
         self._takes_turns = options.on_conflict == "single-writer" and self._exact
         self._tries = 1 if options.on_conflict == "give-up" else options.max_tries
+        self._taken: AppendDraw | None = None
         self.schedule: Schedule | BurstySchedule | None = None
-        if options.rate is not None:
+        if options.rate is not None and workshop.replay is None:
             times, rate = source(seed, number, "times"), options.rate * share
             self.schedule = Schedule(rate, time.perf_counter_ns(), times)
             if mix is not None:
@@ -160,9 +165,15 @@ class LoadWriter:
 
     async def wait_until_due(self) -> int:
         """Return when the next command is due, once that time has come; now in a closed loop."""
-        if self.schedule is None:
+        replay = self._shop.replay
+        if replay is not None:
+            taken = replay.take()
+            after, self._taken = (0, None) if taken is None else taken
+            due = time.perf_counter_ns() if taken is None else self._shop.began + after
+        elif self.schedule is None:
             return time.perf_counter_ns()
-        due = self.schedule.next()
+        else:
+            due = self.schedule.next()
         while (left := due - time.perf_counter_ns()) > 0 and not self._stopping():
             await asyncio.sleep(min(left / 1e9, 0.1))
         return due
@@ -176,7 +187,17 @@ class LoadWriter:
         now = time.perf_counter_ns()
         if now >= self._shop.until:
             return False
-        draw = None if self._draw is None else self._draw()
+        replay = self._shop.replay
+        if replay is None:
+            return await self._command(due, now, None if self._draw is None else self._draw())
+        if self._taken is None:
+            return False
+        try:
+            return await self._command(due, now, self._taken)
+        finally:
+            replay.end()
+
+    async def _command(self, due: int, now: int, draw: AppendDraw | None) -> bool:
         stream = self._pick() if draw is None else draw.stream
         counts = now >= self._shop.counted_from
         command = Command(stream, f"{self._shop.prefix}{stream}", due, counts, self._tries, now, draw=draw)
@@ -267,9 +288,10 @@ class LoadWriter:
         ids, payloads = self._shop.ids, self._payloads
         wanted = [(_EVENT_TYPE, None)] * self._options.events_per_append if draw is None else draw.events
         events = []
-        for event_type, size in wanted:
+        for event_type, given in wanted:
             self._made += 1
-            events.append(NewEvent(event_type, payloads.next(self._made, size), self._metadata, ids.next()))
+            data = given if isinstance(given, JsonText) else payloads.next(self._made, given)
+            events.append(NewEvent(event_type, data, self._metadata, ids.next()))
         return events
 
     def _failed(self, error: EsxError, counts: bool, began: int, stream: int, ids: list[UUID]) -> None:

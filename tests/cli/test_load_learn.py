@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 import pytest_asyncio
 
-from esx import EventStore
+from esx import EventStore, NewEvent
 from esx.load.learn.profile import profile_text
+from tests.capsule.made import line, make
 from tests.cli.support import esx, ndjson, one_line_error
 from tests.load.learn.traffic import fill_history
 from tests.loadtest.test_mix import profile
@@ -86,3 +87,29 @@ def test_wrong_use_is_one_line(dsn18: str, tmp_path: Path) -> None:
         (("--times", "x"), "no list of multiples", 2),
     ):
         assert message in one_line_error(esx("load", *arguments, "-d", dsn18), code)
+
+
+async def test_a_capsule_is_recorded_and_sent_again(dsn: str, store: EventStore, tmp_path: Path) -> None:
+    for number in range(30):
+        await store.append(f"cart-{number % 7}", [NewEvent("ItemAdded", {"n": number}), NewEvent("Priced")])
+    capsule = tmp_path / "incident.esx"
+    assert esx("capsule", "record", "-o", str(capsule), "-d", dsn).returncode == 0
+    usual = ("load", "--replay", str(capsule), "--yes-write-to")
+    refused = esx("load", "--replay", str(capsule), "-d", dsn)
+    assert "holds events that are not a load test's" in refused.stderr
+    done = esx(*usual, refused.stderr.split()[-1], "--on-conflict", "retry", "--record-conflicts", "on", "-d", dsn)
+    assert done.returncode == 0, done.stderr
+    assert "PASS" in done.stdout
+    assert "rate" not in done.stdout
+    async with EventStore.connect(dsn, read_only=True) as reading:
+        sent = [event async for event in reading.read_all(after=60)]
+    assert len(sent) == 60
+    assert sorted(event.data["n"] for event in sent if event.event_type == "ItemAdded") == list(range(30))
+    assert len({event.stream_id for event in sent}) == 7
+
+
+def test_a_capsule_takes_one_speed(dsn18: str, tmp_path: Path) -> None:
+    capsule = make(tmp_path / "c.esx", [line(1)])
+    assert "takes one" in one_line_error(esx("load", "--replay", str(capsule), "--times", "1,2", "-d", dsn18), 2)
+    (tmp_path / "text").write_text("no capsule")
+    assert "no capsule" in one_line_error(esx("load", "--replay", str(tmp_path / "text"), "-d", dsn18), 1)

@@ -44,7 +44,8 @@ def run_multiples(
     from esx.load.sweep.sweep import Sweeps, plan_of
 
     if options.like is None:
-        raise click.UsageError("--times has several multiples, but nothing says of what: add --like FILE")
+        what = "and --replay takes one" if options.replay is not None else "but nothing says of what: add --like FILE"
+        raise click.UsageError(f"--times has several multiples, {what}")
     try:
         # All have the same bursts, so that they differ by their multiples alone.
         seed = secrets.randbelow(2**31) if options.seed is None else options.seed

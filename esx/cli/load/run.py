@@ -60,7 +60,8 @@ class _LoadGroup(LazyGroup):
     show_default=True,
     callback=as_multiples,
     metavar="X[,X]",
-    help="How many times as much as was learned, for --like; several, such as 1,2,4,8, run one after the other.",
+    help="How many times as much as was learned, or as fast as was recorded; several for --like, such as 1,2,4,8, run "
+    "one after the other.",
 )
 @click.option(
     "--most-conflicts",
@@ -99,13 +100,18 @@ def command(
     or SIGTERM ends it early, with a summary. Exits with 1 unless the verdict is "pass".
 
     With --like FILE, which `esx load learn` makes, they append as a store's own traffic does, --times as often, and it
-    says at which multiple conflicts or latency pass their bounds.
+    says at which multiple conflicts or latency pass their bounds. With --replay CAPSULE they send its appends again, at
+    their recorded times.
     """
     if ctx.invoked_subcommand is not None:
         return
     from esx.load.learn.scaling import LoadBounds, multiple_of, scaling_lines
 
     options = load_options({**knobs, "times": times[0]})
+    if options.replay is not None and len(times) == 1:
+        from esx.capsule.appends import as_recorded
+
+        options = as_recorded(options, whole=ctx.get_parameter_source("duration") is ParameterSource.DEFAULT)
     bounds = LoadBounds(most_conflicts, most_latency * 1000)
     if len(times) > 1:
         run_multiples(dsn, options, times, bounds, as_json=as_json)
@@ -138,7 +144,8 @@ async def _run(opened: Database, options: LoadOptions, *, as_json: bool) -> tupl
     load = RecordedRun(
         LoadRun(opened.dsn, options, trust_owner=opened.trust_owner), Archive.of(os.environ), opened.label
     )
-    on = f"on {options.streams} streams" if options.like is None else f"as in {visible(options.like, limit=200)}"
+    learned = options.like or options.replay
+    on = f"on {options.streams} streams" if learned is None else f"as in {visible(learned, limit=200)}"
     narrate(f"{options.users} writers {on} for {options.duration:g} s in {opened.label}")
     if writes is not None:
         narrate(writes)

@@ -63,6 +63,12 @@ def workload(options: LoadOptions) -> str:
         by += ", grouped"
     if not options.by_esx:
         by = f"appended by {visible(Path(options.append_sql or options.appender).name, limit=40)}"
+    if options.replay is not None:
+        name = visible(Path(options.replay).name, limit=40)
+        fast = f", {options.times:g} times as fast" if options.times != 1 else ""
+        return (
+            f"{counted(options.users, 'writer')}, the appends of {name}{fast}; expected {options.expected}{after}; {by}"
+        )
     if options.like is not None:
         name = visible(Path(options.like).name, limit=40)
         much = f"{options.times:g} times the traffic" if options.times != 1 else "the traffic"

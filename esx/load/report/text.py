@@ -90,7 +90,12 @@ def too_slow(summary: LoadSummary) -> str | None:
     # Runs that an older esx saved do not have the number of commands.
     if rate is None or not summary.commands or not summary.elapsed:
         return None
-    if summary.interrupted and summary.options is not None and summary.options.like is not None:
+    assert summary.options is not None
+    if summary.options.replay is not None:
+        # It ends when all has been sent, whatever its mean rate is.
+        cut = not summary.interrupted and summary.elapsed >= summary.options.duration - 0.5
+        return f"not all of the capsule was sent within {summary.options.duration:g} s" if cut else None
+    if summary.interrupted and summary.options.like is not None:
         return None  # of bursts only the whole run has the mean rate
     due = rate * summary.elapsed
     if due - summary.commands <= max(due / 20, 4 * math.sqrt(due)):  # within the spread of a Poisson process

@@ -28,8 +28,8 @@ MOST_KNOBS = 3
 MOST_RUNS = 1000
 _OVERHEAD = 3.0  # seconds that a run takes besides its duration, until it is known better
 _FIXED = frozenset(
-    {"duration", "warm_up", "seed", "run_id", "yes_write_to", "max_appends", "appender", "append_sql", "store", "like"}
-)
+    {"duration", "warm_up", "seed", "run_id", "yes_write_to", "max_appends", "appender", "append_sql", "store"}
+) | {"like", "replay"}
 
 
 @dataclass(frozen=True)

@@ -91,6 +91,9 @@ def test_a_file_that_is_not_there_or_is_no_text(tmp_path: Path) -> None:
         (LoadOptions(like="f", expected="none"), "use exact or any"),
         (LoadOptions(like="f", processes=2), "share streams: use 1"),
         (LoadOptions(like="f", times=0), "--times is 0"),
+        (LoadOptions(like="f", replay="c"), "--like and --replay exclude"),
+        (LoadOptions(replay="c", hot_streams=1, hot_share=1), "--hot-streams and --replay exclude"),
+        (LoadOptions(replay="c", processes=2), "share streams: use 1"),
         (LoadOptions(times=2), "add --like FILE"),
     ],
 )
