@@ -220,7 +220,8 @@ async def _explain_nothing(store: EventStore, stream: str | None, chosen: Filter
         return
     version = await store.version(stream)
     if version < 0:
-        raise no_such_stream(stream)
+        unlisted = await store.unlisted_streams()
+        raise no_such_stream(stream) if unlisted is None else click.ClickException(f"nothing has the tag: {unlisted}")
     if chosen is None:
         narrate(f"nothing there: the stream's version is {version}")
     else:

@@ -114,13 +114,15 @@ def command(
                     table.add(_cells(stream))
         (compact or table).flush()
         if not found:
-            narrate("no stream passes" if narrowed else "no streams yet")
+            narrate(await store.unlisted_streams() or ("no stream passes" if narrowed else "no streams yet"))
 
     async def list_categories(store: EventStore) -> None:
         lines = OutputLines()
         table = OutputTable(lines, ("CATEGORY", "STREAMS"), {1})
         csv = CsvLines()
         shown = vague = 0
+        if (unlisted := await store.unlisted_streams()) is not None:
+            narrate(unlisted)
         async for category in store.categories():
             if shown == limit:
                 break

@@ -338,6 +338,14 @@ class Layout:
         """Return the category of a stream, as `category` does."""
         return "" if re.fullmatch(_UUID, stream_id) else stream_id.partition(self.separator)[0]
 
+    @property
+    def unlisted(self) -> str | None:
+        """Why no streams are listed though they can be read, None if they are listed."""
+        names = None if self.foreign is None else self.foreign.reading.names
+        if self.foreign is None or names is None or names.where != "false":
+            return None
+        return f"this store of {self.foreign.kind.title} has tags and no streams: a tag is read as one, by its name"
+
     def listed(self, name: str) -> str:
         """Return the condition that the expression of a name from `names` is that of a stream."""
         if self.name_table is None:

@@ -61,6 +61,10 @@ class Reads(Facet):
             query = layout.without_number(MOST_WITHOUT_NUMBER)
             return 0 if query is None else int(await fetchval(connection, query, stream_id))
 
+    async def unlisted_streams(self) -> str | None:
+        """Return why no streams are listed though they can be read by their names; None if they are listed."""
+        return (await self._load()).layout.unlisted
+
     async def passes_over(self, chosen: Filter, stream: str | None = None) -> bool:
         """Return whether the conditions of a filter miss something: payloads that they look into, and that are no JSON.
 

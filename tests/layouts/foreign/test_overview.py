@@ -39,3 +39,14 @@ async def test_streams_that_are_uuids_have_no_category(name: str, empty_dsn18: s
     whole = ("summary", "--since", "2000-01-01", "--until", "2100-01-01", "-d", empty_dsn18)
     assert {one["category"] for one in ndjson(esx(*whole, "--json").stdout) if "category" in one} == {""}
     assert "(none)" in esx(*whole).stdout
+
+
+async def test_a_store_with_tags_alone_says_that_it_lists_none(empty_dsn18: str) -> None:
+    await load_into(empty_dsn18, "eventsourcing_dcb")
+    for command in (["streams"], ["streams", "--categories"]):
+        done = esx(*command, "-d", empty_dsn18)
+        assert (done.returncode, done.stdout) == (0, "")
+        assert "has tags and no streams: a tag is read as one" in done.stderr
+    missing = esx("read", "nosuch", "-d", empty_dsn18)
+    assert missing.returncode == 1
+    assert "nothing has the tag: this store of" in missing.stderr
