@@ -96,7 +96,7 @@ class SegmentFile:
     def sync(self) -> None:
         """Wait until the log is on disk."""
         assert self._file is not None
-        os.fsync(self._file.fileno())
+        os.fdatasync(self._file.fileno())
 
     def _persist(self) -> None:
         self._add(sorted(self._new), 1)

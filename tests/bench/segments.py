@@ -46,6 +46,8 @@ _COLUMNS = ["stream_id", "stream_seq", "event_type", "data", "metadata", "create
 _TENTH = 10
 # Of each writer that appends singly.
 _STREAMS = 300
+# Of those that are appended to streams all over the table.
+_SPREAD = 20_000
 
 
 async def taken(what: Awaitable[object]) -> float:
@@ -175,8 +177,34 @@ async def read_both(segments: SegmentFile, side: Table, store: EventStore, count
     )
 
 
-async def change_both(segments: SegmentFile, side: Table, count: int, found: Figures) -> None:
-    """Rebuild the indexes, and delete every tenth stream."""
+async def spread(segments: SegmentFile, side: Table, store: EventStore, count: int, found: Figures) -> int:
+    """Append a few events one by one to streams all over both, after a checkpoint; return how many."""
+    query = "SELECT stream_id, max(stream_seq) FROM events GROUP BY stream_id"
+    versions = {str(row[0]): int(row[1]) for row in await side.connection.fetch(query)}
+    await side.connection.execute("CHECKPOINT", timeout=3600)
+    before, written = await side.wal(), segments.written
+    payload = done = 0
+    for drawn in records(min(max(count // 20, 100), _SPREAD), streams_of(count), seed=2):
+        stream = drawn.stream.decode()
+        record = drawn._replace(version=versions[stream] + 1)
+        await store.append(stream, [new_event(record)], expected=versions[stream])
+        segments.append([record])
+        versions[stream] += 1
+        payload += len(record.data) + len(record.metadata)
+        done += 1
+    found["spread wal"] = (await side.wal() - before) / payload
+    found["spread file"] = (segments.written - written) / payload
+    return done
+
+
+def new_event(record: Record) -> NewEvent:
+    """Return a record as the table takes it."""
+    data, metadata = (JsonText(text.decode()) for text in (record.data, record.metadata))
+    return NewEvent(record.type.decode(), data, metadata, UUID(bytes=record.id))
+
+
+async def change_both(segments: SegmentFile, side: Table, count: int, there: int, found: Figures) -> None:
+    """Rebuild the indexes, and delete every tenth stream; `there` are the events that both hold."""
     began = time.perf_counter()
     await asyncio.to_thread(segments.rebuild_index)
     found["rebuild file"] = time.perf_counter() - began
@@ -196,11 +224,11 @@ async def change_both(segments: SegmentFile, side: Table, count: int, found: Fig
     found["delete"], found["delete wal"] = await side.cost(delete)
     left = sum(1 for _ in segments.read_all())
     assert await side.connection.fetchval("SELECT count(*) FROM events") == left
-    found["gone"] = count - left
+    found["gone"] = (there - left) / there
     # What is left is found where it is now.
     stream = "SELECT array_agg(event_id ORDER BY stream_seq) FROM events WHERE stream_id = $1"
-    there = await side.connection.fetchval(stream, "order-0000001")
-    assert [UUID(bytes=record.id) for record in segments.read_stream(b"order-0000001")] == there
+    ids = await side.connection.fetchval(stream, "order-0000001")
+    assert [UUID(bytes=record.id) for record in segments.read_stream(b"order-0000001")] == ids
     found["vacuum"], found["vacuum wal"] = await side.cost("VACUUM events")
     found["vacuum freed"] = size - sum((await side.sizes()).values())
     found["full"], found["full wal"] = await side.cost("VACUUM FULL events")
@@ -273,14 +301,8 @@ async def append_both(directory: Path, running: EmbeddedServer, seconds: float, 
             await asyncio.sleep(0)
 
         async def table_append(record: Record) -> object:
-            event = NewEvent(
-                record.type.decode(),
-                JsonText(record.data.decode()),
-                JsonText(record.metadata.decode()),
-                UUID(bytes=record.id),
-            )
             expected = record.version - 1 if record.version else NO_STREAM
-            return await store.append(record.stream.decode(), [event], expected=expected)
+            return await store.append(record.stream.decode(), [new_event(record)], expected=expected)
 
         ways = {
             "append file 1": (Writers(alone), 1),
@@ -321,8 +343,9 @@ async def main(options: argparse.Namespace) -> None:
         say(found, said)
         async with EventStore.connect(dsn) as store:
             found |= await read_both(segments, side, store, count, options.rounds)
-        say(found, said)
-        await change_both(segments, side, count, found)
+            say(found, said)
+            more = await spread(segments, side, store, count, found)
+        await change_both(segments, side, count, count + more, found)
         await side.connection.close()
         segments.close()
         say(found, said)
