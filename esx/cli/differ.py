@@ -48,7 +48,7 @@ class Differ:
             return
         unread = isinstance(event.data_json, Undecoded) or (previous and isinstance(previous.data_json, Undecoded))
         note = "  (not compared: the data are no JSON)" if unread else ""
-        lines.text(f"{self._head(event)}{self._against(previous)}{note}", *_change_lines(changes))
+        lines.text(f"{self._head(event)}{self._against(previous)}{note}", *([] if unread else _change_lines(changes)))
 
     async def _previous(self, event: Event) -> Event | None:
         key = event.event_type if self._same_type else ""

@@ -50,3 +50,11 @@ async def test_a_store_with_tags_alone_says_that_it_lists_none(empty_dsn18: str)
     missing = esx("read", "nosuch", "-d", empty_dsn18)
     assert missing.returncode == 1
     assert "nothing has the tag: this store of" in missing.stderr
+
+
+async def test_data_that_are_no_json_are_not_compared(empty_dsn18: str) -> None:
+    await load_into(empty_dsn18, "rails_event_store_yaml")
+    done = esx("read", "account-1000", "--diff", "--limit", "3", "-d", empty_dsn18)
+    assert done.returncode == 0
+    assert done.stdout.count("not compared: the data are no JSON") == 3
+    assert "null" not in done.stdout
