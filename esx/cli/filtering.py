@@ -93,6 +93,8 @@ async def like_type(store: EventStore, chosen: Filter) -> str:
         return ""
     plain = re.sub(r"[*?\\\[\]]", "", chosen.event_type or "").lower()
     lower = {name.lower(): name for name in known}
-    near = [lower[name] for name in get_close_matches(plain, lower)]
+    # Some tools write a type with its namespace, and people do not.
+    ends = [name for name in lower if plain and re.search(rf"[.:/\\]{re.escape(plain)}$", name)]
+    near = [lower[name] for name in (ends[:3] or get_close_matches(plain, lower))]
     hint = f": did you mean {either(visible(name, limit=80) for name in near)}?" if near else ""
     return f"; no type that is known is {visible(chosen.event_type or '', limit=80)}{hint}"

@@ -153,6 +153,4 @@ def _say_bounds(survey: TypeSurvey, say: object) -> None:
         missing = "" if survey.complete else f": a type with fewer than some {rare * 3:,} of them can be missing"
         say(f"{looked}{missing}{'' if survey.complete else ' (--full counts all)'}")
     if survey.large:
-        narrate(
-            f"{counted(survey.large, 'event')} of the sample with more than 8 kB of data were left out of the shapes"
-        )
+        narrate(f"left out of the shapes: {counted(survey.large, 'event')} of the sample, with more than 8 kB of data")

@@ -12,6 +12,7 @@ import asyncpg
 
 from esx.errors import OrderUnknown, SchemaMissing, StoreNotNamed
 from esx.layouts.candidates import NEEDED, find_candidates, instead
+from esx.layouts.foreign.kinds import KINDS
 from esx.layouts.foreign.opening import find_foreign, open_own
 from esx.layouts.foreign.own import OwnKind
 from esx.layouts.layout import BYTE_ORDERED, Layout
@@ -235,6 +236,9 @@ def _missing(store: str | None, facts: Mapping[str, Any]) -> str:
         return f"database {facts['database']} has no table events"
     if facts["kind"] is not None:
         return f"{_shown(store)} of database {facts['database']} is neither a table nor a view"
+    kind = next((each for each in KINDS if each.name == store), None)
+    if kind is not None:
+        return f"database {facts['database']} has no store of {kind.title}"
     quotes = ', and quote capitals as SQL does: "Name"' if store != store.lower() and '"' not in store else ""
     return f"database {facts['database']} has no table or view {_shown(store)}: name it as schema.table{quotes}"
 

@@ -58,3 +58,10 @@ async def test_data_that_are_no_json_are_not_compared(empty_dsn18: str) -> None:
     assert done.returncode == 0
     assert done.stdout.count("not compared: the data are no JSON") == 3
     assert "null" not in done.stdout
+
+
+async def test_a_type_is_found_without_its_namespace_and_a_kind_that_is_not_there_is_named(empty_dsn18: str) -> None:
+    await load_into(empty_dsn18, "axon_jdbc")
+    done = esx("read", "$all", "--type", "OrderPlaced", "-d", empty_dsn18)
+    assert "did you mean com.example.shop.order.OrderPlaced?" in done.stderr
+    assert "has no store of Marten" in esx("streams", "--store", "marten", "-d", empty_dsn18).stderr
