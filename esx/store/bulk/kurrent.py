@@ -53,6 +53,8 @@ _TIME = re.compile(r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d)(?:\.(\d{1,6})\d*)?(Z|
 # What str() makes of Python's bytes.
 _BYTES = re.compile(r"""b(['"]).*\1""", re.DOTALL)
 _NOWHERE = UUID(int=0)
+# A record of KurrentDB has at most 16 MiB. What is longer is not taken apart in memory: PostgreSQL judges it.
+_LONGEST = 2**24
 
 
 class KurrentLines:
@@ -175,7 +177,7 @@ def _add_payload(out: dict[str, bytes], to: str, members: dict[str, bytes], name
     try:
         if not is_json and text.lstrip()[:1] not in ("{", "["):
             raise ValueError("binary")
-        out[to] = check_json(text).encode()
+        out[to] = (check_json(text) if len(text) <= _LONGEST else text).encode()
     except ValueError:
         out[f"{to}_note"] = b'"no JSON"'
 

@@ -143,6 +143,7 @@ async def test_lines_out_of_the_order_of_the_log_are_counted(store18: EventStore
         ('{"a": "\n"}', "null", 1),
         ("\udcff", "null", 1),
         ("[" * 100_000, None, 0),
+        ("[1" + " " * 2**24, None, 0),
         ('{"a": "\\u0000"}', None, 0),
     ],
 )
