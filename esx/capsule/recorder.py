@@ -20,13 +20,17 @@ from esx.eventstore import EventStore
 from esx.filters import Filter
 from esx.model import Event
 from esx.positions import Position
+from esx.store.feed.batch import Gap
 from esx.store.feed.feed import Feed
 from esx.text import counted
 
 _PAGE = 1000
+_TOGETHER = 6
+"""How many pieces of an export are written at once."""
+_TICK = 0.25
 _LOOK_EVERY = 1.0
 _CONSUMERS_EVERY = 2.0
-_HEALTH_EVERY = 10.0
+_HEALTH_EVERY = 15.0
 _ROOM = 2**26
 """A capsule ends before its events have the most bytes that are read: pieces are written whole."""
 
@@ -142,25 +146,43 @@ class CapsuleRecorder:
     async def _past(self, after: int) -> int:
         """Write the events that are there, up to the safe position, and return that."""
         export = await self._store.export(after=after, where=self._where or None)
-        async with contextlib.aclosing(aiter(export)) as pieces:  # type: ignore[type-var]
-            async for piece in pieces:
-                await self._write(piece, _number(piece), export.position)
-                self._tell(self._writer.event_count, (export.position - after) / max(export.until - after, 1))
-                if self._full:
-                    return export.position
-        return export.until
+        held: list[bytes] = []
+        done = 0
+        writing: asyncio.Future[None] | None = None
+        try:
+            async with contextlib.aclosing(aiter(export)) as pieces:  # type: ignore[type-var]
+                async for piece in pieces:
+                    held.append(piece)
+                    if len(held) < _TOGETHER:
+                        continue
+                    # One is packed in a thread while the next is received; a thread that often asks for the interpreter
+                    # waits for it each time.
+                    if writing is not None:
+                        await writing
+                    writing = asyncio.ensure_future(self._write(held, export.events - done, export.position))
+                    held, done = [], export.events
+                    self._tell(export.events, (export.position - after) / max(export.until - after, 1))
+                    if self._full:
+                        break
+        finally:
+            if writing is not None:
+                await writing
+        if held and not self._full:
+            await self._write(held, export.events - done, export.position)
+        return export.until if not self._full or self._last is None else self._last
 
-    async def _write(self, lines: bytes, first: int, last: int) -> None:
-        self._first = first if self._first is None else self._first
+    async def _write(self, pieces: list[bytes], count: int, last: int) -> None:
+        """Write `count` lines of events, up to the number `last`."""
+        self._first = _number(pieces[0]) if self._first is None else self._first
         self._last = last
-        await asyncio.to_thread(self._writer.events, lines)
+        await asyncio.to_thread(lambda: self._writer.events(b"".join(pieces), count))
         if self._writer.event_bytes > self._most and not self._full:
             self._full = True
             self._sampler.notes.append(f"it ends at event {last:,}: a capsule holds no more")
 
     async def _write_events(self, events: list[Event], first_in_stream: int) -> None:
         text = "".join(f"{event.to_json(first=first_in_stream)}\n" for event in events)
-        await self._write(text.encode(), events[0].global_seq, events[-1].global_seq)
+        await self._write([text.encode()], len(events), events[-1].global_seq)
 
     async def _follow(self, feed: Feed, seconds: float) -> None:
         """Write the events of the feed as they come, and look at the store now and then."""
@@ -201,12 +223,17 @@ class CapsuleRecorder:
 
     async def _watch(self, feed: Feed) -> None:
         sampler = self._sampler
-        consumers = health = time.monotonic()
+        consumers = health = looked = time.monotonic()
+        held: Gap | None = None
         while True:
-            await asyncio.sleep(_LOOK_EVERY)
+            await asyncio.sleep(_TICK)
             sampler.flush()
             now = time.monotonic()
-            if feed.gap is not None:
+            before, held = held, feed.gap
+            # Not for those that come and go with every commit.
+            stays = held is not None and before is not None and held.first == before.first
+            if stays and now - looked >= _LOOK_EVERY:
+                looked = now
                 await self._look(lambda: sampler.look_ahead(feed))
             if now - consumers >= _CONSUMERS_EVERY:
                 consumers = now
@@ -287,7 +314,7 @@ class CapsuleRecorder:
 
 
 def _number(piece: bytes) -> int:
-    """Return the global_seq of the first of some lines of an export."""
+    """Return the global_seq of the first of some lines."""
     return int(piece[piece.index(b":") + 1 : piece.index(b",")])
 
 

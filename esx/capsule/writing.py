@@ -30,11 +30,11 @@ class _Member:
         self.bytes = 0
         self.lines = 0
 
-    def write(self, piece: bytes) -> None:
+    def write(self, piece: bytes, lines: int | None = None) -> None:
         self._file.write(piece)
         self._sum.update(piece)
         self.bytes += len(piece)
-        self.lines += piece.count(b"\n")
+        self.lines += piece.count(b"\n") if lines is None else lines
 
     def close(self) -> MemberFacts:
         self._file.close()
@@ -67,9 +67,9 @@ class CapsuleWriter:
         # How much it will be is not known.
         return self._zip.open(info, "w", force_zip64=name == EVENTS)
 
-    def events(self, lines: bytes) -> None:
-        """Write whole lines of events."""
-        self._events.write(lines if self._masker is None else self._masker.first(lines))
+    def events(self, lines: bytes, count: int) -> None:
+        """Write so many whole lines of events."""
+        self._events.write(lines if self._masker is None else self._masker.first(lines), count)
 
     @property
     def event_bytes(self) -> int:

@@ -51,7 +51,7 @@ def make(
     numbers = [json.loads(each)["global_seq"] for each in lines]
     with path.open("wb") as file, CapsuleWriter(file) as writer:
         for each in lines:
-            writer.events(each.encode() + b"\n")
+            writer.events(each.encode() + b"\n", 1)
         for seen in moments:
             writer.add(FEED, seen)
         for name, value in beside:

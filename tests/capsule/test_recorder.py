@@ -262,10 +262,11 @@ async def test_a_recording_takes_no_more_than_a_capsule_holds(store18: EventStor
     from esx.capsule import recorder as module
     from esx.capsule.format import CapsuleBounds
 
-    await store18.append("s", [NewEvent("T", {"x": "y" * 10_000}) for _ in range(200)])
+    await store18.append("s", [NewEvent("T", {"x": "y" * 10_000}) for _ in range(600)])
     bounds = replace(CapsuleBounds(), events=module._ROOM + 500_000)
     with (tmp_path / "x.esx").open("wb") as file:
         done = await CapsuleRecorder(store18, RecordOptions(), bounds=bounds).run(file)
     assert done.full
-    assert 0 < done.info.events < 200
+    assert 0 < done.info.events < 600
+    assert done.info.until == done.info.last == done.info.events
     assert "a capsule holds no more" in done.info.notes[-1]
