@@ -241,7 +241,7 @@ async def test_what_cannot_append_or_be_judged_is_refused_before_the_start(dsn18
     assert "version is of type text: return an integer" in await refusal(dsn18, by(text))
     told = await refusal(dsn18, by(f"-- conflict: none\n{_INSERT}", expected="any"))
     assert "returns no column version" in told
-    assert "no table or view messagedb" in await refusal(dsn18, LoadOptions(appender="messagedb"))
+    assert "has no store of Message DB" in await refusal(dsn18, LoadOptions(appender="messagedb"))
     async with connected(dsn18) as connection:
         await connection.execute(
             "CREATE VIEW nameless AS SELECT global_seq, stream_id, stream_seq, event_type, data, metadata, created_at "

@@ -99,20 +99,21 @@ async def write_in_every_way(store: EventStore, sql: asyncpg.Connection) -> None
 FUNCTIONS = """
     aclexplode age array_agg array_position bit bool_and bool_or cardinality chr clock_timestamp concat concat_ws
     convert_from convert_to count current_database current_schema current_schemas current_setting decode encode
-    extract format format_type gen_random_uuid generate_series getdatabaseencoding has_column_privilege
+    extract floor format format_type gen_random_uuid generate_series getdatabaseencoding has_column_privilege
     has_database_privilege has_function_privilege has_schema_privilege has_sequence_privilege has_table_privilege
-    host int8multirange int8range isfinite jsonb_build_array jsonb_build_object jsonb_path_query_first
-    jsonb_typeof lag lead left length lo_get lower make_interval max min nextval now octet_length
-    pg_advisory_xact_lock pg_backend_pid pg_column_size pg_control_checkpoint pg_control_recovery
-    pg_control_system pg_current_snapshot pg_current_wal_insert_lsn pg_current_wal_lsn pg_current_xact_id
-    pg_get_constraintdef pg_get_expr pg_get_function_sqlbody pg_get_functiondef pg_get_indexdef pg_get_partkeydef
-    pg_get_serial_sequence pg_get_triggerdef pg_get_userbyid pg_has_role pg_indexes_size pg_input_is_valid
-    pg_is_in_recovery pg_is_wal_replay_paused pg_last_wal_receive_lsn pg_last_wal_replay_lsn
-    pg_last_xact_replay_timestamp pg_notification_queue_usage pg_partition_tree pg_postmaster_start_time
-    pg_relation_is_updatable pg_relation_size pg_reload_conf pg_sequence_last_value pg_snapshot_xmax
-    pg_snapshot_xmin pg_stat_get_activity pg_table_size pg_terminate_backend pg_try_advisory_lock
-    pg_try_advisory_xact_lock pg_typeof pg_wal_lsn_diff pg_walfile_name pg_xact_commit_timestamp position
-    quote_ident range_agg regexp_matches regexp_replace repeat replace round row_number row_security_active
-    set_config setval split_part starts_with string_agg string_to_array strpos substr substring sum to_char
-    to_json to_jsonb to_regclass to_regnamespace to_regprocedure to_regtype to_timestamp translate unnest upper
+    hashint8 host int8multirange int8range isfinite jsonb_array_elements_text jsonb_build_array jsonb_build_object
+    jsonb_object_field_text jsonb_path_query_first jsonb_to_recordset jsonb_typeof lag lead left length lo_get lower
+    make_interval max min nextval now octet_length pg_advisory_lock pg_advisory_xact_lock pg_backend_pid
+    pg_column_size pg_control_checkpoint pg_control_recovery pg_control_system pg_current_snapshot
+    pg_current_wal_insert_lsn pg_current_wal_lsn pg_current_xact_id pg_get_constraintdef pg_get_expr
+    pg_get_function_sqlbody pg_get_functiondef pg_get_indexdef pg_get_partkeydef pg_get_serial_sequence
+    pg_get_triggerdef pg_get_userbyid pg_has_role pg_indexes_size pg_input_is_valid pg_is_in_recovery
+    pg_is_wal_replay_paused pg_last_wal_receive_lsn pg_last_wal_replay_lsn pg_last_xact_replay_timestamp
+    pg_notification_queue_usage pg_partition_tree pg_postmaster_start_time pg_relation_is_updatable pg_relation_size
+    pg_reload_conf pg_sequence_last_value pg_snapshot_xmax pg_snapshot_xmin pg_stat_get_activity pg_table_size
+    pg_terminate_backend pg_try_advisory_lock pg_try_advisory_xact_lock pg_typeof pg_wal_lsn_diff pg_walfile_name
+    pg_xact_commit_timestamp position quote_ident range_agg regexp_matches regexp_replace repeat replace round
+    row_number row_security_active set_config setval split_part starts_with string_agg string_to_array strpos substr
+    substring sum to_char to_json to_jsonb to_regclass to_regnamespace to_regprocedure to_regtype to_timestamp
+    translate unnest upper
 """
