@@ -50,7 +50,7 @@ async def measure(running: EmbeddedServer, name: str, options: argparse.Namespac
             first, again = (Times(store=[], other=[]) for _ in range(2))
             for _ in range(options.pages):
                 for which, events in (("store", options.events), ("other", options.small)):
-                    place = random.Random(len(first["store"])).randrange(events - _PAGE) + _PAGE
+                    place = random.Random(f"{what} {len(first[which])}").randrange(events - _PAGE) + _PAGE
                     for times in (first, again):
                         began = time.perf_counter()
                         await read(store if which == "store" else other, place)
