@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from esx.store.operate.checking import CheckVerdict
 
 _UNKNOWN = 3
+_NONE = "none"
 
 
 class _Plugin(click.Command):
@@ -46,25 +47,57 @@ def _unknown(reason: str) -> click.exceptions.Exit:
     return click.exceptions.Exit(_UNKNOWN)
 
 
+class _Count(click.IntRange):
+    """A number, or none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return None if value == _NONE else super().convert(value, param, ctx)
+
+
+def _as_limit(ctx: click.Context, parameter: click.Parameter, value: str) -> float | None:
+    return None if value == _NONE else as_seconds(ctx, parameter, value)
+
+
 @click.command(name="check", cls=_Plugin)
-@click.option("--max-lag", type=click.IntRange(0), default=1000, show_default=True, metavar="N", help="Events behind.")
+@click.option("--max-lag", type=_Count(0), default=1000, show_default=True, metavar="N|none", help="Events behind.")
 @click.option(
-    "--max-age", default="30s", callback=as_seconds, metavar="T", show_default=True, help="Oldest event not handled."
+    "--max-age",
+    default="30s",
+    callback=_as_limit,
+    metavar="T|none",
+    show_default=True,
+    help="Oldest event not handled.",
 )
 @click.option(
-    "--max-held", default="10s", callback=as_seconds, metavar="T", show_default=True, help="How long a writer is open."
+    "--max-held",
+    default="10s",
+    callback=_as_limit,
+    metavar="T|none",
+    show_default=True,
+    help="How long a writer is open.",
 )
 @click.option(
     "--timeout", default="10s", callback=as_seconds, metavar="T", show_default=True, help="How long to wait for it all."
 )
 @database_option
 @click.pass_context
-def command(ctx: click.Context, dsn: str | None, max_lag: int, max_age: float, max_held: float, timeout: float) -> None:
+def command(
+    ctx: click.Context,
+    dsn: str | None,
+    max_lag: int | None,
+    max_age: float | None,
+    max_held: float | None,
+    timeout: float,
+) -> None:
     """Judge the consumers and the feed, in one line as monitoring plugins print it, with performance data.
 
     Exit codes, for this command alone: 0 ok, 1 warning, 2 critical, 3 unknown, also for wrong usage and where the
     database is not reached. A limit that is exceeded is a warning, by ten times critical; for what is paused or held by
     a writer it stays a warning. A consumer that failed is critical, parked events are a warning.
+
+    A figure that is not known is U in the performance data, and unknown (3), if nothing is worse: the lag of a consumer
+    of another tool that keeps no number of the global order, an age without times, the writers on a standby. The limit
+    `none` leaves a figure out.
     """
 
     async def work(store: EventStore) -> CheckVerdict:

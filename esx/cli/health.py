@@ -9,7 +9,7 @@ import click
 from esx.cli.opening import with_store
 from esx.cli.options import database_option, json_option, partial_option
 from esx.cli.output import OutputLines, incomplete
-from esx.text import ago, iso_utc, lapse, size_of
+from esx.text import ago, iso_utc, size_of
 from esx.times import iso
 
 if TYPE_CHECKING:
@@ -151,6 +151,7 @@ def _consumer(status: ConsumerStatus) -> dict[str, Any]:
         "beyond_head": status.beyond,
         "lag": status.lag,
         "lag_exact": status.lag == 0,
+        "lag_seconds": status.lag_seconds,
         "state": status.state,
         "owner": status.owner,
         "last_error": status.last_error,
@@ -213,8 +214,8 @@ def _as_text(
         behind = f"{'' if status.lag_exact else '~'}{status.lag} behind"
         if status.beyond:
             behind = f"{status.beyond} beyond the head"
-        elif status.lag:
-            behind += f" ({lapse(status.lag_seconds)})"
+        elif status.age_text:
+            behind += f" ({status.age_text})"
         lines.append(f"               {status.name}: at {status.position}, {behind}, {doing}")
         if status.difference is not None:
             lines.append(f"                 {status.difference}")

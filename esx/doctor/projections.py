@@ -148,7 +148,8 @@ def _finding(found: About, status: ProjectionStatus, projections: ProjectionFact
             f"projection {_lag(status)}, is paused", f"UPDATE projections SET paused = false WHERE name = {name};"
         )
     still = (now - status.updated_at).total_seconds() if now is not None else 0.0
-    if not status.lag or status.lag_seconds < _STUCK or still < _STUCK:
+    age = still if status.lag_seconds is None else status.lag_seconds
+    if not status.lag or age < _STUCK or still < _STUCK:
         return None
     since = f"and has not moved for {duration(still)}"
     if status.held_by:
@@ -185,7 +186,7 @@ def _another(found: About, status: ProjectionStatus, difference: Difference, *, 
 
 def _lag(status: ProjectionStatus) -> str:
     behind = f"{'' if status.lag_exact else 'about '}{counted(status.lag, 'event')} behind"
-    if status.lag:
+    if status.lag and status.lag_seconds is not None:
         behind += f" ({duration(status.lag_seconds)})"
     return f"{shown(status.name)}, at {status.position}, {behind}"
 

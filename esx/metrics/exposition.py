@@ -50,17 +50,20 @@ def _gauge(name: str, about: str, value: float) -> GaugeMetricFamily:
 
 def _store(figures: Measured) -> Iterator[Metric]:
     health = figures.health
-    if health.numbered:
+    if health.numbered and health.head_exact:
         yield _gauge("esx_head", "The highest global_seq drawn.", health.head)
     if figures.safe is not None:
         yield _gauge("esx_safe_position", "The global_seq below which nothing can appear any more.", figures.safe)
-    yield _gauge("esx_feed_held_seconds", "For how long the oldest open writer has been writing.", figures.held)
-    yield _gauge("esx_writers", "Transactions that are writing events.", len(health.writers))
+    if figures.held is not None:
+        yield _gauge("esx_feed_held_seconds", "For how long the oldest open writer has been writing.", figures.held)
+    if not health.recovering:
+        yield _gauge("esx_writers", "Transactions that are writing events.", len(health.writers))
     if health.events.known:
         yield _gauge("esx_events", "How many events there are, an estimate.", health.events.count)
     yield _gauge("esx_table_bytes", "The size of the table of events.", health.table_bytes)
     yield _gauge("esx_index_bytes", "The size of its indexes.", health.index_bytes)
-    yield _gauge("esx_notification_queue_ratio", "The used part of the notification queue.", health.notify_queue)
+    if not health.recovering:
+        yield _gauge("esx_notification_queue_ratio", "The used part of the notification queue.", health.notify_queue)
     yield _gauge("esx_connections", "Connections to the server.", health.connections)
     yield _gauge("esx_max_connections", "Connections that the server allows.", health.max_connections)
     appended = CounterMetricFamily("esx_appends", "Events appended, by category.", labels=["category"])
@@ -77,7 +80,7 @@ def _store(figures: Measured) -> Iterator[Metric]:
 def _consumers(figures: Measured) -> Iterator[Metric]:
     labels = ["consumer", "kind"]
     listed = _distinct(figures.consumers)
-    everything = len(figures.consumers) + len(figures.others)
+    everything = len(figures.consumers) + len(figures.others.consumers)
     position = GaugeMetricFamily("esx_consumer_position", "The global_seq up to which it has handled.", labels=labels)
     lag = GaugeMetricFamily("esx_consumer_lag_events", "Visible events that it has not handled.", labels=labels)
     age = GaugeMetricFamily("esx_consumer_lag_seconds", "The age of the oldest of them.", labels=labels)
@@ -88,13 +91,14 @@ def _consumers(figures: Measured) -> Iterator[Metric]:
         values = [name, report.kind]
         position.add_metric(values, report.position)
         lag.add_metric(values, report.lag)
-        age.add_metric(values, report.lag_seconds if report.lag else 0.0)
+        if report.lag_seconds is not None or not report.lag:
+            age.add_metric(values, report.lag_seconds or 0.0)
         rate.add_metric(values, report.rate)
         if report.parked is not None:
             parked.add_metric(values, report.parked)
         state.add_metric(values, {str(each): each is report.state for each in ConsumerState})
     shown = len(listed)
-    for other in figures.others:
+    for other in figures.others.consumers:
         name = visible(other.name, limit=100)
         if other.lag is None or other.position is None or name in listed or shown >= MOST_CONSUMERS:
             continue
@@ -102,9 +106,12 @@ def _consumers(figures: Measured) -> Iterator[Metric]:
         shown += 1
         position.add_metric([name, "other"], other.position)
         lag.add_metric([name, "other"], other.lag)
+        if other.lag_seconds is not None:
+            age.add_metric([name, "other"], other.lag_seconds)
     yield from (position, lag, age, rate, parked, state)
-    yield _gauge("esx_consumers", "How many consumers there are.", everything)
-    yield _gauge("esx_consumers_left_out", "Consumers that have no metrics here.", everything - shown)
+    if not figures.others.notes:  # what is left out is not counted
+        yield _gauge("esx_consumers", "How many consumers there are.", everything)
+        yield _gauge("esx_consumers_left_out", "Consumers that have no metrics here.", everything - shown)
 
 
 def _distinct(reports: Iterable[ConsumerReport]) -> dict[str, ConsumerReport]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from esx.doctor import Severity
 from esx.errors import OrderUnknown
 from esx.eventstore import EventStore
-from esx.store.consume.others import ConsumerStatus
+from esx.store.consume.others import OtherConsumers
 from esx.store.consume.report import ConsumerReport
 from esx.store.health import Health
 from esx.text import visible
@@ -21,14 +21,15 @@ OTHER = "other"
 class Measured:
     """What was measured. `safe` is None where no position is safe; `findings` None before the doctor has looked.
 
+    `held` is None where it is not known since when a writer has been writing, as on a standby.
     `appended` counts the events by category since the exporter began, `uncounted` those that are still to be counted.
     """
 
     health: Health
     safe: int | None
-    held: float
+    held: float | None
     consumers: list[ConsumerReport]
-    others: tuple[ConsumerStatus, ...]
+    others: OtherConsumers
     appended: dict[str, int]
     findings: dict[Severity, int] | None
 
@@ -68,11 +69,9 @@ class Observer:
         return Measured(
             health=health,
             safe=safe,
-            held=max(
-                ((health.at - writer.since).total_seconds() for writer in health.writers if writer.since), default=0.0
-            ),
+            held=_held(health),
             consumers=await self.store.consumers(),
-            others=(await self.store.other_consumers()).consumers,
+            others=await self.store.other_consumers(),
             appended=dict(self._appended),
             findings=self._findings,
         )
@@ -90,3 +89,11 @@ class Observer:
             if name not in self._appended and len(self._appended) >= self.categories:
                 name = OTHER
             self._appended[name] += count
+
+
+def _held(health: Health) -> float | None:
+    since = [writer.since for writer in health.writers if writer.since]
+    # A standby does not know the locks of the primary.
+    if health.recovering or len(since) < len(health.writers):
+        return None
+    return max(((health.at - each).total_seconds() for each in since), default=0.0)

@@ -10,7 +10,7 @@ from esx.cli.lazy import LazyGroup
 from esx.cli.opening import with_store
 from esx.cli.options import database_option, json_option, partial_option
 from esx.cli.output import OutputLines, OutputTable, incomplete, narrate
-from esx.text import iso_utc, lapse, visible
+from esx.text import iso_utc, visible
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -44,8 +44,10 @@ def command(ctx: click.Context, dsn: str | None, as_json: bool) -> None:
     A consumer is active, waiting (for a program that runs it, an open writer, or something that passes), paused,
     failed, or has parked events. Lag counts the visible events after its position; the age is that of the oldest of
     them. The rate is that of the last seconds. In the store of another tool, lists the consumers that the tool knows.
+    Empty is what is not known.
 
-    With --json, one object a line. lag is exact unless lag_exact is false. state is active, waiting, paused, failed or
+    With --json, one object a line. lag is exact unless lag_exact is false. lag_seconds, the age, is null where it is
+    not known. state is active, waiting, paused, failed or
     parked; waits_for says for what. last_error is about event error_seq. host, pid and since say who runs it, backend
     is its process in PostgreSQL. parked and skipped are null where this user may not read them.
     """
@@ -85,7 +87,7 @@ def command(ctx: click.Context, dsn: str | None, as_json: bool) -> None:
                 other.state or "",
                 position,
                 lag,
-                "",
+                other.age_text or ("-" if other.lag == 0 else ""),
                 "",
                 other.owner or "-",
                 about,
@@ -108,7 +110,7 @@ def _row(report: ConsumerReport) -> tuple[str, ...]:
         str(report.state),
         f"{report.position:,}",
         lag,
-        lapse(report.lag_seconds) if report.lag else "-",
+        report.age_text or ("" if report.lag else "-"),
         f"{report.rate:,.0f}/s" if report.rate >= 10 else f"{report.rate:.1f}/s",
         visible(report.run_by, limit=60),
         visible(report.about, limit=300),
@@ -126,6 +128,7 @@ def _other(status: ConsumerStatus) -> dict[str, Any]:
         "beyond_head": status.beyond,
         "lag": status.lag,
         "lag_exact": status.lag == 0,
+        "lag_seconds": status.lag_seconds,
         "last_error": status.last_error,
         "owner": status.owner,
         "updated_at": _time(status.updated_at),

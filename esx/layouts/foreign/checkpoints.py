@@ -12,7 +12,7 @@ from esx.layouts.foreign.tables import StoreTable, StoreTables
 _READ = re.compile(r"\bc\.(\w+)")
 _MOST_TABLES = 20
 _TEXT = 300
-_LISTED = ("name", "position", "at", "state", "owner", "error", "updated_at")
+_LISTED = ("name", "position", "at", "state", "owner", "error", "updated_at", "apart")
 _INDEXED = """
     SELECT pg_get_indexdef(i.indexrelid, 1, false) FROM pg_index i
     JOIN pg_class x ON x.oid = i.indexrelid JOIN pg_am am ON am.oid = x.relam
@@ -35,7 +35,7 @@ class CheckpointTable(NamedTuple):
         return self.table.refused(needed)
 
     def query(self, limit: int) -> str:
-        """Return the query for up to `limit` rows: a name, a position and so on, each as text."""
+        """Return the query for up to `limit` rows: what `_LISTED` has, each as text."""
         columns = self.columns
         listed = ", ".join(f"pg_catalog.left(({getattr(columns, name)})::text, {_TEXT})" for name in _LISTED)
         rows = self.table.quoted if columns.rows is None else f"({columns.rows})"

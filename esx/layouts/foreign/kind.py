@@ -178,7 +178,9 @@ class CheckpointColumns:
     """What a consumer keeps, each as an SQL expression on a row ``c`` of its table, which is read as text.
 
     `position` is read as a number of the global order if it is one; `at` is what to show instead, e.g. the number in
-    one stream. `rows` is what is read instead of the table itself, and `needed` are the columns for that. A row without
+    one stream. `apart` is the condition that it cannot be behind
+    the events of this store: it reads another one, or works in the transaction that appends. `rows` is what is read
+    instead of the table itself, and `needed` are the columns for that. A row without
     a name says that others are left out, for which `cut` gives the reason.
     """
 
@@ -189,6 +191,7 @@ class CheckpointColumns:
     owner: str = "NULL"
     error: str = "NULL"
     updated_at: str = "NULL"
+    apart: str = "false"
     rows: str | None = None
     needed: Collection[str] = ()
     cut: str = ""

@@ -46,7 +46,7 @@ def _reading(tables: StoreTables) -> Reading:
 def _projectors(_tables: StoreTables, _table: StoreTable) -> CheckpointColumns:
     # A projector works in the transaction of the command: it has versions of its own, but no position.
     version = "concat('version ', c.active_version, ', is replaying ' || c.replaying_version)"
-    return CheckpointColumns("c.name", at="'in the transaction that appends'", state=version)
+    return CheckpointColumns("c.name", at="'in the transaction that appends'", state=version, apart="true")
 
 
 KIND = StoreKind(

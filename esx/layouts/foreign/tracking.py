@@ -22,4 +22,5 @@ def tracking(tables: StoreTables, table: StoreTable) -> CheckpointColumns:
         at=f"CASE WHEN NOT {of_this} THEN c.notification_id END",
         state=f"CASE WHEN c.application_name = '{_VERSION}' THEN 'version of the tables, no consumer' "
         f"WHEN NOT {of_this} THEN 'of another application' END",
+        apart=f"NOT {of_this}",
     )

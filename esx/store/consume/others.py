@@ -15,7 +15,8 @@ from esx.layouts.trust import check_owners
 from esx.postgres.driver_errors import first_line, is_cancelled
 from esx.postgres.session import Session
 from esx.postgres.values import fetch
-from esx.text import ago, visible
+from esx.store.consume.ages import read_ages
+from esx.text import ago, lapse, visible
 
 MOST = 1000
 _NUMBER = re.compile(r"-?0*[0-9]{1,18}")
@@ -27,7 +28,9 @@ class ConsumerStatus:
 
     `position` is the number of the global order that it keeps, None if it keeps none; then `at` is what it keeps, as
     text. `head` is the highest number of the store. `state`, `owner` and `last_error` are what the tool has noted, and
-    `updated_at` when it has noted it; None where it does not.
+    `updated_at` when it has noted it; None where it does not. `lag_seconds` is the age of the first visible event after
+    the position: 0 if there is none, None where it is not known. One that is `apart` cannot be behind the events of
+    this store: it reads another one, or works in the transaction that appends.
     """
 
     name: str
@@ -38,6 +41,8 @@ class ConsumerStatus:
     owner: str | None = None
     last_error: str | None = None
     updated_at: datetime | None = None
+    lag_seconds: float | None = None
+    apart: bool = False
 
     @property
     def lag(self) -> int | None:
@@ -54,11 +59,18 @@ class ConsumerStatus:
 
     @property
     def progress(self) -> str:
-        """Where it is, for people: ``at 300, ~126 behind``."""
+        """Where it is, for people: ``at 300, ~126 behind (2 d 4 h)``."""
         if self.position is None:
             return "not begun" if self.at is None else f"at {self.at}"
         behind = f"{'~' if self.lag else ''}{self.lag:,} behind"
+        if self.age_text:
+            behind += f" ({self.age_text})"
         return f"at {self.position:,}, {f'{self.beyond:,} beyond the head' if self.beyond else behind}"
+
+    @property
+    def age_text(self) -> str:
+        """How old the oldest event is that is not handled, for people; "" if there is none, or it is not known."""
+        return lapse(self.lag_seconds) if self.lag and self.lag_seconds is not None else ""
 
     @property
     def text(self) -> str:
@@ -123,14 +135,26 @@ async def read_others(connection: Session, layout: Layout, *, trust_owner: bool 
     if len(consumers) > MOST:
         notes.append(f"there are more consumers than {MOST:,}, which are not listed")
         del consumers[MOST:]
+    consumers = await _with_ages(connection, layout, consumers)
     return OtherConsumers(tuple(sorted(consumers, key=lambda each: each.name)), tuple(notes))
 
 
+async def _with_ages(connection: Session, layout: Layout, consumers: list[ConsumerStatus]) -> list[ConsumerStatus]:
+    behind = {each.position for each in consumers if each.position is not None and each.lag}
+    ages = await read_ages(connection, layout, behind)
+    return [
+        replace(each, lag_seconds=0.0 if each.lag == 0 else None if each.position is None else ages.get(each.position))
+        for each in consumers
+    ]
+
+
 def _status(row: Any, head: int, *, numbered: bool) -> ConsumerStatus:
-    name, number, at, state, owner, error, updated_at = row
+    name, number, at, state, owner, error, updated_at, apart = row
     position = int(number) if numbered and number is not None and _NUMBER.fullmatch(number) else None
     at = at if at is not None or position is not None else number
-    return ConsumerStatus(name or "", position, at, head, state, owner, error, _moment(updated_at))
+    return ConsumerStatus(
+        name or "", position, at, head, state, owner, error, _moment(updated_at), apart=apart == "true"
+    )
 
 
 def _moment(text: str | None) -> datetime | None:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from esx.store.feed.batch import Writer
 from esx.store.feed.comparison import Difference, DifferenceKind
-from esx.text import ago, counted, encodable, iso_utc
+from esx.text import ago, counted, encodable, iso_utc, lapse
 
 COUNTED = 10_000
 """Up to how many events or rows are counted."""
@@ -61,7 +61,8 @@ class ConsumerReport:
     """A projection or a relay, as `kind` says.
 
     `position` is the global_seq up to which all events are handled, `head` the highest one drawn. `lag` is the
-    number of visible events after the position, `lag_seconds` the age of the first of them by its created_at. `lag`
+    number of visible events after the position, `lag_seconds` the age of the first of them by its created_at: 0 if
+    there is none, None where it has no time that says so. `lag`
     is exact up to 10,000; above that it is the distance in numbers to the last visible event, missing ones
     included. `held_by` are the open transactions that may still fill a gap right after the position. `owner` is the
     session that has its lease, `runner` the instance in it. `last_error` is the error that stopped it at the event
@@ -76,7 +77,7 @@ class ConsumerReport:
     position: int
     head: int
     lag: int
-    lag_seconds: float
+    lag_seconds: float | None
     paused: bool
     owner: ProjectionOwner | None
     held_by: tuple[Writer, ...]
@@ -139,6 +140,11 @@ class ConsumerReport:
         if self.beyond:
             return f"{self.beyond:,} beyond the head"
         return f"{'' if self.lag_exact else 'about '}{counted(self.lag, 'event')} behind"
+
+    @property
+    def age_text(self) -> str:
+        """How old the oldest event is that is not handled, for people; "" if there is none, or it is not known."""
+        return lapse(self.lag_seconds) if self.lag and self.lag_seconds is not None else ""
 
     @property
     def about(self) -> str:

@@ -77,7 +77,7 @@ async def _consumer(
         position=row["position"],
         head=row["head"],
         lag=row["counted"] if row["counted"] <= COUNTED else max(row["last"] - row["position"], row["counted"]),
-        lag_seconds=max(row["seconds"], 0.0),
+        lag_seconds=None if row["seconds"] is None else max(row["seconds"], 0.0),
         paused=row["paused"],
         owner=owner,
         held_by=writers if row["gap"] else (),
@@ -116,12 +116,12 @@ _NOT_KEPT = """
 
 def _status_sql(layout: Layout, rows: Rows) -> str:
     table = layout.table
-    # A text or a number has no age.
-    age = "0"
+    # A text, a number and infinity have no age.
+    age = "CASE WHEN next.global_seq IS NULL THEN 0 END"
     if layout.timed:
         age = (
-            "CASE WHEN isfinite(next.created_at) THEN extract(epoch FROM clock_timestamp() - next.created_at) "
-            "ELSE 0 END"
+            "CASE WHEN next.global_seq IS NULL THEN 0 WHEN isfinite(next.created_at) "
+            "THEN extract(epoch FROM clock_timestamp() - next.created_at) END"
         )
     aside = "SELECT NULL::bigint AS parked, NULL::bigint AS skipped"
     if rows.of_version_3 and rows.parked:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from esx.store.consume.report import ConsumerReport
-from esx.text import counted, lapse, visible
+from esx.text import counted, visible
 
 ACTIONS = ("pause", "resume", "reset", "skip", "delete")
 """What can be done to a consumer, by the name of the command."""
@@ -107,7 +107,7 @@ def _running(report: ConsumerReport, *, deleted: bool = False) -> str:
 
 
 def _lag(report: ConsumerReport) -> str:
-    return report.lag_text + (f" ({lapse(report.lag_seconds)})" if report.lag else "")
+    return report.lag_text + (f" ({report.age_text})" if report.age_text else "")
 
 
 def _count(number: int) -> str:

@@ -57,9 +57,12 @@ class Operations(Projections):
         reports = await self.consumers()
         others = await self.other_consumers()
         async with self._reading() as (connection, layout):
-            writers = await read_writers(connection, layout)
+            writers = None
+            # A standby does not know the locks of the primary.
+            if not await connection.fetchval("SELECT pg_is_in_recovery()"):
+                writers = await read_writers(connection, layout)
             now = await connection.fetchval("SELECT clock_timestamp()")
-        return judge(reports, others.consumers, writers, now, limits or CheckLimits())
+        return judge(reports, others, writers, now, limits or CheckLimits())
 
     async def count_appended(self, after: int, upto: int) -> tuple[int, dict[str, int]]:
         """Count the events after a position, up to another, by category; return up to where they were counted.

@@ -5,7 +5,7 @@ from typing import ClassVar
 from textual.binding import Binding, BindingType
 
 from esx.store.consume.report import ConsumerReport, ConsumerState
-from esx.text import ago, lapse, short_count, visible
+from esx.text import ago, short_count, visible
 from esx.times import clock
 from esx.tui.cells import Cell
 from esx.tui.lists.column import ListColumn
@@ -70,7 +70,7 @@ def _ago(report: ConsumerReport) -> str:
 
 
 def _age(report: ConsumerReport) -> str:
-    return f" ({lapse(report.lag_seconds)})" if report.lag else ""
+    return f" ({report.age_text})" if report.age_text else ""
 
 
 def _state(report: ConsumerReport) -> Cell:
@@ -89,7 +89,7 @@ _COLUMNS: list[ListColumn[ConsumerReport]] = [
     ListColumn("state", _state, 7),
     ListColumn("position", lambda each: Cell(f"{each.position:,}", "number"), 13, right=True),
     ListColumn("lag", _lag, 8, right=True),
-    ListColumn("age", lambda each: Cell(lapse(each.lag_seconds) if each.lag else ""), 11, right=True),
+    ListColumn("age", lambda each: Cell(each.age_text), 11, right=True),
     ListColumn(
         "rate", lambda each: Cell(f"{each.rate:,.0f}/s" if each.rate else "", "number"), 9, right=True, needs=70
     ),

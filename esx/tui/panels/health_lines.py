@@ -6,7 +6,7 @@ from esx.doctor.target import Thresholds
 from esx.store.consume.others import ConsumerStatus, OtherConsumers
 from esx.store.consume.report import ProjectionStatus
 from esx.store.health import Health
-from esx.text import ago, lapse, sparkline, visible
+from esx.text import ago, sparkline, visible
 from esx.times import clock
 from esx.tui.cells import fit
 from esx.tui.panels.condition import BAD, WARNING
@@ -19,7 +19,7 @@ def projection_line(projection: ProjectionStatus, lags: Iterable[int], width: in
     late = f"{'' if projection.lag_exact else '~'}{projection.lag:,} behind"
     if projection.beyond:
         late = f"{projection.beyond:,} beyond head"
-    age = lapse(projection.lag_seconds) if projection.lag else ""
+    age = projection.age_text
     doing = "paused" if projection.paused else "running" if projection.active else "not running"
     if projection.owner is not None:
         doing += f", pid {projection.owner.pid}"

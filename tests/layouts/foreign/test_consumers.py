@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import asyncpg
@@ -11,6 +12,8 @@ from esx import EventStore
 from esx.layouts.foreign.checkpoints import checkpoint_tables, surroundings
 from esx.layouts.foreign.kinds import KINDS
 from esx.layouts.foreign.recognition import heads, read_tables, recognise
+from esx.metrics.exposition import expose
+from esx.metrics.figures import Observer
 from tests.cli.support import esx, ndjson
 from tests.layouts.foreign.fixtures import load, load_into
 from tests.support.connections import connected
@@ -77,6 +80,7 @@ async def test_health_shows_how_far_consumers_are_behind(empty_dsn18: str) -> No
         "beyond_head": 0,
         "lag": 126,
         "lag_exact": False,
+        "lag_seconds": found["OrderView:All"]["lag_seconds"],
         "state": None,
         "owner": None,
         "last_error": None,
@@ -86,10 +90,78 @@ async def test_health_shows_how_far_consumers_are_behind(empty_dsn18: str) -> No
     assert (found["Restored"]["lag"], found["Restored"]["beyond_head"]) == (0, 74)
     assert (found["New\n"]["position"], found["New\n"]["lag"], found["New\n"]["updated_at"]) == (None, None, None)
     shown = esx("health", "-d", empty_dsn18).stdout
-    assert "OrderView:All: at 300, ~126 behind, noted " in shown
+    assert re.search(r"OrderView:All: at 300, ~126 behind \([^)]+ d[^)]*\), noted ", shown)
     assert "Restored: at 500, 74 beyond the head" in shown
     assert "not begun" in shown
     assert "projections" not in shown
+
+
+def checked(dsn: str, *options: str, code: int) -> str:
+    done = esx("check", *options, "-d", dsn)
+    assert done.returncode == code, (done.stdout, done.stderr)
+    return done.stdout
+
+
+async def test_the_age_of_the_oldest_event_that_is_not_handled_is_known(empty_dsn18: str) -> None:
+    async with connected(empty_dsn18) as connection:
+        await load(connection, "marten")
+        old = await connection.fetchval(
+            "SELECT extract(epoch FROM clock_timestamp() - timestamp)::float8 FROM mt_events "
+            "WHERE seq_id > 300 ORDER BY seq_id LIMIT 1"
+        )
+    found, _ = await consumers(empty_dsn18)
+    assert found["OrderView:All"]["lag_seconds"] == pytest.approx(old, abs=600)
+    assert found["Accounting:All"]["lag_seconds"] == 0
+    said = checked(empty_dsn18, "--max-age", "30s", code=2)
+    assert said.startswith("ESX CRITICAL - OrderView:All is about 126 behind (")
+    assert f"max_age={int(old / 1000)}" in said
+    assert checked(empty_dsn18, "--max-age", "none", code=0).startswith("ESX OK - 3 consumers, at most 126 events")
+    listed = esx("consumers", "-d", empty_dsn18).stdout.splitlines()
+    assert re.search(r" ~126 +\d+ d ", next(each for each in listed if each.startswith("OrderView")))
+    assert re.search(r" 0 +- ", next(each for each in listed if each.startswith("Accounting")))
+    async with EventStore.connect(empty_dsn18) as store:
+        text = expose(await Observer(store).measure(), "")[0].decode()
+    assert 'esx_consumer_lag_seconds{consumer="OrderView:All",kind="other"}' in text
+    assert 'esx_consumer_lag_seconds{consumer="Accounting:All",kind="other"} 0.0' in text
+
+
+@pytest.mark.parametrize("name", ["messagedb", "commanded", "axon_jdbc", "emmett", "disintegrate", "patchlevel"])
+async def test_what_is_behind_has_an_age_in_the_stores_of_many_tools(name: str, empty_dsn18: str) -> None:
+    await load_into(empty_dsn18, name)
+    found, _ = await consumers(empty_dsn18)
+    behind = [each for each in found.values() if each["lag"]]
+    assert behind
+    assert all(each["lag_seconds"] > 3600 for each in behind)
+
+
+async def test_a_lag_that_no_number_tells_is_unknown_to_monitoring(empty_dsn18: str) -> None:
+    await load_into(empty_dsn18, "prooph_aggregate")
+    said = checked(empty_dsn18, code=3)
+    assert said.startswith("ESX UNKNOWN - how far account_projection is behind is not known")
+    assert "max_lag=U;" in said
+    assert "max_age=U;" in said
+    said = checked(empty_dsn18, "--max-lag", "none", "--max-age", "none", code=0)
+    assert said.startswith("ESX OK - 1 consumer, how far not known | max_lag=U;;;0")
+    async with EventStore.connect(empty_dsn18) as store:
+        text = expose(await Observer(store).measure(), "")[0].decode()
+    assert 'consumer="account_projection"' not in text
+    assert "esx_consumers_left_out 1.0" in text
+
+
+async def test_what_reads_another_store_is_not_judged(empty_dsn18: str) -> None:
+    await load_into(empty_dsn18, "sequent")
+    assert checked(empty_dsn18, code=0).startswith("ESX OK - 0 consumers")
+    assert esx("consumers", "-d", empty_dsn18).stdout.count("Shop::AccountProjector") == 1
+
+
+async def test_consumers_that_cannot_be_read_are_unknown_to_monitoring(empty_dsn18: str) -> None:
+    await load_into(empty_dsn18, "marten")
+    async with new_role(empty_dsn18) as guest:
+        await guest.grant("SELECT ON mt_events, mt_streams")
+        assert "ESX UNKNOWN - this user may not read" in checked(guest.dsn(empty_dsn18), code=3)
+        async with EventStore.connect(guest.dsn(empty_dsn18)) as store:
+            text = expose(await Observer(store, doctor_every=0).measure(), "")[0].decode()
+        assert "esx_consumers " not in text
 
 
 async def test_of_many_tables_of_checkpoints_twenty_are_read_and_it_is_said(empty_dsn18: str) -> None:
