@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 
@@ -14,13 +15,16 @@ from esx.store.traffic.sample import SLICE, TrafficSample
 
 OTHERS = "(others)"
 """The name of the categories that are too rare to be told apart."""
+UNNAMED = "(none)"
+"""The name of the category of ids that name none, such as UUIDs."""
+_OPAQUE = re.compile(r"[0-9a-f]{8,}|[0-9a-f]{8}-[0-9a-f-]{27}|[0-9]+", re.IGNORECASE)
 _MOST_CATEGORIES = 30
 _LEAST_SHARE = 0.005
 _MOST_TYPES = 100
 _LARGEST = 1_000_000
 _MOST_EVENTS = 1_000
 _INFERRED = {
-    "categories": "a stream's category is the part of its id before the first separator; rare ones are put together",
+    "categories": "the part of an id before the first separator; rare ones are put together, as are ids such as UUIDs",
     "events_per_append": "events of one stream and one transaction (xmin), or where that is not known one created_at",
     "heat": "recency if most appends go to streams that began in this time, else popularity",
     "streams": "from how often a sample hits the same streams; with recency, from how far back appends reach",
@@ -67,7 +71,8 @@ def _by_category(slices: Slices, sample: TrafficSample) -> Iterator[tuple[str, S
     for one in slices:
         here: dict[str, list[SampledAppend]] = defaultdict(list)
         for append in one:
-            here[append.stream_id.partition(sample.separator)[0]].append(append)
+            name = append.stream_id.partition(sample.separator)[0]
+            here[UNNAMED if _OPAQUE.fullmatch(name) else name].append(append)
         for name, own in here.items():
             found[name].append(own)
     sizes = {name: sum(map(len, own)) for name, own in found.items()}

@@ -254,8 +254,9 @@ class _Reader:
             self._tell(f"looking for the first events of streams, {begin:,} of {len(others):,}")
             rows = await fetch(
                 self._connection,
-                f"SELECT n.stream_id, f.global_seq FROM unnest($1::text[]) n (stream_id) CROSS JOIN LATERAL ("
-                f"SELECT e.global_seq FROM {layout.within_stream} e WHERE {layout.in_stream('n.stream_id')} "
+                # The queries of other stores have short names of their own.
+                "SELECT sampled.name, f.global_seq FROM unnest($1::text[]) sampled (name) CROSS JOIN LATERAL ("
+                f"SELECT e.global_seq FROM {layout.within_stream} e WHERE {layout.in_stream('sampled.name')} "
                 "ORDER BY e.stream_seq LIMIT 1) f",
                 others[begin : begin + _LOOKED_UP],
             )

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 import pytest
 import pytest_asyncio
 
 from esx import NO_STREAM, EventStore, InvalidQuery, NewEvent
-from esx.load.learn.fit import OTHERS, fit
+from esx.load.learn.fit import OTHERS, UNNAMED, fit
 from esx.load.learn.profile import CategoryTraffic, TrafficProfile, profile_text, read_profile
 from esx.store.traffic.sample import read_traffic
+from tests.layouts.foreign.fixtures import load_into
 from tests.load.learn.traffic import BEGINS, HOURS, KINDS, SPREAD, Kind, fill_history
 from tests.support.connections import connected
 
@@ -113,10 +115,11 @@ async def test_births_and_kinds_of_small_stores(store18: EventStore, dsn18: str)
     profile = await learned(dsn18, None, slices=10, length=100)
     [one] = profile.categories
     assert (one.name, one.share, one.births, one.streams) == ("a", 1.0, 1.0, 1)
-    for number in range(1000):
-        await store18.append(f"{number}", [NewEvent("X" * 2000)])
+    for number in range(300):
+        for name in (f"{number}-1", str(uuid4()), f"odd{number}-1", f"odd{number}"):
+            await store18.append(name, [NewEvent("X" * 2000)])
     profile = await learned(dsn18, None, slices=10, length=100)
-    assert [each.name for each in profile.categories] == [OTHERS]
+    assert [each.name for each in profile.categories] == [UNNAMED, OTHERS]
 
 
 async def test_times_that_do_not_rise_are_said(dsn18: str, store18: EventStore, sql18: asyncpg.Connection) -> None:
@@ -147,6 +150,18 @@ async def test_hostile_histories(dsn18: str, store18: EventStore, sql18: asyncpg
     assert "\x1b" not in text
     path.write_text(text)
     assert read_profile(path).categories
+
+
+@pytest.mark.parametrize("kind", ["messagedb", "rails_event_store", "marten"])
+async def test_stores_of_other_tools_are_learned_too(empty_dsn18: str, kind: str) -> None:
+    await load_into(empty_dsn18, kind)
+    profile = await learned(empty_dsn18, None, slices=10, length=50)
+    assert profile.events > 0
+    assert sum(each.share for each in profile.categories) == pytest.approx(1.0)
+    if kind == "messagedb":
+        assert {"cart", "account", "payment"} <= {each.name for each in profile.categories}
+    if kind == "marten":
+        assert [each.name for each in profile.categories] == [UNNAMED]
 
 
 async def test_stores_without_an_order_or_without_times_are_refused(empty_dsn18: str) -> None:

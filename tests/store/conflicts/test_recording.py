@@ -13,6 +13,7 @@ from esx import NO_STREAM, STREAM_EXISTS, EventStore, JsonText, NewEvent, Stream
 from esx.store.conflicts.recorder import ConflictRecorder, RecorderLimits
 from tests.support.connections import connected
 from tests.support.oddities import database
+from tests.support.pgbouncer import needs_pgbouncer, pooled
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -296,3 +297,36 @@ async def lose_after_close(store: EventStore) -> None:
     assert recorder is not None
     recorder.note(WrongVersion("s-1", NO_STREAM, 0), [NewEvent("A")])
     assert recorder.state.dropped == 2
+
+
+@needs_pgbouncer
+@pytest.mark.slow
+async def test_behind_a_pooler_conflicts_are_recorded_too(dsn18: str, sql18: asyncpg.Connection) -> None:
+    async with pooled(dsn18) as address, EventStore.connect(address, record_conflicts=True) as store:
+        await store.append("s-1", [NewEvent("Made", metadata={"user": "ann"})])
+        await lose(store, "s-1", NewEvent("A"))
+        await store.close()
+        assert store.recording is not None
+        assert (store.recording.problem, store.recording.recorded) == (None, 1)
+    [row] = await rows_of(sql18)
+    assert (row["lost_types"], row["won_types"], row["won_user"]) == (["A"], ["Made"], "ann")
+
+
+async def test_a_lost_connection_drops_what_it_would_have_written_and_a_new_one_goes_on(
+    dsn18: str, sql18: asyncpg.Connection
+) -> None:
+    store = await opened(dsn18)
+    await store.append("s-1", [NewEvent("Made")])
+    await lose(store, "s-1", NewEvent("A"))
+    await state_is(store, lambda state: state.recorded == 1)
+    ended = await sql18.fetchval(
+        "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = 'esx conflicts'"
+    )
+    assert ended == 1
+    while store.recording is not None and store.recording.recorded < 2:
+        await lose(store, "s-1", NewEvent("B"))
+        await asyncio.sleep(0.01)
+    await store.close()
+    assert store.recording is not None
+    assert store.recording.problem is None
+    assert store.recording.recorded + store.recording.dropped == store.recording.seen
