@@ -198,6 +198,17 @@ class Layout:
 
     def preview(self, alias: str = "e") -> str:
         """Return the select list that makes one `EventPreview` of a row, positions as there."""
+        stream, number, event_type = self.place(alias)
+        return (
+            f"{alias}.global_seq, {stream}, {number}, left({event_type}, {PREVIEW + 1}), "
+            f"{alias}.created_at, {', '.join(self.data_start(alias))}"
+        )
+
+    def data_start(self, alias: str = "e") -> tuple[str, str]:
+        """Return the expressions for the start of an event's data, which is NULL for large ones, and for their size.
+
+        `esx.store.rows.start_text` makes a text of both.
+        """
         # Large data are stored elsewhere, compressed; to fetch and unpack them for each line of a list would cost up to
         # a second per screen. pg_column_size reads the size without fetching them.
         size = f"coalesce(pg_column_size({alias}.{'data_raw' if self.packed else 'data'}), 0)"
@@ -206,12 +217,7 @@ class Layout:
         if self.packed:
             shown = f"coalesce(octet_length({alias}.data_raw), 0)"
             start = f"substring({alias}.data_raw FROM 1 FOR {4 * (PREVIEW + 1)})"
-        stream, number, event_type = self.place(alias)
-        return (
-            f"{alias}.global_seq, {stream}, {number}, left({event_type}, {PREVIEW + 1}), "
-            f"{alias}.created_at, CASE WHEN {size} <= {_MOST_UNPACKED} "
-            f"THEN {start} END, {shown}"
-        )
+        return f"CASE WHEN {size} <= {_MOST_UNPACKED} THEN {start} END", shown
 
     def data(self, alias: str = "e") -> str:
         """Return the expression for an event's data, with JSON's null for NULL."""

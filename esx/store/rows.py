@@ -47,13 +47,17 @@ def characters(events: Sequence[Event]) -> int:
     return size + sum(map(len, filter(None, map(_METADATA_OF, events))))
 
 
-def _preview(row: Sequence[Any]) -> EventPreview:
-    preview = EventPreview._make(row)
-    start = preview.data_start
+def start_text(start: str | bytes | None, size: int) -> str | None:
+    """Return the start of an event's data as a text, of what `Layout.data_start` reads; None for large data."""
     if not isinstance(start, bytes):
-        return preview
+        return start if start is not None or size else "null"
     text = start.decode("utf-8", "replace")[: PREVIEW + 1]
     if text[:1] not in ("{", "[", '"'):
         kind = looks_like(start)
-        text = f"{preview.data_bytes:,} bytes{f', {kind}' if kind else ''}"
-    return preview._replace(data_start=text)
+        text = f"{size:,} bytes{f', {kind}' if kind else ''}"
+    return text
+
+
+def _preview(row: Sequence[Any]) -> EventPreview:
+    preview = EventPreview._make(row)
+    return preview._replace(data_start=start_text(preview.data_start, preview.data_bytes))

@@ -1,15 +1,14 @@
 """Queries for the events of a trail, and the indexes that would help them."""
 
 from collections.abc import Sequence
+from typing import Any
 from uuid import UUID
 
 from esx.layouts.layout import Layout
 from esx.postgres.literals import literal
+from esx.store.rows import start_text
 from esx.store.trail.ids import Id, Ids
-from esx.store.trail.trail import same
-
-_SMALL = 8192
-_PREVIEW = 400
+from esx.store.trail.trail import TrailEvent, same
 
 
 def correlated_sql(layout: Layout, ids: Ids, among: Sequence[Id]) -> str:
@@ -40,11 +39,17 @@ def columns(layout: Layout, ids: Ids) -> str:
     """Return the select list that makes one `TrailEvent` of a row of `Ids.source`."""
     event_id = "NULL::uuid" if layout.event_id is None else f"e.{layout.event_id}"
     stream, number, event_type = layout.place("e")
+    start, size = layout.data_start("e")
     return (
         f"e.global_seq, {stream}, {number}, {event_type}, "
-        f"CASE WHEN pg_column_size(e.data) <= {_SMALL} THEN left(e.data::text, {_PREVIEW}) END, "
-        f"e.created_at, {event_id}, {ids.own}, {ids.cause}"
+        f"{start}, e.created_at, {event_id}, {ids.own}, {ids.cause}, {size}"
     )
+
+
+def trail_event(row: Sequence[Any]) -> TrailEvent:
+    """Return the event of a row of `columns`."""
+    event = TrailEvent._make(row)
+    return event._replace(preview=start_text(event.preview, event.data_bytes))
 
 
 def field_index(layout: Layout, name: str) -> str:

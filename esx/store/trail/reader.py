@@ -11,7 +11,7 @@ from esx.errors import InvalidQuery, NotFound
 from esx.layouts.layout import Layout
 from esx.postgres.values import fetch, fetchrow, fetchval
 from esx.store.trail.ids import Id, Ids
-from esx.store.trail.queries import as_uuid, columns, correlated_sql, field_index, id_index
+from esx.store.trail.queries import as_uuid, columns, correlated_sql, field_index, id_index, trail_event
 from esx.store.trail.trail import Scan, Trail, TrailEvent, make_trail
 from esx.text import counted, visible
 
@@ -84,7 +84,7 @@ class TrailReader:
         )
         if not rows:
             return None
-        event = TrailEvent._make(rows[0][1:])
+        event = trail_event(rows[0][1:])
         known = [(each, value) for each, value in zip(ids.correlation, rows[0][0], strict=True) if value]
         if not known:
             await self._causes_and_effects(event)
@@ -137,7 +137,7 @@ class TrailReader:
         after = -1
         while True:
             rows = await fetch(self._connection, query, value, after, _PAGE, moment=_AT)
-            self._take(map(TrailEvent._make, rows))
+            self._take(map(trail_event, rows))
             if len(rows) < _PAGE:
                 return len(self._found) > self._limit
             if len(self._found) > self._limit:
@@ -322,7 +322,7 @@ class TrailReader:
 
     async def _events(self, condition: str, *arguments: Any) -> list[TrailEvent]:
         rows = await fetch(self._connection, f"{self._select} WHERE {condition}", *arguments, moment=_AT)
-        return list(map(TrailEvent._make, rows))
+        return list(map(trail_event, rows))
 
     def _may_go_on(self) -> bool:
         return (self._scan is None or self._looked < self._scan) and len(self._found) <= self._limit

@@ -46,7 +46,8 @@ COMMON_FIELDS = FieldNames()
 class TrailEvent(NamedTuple):
     """An event as a trail needs it: `preview` is the start of its data as text, None where data are large.
 
-    `own_id` is its id in metadata, `cause` the id of its cause; None if metadata has none.
+    `data_bytes` is their size, as in `EventPreview`. `own_id` is its id in metadata, `cause` the id of its cause; None
+    if metadata has none.
     """
 
     global_seq: int
@@ -58,6 +59,7 @@ class TrailEvent(NamedTuple):
     event_id: UUID | None
     own_id: str | None
     cause: str | None
+    data_bytes: int = 0
 
     @property
     def ids(self) -> tuple[str, ...]:

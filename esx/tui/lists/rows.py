@@ -14,6 +14,11 @@ PREVIEW = 400
 """How many characters of an event's texts a row keeps."""
 
 
+def shown_start(start: str | None, size: int) -> str:
+    """Return what a list shows of data that begin with `start`; of data that are too large for a list, their size."""
+    return f"… {size_of(size)} stored" if start is None else start
+
+
 class EventRow(NamedTuple):
     """An event in a list. The rest of it is read when the event is opened."""
 
@@ -33,8 +38,7 @@ class EventRow(NamedTuple):
     @classmethod
     def of_preview(cls, event: EventPreview) -> EventRow:
         """Return the row for a preview; data that is too large shows its size."""
-        start = f"… {size_of(event.data_bytes)} stored" if event.data_start is None else event.data_start
-        return cls._of(event, start)
+        return cls._of(event, shown_start(event.data_start, event.data_bytes))
 
     def shows(self, event: Event) -> bool:
         """Return whether it is the row of that event."""

@@ -20,7 +20,7 @@ from esx.tui.cells import Cell, tint_of
 from esx.tui.lists.column import ListColumn
 from esx.tui.lists.dates import time_column
 from esx.tui.lists.previews import Previews
-from esx.tui.lists.rows import PREVIEW
+from esx.tui.lists.rows import PREVIEW, shown_start
 from esx.tui.lists.rowtable import RowTable
 from esx.tui.panels.event import EventPanel
 from esx.tui.panels.panel import keys_of
@@ -56,7 +56,7 @@ def trail_rows(trail: Trail, *, by_cause: bool) -> list[TrailRow]:
                 visible(event.event_type, limit=PREVIEW),
                 place_text(visible(event.stream_id, limit=PREVIEW), event.stream_seq),
                 since(trail, node),
-                "(large)" if event.preview is None else visible(event.preview, limit=PREVIEW),
+                visible(shown_start(event.preview, event.data_bytes), limit=PREVIEW),
                 event.global_seq == trail.anchor,
                 node,
             )

@@ -162,6 +162,13 @@ async def check_trail(store: EventStore, facts: Facts) -> None:
         [cause] = [node.event.cause for node in trail.nodes if node.event.global_seq == named["global"]]
         assert named["correlation_id"] in (None, trail.correlation)
         assert cause == named["causation_id"]
+        for event in (node.event for node in trail.nodes):  # it shows their data as a list does
+            [listed] = await store.preview_all_page(position=event.global_seq + 1, limit=1, backwards=True)
+            assert (listed.global_seq, listed.data_start, listed.data_bytes) == (
+                event.global_seq,
+                event.preview,
+                event.data_bytes,
+            )
     if "trail" in facts:
         trail = await store.trail(facts["trail"]["correlation_id"])
         assert trail.correlation == facts["trail"]["correlation_id"]

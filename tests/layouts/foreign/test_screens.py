@@ -126,3 +126,12 @@ async def test_a_filtered_feed_has_the_event_with_the_number_0(empty_dsn18: str)
         await until(pilot, lambda: app.follower.log.received == expected("sqlstreamstore")["types"]["AccountOpened"])
         await pilot.press("2")
         await until(pilot, lambda: feed_of(app).table.rows and feed_of(app).table.rows[0].global_seq == 0)
+
+
+async def test_a_trail_says_what_data_are_that_are_no_json(empty_dsn18: str) -> None:
+    await load_into(empty_dsn18, "rails_event_store_yaml")
+    async with explorer(empty_dsn18, size=(120, 40)) as (app, pilot):
+        await pilot.press("enter", "t")
+        await until(pilot, lambda: "trail of event" in text_of(app) or "trail ·" in text_of(app), "for the trail")
+        await until(pilot, lambda: "bytes, YAML" in text_of(app), "for the data")
+        assert "(large)" not in text_of(app)
