@@ -261,6 +261,10 @@ class Explorer(RecordedApp):
             return TypesPane(self.session, self.follower, id=screen_id)
         return StreamsPane(self.session, self.follower, id=screen_id, at=self._begin_at)
 
+    def left_database(self) -> None:
+        """Show another database from its beginning: the place that was asked for is in the one that is left."""
+        self._begin_at = None
+
     async def run_action(
         self,
         action: str | ActionParseResult,

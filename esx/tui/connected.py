@@ -164,9 +164,17 @@ class ConnectedApp(Keyed, App[None]):
         self.session.leave()
         for group in ("session", "follow"):
             cancel(self, group)
+        # Dialogs too: one may have been opened while a load test was being stopped.
+        while len(self.screen_stack) > 1:
+            self.pop_screen()
         await self.main.clear()
+        self.left_database()
+        self.clear_notifications()
         self._choose(choice)
         self.connect()
+
+    def left_database(self) -> None:
+        """Forget what was asked for in the database that is left."""
 
     def tell_state(self) -> None:
         """Show the state of the store, which may have changed with time."""

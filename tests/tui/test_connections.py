@@ -14,6 +14,7 @@ from textual.widgets import OptionList
 from esx.config import BadConfig, Config, Connection, add_connection, load
 from esx.database_choice import Database
 from esx.errors import StoreUnavailable
+from esx.eventstore import EventStore
 from esx.fold.reducer import MERGE
 from esx.model import NewEvent
 from esx.tui.app import Explorer
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from textual.pilot import Pilot
-
-    from esx.eventstore import EventStore
 
 pytestmark = pytest.mark.slow
 
@@ -267,3 +266,24 @@ async def test_after_a_refused_login_only_a_key_tries_again() -> None:
     running.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await running
+
+
+async def test_nothing_is_left_of_the_connection_before(dsn18: str, store18: EventStore, empty_dsn18: str) -> None:
+    await fill(store18, 2, 1)
+    async with EventStore.connect(empty_dsn18) as other:
+        await other.init()
+        await other.append("t-000", [NewEvent("T")])
+    config = Config(connections={"new": Connection("new", empty_dsn18)})
+    async with explorer(dsn18, config=config, at=("s-001", None), connected=False) as (app, pilot):
+        await until(pilot, lambda: browse(app).events_panel.stream_id == "s-001", "for the place that was asked for")
+        app.notify("about the store before", timeout=600)
+        await until(pilot, lambda: "about the store before" in text_of(app))
+        await choose(app, pilot, "new")
+        await until(pilot, lambda: app.session.state is SessionState.CONNECTED and "t-000" in ids(app))
+        await until(pilot, lambda: "s-001" not in text_of(app) and "about the store before" not in text_of(app))
+        # A dialog that was opened while a load test was being stopped.
+        app.action_help()
+        await until(pilot, lambda: isinstance(app.screen, Help) and "look closer" in text_of(app))
+        app._picked(next(each for each in app.connections.choices if each.name == "test database"))
+        await until(pilot, lambda: app.session.state is SessionState.CONNECTED and ids(app) == ["s-000", "s-001"])
+        assert app.screen is app.main
