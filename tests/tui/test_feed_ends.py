@@ -99,11 +99,19 @@ async def test_a_feed_that_ended_before_its_first_event_does_not_wait(
     dsn18: str, store18: EventStore, poison: Callable[[], Callable[[], None]]
 ) -> None:
     await store18.append("s", [NewEvent("Poison")])
-    poison()
+    heal = poison()
     async with explorer(dsn18) as (app, pilot):
         await pilot.press("2")
         await until(pilot, lambda: "the feed has ended · r restarts it" in text_of(app))
         assert "waiting for events" not in text_of(app)
+        # The screen Health says that r restarts it there too.
+        await pilot.press("4")
+        await until(pilot, lambda: "FEED ENDED" in text_of(app) and "r restarts it" in text_of(app))
+        heal()
+        await pilot.press("r")
+        await until(pilot, lambda: "complete and in order" in text_of(app) and "FEED ENDED" not in text_of(app))
+        await pilot.press("2")
+        await until(pilot, lambda: len(feed_of(app).table.rows) == 1 and "following" in text_of(app))
 
 
 async def test_another_filter_goes_on_after_one_whose_feed_ended(

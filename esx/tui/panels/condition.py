@@ -34,7 +34,7 @@ def condition(session: ExplorerSession, follower: Follower, findings: Sequence[F
     if session.state is not SessionState.CONNECTED:
         return Condition(session.state.value.upper(), session.reason, BAD)
     if follower.ended:
-        steps = [RemedyStep("r restarts the feed, near the present")]
+        steps = [RemedyStep("Close this, and r restarts the feed, near the present.")]
         return Condition("FEED ENDED", follower.failure or "", BAD, steps)
     if follower.unrecorded is not None:
         return Condition("NOT RECORDED", follower.unrecorded.removeprefix("not recorded: "), WARNING)

@@ -15,6 +15,8 @@ Piece = str | tuple[str, str]
 def figures(follower: Follower, now: float, *, width: int, types: int, dark: bool) -> Content:
     """Return the figures in lines of `width` cells: totals, what holds the feed back, and `types` lines of types."""
     text, style = state_line(follower)
+    if follower.orderless is not None:  # there is nothing that could be counted
+        return Content("\n".join(wrap_words(text, width)))
     lines: list[list[Piece]] = [_totals(follower, now, width)]
     lines += [[(line, style)] for line in wrap_words(text, width)]
     if follower.missed:
@@ -80,6 +82,8 @@ def _type_cell(rate: TypeRate, stream: str, width: int, dark: bool) -> list[Piec
 
 def state_line(follower: Follower) -> tuple[str, str]:
     """Return a text on whether the feed goes on and what holds it back, and its style."""
+    if follower.orderless is not None:
+        return f"no feed: {visible(follower.orderless)}", ""
     if follower.failure is not None:
         goes_on = "r restarts it, near the present" if follower.ended else "it is tried again"
         return f"{'ended' if follower.ended else 'waiting'}: {visible(follower.failure)} · {goes_on}", "$text-error"

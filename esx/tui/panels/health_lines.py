@@ -10,6 +10,9 @@ from esx.text import ago, sparkline, visible
 from esx.times import clock
 from esx.tui.cells import fit
 from esx.tui.panels.condition import BAD, WARNING
+from esx.tui.panels.feed_figures import missed_line, state_line
+from esx.tui.session.follower import Follower
+from esx.tui.widgets.figures import Line
 
 
 def projection_line(projection: ProjectionStatus, lags: Iterable[int], width: int) -> str:
@@ -41,10 +44,36 @@ def state_style(projection: ProjectionStatus) -> str:
 
 
 def moment(health: Health) -> str:
-    """Return when the last event came."""
+    """Return when the last event came; without a global order no event is the last."""
+    if not health.numbered:
+        return "not known"
     if health.last_created_at is None:
         return "none yet"
     return f"{clock(health.last_created_at)}, {ago(health.last_created_at, health.at)}"
+
+
+def order_lines(health: Health, follower: Follower) -> list[Line]:
+    """Return what is known of the global order and of the feed; nothing that only an order would have."""
+    lines: list[Line] = []
+    if health.numbered:
+        above = " or above: this user may not read the sequence"
+        head = f"{health.head:,}"
+        lines.append(("head", head, "") if health.head_exact else ("head", f"{head}{above}", WARNING))
+        lines.append(("last visible", f"{health.last:,}", ""))
+    if health.order_unknown:
+        lines.append(("no order", health.order_unknown, WARNING if health.numbered else ""))
+    else:
+        behind = f"{max(health.head - follower.position, 0):,} numbers behind the head"
+        known = follower.started
+        lines.append(("safe position", f"{follower.position:,}" if known else "not known yet", ""))
+        lines.append(("lag", behind if known else "not known yet", ""))
+        lines.append(("", *state_line(follower)))
+    if follower.missed:
+        lines.append(("", missed_line(follower), BAD))
+    if follower.started or not health.order_unknown:
+        lines.append(("late, dead", f"{follower.counts.late:,} late, {follower.counts.dead:,} dead", ""))
+    lines.append(("last event", moment(health), ""))
+    return lines
 
 
 def grade(value: float, warn: float, bad: float) -> str:

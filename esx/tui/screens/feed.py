@@ -28,6 +28,7 @@ from esx.tui.widgets.askline import AskLine
 from esx.tui.widgets.frame import Frame
 
 _WAITING = "waiting for events …"
+_NONE = "this store has no feed · 1 lists its streams"
 _ENDED = "the feed has ended · r restarts it, near the present"
 
 
@@ -66,6 +67,7 @@ class FeedPane(ListAndEventPane):
         self._lines = 0
         self._received = -1
         self._nothing = _WAITING
+        self._restarts = follower.restarts
 
     def compose(self) -> ComposeResult:
         """Lay out the figures above the list and the event."""
@@ -78,6 +80,8 @@ class FeedPane(ListAndEventPane):
         if self.detail.has_focus:
             return super().view()
         rows = self.table.rows
+        if self.follower.orderless is not None:
+            return None
         return FeedView(rows[0].global_seq - 1 if rows else self.follower.position, self.follower.where)
 
     def event_at_hand(self) -> int | None:
@@ -93,6 +97,9 @@ class FeedPane(ListAndEventPane):
         self.every(5, self.table.refresh_ages)
 
     def _flush(self) -> None:
+        if self._restarts != self.follower.restarts:
+            self._restart()
+            return
         log = self.follower.log
         gone = log.flush()
         if gone is not None:
@@ -107,7 +114,8 @@ class FeedPane(ListAndEventPane):
     def _write(self, now: float) -> None:
         log = self.follower.log
         numbers = self._numbers
-        self.table.empty = _ENDED if self.follower.ended else self._nothing
+        none = self.follower.orderless is not None
+        self.table.empty = _NONE if none else _ENDED if self.follower.ended else self._nothing
         dark = self.app.current_theme.dark
         rows = 2 if self.size.height < 28 else 3
         shown = figures(self.follower, now, width=max(numbers.size.width, 20), types=rows, dark=dark)
@@ -118,6 +126,8 @@ class FeedPane(ListAndEventPane):
         self.set_class(log.paused, "-paused")
         if log.paused:
             title = f"paused · {log.waiting:,} new"
+        elif none:
+            title = "no feed"
         elif self.follower.ended:
             title = "ended"
         elif self.table.following:
@@ -127,7 +137,8 @@ class FeedPane(ListAndEventPane):
         chosen = stream_filter_text(self.follower.where)
         gone = f" · {log.gone:,} earlier no longer kept" if log.gone else ""
         self.panel.entitle(
-            f"{title} · {visible(chosen, limit=80)}" if chosen else title, f"{len(log.rows):,} shown{gone}"
+            f"{title} · {visible(chosen, limit=80)}" if chosen else title,
+            "" if none else f"{len(log.rows):,} shown{gone}",
         )
 
     def action_pause(self) -> None:
@@ -204,6 +215,7 @@ class FeedPane(ListAndEventPane):
         self._restart()
 
     def _restart(self) -> None:
+        self._restarts = self.follower.restarts
         chosen = bool(self.follower.where)
         self.table.following = True
         self.table.take([], 0)
@@ -236,6 +248,6 @@ class FeedPane(ListAndEventPane):
     def action_retry(self) -> None:
         """Try to reach the database now, or restart a feed that has ended."""
         self.session.retry()
-        if self.follower.ended:
+        if self.follower.over:
             self.follower.restart()
             self._restart()

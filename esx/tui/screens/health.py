@@ -24,11 +24,11 @@ from esx.text import size_of, visible
 from esx.times import clock
 from esx.tui.cells import MUTED
 from esx.tui.panels.condition import BAD, GOOD, WARNING, Condition, condition
-from esx.tui.panels.feed_figures import missed_line, state_line, writer_text
+from esx.tui.panels.feed_figures import writer_text
 from esx.tui.panels.health_lines import (
     consumer_line,
     grade,
-    moment,
+    order_lines,
     projection_line,
     state_style,
     what_is_judged,
@@ -204,8 +204,10 @@ class HealthPane(StorePane):
         start(self, partial(self._examine, store), "doctor")
 
     def action_refresh(self) -> None:
-        """Read the figures and examine the store now."""
+        """Read the figures and examine the store now, and restart a feed that has ended."""
         self.session.retry()
+        if self.follower.over:
+            self.follower.restart()
         self._examined = None
         self._read_now()
 
@@ -292,23 +294,7 @@ class HealthPane(StorePane):
             ],
         )
         follower = self.follower
-        lag = f"{max(health.head - follower.position, 0):,} numbers behind the head"
-        self._box("order").say(
-            [
-                ("head", f"{health.head:,}", "")
-                if health.head_exact
-                else ("head", f"{health.head:,} or above: this user may not read the sequence", WARNING),
-                ("last visible", f"{health.last:,}", ""),
-                ("no order", health.order_unknown, BAD)
-                if health.order_unknown
-                else ("safe position", f"{follower.position:,}" if follower.started else "not known yet", ""),
-                ("lag", lag if follower.started else "not known yet", ""),
-                *([] if health.order_unknown else [("", *state_line(follower))]),
-                *([("", missed_line(follower), BAD)] if follower.missed else []),
-                ("late, dead", f"{follower.counts.late:,} late, {follower.counts.dead:,} dead", ""),
-                ("last event", moment(health), ""),
-            ],
-        )
+        self._box("order").say(order_lines(health, follower))
         size = health.table_bytes + health.index_bytes
         events = health.events
         # With fewer events, empty pages would count for more than their contents.
@@ -324,7 +310,7 @@ class HealthPane(StorePane):
         bell = (health.doorbell_text, GOOD if health.doorbell else MUTED if health.kind else WARNING)
         lines: list[Line] = [
             ("doorbell", *bell),
-            ("this session", *(("listening", GOOD) if follower.listening else ("polling", WARNING))),
+            ("this session", *_notified(follower)),
         ]
         if follower.polls_because:
             lines.append(("because", follower.polls_because, WARNING))
@@ -400,3 +386,10 @@ class HealthPane(StorePane):
             lines.append((str(finding.severity), f"{finding.check}: {finding.message}", style))
             lines += [("", f"→ {step}", MUTED) for step in finding.remedy]
         self._say(box, lines)
+
+
+def _notified(follower: Follower) -> tuple[str, str]:
+    """Return how the feed learns of new events, and the style of that."""
+    if follower.orderless is not None:
+        return "no feed", MUTED
+    return ("listening", GOOD) if follower.listening else ("polling", WARNING)

@@ -6,7 +6,7 @@ import math
 from collections import deque
 from collections.abc import Callable
 
-from esx.errors import EsxError, NotAllowed, QueryTimeout, SchemaMissing, StoreUnavailable
+from esx.errors import EsxError, NotAllowed, OrderUnknown, QueryTimeout, SchemaMissing, StoreUnavailable
 from esx.eventstore import EventStore
 from esx.filters import Filter
 from esx.model import EventPreview
@@ -52,11 +52,20 @@ class Follower:
         """Why the feed has failed, where that is not a lost connection; in one line."""
         self.ended = False
         """Whether the feed is over until `restart`."""
+        self.orderless: str | None = None
+        """Why this store has no feed, in one line: nothing is wrong with it. None while it may have one."""
+        self.restarts = 0
+        """How often it has begun anew."""
 
     @property
     def now(self) -> float:
         """The time by which rates are measured, in seconds."""
         return self._session.tuning.clock()
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing comes until `restart`."""
+        return self.ended or self.orderless is not None
 
     @property
     def started(self) -> bool:
@@ -135,7 +144,8 @@ class Follower:
         self.log.clear()
         self.missed.clear()
         self._feed = None
-        self.failure, self.ended = None, False
+        self.failure, self.ended, self.orderless = None, False, None
+        self.restarts += 1
         self._hurry.set()
         if self._task is not None:
             self._task.cancel()
@@ -155,9 +165,14 @@ class Follower:
                 self._fail(error if isinstance(error, EsxError) else EsxError(f"{type(error).__name__}: {error}"))
                 self._hurry.clear()
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._hurry.wait(), None if self.ended else self._session.tuning.retry)
+                    await asyncio.wait_for(self._hurry.wait(), None if self.over else self._session.tuning.retry)
 
     def _fail(self, error: EsxError) -> None:
+        if isinstance(error, OrderUnknown) and self._feed is None:
+            self.orderless = str(error)
+            if self._changed is not None:
+                self._changed()
+            return
         self.ended = not isinstance(error, _PASSING)
         # The same failure is reported once.
         if isinstance(error, StoreUnavailable):

@@ -91,6 +91,8 @@ def status(session: ExplorerSession, follower: Follower) -> tuple[str, str]:
             return "not recorded", "$text-warning"
         if follower.ended:
             return "connected, feed ended", "$text-error"
+        if follower.orderless is not None and not session.to_mend:
+            return "connected, no feed", MUTED
         held = follower.held()
         if held is not None:
             return f"held {span(held)}", "$text-warning"

@@ -14,7 +14,7 @@ from tests.layouts.foreign.fixtures import expected, load_into
 from tests.layouts.foreign.made import WITHOUT_NUMBERS
 from tests.layouts.foreign.own import layout_of, make
 from tests.support.connections import connected
-from tests.tui.helpers import browse, explorer, feed_of, text_of, until
+from tests.tui.helpers import browse, explorer, feed_of, lines_of, text_of, until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -76,7 +76,7 @@ async def test_a_store_without_a_global_order_is_shown_by_its_streams(empty_dsn1
             assert browse(app).events_panel.stream_id == "account/1001"
             app.clear_notifications()
         await pilot.press("2")
-        await until(pilot, lambda: "ended: this store of cqrs-es (Rust)" in text_of(app), "for the feed's reason")
+        await until(pilot, lambda: "no feed: this store of cqrs-es (Rust)" in text_of(app), "for the reason")
 
 
 async def test_an_event_of_no_stream_is_shown_without_a_number_in_one(empty_dsn18: str) -> None:
@@ -135,3 +135,28 @@ async def test_a_trail_says_what_data_are_that_are_no_json(empty_dsn18: str) -> 
         await until(pilot, lambda: "trail of event" in text_of(app) or "trail ·" in text_of(app), "for the trail")
         await until(pilot, lambda: "bytes, YAML" in text_of(app), "for the data")
         assert "(large)" not in text_of(app)
+
+
+@pytest.mark.parametrize(("name", "size"), [("prooph_single", (80, 24)), ("cqrs_es", (120, 40))])
+async def test_where_there_is_no_order_nothing_is_counted_and_nothing_is_wrong(
+    name: str, size: tuple[int, int], empty_dsn18: str
+) -> None:
+    await load_into(empty_dsn18, name)
+    async with explorer(empty_dsn18, size=size) as (app, pilot):
+        await until(pilot, lambda: "●" in lines_of(app)[0] and "no feed" in lines_of(app)[0], "for the state")
+        assert not app._notifications
+        await pilot.press("2")
+        await until(pilot, lambda: "no feed: this store of" in text_of(app))
+        for word in ("safe", "received", "in the last", "ended", "0.0/s", "following", "shown"):
+            assert word not in text_of(app), word
+        await pilot.press("x")
+        await until(pilot, lambda: "there is nothing here to copy" in text_of(app))
+        app.clear_notifications()
+        await pilot.press("4")
+        # The servers of tests have no fsync; nothing else is wrong.
+        await until(pilot, lambda: "▲ 1 TO MEND  fsync is off" in text_of(app), "for the doctor")
+        await pilot.press("r")
+        await until(pilot, lambda: "no order" in text_of(app) and "not known" in text_of(app), "for the figures")
+        shown = text_of(app)
+        for word in ("head", "last visible", "safe position", "lag", "late, dead", "none yet", "polling", "ended"):
+            assert word not in shown, word
