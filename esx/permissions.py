@@ -25,6 +25,10 @@ NEEDS: Mapping[str, str] = {
     "consumer-list.choose": "load",
     "load.clean": "load",
     "load.start": "load",
+    "step-list.choose": "terminal",
+    "step.breaks": "terminal",
+    "step.run": "terminal",
+    "step.undo": "terminal",
 }
 """The permission that an action needs, by its name in keymaps. Other actions only read or navigate."""
 

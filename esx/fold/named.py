@@ -1,6 +1,7 @@
-"""Loading a Python function that the user names: a reducer, or a decoder of payloads."""
+"""Loading a Python function that the user names: a reducer, a decoder of payloads, or the handler of a projection."""
 
 import importlib
+import inspect
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +9,27 @@ from typing import Any
 
 from esx.errors import EsxError
 from esx.text import visible
+
+
+class HandlerFailed(EsxError):
+    """The named function cannot be used as a handler. The message is one line."""
+
+
+def load_handler(text: str, *, batch: bool) -> Callable[..., Any]:
+    """Return the handler written as ``module:function``; with `batch` it takes the events of a batch.
+
+    Raises HandlerFailed if it cannot be loaded, or is no async function of two arguments.
+    """
+    arguments = "connection, events" if batch else "connection, event"
+    function = load_function(text, "handler", "billing.balances:handle", arguments, HandlerFailed)
+    called = function if inspect.isfunction(function) or inspect.ismethod(function) else type(function).__call__
+    if not inspect.iscoroutinefunction(called):
+        raise HandlerFailed(f"handler {visible(text, limit=200)} is not async: write async def function({arguments})")
+    try:
+        inspect.signature(function).bind(None, None)
+    except TypeError:
+        raise HandlerFailed(f"handler {visible(text, limit=200)} has to take ({arguments})") from None
+    return function
 
 
 def load_function(

@@ -51,6 +51,7 @@ _READING = """
     event.match event.next-match event.page event.page-down event.page-up event.previous-match event.start
     event.text event.unfold event.up events.all events.find events.flip events.go export.cancel feed-detail.copy
     feed-detail.diff feed-detail.state feed-detail.version-back feed-detail.version-on feed-list.choose feed.back
+    fields.close step.close step.quit
     feed.close_detail feed.filter feed.focus_detail feed.focus_list feed.pause feed.retry health.conflicts
     health.refresh health.remedy help.close help.down help.end help.leave help.page-down help.page-up help.quit
     help.scroll_by help.scroll_page help.search help.start help.up list.choose list.down list.first list.last

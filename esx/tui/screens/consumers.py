@@ -25,6 +25,7 @@ from esx.store.views import ConsumersView
 from esx.text import visible
 from esx.tui.dialogs.agree import Agree
 from esx.tui.dialogs.consumer_actions import ConsumerActions
+from esx.tui.dialogs.fields import Field, Fields
 from esx.tui.panels.consumers import ConsumerList, figures_of
 from esx.tui.panes import title_if_hidden
 from esx.tui.screens.base import StorePane
@@ -66,6 +67,8 @@ class ConsumersPane(StorePane):
         super().__init__(session, id=id)
         self._why_not = why_not
         self.reports: list[ConsumerReport] | None = None
+        self._handlers: dict[str, dict[str, str]] = {}
+        """What was typed to step through a projection, by its name."""
 
     def compose(self) -> ComposeResult:
         """Lay out the list, and what is known of the chosen one below."""
@@ -153,12 +156,53 @@ class ConsumersPane(StorePane):
             ("end", "reset to the end: let it skip all events that are there now"),
             ("delete", "delete: forget its position"),
         ]
+        # Whoever names a handler runs code of this machine, which is not for a page in a browser.
+        if report.kind == "projection" and not self.app.is_web:
+            actions.append(("step", "step through its events: which rows each changes"))
 
         def chosen(action: str | None) -> None:
-            if action is not None:
+            if action == "step":
+                self._ask_handler(report)
+            elif action is not None:
                 start(self, partial(self._ask, report, action), "ask")
 
         self.app.push_screen(ConsumerActions(named(report), actions), chosen)
+
+    def _ask_handler(self, report: ConsumerReport) -> None:
+        """Ask for the handler and the tables, and step through the projection's events."""
+        known = self._handlers.get(report.name, {})
+        fields = [
+            Field("handler", "its handler", "billing.balances:handle", known.get("handler", ""), needed=True),
+            Field(
+                "tables", "the tables that it writes to", "balances, movements", known.get("tables", ""), needed=True
+            ),
+            Field("batch", "does it take batches of events?", "y, or nothing", known.get("batch", "")),
+        ]
+        note = (
+            "The handler runs, in scratch tables, in a transaction that is rolled back. What it does elsewhere stays."
+        )
+
+        def chosen(found: dict[str, str] | None) -> None:
+            if found is not None:
+                self._handlers[report.name] = found
+                self._step(report, found)
+
+        self.app.push_screen(Fields(f"step through {named(report)}", fields, note), chosen)
+
+    def _step(self, report: ConsumerReport, given: dict[str, str]) -> None:
+        from esx.fold.named import load_handler
+        from esx.tui.screens.step import StepScreen, StepSettings
+
+        database, batches = self.session.database, given["batch"].lower().startswith("y")
+        if database is None:
+            return
+        try:
+            handler = load_handler(given["handler"], batch=batches)
+        except EsxError as error:
+            self.notify(visible(str(error), limit=300), severity="error", timeout=8)
+            return
+        tables = [part.strip() for part in given["tables"].split(",") if part.strip()]
+        self.app.push_screen(StepScreen(database, StepSettings(report.name, handler, tables, batches)))
 
     async def _ask(self, report: ConsumerReport, action: str) -> None:
         """Say what will happen, and do it if the user agrees."""
