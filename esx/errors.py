@@ -25,6 +25,7 @@
             QueryGivenUp
         StoreFailed
             QueryCancelled
+            OtherToolsConsumer
             OwnerNotTrusted
             NotAllowed
 
@@ -280,6 +281,17 @@ class QueryGivenUp(QueryTimeout):
 
 class StoreFailed(EsxError):
     """PostgreSQL refused a statement for another reason than the caller's input."""
+
+
+class OtherToolsConsumer(StoreFailed):
+    """A consumer is that of another tool, whose store esx only reads."""
+
+    def __init__(self, name: str, tool: str) -> None:
+        self.name = name
+        super().__init__(
+            f"{visible(name, limit=200)} is a consumer of {tool}: esx only shows how far it is, "
+            "and cannot pause, move or repair it"
+        )
 
 
 class QueryCancelled(StoreFailed):

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 
 import asyncpg
 
-from esx.errors import SchemaMissing, StoreFailed, UnknownConsumer
+from esx.errors import OtherToolsConsumer, SchemaMissing, StoreFailed, UnknownConsumer
 from esx.filters import Filter
 from esx.layouts.layout import Layout
 from esx.postgres.driver_errors import DRIVER_ERRORS, as_store_error
@@ -46,11 +46,20 @@ class Operations(Projections):
             return await read_status(connection, layout, everything=True) if layout.own else []
 
     async def consumer(self, name: str) -> ConsumerReport:
-        """Return one consumer. Raises UnknownConsumer."""
+        """Return one consumer. Raises UnknownConsumer, and OtherToolsConsumer for one of another tool."""
         for report in await self.consumers():
             if report.name == name:
                 return report
+        await self._refuse_others(name)
         raise UnknownConsumer(name)
+
+    async def _refuse_others(self, name: str) -> None:
+        """Raise OtherToolsConsumer for a consumer that another tool keeps."""
+        layout = (await self._load()).layout
+        if layout.foreign is None:
+            return
+        if any(each.name == name for each in (await self.other_consumers()).consumers):
+            raise OtherToolsConsumer(name, layout.foreign.kind.title)
 
     async def check(self, limits: CheckLimits | None = None) -> CheckVerdict:
         """Judge all consumers and the open writers, for monitoring; costs the same at any size of the store."""
@@ -105,6 +114,7 @@ class Operations(Projections):
 
     async def skippable(self, name: str, global_seq: int | None = None) -> Skippable:
         """Return the event that `skip_event` would skip; raises as it does."""
+        await self._refuse_others(name)
         async with self._reading() as (connection, layout):
             await _check_known(connection, layout, name)
             return await skipping.find_skippable(connection, layout, name, global_seq)
@@ -124,6 +134,7 @@ class Operations(Projections):
 
         Raises UnknownConsumer.
         """
+        await self._refuse_others(name)
         async with self._reading() as (connection, layout):
             await _check_known(connection, layout, name)
             return await read_put_aside(connection, layout, name, states=states, limit=limit)
@@ -133,6 +144,7 @@ class Operations(Projections):
 
         Raises UnknownConsumer, and NotFound if nothing, or not that event, is parked.
         """
+        await self._refuse_others(name)
         async with self._reading() as (connection, layout):
             await _check_known(connection, layout, name)
             return await skipping.parked_streams(connection, layout, name, global_seq)
@@ -248,6 +260,7 @@ class Operations(Projections):
 
     @contextlib.asynccontextmanager
     async def _operated(self, name: str) -> AsyncIterator[tuple[Session, Layout, CheckpointRow]]:
+        await self._refuse_others(name)
         async with self._keeping() as (connection, layout):
             if layout.foreign is not None:
                 layout.check_appends()
@@ -257,6 +270,8 @@ class Operations(Projections):
 
 async def _check_known(connection: asyncpg.Connection, layout: Layout, name: str) -> Kind:
     """Return the kind of a consumer. Raises UnknownConsumer, and SchemaMissing where it is too old for operating."""
+    if layout.foreign is not None:  # beside it nothing is kept
+        raise UnknownConsumer(name)
     if not await keeps_runner(connection, layout):
         raise SchemaMissing("the tables of consumers are those of an older esx: run `esx init` to complete them")
     kind: Kind | None = await connection.fetchval(f"SELECT kind FROM {layout.ours('consumers')} WHERE name = $1", name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import pytest
@@ -18,6 +18,9 @@ from tests.cli.support import esx, ndjson
 from tests.layouts.foreign.fixtures import load, load_into
 from tests.support.connections import connected
 from tests.support.roles import new_role
+
+if TYPE_CHECKING:
+    from tests.conftest import Servers
 
 pytestmark = pytest.mark.slow
 KEPT: dict[str, dict[str, str]] = {
@@ -96,6 +99,12 @@ async def test_health_shows_how_far_consumers_are_behind(empty_dsn18: str) -> No
     assert "projections" not in shown
 
 
+@pytest.fixture
+async def dsn_of_marten(servers: Servers) -> str:
+    """A database with a store of Marten, for tests that only read."""
+    return await servers.kept(18, "consumers_of_marten", lambda dsn: load_into(dsn, "marten"))
+
+
 def checked(dsn: str, *options: str, code: int) -> str:
     done = esx("check", *options, "-d", dsn)
     assert done.returncode == code, (done.stdout, done.stderr)
@@ -146,6 +155,18 @@ async def test_a_lag_that_no_number_tells_is_unknown_to_monitoring(empty_dsn18: 
         text = expose(await Observer(store).measure(), "")[0].decode()
     assert 'consumer="account_projection"' not in text
     assert "esx_consumers_left_out 1.0" in text
+
+
+@pytest.mark.parametrize("command", ["pause", "resume", "reset", "skip", "delete", "retry", "parked"])
+async def test_a_consumer_of_another_tool_is_shown_and_never_changed(command: str, dsn_of_marten: str) -> None:
+    yes = () if command == "parked" else ("--yes",)
+    said = esx("consumers", command, "OrderView:All", *yes, "-d", dsn_of_marten)
+    assert said.returncode == 1
+    assert said.stderr.splitlines()[-1] == (
+        "esx: OrderView:All is a consumer of Marten: esx only shows how far it is, and cannot pause, move or repair it"
+    )
+    unknown = esx("consumers", command, "Bogus", *yes, "-d", dsn_of_marten)
+    assert "there is no consumer Bogus" in unknown.stderr
 
 
 async def test_what_reads_another_store_is_not_judged(empty_dsn18: str) -> None:
