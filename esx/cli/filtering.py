@@ -79,22 +79,6 @@ async def first_after(store: EventStore, moment: datetime) -> int:
 
 async def like_type(store: EventStore, chosen: Filter) -> str:
     """Return what to say of the type where nothing passes: the types like it, if none that is known matches."""
-    import re
-    from difflib import get_close_matches
+    from esx.fold.vocabulary import types_like
 
-    from esx.text import either, visible
-
-    pattern = chosen.type_pattern
-    if pattern is None:
-        return ""
-    known = await store.known_types()
-    # Globs mean the same in Python's regular expressions.
-    if not known or any(re.search(pattern.regex, name, re.DOTALL) for name in known):
-        return ""
-    plain = re.sub(r"[*?\\\[\]]", "", chosen.event_type or "").lower()
-    lower = {name.lower(): name for name in known}
-    # Some tools write a type with its namespace, and people do not.
-    ends = [name for name in lower if plain and re.search(rf"[.:/\\]{re.escape(plain)}$", name)]
-    near = [lower[name] for name in (ends[:3] or get_close_matches(plain, lower))]
-    hint = f": did you mean {either(visible(name, limit=80) for name in near)}?" if near else ""
-    return f"; no type that is known is {visible(chosen.event_type or '', limit=80)}{hint}"
+    return "" if chosen.event_type is None else types_like(chosen, await store.known_types())

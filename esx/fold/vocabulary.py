@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 
 from esx.errors import InvalidQuery
 from esx.filter_language import KEYS, USUAL, Dialect
@@ -12,12 +13,14 @@ from esx.filters import Filter
 from esx.fold.shape import Sighting, shape_of
 from esx.model import Event
 from esx.store.overview.types import TypeSurvey
-from esx.text import visible
+from esx.text import either, visible
 
 _PATH = re.compile(r"\$[^\s&|()!<>=,'+/]*$")
 _TERM = re.compile(r'(?:^|\s)(?:([A-Za-z]+):)?(")?((?(2)[^"]*|[^\s"]*))$')
 _TYPE = re.compile(r'(?:^|\s)type:(?:"([^"]+)"|(\S+))')
 _FIRST = re.compile(r'\s*(?:"([^"]+)"|([^\s":$]+))(?=\s)')
+
+_LONGEST = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +75,7 @@ def complete(text: str, known: Vocabulary, dialect: Dialect = USUAL) -> str | No
 def _begun(before: str, begun: str, names: Iterable[str]) -> str | None:
     """Return the first name that begins so, in any case, behind what stands before it; a hostile one is no help."""
     for name in names:
-        if name.lower().startswith(begun.lower()) and name != begun and visible(name) == name:
+        if name.lower().startswith(begun.lower()) and name != begun and len(name) <= _LONGEST and visible(name) == name:
             return before + name
     return None
 
@@ -94,3 +97,18 @@ def _matching(glob: str, types: Iterable[str]) -> list[str]:
     except InvalidQuery:
         return []
     return [] if pattern is None else [name for name in types if re.search(pattern.regex, name, re.DOTALL)]
+
+
+def types_like(chosen: Filter, types: Iterable[str]) -> str:
+    """Return what to say of a filter that nothing passes: where none of `types` matches it, those like it."""
+    pattern, known = chosen.type_pattern, list(types)
+    # Globs mean the same in Python's regular expressions.
+    if pattern is None or not known or any(re.search(pattern.regex, name, re.DOTALL) for name in known):
+        return ""
+    plain = re.sub(r"[*?\\\[\]]", "", chosen.event_type or "").lower()
+    lower = {name.lower(): name for name in known}
+    # Some tools write a type with its namespace, and people do not.
+    ends = [name for name in lower if plain and re.search(rf"[.:/\\]{re.escape(plain)}$", name)]
+    near = [lower[name] for name in (ends[:3] or get_close_matches(plain, lower))]
+    hint = f": did you mean {either(visible(name, limit=80) for name in near)}?" if near else ""
+    return f"; no type that is known is {visible(chosen.event_type or '', limit=80)}{hint}"

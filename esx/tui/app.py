@@ -107,6 +107,9 @@ class Explorer(RecordedApp):
         display: none; height: 1; padding: 0 1; background: $error 30%; text-wrap: nowrap; text-overflow: ellipsis;
     }
     #banner.-shown { display: block; }
+    VerticalScroll, OptionList, LoadForm {
+        scrollbar-color: $foreground 25%; scrollbar-background: $surface; scrollbar-background-hover: $surface;
+    }
     /* A notice of one line covers only the bottom border of the parts. */
     Toast { width: auto; max-width: 90%; padding: 0 1; margin: 0; }
     """

@@ -48,6 +48,18 @@ def numbers(app: Explorer) -> list[int]:
     return [row.global_seq for row in browse(app).events.rows]
 
 
+async def test_where_no_type_matches_those_like_it_are_named(dsn18: str, store18: EventStore) -> None:
+    await fill(store18)
+    async with explorer(dsn18) as (app, pilot):
+        await pilot.press("a")
+        await until(pilot, lambda: len(browse(app).events.rows) >= 100)
+        for _ in range(2):
+            await find(pilot, "Usaul")
+            await until(pilot, lambda: "no type that is known is Usaul: did you mean Usual?" in text_of(app))
+            await find(pilot, "Usual $.n > 9000")
+            await until(pilot, lambda: "no event passes the filter" in text_of(app) and "mean" not in text_of(app))
+
+
 async def test_events_are_found_by_type_and_path_and_shown_again(dsn18: str, store18: EventStore) -> None:
     await fill(store18)
     async with explorer(dsn18) as (app, pilot):

@@ -134,6 +134,18 @@ async def test_what_happened_lately(dsn18: str, store18: EventStore, sql18: asyn
         assert not app.query(SummaryPane)
 
 
+async def test_there_is_no_window_before_the_first_time(dsn18: str, store18: EventStore) -> None:
+    await shop(store18)
+    async with explorer(dsn18) as (app, pilot):
+        await pilot.press("W")
+        await until(pilot, lambda: lately(app).table.rows)
+        await pilot.press("f", *"since:0900-01-01", "enter")
+        await until(pilot, lambda: lately(app).length > timedelta(days=400_000) and lately(app).table.has_focus)
+        await until(pilot, lambda: lately(app).table.problem, "for the window before, which has no start")
+        await pilot.press("left_square_bracket", "left_square_bracket", "W")
+        await until(pilot, lambda: lately(app).length == timedelta(minutes=10) and lately(app).table.rows)
+
+
 async def test_a_category_leads_to_its_events_and_esc_back(dsn18: str, store18: EventStore) -> None:
     await shop(store18)
     async with explorer(dsn18, size=(80, 24)) as (app, pilot):

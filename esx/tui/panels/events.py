@@ -12,6 +12,7 @@ from textual.binding import Binding, BindingType
 from esx.errors import EsxError, InvalidQuery
 from esx.eventstore import EventStore
 from esx.filters import Filter
+from esx.fold.vocabulary import types_like
 from esx.model import MOST_WITHOUT_NUMBER, UNNUMBERED
 from esx.positions import SYNTAX, Position, parse_position
 from esx.store.search.plan import SearchPlan
@@ -68,6 +69,8 @@ class EventsPanel(Panel):
         self.filter = Filter()
         self.usual = Filter()
         """The filter of the list of all streams until the user takes it away."""
+        self._offered = Filter()
+        """The filter for which types like its own were looked for last."""
         self._source: EventRows | SearchResults | None = None
         self._left_out = 0
         """How many events of the stream have no number in it, and so are in no page of it."""
@@ -180,6 +183,7 @@ class EventsPanel(Panel):
             text = "without load tests · esc shows all"
         elif isinstance(self._source, SearchResults):
             text = "" if window is None else self._source.progress(window, busy=table.busy, stopped=table.stopped)
+            self._offer_like()
         elif self.stream_id is None:
             known = [] if row is None else [f"global {row.global_seq:,}"]
             text = " · ".join(known + self._newer())
@@ -188,6 +192,21 @@ class EventsPanel(Panel):
                 self._version = max(self._version, table.rows[-1].stream_seq)
             text = f"seq {row.stream_seq:,}" + (f" of {self._version:,}" if self._version >= row.stream_seq else "")
         self.entitle(subtitle=text)
+
+    def _offer_like(self) -> None:
+        """Where nothing passes a filter, look whether there is such a type at all."""
+        window, store = self.table.window, self.session.store
+        nothing = window is not None and window.loaded and window.whole and not window.rows
+        if nothing and store is not None and self.filter.event_type is not None and self._offered != self.filter:
+            self._offered = self.filter
+            start(self, partial(self._find_like, store, self.filter), "like")
+
+    async def _find_like(self, store: EventStore, chosen: Filter) -> None:
+        with contextlib.suppress(EsxError):
+            like = types_like(chosen, await store.known_types())
+            if chosen == self.filter and not self.table.rows:
+                # Alone, as there may be little room.
+                self.table.empty = self.table.nothing = like.removeprefix("; ") or "no event passes the filter"
 
     def follow(self) -> None:
         """Show what has come, while the end of the list where it belongs is on screen."""
@@ -243,7 +262,7 @@ class EventsPanel(Panel):
             placeholder=PLACEHOLDER,
             hint=f"{HINT}\nenter finds · → completes · ↑ earlier ones · empty shows all · esc leaves",
             complete=lambda text: words.complete(text, IN_LIST, types=types),
-            history=words.history,
+            history=words.history(IN_LIST),
         )
         store = self.session.store
         if store is not None:
@@ -263,7 +282,7 @@ class EventsPanel(Panel):
         except ValueError as error:
             self.line.say(str(error), error=True)
             return
-        self.session.words.entered(message.text)
+        self.session.words.entered(message.text, IN_LIST)
         if chosen:
             start(self, partial(self._search, store, chosen, agreed=message.again), "plan")
         else:
@@ -290,7 +309,7 @@ class EventsPanel(Panel):
             return
         if plan.large:
             self._agreed = (chosen, stream_id)
-        self.filter = chosen
+        self.filter, self._offered = chosen, Filter()
         self._source = SearchResults(store, plan, newest_first=self.newest_first[stream_id is None])
         self.table.nothing = "no event passes the filter"
         self._write_title()

@@ -170,7 +170,7 @@ class FeedPane(ListAndEventPane):
             placeholder=STREAMS_PLACEHOLDER,
             hint="enter applies · → completes · ↑ earlier ones · empty shows all · esc leaves",
             complete=lambda text: words.complete(text, types=types),
-            history=words.history,
+            history=words.history(),
         )
         store = self.session.store
         if store is not None:

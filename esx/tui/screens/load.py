@@ -91,6 +91,7 @@ class LoadPane(StorePane):
         """Whether the plots show a run."""
         self._run_shown: str | None = None
         """The id of the run that the plots show, once it has ended."""
+        self._cleaning = False
 
     def compose(self) -> ComposeResult:
         """Lay out the buttons, the form with the list, and the plots."""
@@ -313,7 +314,9 @@ class LoadPane(StorePane):
     def action_clean(self) -> None:
         """Delete the events of the run that is shown, after asking."""
         store, run = self.session.store, self._run_shown
-        if store is not None and run is not None:
+        if self._cleaning:
+            self.notify("the events of a run are being deleted", severity="warning")
+        elif store is not None and run is not None:
             start(self, partial(self._ask_to_clean, store, run), "clean")
 
     async def _ask_to_clean(self, store: EventStore, run: str) -> None:
@@ -347,6 +350,7 @@ class LoadPane(StorePane):
         database = self.session.database
         if database is None:
             return
+        self._cleaning = True
         try:
             async with writable_store(database) as store:
                 done = await store.delete_marked(
@@ -356,6 +360,8 @@ class LoadPane(StorePane):
             self.notify(visible(str(error), limit=500), title=title_if_hidden(self), severity="error")
         else:
             self._note(f"deleted {counted(done, 'event')} of run {visible(run, limit=40)}")
+        finally:
+            self._cleaning = False
 
     def _set_running(self, running: bool) -> None:
         self.running = running

@@ -1,5 +1,6 @@
 """What happened in a time window, over the screen from which it was asked for."""
 
+import contextlib
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -94,19 +95,23 @@ class SummaryPane(StorePane):
         """Take the next longer window, after the longest the shortest; it ends where this one does."""
         longer = [each for each in _WINDOWS if each > self.length]
         self.length = longer[0] if longer else _WINDOWS[0]
-        self._look(self.until or present())
+        with contextlib.suppress(OverflowError):
+            self._look(self.until or present())
 
     def action_step(self, by: int) -> None:
         """Go to the window before, or after; not beyond now."""
         if self.until is not None:
-            self._look(min(self.until + by * self.length, present()))
+            with contextlib.suppress(OverflowError):  # there is no earlier time
+                self._look(min(self.until + by * self.length, present()))
 
     def _look(self, until: datetime) -> None:
+        """Count in the window that ends at `until`. Raises OverflowError, and changes nothing, if it has no start."""
         store = self.session.store
+        since = until - self.length
         self.until = until
         self.panel.entitle(self._title(), "looking …", way=[self._from])
         if store is not None:
-            start(self, partial(self._read, store, until - self.length, until), "summary")
+            start(self, partial(self._read, store, since, until), "summary")
 
     async def _read(self, store: EventStore, since: datetime, until: datetime) -> None:
         try:
@@ -167,7 +172,7 @@ class SummaryPane(StorePane):
             placeholder=STREAMS_PLACEHOLDER,
             hint="since: and until: too · enter counts · → completes · ↑ earlier ones · esc leaves",
             complete=words.complete,
-            history=words.history,
+            history=words.history(),
         )
         store = self.session.store
         if store is not None:

@@ -21,8 +21,7 @@ class Words:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self.known = Vocabulary()
-        self.history: list[str] = []
-        """The filters that were entered, the newest last, each once."""
+        self._entered: dict[str, list[str]] = {}
         self._clock = clock
         self._learned: float | None = None
 
@@ -47,8 +46,13 @@ class Words:
         known = replace(self.known, types=tuple(dict.fromkeys((*self.known.types, *types)))) if types else self.known
         return complete(text, known, dialect)
 
-    def entered(self, text: str) -> None:
+    def history(self, dialect: Dialect = USUAL) -> list[str]:
+        """Return the filters that were entered in a dialect, the newest last, each once."""
+        # A word without a key means something else in another one.
+        return self._entered.setdefault(dialect.bare, [])
+
+    def entered(self, text: str, dialect: Dialect = USUAL) -> None:
         """Remember a filter."""
-        text = text.strip()
+        text, known = text.strip(), self.history(dialect)
         if text:
-            self.history = [*(each for each in self.history if each != text), text][-_MOST:]
+            known[:] = [*(each for each in known if each != text), text][-_MOST:]
