@@ -109,6 +109,17 @@ async def test_appends_are_told_by_their_transactions(dsn: str, store: EventStor
     assert {each.name: dict(each.events_per_append) for each in profile.categories}["a"] == {1: 1.0}
 
 
+async def test_two_transactions_of_one_time_are_two_appends(dsn18: str, sql18: asyncpg.Connection) -> None:
+    for number in range(40):
+        await sql18.execute(
+            "INSERT INTO events (stream_id, stream_seq, event_type, data, created_at) "
+            "VALUES ('a-1', $1::int, 'T', '{}', '2026-08-07'::timestamptz + $1::int / 2 * interval '1 s')",
+            number,
+        )
+    [one] = (await learned(dsn18, None, slices=10, length=100)).categories
+    assert dict(one.events_per_append) == {1: 1.0}
+
+
 async def test_births_and_kinds_of_small_stores(store18: EventStore, dsn18: str) -> None:
     assert await store18.traffic() is None
     await store18.append("a-1", [NewEvent("Made")])

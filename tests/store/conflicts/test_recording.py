@@ -124,15 +124,15 @@ async def test_many_conflicts_are_a_sample_that_stands_for_all(dsn18: str, sql18
     recorder = store._recorder
     assert recorder is not None
     for number in range(9_999):
-        recorder.note(conflict, [NewEvent("A" if number % 4 else "B")])
+        recorder.note(conflict, [NewEvent("A" if number < 4_999 else "B")])
     assert len(recorder._kept) == 50
     await store.close()
     rows = await rows_of(sql18)
     assert len(rows) == 50
     assert sum(row["stands_for"] for row in rows) == pytest.approx(10_000)
-    # Each of them was as likely: a sample of the first fifty would hold 37 or 38 of type A, of the last too, but here
-    # the chance of fewer than 22 or more than 49 is below one in a hundred thousand.
-    assert 22 <= sum(row["lost_types"] == ["A"] for row in rows) <= 49
+    # Each of them was as likely: the chance of fewer than 8 or more than 42 of those that came first is below one in a
+    # million.
+    assert 8 <= sum(row["lost_types"] == ["A"] for row in rows) <= 42
     assert store.recording is not None
     assert (store.recording.seen, store.recording.recorded, store.recording.dropped) == (10_000, 10_000, 0)
 
@@ -190,8 +190,13 @@ async def test_it_says_once_that_there_is_no_table_and_goes_on_when_there_is(
     await lose(store, "s-1", NewEvent("A"))
     await state_is(store, lambda state: state.recorded == 1 and state.problem is None)
     assert "conflicts are recorded again" in caplog.text
-    await store.close()
     assert len(await rows_of(sql18)) == 1
+    # Also where it was there at first.
+    await sql18.execute("DROP TABLE conflicts")
+    while store.recording is not None and "`esx init` adds it" not in (store.recording.problem or ""):
+        await lose(store, "s-1", NewEvent("A"))
+        await asyncio.sleep(0.01)
+    await store.close()
 
 
 async def test_another_table_of_that_name_is_left_alone(empty_dsn18: str) -> None:
