@@ -233,7 +233,10 @@ def hints(facts: OtherTable) -> Iterator[Finding]:
     lacking = {column: why for column, why in columns.items() if facts.many and not facts.served(column)}
     for column, why in lacking.items():
         yield found.info(f"a hint: no index begins with {column}, so {why}; the tool itself does not need one")
-    if not lacking:
+    if not lacking and not facts.many:
+        least = facts.target.thresholds.many_events
+        yield found.ok(f"not looked for below {least:,} events: `esx stores check` says what no index serves")
+    elif not lacking:
         yield found.ok("no index is missing that reading would be much faster with")
 
 

@@ -63,9 +63,16 @@ def _promises(layout: Layout) -> list[Checked]:
     lines.append(
         _line("time", None if layout.timed else "events have no time: none can be found by it", "events have it")
     )
-    lines.append(_line("metadata", "events have none: there is no trail" if bare else None, "events have it"))
+    lines.append(_line("metadata", _without_metadata(layout) if bare else None, "events have it"))
     lines.append(_line("event ids", "events have none" if layout.event_id is None else None, "events have them"))
     return lines
+
+
+def _without_metadata(layout: Layout) -> str:
+    reading = None if layout.foreign is None else layout.foreign.reading
+    if reading is None or (reading.correlation is None and reading.causation is None):
+        return "events have none: there is no trail"
+    return "events have none; the trail finds the ids of correlation and causation elsewhere in them"
 
 
 def _rule(layout: Layout) -> str:
@@ -91,6 +98,9 @@ async def _served(connection: Session, layout: Layout) -> list[Checked]:
         problem = await slow(connection, layout, shape)
         if problem is None:
             lines.append(Checked(shape.about, CheckState.OK, "an index serves it"))
+        elif problem.within:
+            text = "an index finds the stream, of which all events are sorted for each page"
+            lines.append(Checked(shape.about, CheckState.OK, text))
         else:
             text = f"{problem.problem}: {_remedy(layout, shape, problem)}"
             lines.append(Checked(shape.about, CheckState.SLOW, visible(text)))
