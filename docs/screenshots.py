@@ -15,6 +15,7 @@ from esx import EventStore
 from esx.embedded import EmbeddedServer
 from tests.support.connections import connected
 from tests.tui.pictures import LIVE, OTHER_STORES, fill_shop, fixed, shop, take_all, take_other_store
+from tests.tui.recorded_pictures import take_recording
 
 _DOCS = Path(__file__).parent
 
@@ -36,6 +37,7 @@ async def main() -> None:
                 async with connected(server.dsn_for("postgres")) as connection:
                     await connection.execute(f"CREATE DATABASE {name}")
                 await take_other_store(server.dsn_for(name), name, save, lambda _name: "")
+            await take_recording(server, save, lambda _name: "")
 
 
 if __name__ == "__main__":

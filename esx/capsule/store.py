@@ -17,6 +17,7 @@ from esx.store.feed.batch import Batch, Counts, FeedState, Missed
 from esx.store.feed.feed import Feed
 from esx.store.feed.history import History
 from esx.store.health import Health
+from esx.text import visible
 
 _PAGE = 1000
 
@@ -35,6 +36,11 @@ class RecordedStore(EventStore):
     now: Callable[[], datetime]
     moved: asyncio.Condition
     """Notified when the clock has moved."""
+
+    @property
+    def address(self) -> str:
+        """What was recorded: where it is now matters to nobody."""
+        return f"{visible(self.timeline.info.database, limit=80)}, recorded"
 
     @property
     def unrecorded(self) -> str | None:
@@ -145,6 +151,12 @@ class RecordedFeed(Feed):
     def erased(self) -> int:
         """How many events had been erased."""
         return self.counts.erased
+
+    @property
+    def held_since(self) -> float | None:
+        """Since when it had waited at the gap, by the clock of the recording."""
+        since = self._store.timeline.held_since(self._store.now())
+        return None if since is None else since.timestamp()
 
     @property
     def history(self) -> History | None:

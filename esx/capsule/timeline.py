@@ -155,6 +155,16 @@ class Timeline:
         """Return what was seen of the feed then, None where that was not recorded."""
         return self._last(self.moments, at)
 
+    def held_since(self, at: datetime) -> datetime | None:
+        """Return since when the feed had waited at the gap at which it waited then, None if it did not wait."""
+        place = bisect_right(self.moments, at, key=lambda each: each.at) - 1
+        gap = self.moments[place].gap if place >= 0 and self.recorded(at) else None
+        if gap is None:
+            return None
+        while place > 0 and (before := self.moments[place - 1].gap) is not None and before.first == gap.first:
+            place -= 1
+        return self.moments[place].at
+
     def moments_between(self, after: datetime, until: datetime) -> list[FeedMoment]:
         """Return what was seen of the feed after one time and up to another."""
         begin, end = (bisect_right(self.moments, at, key=lambda each: each.at) for at in (after, until))

@@ -22,6 +22,7 @@ from esx.tui.session.session import SessionState
 from tests.tui import pictures
 from tests.tui.helpers import browse, feed_of, text_of, until
 from tests.tui.pictures import LIVE, fill_shop, find_stream, go_to_row, let_happen, live, settled, shop, shown, sitting
+from tests.tui.recorded_pictures import take_recording
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from textual.pilot import Pilot
 
     from esx.tui.app import Explorer
+    from tests.conftest import Servers
 
 pytestmark = pytest.mark.slow
 
@@ -227,3 +229,10 @@ async def test_the_documents_pictures_are_up_to_date(shop_dsn: str, clock: pictu
 
     await pictures.take_all(shop_dsn, clock, compare, expected)
     assert not stale, f"{stale}: python -m docs.screenshots makes them again"
+
+
+async def test_the_documents_picture_of_a_recording_is_up_to_date(servers: Servers, clock: pictures.Clock) -> None:
+    assert clock.now
+    taken: dict[str, str] = {}
+    await take_recording(await servers.get(18), taken.__setitem__, expected)
+    assert taken == {"capsule": expected("capsule")}, "python -m docs.screenshots makes them again"

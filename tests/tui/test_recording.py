@@ -110,7 +110,9 @@ async def test_the_feed_is_held_as_it_was_and_goes_on(servers: Servers, tmp_path
         await until(pilot, lambda: "waiting for 4, may be held by pid 4242" in text_of(app))
         assert [row.global_seq for row in feed_of(app).table.rows] == [1, 2, 3]
         assert player.at == at(20)
-        await jump(pilot, "+10s")
+        await jump(pilot, "+5s")
+        await until(pilot, lambda: "▲ held 5 s" in text_of(app))
+        await jump(pilot, "+5s")
         await until(pilot, lambda: [row.global_seq for row in feed_of(app).table.rows] == [1, 2, 3, 4, 5, 6])
         await until(pilot, lambda: "1 late" in text_of(app) or "complete and in order" in text_of(app))
         await jump(pilot, "-30m")

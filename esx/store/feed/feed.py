@@ -84,6 +84,11 @@ class Feed:
         return self._source if self._member is None else self._member.source
 
     @property
+    def held_since(self) -> float | None:
+        """Since when it has waited at the gap, in seconds since 1970; None where that is not known beforehand."""
+        return None
+
+    @property
     def idle(self) -> bool:
         """Whether everything has been read, no transaction was writing then, and the feed waits for new events."""
         return self._reader.idle

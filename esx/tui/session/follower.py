@@ -127,7 +127,9 @@ class Follower:
             self._held = None
             return None
         if self._held is None or self._held[0] != gap.first:
-            self._held = (gap.first, self.now)
+            # In a recording it is known beforehand.
+            since = None if self._feed is None else self._feed.held_since
+            self._held = (gap.first, self.now if since is None else since)
         seconds = self.now - self._held[1]
         return seconds if seconds >= _MOMENT else None
 

@@ -66,7 +66,7 @@ class RecordingBar(Static):
     def _text(self, width: int) -> Content:
         player = self._player
         timeline = player.timeline
-        sign = "▶" if player.playing else "⏸"
+        sign = "▶" if player.playing else "paused"
         speed = f"{player.speed:g}x"
         part = f"{player.at.microsecond // 100_000}"
         left = f"RECORDING {player.name}  {clock(player.at)}.{part}  {sign} {speed} "
@@ -75,7 +75,7 @@ class RecordingBar(Static):
         unknown = "" if timeline.recorded(player.at) else "not recorded "
         before = (player.at - timeline.info.begun).total_seconds()
         where = f" {'+' if before >= 0 else '-'}{lapse(abs(before))}"
-        hint = f"  {_HINT}" if width >= 120 else ""
+        hint = f"  {_HINT}" if width >= 140 else ""
         room = width - cell_len(left) - cell_len(unknown) - cell_len(where) - cell_len(hint)
         bars = max(room, 0)
         self._line = (cell_len(left) + cell_len(unknown), bars)
@@ -94,7 +94,10 @@ class RecordingBar(Static):
         timeline = self._player.timeline
         length = max((timeline.end - timeline.begin).total_seconds(), 1e-6)
         place = min(int((self._player.at - timeline.begin).total_seconds() / length * cells), cells - 1)
-        bars = sparkline(timeline.density(cells), cells)
+        counts = timeline.density(cells)
+        # Those from before the time that was asked for are all at its begin, and would hide the others.
+        top = max(counts[1:], default=0) or 1
+        bars = sparkline([min(count, top) for count in counts], cells, top=top)
         known = min(max(int((timeline.info.begun - timeline.begin).total_seconds() / length * cells), 0), cells)
         # What was not recorded is muted.
         pieces = [(bars[at], MUTED if at < known else "$text-primary") for at in range(cells)]
