@@ -185,19 +185,21 @@ class EventStore(Appends, Searches, Overviews, ConflictReads, TrafficReads, Rela
 
     async def has_schema(self) -> bool:
         """Return whether there is a usable events table."""
-        return await self._missing() is None
+        return await self.missing() is None
 
     async def hidden(self) -> str | None:
         """Return a message that names other stores of the database, if there is no events table here; else None."""
-        missing = await self._missing()
+        missing = await self.missing()
         return str(missing) if missing is not None and (missing.elsewhere or missing.of_others) else None
 
-    async def _missing(self) -> SchemaMissing | None:
-        async with self._connection() as connection:
-            try:
+    async def missing(self) -> SchemaMissing | None:
+        """Return why there is no usable events table, in one line, as reading would raise it; None if there is one."""
+        try:
+            # The connection must see the error: PostgreSQL may have refused the name, which ends a transaction.
+            async with self._connection() as connection:
                 await self._look(connection)
-            except SchemaMissing as missing:
-                return missing
+        except SchemaMissing as missing:
+            return missing
         return None
 
     async def warning(self) -> str | None:

@@ -150,8 +150,11 @@ class ConnectedApp(Keyed, App[None]):
 
     async def _other_stores(self) -> list[ConnectionChoice]:
         """Return the stores in the same database."""
-        database = self.session.database
-        return [] if database is None else self.connections.of_stores(database, await self.session.stores())
+        session = self.session
+        if session.database is None:
+            return []
+        shown = session.store is not None
+        return self.connections.of_stores(session.database, await session.stores(), shown=shown)
 
     def _picked(self, choice: ConnectionChoice | None) -> None:
         if choice is not None and choice is not self._choice:

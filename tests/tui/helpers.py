@@ -53,6 +53,11 @@ def text_of(app: Any) -> str:
     return "\n".join(lines_of(app))
 
 
+def words(app: Any) -> str:
+    """Return the screen as words, without its line breaks."""
+    return " ".join(text_of(app).replace("│", " ").split())
+
+
 @contextlib.asynccontextmanager
 async def explorer(
     dsn: str,

@@ -16,6 +16,7 @@ from esx.database_choice import Database
 from esx.errors import StoreUnavailable
 from esx.eventstore import EventStore
 from esx.fold.reducer import MERGE
+from esx.layouts.foreign.own import OwnLayout
 from esx.model import NewEvent
 from esx.tui.app import Explorer
 from esx.tui.dialogs.help import Help, groups_of
@@ -25,7 +26,7 @@ from esx.tui.session.connections import local_servers
 from esx.tui.session.session import ExplorerSession, SessionState
 from esx.tui.tuning import Tuning
 from esx.tui.widgets.askline import AskLine
-from tests.tui.helpers import browse, explorer, fill, ids, text_of, until
+from tests.tui.helpers import browse, explorer, fill, ids, text_of, until, words
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -135,6 +136,62 @@ async def test_a_store_that_is_elsewhere_is_named(dsn18: str, store18: EventStor
     async with explorer(f"{dsn18}&search_path=pg_catalog", connected=False) as (app, pilot):
         await until(pilot, lambda: "use --store public.events, or set search_path" in text_of(app))
         assert "esx init" not in text_of(app)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("nope", "has no table or view nope: name it as schema.table"),
+        ("nowhere.nope", "has no table or view nowhere.nope"),
+        ("No pe(", 'has no table or view No pe(: name it as schema.table, and quote capitals as SQL does: "Name"'),
+        ("a.b.c.d", "a.b.c.d is no name of a table: write it as SQL does, such as schema.table"),
+        ("events_pkey", "events_pkey of database"),
+        ("stream_locks", "has no column global_seq"),
+        ("marten", "has no store of Marten"),
+    ],
+)
+async def test_a_name_that_is_no_store_is_told_and_others_are_offered(
+    dsn18: str, store18: EventStore, name: str, reason: str
+) -> None:
+    await fill(store18, 1, 1)
+    async with explorer(dsn18, connected=False, store=name, size=(120, 40)) as (app, pilot):
+        await until(pilot, lambda: f"The store {name} cannot be shown" in words(app), "for the title")
+        assert reason in words(app)
+        assert "Run esx init" not in words(app)
+        assert "Choose one with ctrl+o, or start esx with another --store" in words(app)
+        await pilot.press("ctrl+o")
+        await until(pilot, lambda: "public.events" in text_of(app), "for the store of the database")
+        await pilot.press("down", "enter")
+        await until(pilot, lambda: app.session.state is SessionState.CONNECTED and ids(app) == ["s-000"])
+
+
+async def test_a_name_in_a_database_without_stores_is_told_as_well(empty_dsn18: str) -> None:
+    layout = OwnLayout("shop", "public.orders", stream_id=("r.s",), stream_seq="r.n", event_type="r.t", data="r.d")
+    for name, reason in (
+        ("nope", "has no table or view nope"),
+        ("shop", "there is no public.orders in this database, which layouts.shop in the config file names"),
+    ):
+        config = Config(layouts=(layout,))
+        async with explorer(empty_dsn18, connected=False, store=name, config=config, size=(120, 40)) as (app, pilot):
+            await until(pilot, lambda name=name: f"The store {name} cannot be shown" in words(app))  # type: ignore[misc]
+            assert reason in words(app)
+            assert "Run esx init" not in words(app)
+            assert "Choose one" not in words(app)
+            assert "`esx stores` (with the same --dsn) lists what is in this database" in words(app)
+
+
+async def test_a_view_that_nobody_named_is_no_server_that_is_away(dsn18: str, store18: EventStore) -> None:
+    await fill(store18, 1, 1)
+    connection = await asyncpg.connect(dsn18)
+    await connection.execute("CREATE SCHEMA shown; CREATE VIEW shown.events AS SELECT * FROM public.events")
+    await connection.close()
+    async with explorer(f"{dsn18}&search_path=shown", connected=False, size=(120, 40)) as (app, pilot):
+        await until(pilot, lambda: "This database has other event stores" in words(app))
+        assert "to read it all the same, name it with --store shown.events" in words(app)
+        assert "Is the server running" not in words(app)
+        # The only other store is offered too.
+        await pilot.press("ctrl+o")
+        await until(pilot, lambda: "public.events" in text_of(app), "for the table")
 
 
 async def test_the_config_file_gives_other_keys(dsn18: str, store18: EventStore) -> None:

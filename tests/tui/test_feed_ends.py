@@ -12,13 +12,12 @@ from esx.eventstore import EventStore
 from esx.model import NewEvent
 from esx.store.feed.feed import Feed
 from esx.tui.tuning import Tuning
-from tests.tui.helpers import explorer, feed_of, fill, text_of, until
+from tests.tui.helpers import explorer, feed_of, fill, text_of, until, words
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
 
     from esx.store.feed.batch import Batch
-    from esx.tui.app import Explorer
     from tests.support.roles import Role
 
 pytestmark = pytest.mark.slow
@@ -31,11 +30,6 @@ LINE = (
 
 class AnotherHistory(EsxError):
     """Stands for any error that a feed may end with."""
-
-
-def words(app: Explorer) -> str:
-    """Return the screen as words, without its line breaks."""
-    return " ".join(text_of(app).replace("│", " ").split())
 
 
 @pytest.fixture

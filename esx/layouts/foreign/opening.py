@@ -92,6 +92,8 @@ async def find_foreign(
         ]
     if all(found.kind is OWN for found in stores):
         return None
+    if len(stores) > 1 and all(found.problem is not None for found in stores):
+        raise _refused(f"there are {named(stores)}, and none of them can be read: `esx stores` says why")
     if len(stores) > 1:
         raise _refused(f"there are {named(stores)}: choose one with --store, `esx stores` lists them")
     return await _layout(connection, stores[0])

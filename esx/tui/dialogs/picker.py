@@ -22,7 +22,7 @@ from esx.tui.widgets.askline import AskLine
 
 
 class ConnectionPicker(OptionsDialog["ConnectionChoice"]):
-    """Lists the databases by name, the current one with the state of its connection; below, its other stores.
+    """Lists the databases by name, the current one with the state of its connection, and below it its other stores.
 
     The stores are looked for while the list is shown already.
     """
@@ -46,7 +46,10 @@ class ConnectionPicker(OptionsDialog["ConnectionChoice"]):
     ) -> None:
         super().__init__()
         choices = connections.choices
-        self._choices: list[ConnectionChoice | None] = [*([] if current in choices else [current]), *choices, None]
+        first = [] if current in choices else [current]
+        self._choices: list[ConnectionChoice | str | None] = [*first, *choices, None]
+        self._lines = list(self._choices)
+        """The choices as they are shown; a text is a heading, None the line for an address."""
         self._connections = connections
         self._stores = stores
         self._current = current
@@ -67,20 +70,31 @@ class ConnectionPicker(OptionsDialog["ConnectionChoice"]):
         start(self, self._add_others, "stores")
 
     async def _add_others(self) -> None:
-        """Add what is found while the list is shown: on this machine, and in the same database."""
-        self._add("on this machine", await asyncio.to_thread(self._connections.on_this_machine))
+        """Add what is found while the list is shown: in the same database, and on this machine."""
         stores = [choice for choice in await self._stores() if choice.store != self._current.store]
-        self._add("stores in this database", stores)
-
-    def _add(self, title: str, found: list[ConnectionChoice]) -> None:
+        if stores:
+            at = self._choices.index(self._current) + 1
+            # Not at the end, which may be far below the screen.
+            self._choices[at:at] = ["stores in this database", *stores, "other connections"]
+            self._show_choices()
+        found = await asyncio.to_thread(self._connections.on_this_machine)
         if found:
-            heading = Option(Content.from_text(f"  {title}").stylize("dim"), disabled=True)
-            self._choices += [self._current, *found]  # the heading is never chosen
-            self.query_one(OptionList).add_options([heading, *(self._option(choice) for choice in found)])
+            self._choices += ["on this machine", *found]
+            self._show_choices()
 
-    def _option(self, choice: ConnectionChoice | None) -> Option:
+    def _show_choices(self) -> None:
+        """Show the choices as they are now; the cursor stays on its own."""
+        options = self.query_one(OptionList)
+        chosen = None if options.highlighted is None else self._lines[options.highlighted]
+        self._lines = list(self._choices)
+        options.set_options(map(self._option, self._lines))
+        options.highlighted = next((at for at, each in enumerate(self._lines) if each is chosen), None)
+
+    def _option(self, choice: ConnectionChoice | str | None) -> Option:
         if choice is None:
             return Option(Content.assemble("  type an address …"))
+        if isinstance(choice, str):  # a heading, which is never chosen
+            return Option(Content.from_text(f"  {choice}").stylize("dim"), disabled=True)
         return Option(self._line(choice))
 
     def _line(self, choice: ConnectionChoice) -> Content:
@@ -98,8 +112,8 @@ class ConnectionPicker(OptionsDialog["ConnectionChoice"]):
 
     @on(OptionList.OptionSelected)
     def _selected(self, message: OptionList.OptionSelected) -> None:
-        choice = self._choices[message.option_index]
-        if choice is not None:
+        choice = self._lines[message.option_index]
+        if isinstance(choice, ConnectionChoice):
             self.end(choice)
             return
         self._ask.ask(

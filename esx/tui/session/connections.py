@@ -132,8 +132,8 @@ class Connections:
         known = {choice.where for choice in self.choices}
         return [choice for choice in found if choice.where not in known]
 
-    def of_stores(self, database: Database, found: Sequence[FoundStore]) -> list[ConnectionChoice]:
-        """Return the choices of the stores in the current database, without the one that is shown."""
+    def of_stores(self, database: Database, found: Sequence[FoundStore], *, shown: bool) -> list[ConnectionChoice]:
+        """Return the choices of the stores in the current database; none if its only store is the one `shown`."""
         return [
             ConnectionChoice(
                 store.table.quoted,
@@ -141,7 +141,7 @@ class Connections:
                 replace(database, store=store.table.quoted),
             )
             for store in found
-            if store.problem is None and (len(found) > 1 or database.store is not None)
+            if store.problem is None and (len(found) > 1 or database.store is not None or not shown)
         ]
 
     async def open(self, choice: ConnectionChoice) -> Database:

@@ -146,7 +146,7 @@ class Follower:
         self.log.clear()
         self.missed.clear()
         self._feed = None
-        self.failure, self.ended, self.orderless = None, False, None
+        self.failure, self.ended = None, False
         self.restarts += 1
         self._hurry.set()
         if self._task is not None:
@@ -175,7 +175,7 @@ class Follower:
             if self._changed is not None:
                 self._changed()
             return
-        self.ended = not isinstance(error, _PASSING)
+        self.ended, self.orderless = not isinstance(error, _PASSING), None
         # The same failure is reported once.
         if isinstance(error, StoreUnavailable):
             self._session.report(error)
@@ -205,7 +205,7 @@ class Follower:
             self.failure = None
         feed = await store.feed(after=after, where=self.where, page=PAGE)
         feed.on_change = self._changed
-        self._feed = feed
+        self._feed, self.orderless = feed, None
         self.began = after
         if self._changed is not None:
             self._changed()

@@ -7,7 +7,7 @@ from dataclasses import replace
 from enum import Enum
 
 from esx.database_choice import Database
-from esx.errors import EsxError, NotAllowed, OwnerNotTrusted, SchemaMissing, StoreUnavailable
+from esx.errors import EsxError, NotAllowed, OwnerNotTrusted, SchemaMissing, StoreNotNamed, StoreUnavailable
 from esx.eventstore import EventStore
 from esx.fold.reducer import Reducer
 from esx.layouts.foreign.own import OwnLayout
@@ -83,6 +83,8 @@ class ExplorerSession:
         """Whether the server refused the login at the last attempt, and a key has to ask for the next."""
         self.answered = False
         """Whether the server answered at the last attempt, and only its answer was no."""
+        self.choosable: Sequence[FoundStore] = ()
+        """The stores of the database that can be shown, where the wanted one cannot."""
         self.head = 0
         """The head of the store when it answered first: what is read from then on has the events up to there."""
         self.to_mend = 0
@@ -101,6 +103,11 @@ class ExplorerSession:
     def unrecorded(self) -> str | None:
         """Why nothing is known of the feed and of consumers at the time of a recording; None if it is."""
         return None if self._store is None else self._store.unrecorded
+
+    @property
+    def named(self) -> str | None:
+        """The name of the store that was asked for, None for the table events or the only store."""
+        return None if self.database is None else self.database.store
 
     @property
     def dsn(self) -> str | None:
@@ -185,11 +192,15 @@ class ExplorerSession:
         """Return once the store answers and has its table."""
         while True:
             try:
-                if await store.has_schema():
+                missing = await store.missing()
+                if missing is None:
                     self.head = await store.head()
                     self._set(SessionState.CONNECTED, "")
                     return
-                self._set(SessionState.NO_SCHEMA, await store.hidden() or "")
+                told = self.named is not None or missing.elsewhere or missing.of_others
+                await self._not_there(str(missing) if told else "")
+            except StoreNotNamed as error:
+                await self._not_there(str(error))
             except OwnerNotTrusted as error:
                 self._owner = error.owner
                 if self._trusted is not None and self._trusted.knows(self._place(store), error.owner):
@@ -202,6 +213,13 @@ class ExplorerSession:
                 await self._fail(error)
                 continue
             await self._pause(self.tuning.retry)
+
+    async def _not_there(self, reason: str) -> None:
+        """Say that there is no store to show, and which others there are."""
+        found = [each for each in await self.stores() if each.problem is None]
+        changed = found != self.choosable
+        self.choosable = found
+        self._set(SessionState.NO_SCHEMA, reason, changed=changed)
 
     async def _fail(self, error: EsxError) -> None:
         """Say why the database does not answer, and wait for the next attempt."""
@@ -217,8 +235,8 @@ class ExplorerSession:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._hurry.wait(), seconds)
 
-    def _set(self, state: SessionState, reason: str) -> None:
-        if (state, reason) != (self.state, self.reason):
+    def _set(self, state: SessionState, reason: str, *, changed: bool = False) -> None:
+        if changed or (state, reason) != (self.state, self.reason):
             self.state = state
             self.reason = reason
             self._changed()

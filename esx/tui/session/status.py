@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from esx.permissions import Permissions
-from esx.text import lapse
+from esx.text import lapse, visible
 from esx.tui.cells import MUTED
 from esx.tui.session.follower import Follower
 from esx.tui.session.session import ExplorerSession, SessionState
@@ -24,8 +24,8 @@ _REFUSED = (
     f"It is not tried again by itself.\n\nr  tries again{_OTHERS}   q  quits"
 )
 _NOT_ALLOWED = (
-    "GRANT SELECT ON events TO this user, or connect as another.  esx doctor  (with the same --dsn) tells what else "
-    f"is missing. This screen goes on by itself then.\n\nr  looks again now{_OTHERS}   q  quits"
+    "GRANT SELECT on its tables to this user, or connect as another.  esx doctor  (with the same --dsn) tells what "
+    f"else is missing. This screen goes on by itself then.\n\nr  looks again now{_OTHERS}   q  quits"
 )
 _NOT_TRUSTED = (
     "Connect as a user with fewer rights; or trust the owner, if you would run programs of hers.\n\n"
@@ -35,10 +35,11 @@ _NO_SCHEMA = (
     "Run  esx init  on this database to create it (with the same --dsn); this screen goes on by itself then.\n\n"
     f"r  looks again now{_OTHERS}   q  quits"
 )
-_ELSEWHERE = (
-    f"{_CHOOSE}start esx with that option, or with another --dsn. "
-    "This screen goes on by itself once the table is found.\n\n"
-    f"r  looks again now{_OTHERS}   q  quits"
+_AGAIN = f"This screen goes on by itself once there is one.\n\nr  looks again now{_OTHERS}   q  quits"
+_ELSEWHERE = f"{_CHOOSE}start esx with another --store: `esx stores` (with the same --dsn) lists the names. {_AGAIN}"
+_NONE_TO_CHOOSE = (
+    "`esx stores` (with the same --dsn) lists what is in this database, and why it cannot be read. Start esx with "
+    f"another --store, --dsn or user. {_AGAIN}"
 )
 
 
@@ -66,7 +67,8 @@ def trouble(session: ExplorerSession, where: str, permissions: Permissions) -> T
         remedy = "" if permissions.served else _NOT_TRUSTED
         found = Trouble("Reading this store runs code of its owner", reason, remedy)
     elif state is SessionState.NO_SCHEMA and reason:
-        found = Trouble("This database has other event stores", reason, _ELSEWHERE, error=False)
+        remedy = _ELSEWHERE if session.choosable else _NONE_TO_CHOOSE
+        found = Trouble(_why_none(session), reason, remedy, error=False)
     elif state is SessionState.NO_SCHEMA:
         found = Trouble("No event store in this database yet", where, _NO_SCHEMA, error=False)
     else:
@@ -76,6 +78,12 @@ def trouble(session: ExplorerSession, where: str, permissions: Permissions) -> T
         if permissions.connections
         else found._replace(remedy=found.remedy.replace(_OTHERS, "").replace(f"{_CHOOSE}s", "S"))
     )
+
+
+def _why_none(session: ExplorerSession) -> str:
+    if session.named is not None:
+        return f"The store {visible(session.named, limit=60)} cannot be shown"
+    return "This database has other event stores" if session.choosable else "No event store here can be read"
 
 
 def span(seconds: float) -> str:

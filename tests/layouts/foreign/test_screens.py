@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING
 import pytest
 from textual.widgets import OptionList
 
-from esx.config import Config
+from esx.config import Config, Connection
 from esx.filters import Filter
 from esx.tui.widgets.statusbar import StatusBar
 from tests.layouts.foreign.fixtures import expected, load_into
 from tests.layouts.foreign.made import WITHOUT_NUMBERS
 from tests.layouts.foreign.own import layout_of, make
 from tests.support.connections import connected
-from tests.tui.helpers import browse, explorer, feed_of, lines_of, text_of, until
+from tests.support.roles import new_role
+from tests.tui.helpers import browse, explorer, feed_of, lines_of, text_of, until, words
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -104,6 +105,36 @@ async def test_the_stores_of_a_database_are_offered(empty_dsn18: str) -> None:
             options.highlighted = at
             await pilot.press("enter")
             await until(pilot, lambda stream=stream: stream in text_of(app), f"for {wanted}")  # type: ignore[misc]
+
+
+async def test_the_stores_of_a_database_are_offered_before_many_connections(empty_dsn18: str) -> None:
+    for name in ("messagedb", "marten"):
+        await load_into(empty_dsn18, name)
+    many = {f"c{at}": Connection(f"c{at}", f"postgresql:///c{at}?host=/nonexistent") for at in range(30)}
+    async with explorer(empty_dsn18, connected=False, config=Config(connections=many), store="nope", size=(80, 24)) as (
+        app,
+        pilot,
+    ):
+        await until(pilot, lambda: "The store nope cannot be shown" in text_of(app), "for the reason")
+        assert "Choose one with ctrl+o" in text_of(app)
+        await pilot.press("ctrl+o")
+        await until(pilot, lambda: "public.mt_events" in text_of(app) and "other connections" in text_of(app))
+        # The cursor has stayed on the current one; the headings are passed.
+        await pilot.press("down", "down", "enter")
+        await until(pilot, lambda: "0000000" in text_of(app) and "cannot be shown" not in text_of(app), "for Marten")
+
+
+async def test_stores_that_a_user_may_not_read_are_not_offered(empty_dsn18: str) -> None:
+    async with new_role(empty_dsn18) as role:
+        for name, stores in (("marten", "marten"), ("messagedb", "message_store")):
+            await load_into(empty_dsn18, name)
+            async with explorer(role.dsn(empty_dsn18), connected=False, size=(120, 40)) as (app, pilot):
+                await until(pilot, lambda: "No event store here can be read" in text_of(app), "for the reason")
+                said = words(app)
+                assert "may not" in said if stores == "marten" else "and none of them can be read" in said
+                assert "Choose one" not in said
+                assert "choose one" not in said
+                assert "`esx stores` (with the same --dsn) lists what is in this database" in said
 
 
 async def test_a_home_made_store_is_shown_as_its_layout_says(empty_dsn18: str, config: Path) -> None:
