@@ -12,7 +12,7 @@ from esx.layouts import init
 from esx.layouts.detection import find_home
 from esx.layouts.foreign.opening import find_others, named
 from esx.layouts.foreign.own import OwnLayout
-from esx.layouts.foreign.recognition import FoundStore, Lookalike, lookalikes, read_stores, read_tables
+from esx.layouts.foreign.recognition import FoundStore, Lookalike, estimated, lookalikes, read_stores, read_tables
 from esx.model import Notification
 from esx.postgres.connection import Connector, open_pool
 from esx.store import health, server_activity, table_shape
@@ -161,7 +161,7 @@ class EventStore(Appends, Searches, Overviews, ConflictReads, TrafficReads, Rela
         It looks in all schemas, not only in those of search_path. It asks the catalogs and reads no event.
         """
         async with self._connection() as connection:
-            found = await read_stores(connection, self._kinds)
+            found = await estimated(connection, await read_stores(connection, self._kinds))
             return found, [] if found else lookalikes(await read_tables(connection))
 
     async def check_store(self) -> list[Checked]:

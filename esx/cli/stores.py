@@ -30,7 +30,8 @@ class _Group(LazyGroup):
 def command(ctx: click.Context, dsn: str | None, as_json: bool) -> None:
     """List the event stores of the database: esx's own, and those of other tools that it recognises.
 
-    They are recognised by the columns of their tables, in all schemas. Numbers of events are PostgreSQL's estimates.
+    They are recognised by the columns of their tables, in all schemas. Numbers of events are PostgreSQL's estimates, by
+    its last ANALYZE and the size of the tables now; `esx health` counts.
     Choose one with --store NAME. Stores of other tools are only read.
     """
     if ctx.invoked_subcommand is not None:
@@ -48,7 +49,7 @@ def command(ctx: click.Context, dsn: str | None, as_json: bool) -> None:
         events = each.rows
         if as_json:
             described = {"store": each.table.quoted, "kind": each.kind.name, "title": each.kind.title}
-            lines.value({**described, "events": events, "problem": each.problem})
+            lines.value({**described, "events": events, "events_exact": False, "problem": each.problem})
         else:
             estimate = "?" if events is None else f"~{events:,}"
             table.add((visible(each.table.quoted, limit=200), each.kind.title, estimate, each.problem or ""))

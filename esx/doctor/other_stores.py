@@ -18,6 +18,7 @@ from esx.layouts.foreign.checkpoints import surroundings
 from esx.layouts.foreign.kind import Foreign, StoreCheck
 from esx.layouts.foreign.tables import StoreTables
 from esx.layouts.layout import Layout
+from esx.layouts.sizes import one_each, sized
 from esx.layouts.table_tree import below
 from esx.postgres.driver_errors import first_line
 from esx.postgres.literals import identifier
@@ -31,12 +32,16 @@ _FAILED = ("error", "failed", "dead", "blocked")
 _FACTS = """
     WITH RECURSIVE {below}
     SELECT current_user::text AS user,
-           coalesce(sum(greatest(c.reltuples, 0)) FILTER (WHERE c.relkind = 'r'), 0)::bigint AS rows,
            coalesce(sum(pg_table_size(c.oid)), 0)::bigint AS table_bytes,
            coalesce(sum(pg_indexes_size(c.oid)), 0)::bigint AS index_bytes,
            coalesce(array_agg(c.relname::text) FILTER (WHERE c.relpersistence = 'u'), '{{}}') AS unlogged,
            coalesce(bool_or(row_security_active(c.oid)), false) AS hidden
     FROM below JOIN pg_class c ON c.oid = below.oid
+"""
+_ROWS = """
+    WITH RECURSIVE {below}
+    SELECT coalesce(sum(greatest(c.reltuples, 0)), 0)::bigint
+    FROM below JOIN pg_class c ON c.oid = below.oid WHERE c.relkind = 'r'
 """
 _KEYS = """
     WITH RECURSIVE {below}
@@ -136,12 +141,13 @@ async def _told(topic: Topic[Any], connection: Session, target: Examined, findin
 
 
 async def _read_table(layout: Layout, foreign: Foreign, connection: Session, target: Examined) -> OtherTable:
-    row = await connection.fetchrow(_FACTS.format(below=below(layout.tables)))
+    row = await connection.fetchrow(_FACTS.format(below=below(sized(layout))))
     assert row is not None
+    rows = await connection.fetchval(_ROWS.format(below=below(one_each(layout))))
     of_rows = foreign.reading.oid or layout.base
     of_keys = layout.tables if layout.parts else f"SELECT {of_rows}::oid"
     keys = [each[0] for each in await connection.fetch(_KEYS.format(below=below(of_keys)))]
-    facts = OtherTable(layout, target, keys=keys, **dict(row))
+    facts = OtherTable(layout, target, keys=keys, rows=rows, **dict(row))
     column = layout.stored("global_seq")
     if not layout.numbered or not column or (facts.many and not facts.served(column)):
         return facts
@@ -166,7 +172,8 @@ async def _read_table(layout: Layout, foreign: Foreign, connection: Session, tar
 
 def size(facts: OtherTable) -> Iterator[Finding]:
     """Tell how large the store is."""
-    sizes = f"the table has {size_of(facts.table_bytes)}, its indexes {size_of(facts.index_bytes)}"
+    have = "its tables have" if facts.layout.beside else "the table has"
+    sizes = f"{have} {size_of(facts.table_bytes)}, its indexes {size_of(facts.index_bytes)}"
     yield About("size").ok(sizes)
 
 

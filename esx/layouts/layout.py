@@ -48,7 +48,8 @@ class Layout:
     `separator` is the character that ends the category in a stream's id. `keys` says how a stream is found where
     stream_id is no column with an index. `packed` says that payloads are read as bytes, from the columns ``data_raw``
     and ``metadata_raw``; `moments` makes the times of events of their data. `beside` are the oids of other tables that
-    are read, `parts` of those with the events, where they are not in `base`.
+    are read, `parts` of those with the events, where they are not in `base`, `counted` of the one that has a row for
+    each event, where `base` has more.
 
     `placed` says that an index keeps two events from one place of a stream.
 
@@ -91,6 +92,7 @@ class Layout:
     moments: Callable[[Sequence[bytes | None]], Sequence[datetime | None]] | None = None
     beside: tuple[int, ...] = ()
     parts: tuple[int, ...] = ()
+    counted: int | None = None
     places: frozenset[tuple[str, str]] = frozenset()
     placed: bool = True
     channel: str = "new_events"
@@ -121,7 +123,7 @@ class Layout:
 
     @property
     def tables(self) -> str:
-        """The query for the oids of the tables with the rows, whose sizes and indexes count."""
+        """The query for the oids of the tables with the rows, which writers lock and whose indexes count."""
         if not self.parts:
             return f"SELECT {self.base_oid}::oid"
         return f"SELECT unnest('{{{','.join(map(str, self.parts))}}}'::oid[])"

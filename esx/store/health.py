@@ -8,6 +8,7 @@ import asyncpg
 
 from esx.layouts.detection import order_unknown
 from esx.layouts.layout import Layout
+from esx.layouts.sizes import sized
 from esx.layouts.table_tree import below
 from esx.postgres.values import fetchrow
 from esx.store.conflicts.conflict import ConflictRecording
@@ -18,11 +19,12 @@ from esx.store.read.estimates import Estimate, count_all
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """Figures of one moment. Sizes are bytes; `events` is counted up to a bound, and estimated beyond.
+    """Figures of one moment. `events` is counted up to a bound, and estimated beyond.
 
-    `first` and `last` are the lowest and the highest visible global_seq, 0 without events. `head` is the highest one
-    drawn; if `head_exact` is false, the user may not ask the sequence, and `head` is `last`. Where the events are not
-    `numbered`, all three are 0. `notify_queue` is the used fraction of the notification queue, 0 to 1.
+    Sizes are bytes, of all tables that events are read from. `first` and `last` are the lowest and the highest
+    visible global_seq, 0 without events. `head` is the highest one drawn; if `head_exact` is false, the user may
+    not ask the sequence, and `head` is `last`. Where the events are not `numbered`, all three are 0. `notify_queue`
+    is the used fraction of the notification queue, 0 to 1.
     """
 
     at: datetime
@@ -87,7 +89,7 @@ async def read_health(connection: asyncpg.Connection, layout: Layout) -> Health:
     row = await fetchrow(
         connection,
         f"""
-        WITH RECURSIVE {below(layout.tables)}
+        WITH RECURSIVE {below(sized(layout))}
         SELECT clock_timestamp(), current_setting('server_version'), current_database(), current_user::text,
                pg_is_in_recovery(),
                {layout.head()}, {layout.head_exact()},

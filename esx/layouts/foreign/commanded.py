@@ -102,6 +102,7 @@ KIND = StoreKind(
     },
     reading=_reading,
     first=1,
+    counted="events",
     checkpoints=(Checkpoints(("subscription_name", "stream_uuid", "last_seen"), _subscriptions),),
     checks=(
         StoreCheck(

@@ -267,7 +267,8 @@ class StoreKind:
     its schema, one of which the application draws numbers from, where none belongs to the column. `checkpoints` are the
     tables in which its consumers may keep how far they are, `checks` what is known to go wrong. `caution` is what its
     user should know of the order, in one line. `correlation` and `causation` are the names of these ids in its
-    metadata, where they are not those in common use. `parts` are the tables that have its events, where these are
+    metadata, where they are not those in common use. `counted` is the table of `beside` that has a row for each event,
+    where the table of events has more. `parts` are the tables that have its events, where these are
     several; `learn` makes a query, from the tables, for what `reading` has to know of their rows.
     """
 
@@ -289,6 +290,7 @@ class StoreKind:
     caution: str | None = None
     correlation: tuple[str, ...] = ()
     causation: tuple[str, ...] = ()
+    counted: str | None = None
     parts: Parts | None = None
     learn: Callable[[StoreTables], str] | None = None
 

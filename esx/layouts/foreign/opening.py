@@ -199,6 +199,7 @@ async def _layout(connection: asyncpg.Connection, found: FoundStore) -> Layout:
         moments=reading.moments,
         beside=tuple(sorted(other.oid for other in (*found.beside.values(), *found.parts))),
         parts=tuple(sorted(part.oid for part in found.parts)),
+        counted=None if kind.counted is None else found.beside[kind.counted].oid,
         event_id=None if reading.columns.event_id == NO_ID else "event_id",
         byte_order=reading.columns.stream_id == NO_STREAM
         or (bool(row["collations"]) and set(row["collations"]) <= set(BYTE_ORDERED)),

@@ -1,7 +1,7 @@
 """Finding the event stores of a database: by the columns of their tables, in all schemas, not by names alone."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 
 import asyncpg
@@ -48,6 +48,18 @@ _TELLING_COLUMN = """
     AND EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attname = ANY ($1::name[])
                   AND NOT a.attisdropped)
 """
+# As the planner does it: the density at the last ANALYZE, by the size that the tables have now.
+_ROWS = """
+    WITH RECURSIVE family (root, oid) AS (
+        SELECT root, root FROM unnest($1::oid[]) root
+        UNION SELECT f.root, i.inhrelid FROM family f JOIN pg_inherits i ON i.inhparent = f.oid)
+    SELECT root, CASE WHEN bool_and(rows IS NOT NULL) THEN sum(rows) END::bigint
+    FROM family JOIN pg_class c ON c.oid = family.oid AND c.relkind IN ('r', 'm')
+    CROSS JOIN LATERAL (SELECT pg_relation_size(c.oid)::float8 / current_setting('block_size')::int AS pages) size
+    CROSS JOIN LATERAL (SELECT CASE WHEN pages = 0 THEN 0 WHEN c.reltuples >= 0 AND c.relpages > 0
+                                    THEN c.reltuples / c.relpages * pages END AS rows) known
+    GROUP BY root
+"""
 _NAMED = """
     c.relkind IN ('r', 'p', 'v', 'm', 'f')
     AND (n.nspname, c.relname) IN (SELECT s::name, t::name FROM unnest($1::text[], $2::text[]) named (s, t))
@@ -69,7 +81,7 @@ class FoundStore:
     def rows(self) -> int | None:
         """PostgreSQL's estimate of its events, None before it has one."""
         if self.kind.parts is None:
-            return self.table.rows
+            return (self.table if self.kind.counted is None else self.beside[self.kind.counted]).rows
         known = [part.rows for part in self.parts if part.rows is not None]
         return sum(known) if len(known) == len(self.parts) else None
 
@@ -159,6 +171,25 @@ async def read_near(connection: asyncpg.Connection, oid: int, telling: Collectio
 async def _read(connection: asyncpg.Connection, telling: Collection[str], which: str) -> list[StoreTable]:
     rows = await fetch(connection, _TABLES.format(which=f"{_TELLING_COLUMN} {which}"), sorted(telling))
     return _tables(rows)
+
+
+async def estimated(connection: asyncpg.Connection, found: Sequence[FoundStore]) -> list[FoundStore]:
+    """Return the stores with the estimates of their rows by the size that their tables have now."""
+    tables = {table.oid for each in found for table in (each.table, *each.beside.values(), *each.parts)}
+    rows: dict[int, int | None] = dict(await connection.fetch(_ROWS, tables))  # type: ignore[arg-type]
+
+    def now(table: StoreTable) -> StoreTable:
+        return replace(table, rows=rows.get(table.oid))
+
+    return [
+        replace(
+            each,
+            table=now(each.table),
+            beside={name: now(table) for name, table in each.beside.items()},
+            parts=[now(part) for part in each.parts],
+        )
+        for each in found
+    ]
 
 
 async def read_own(connection: asyncpg.Connection, kinds: Sequence[OwnKind]) -> list[FoundStore]:

@@ -10,8 +10,9 @@ from esx import EventStore, SchemaMissing, StoreFailed
 from esx.layouts.detection import detect_layout
 from esx.layouts.foreign.opening import find_again
 from esx.layouts.foreign.recognition import read_tables
-from tests.cli.support import esx, one_line_error
-from tests.layouts.foreign.fixtures import load, load_into
+from esx.text import size_of
+from tests.cli.support import esx, ndjson, one_line_error
+from tests.layouts.foreign.fixtures import expected, load, load_into
 from tests.support.connections import connected
 from tests.support.oddities import SQL_ASCII, database
 from tests.support.roles import new_role
@@ -178,3 +179,46 @@ async def test_init_never_changes_the_table_events_of_another_tool(empty_dsn18: 
         await connection.execute("CREATE SCHEMA apart")
     async with EventStore.connect(f"{empty_dsn18}&options=-csearch_path%3Dapart") as store:
         assert "created table events" in await store.init()
+
+
+@pytest.mark.parametrize("name", ["commanded", "rails_event_store", "prooph_single", "emmett"])
+async def test_a_store_of_several_tables_is_counted_and_sized_by_all_of_them(name: str, empty_dsn18: str) -> None:
+    async with connected(empty_dsn18) as connection:
+        await load(connection, name)
+        [found] = ndjson(esx("stores", "--json", "-d", empty_dsn18).stdout)
+        assert (found["events"], found["events_exact"]) == (expected(name)["events"], False)
+        # Their indexes and what is stored apart count as well.
+        bytes_of = await connection.fetchval(
+            """
+            SELECT sum(pg_total_relation_size(c.oid)) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+            WHERE c.relkind = 'r' AND n.nspname = 'public' AND c.relname = ANY ($1)
+        """,
+            TABLES_READ.get(name, []),
+        )
+    [health] = ndjson(esx("health", "--json", "-d", empty_dsn18).stdout)
+    if bytes_of is not None:
+        assert health["table_bytes"] + health["index_bytes"] == bytes_of
+        said = esx("doctor", "-d", empty_dsn18).stdout
+        assert f"its tables have {size_of(health['table_bytes'])}, its indexes {size_of(health['index_bytes'])}" in said
+
+
+TABLES_READ = {
+    "commanded": ["stream_events", "streams", "events"],
+    "rails_event_store": ["event_store_events", "event_store_events_in_streams"],
+}
+
+
+async def test_the_number_of_events_follows_the_size_of_the_table(empty_dsn18: str) -> None:
+    async with connected(empty_dsn18) as connection:
+        await load(connection, "commanded")
+        # Ten times as many, without an ANALYZE.
+        await connection.execute("""
+            ALTER TABLE events SET (autovacuum_enabled = off);
+            INSERT INTO events (event_id, event_type, data, metadata, created_at)
+            SELECT gen_random_uuid(), event_type, data, metadata, created_at FROM events, generate_series(1, 9)
+        """)
+        [found] = ndjson(esx("stores", "--json", "-d", empty_dsn18).stdout)
+        assert found["events"] > 2 * 416
+        await connection.execute("TRUNCATE events CASCADE")
+        [found] = ndjson(esx("stores", "--json", "-d", empty_dsn18).stdout)
+        assert found["events"] == 0
