@@ -144,7 +144,11 @@ async def test_it_is_readable_in_a_light_theme_and_without_colours(
     async with sitting(shop_dsn, SMALL, config=Config(theme="textual-light")) as (app, pilot):
         await live(app, pilot)
         await looks(app, pilot, "streams-light")
-        await pilot.press("4")
+        await pilot.press("x")
+        await until(pilot, lambda: "esx command" in text_of(app))
+        # Muted text under the cursor is read too.
+        await looks(app, pilot, "copy-as-light")
+        await pilot.press("escape", "4")
         await until(pilot, lambda: "checks passed" in text_of(app) and "complete and in order" in text_of(app))
         await looks(app, pilot, "health-light")
     monkeypatch.setenv("NO_COLOR", "1")

@@ -47,7 +47,11 @@ class OptionsDialog(Dialog[Result]):
         OptionList {
             width: 90%; max-width: 110; height: auto; max-height: 90%;
             border: round $primary; background: $surface; padding: 0 1;
-            &:focus { border: round $primary; }
+            &:focus {
+                border: round $primary;
+                /* What is muted in an option has to be readable under the cursor too, in a light theme as in a dark. */
+                & > .option-list--option-highlighted { background: $primary 30%; color: $foreground; }
+            }
         }
     }
     """

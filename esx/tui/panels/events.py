@@ -260,7 +260,7 @@ class EventsPanel(Panel):
             "find",
             text=filter_text(self.filter),
             placeholder=PLACEHOLDER,
-            hint=f"{HINT}\nenter finds · → completes · ↑ earlier ones · empty shows all · esc leaves",
+            hint=f"{HINT}\nenter finds · → completes · ↑ earlier · esc",
             complete=lambda text: words.complete(text, IN_LIST, types=types),
             history=words.history(IN_LIST),
         )

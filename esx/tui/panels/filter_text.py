@@ -15,7 +15,7 @@ from esx.filters import Filter
 from esx.positions import parse_moment
 
 PLACEHOLDER = "type glob, JSONPath, or both:  Order*  $.amount > 100"
-HINT = 'a type, or a path, or both: Order* $.amount > 100 · $metadata.user == "ann" · since:-2h user:ann'
+HINT = "Order* $.amount > 100 · since:-2h user:ann"
 OF_STREAMS = USUAL
 """The dialect in which a word without a key is a stream."""
 STREAMS_PLACEHOLDER = "orders-* type:Order*Placed $.total > 100"
