@@ -24,8 +24,8 @@
         QueryTimeout
             QueryGivenUp
         StoreFailed
-            QueryCancelled
             OtherToolsConsumer
+            QueryCancelled
             OwnerNotTrusted
             NotAllowed
 

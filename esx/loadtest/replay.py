@@ -8,7 +8,7 @@ from esx.capsule.appends import CapsuleAppend
 from esx.loadtest.mix import AppendDraw
 
 
-class Replay:
+class RecordedAppends:
     """The appends to be sent. All writers of a run take them in turn, so none waits for another's answer."""
 
     def __init__(self, appends: Sequence[CapsuleAppend], times: float) -> None:

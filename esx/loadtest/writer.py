@@ -19,7 +19,7 @@ from esx.load.model import LoadOptions, run_prefix
 from esx.loadtest.draws import Heat, Payloads, Schedule, source
 from esx.loadtest.mix import AppendDraw, BurstySchedule, Mix
 from esx.loadtest.outcomes import OUTCOMES, Outcomes
-from esx.loadtest.replay import Replay
+from esx.loadtest.replay import RecordedAppends
 from esx.model import JsonText, NewEvent, Strategy
 from esx.store.appenders.protocol import Acknowledged, Conflict, StreamAppender
 
@@ -58,7 +58,7 @@ class Workshop:
             seed = run if options.seed is None else str(options.seed)
             counted = options.warm_up, options.warm_up + options.duration
             self.mix = Mix(read_profile(options.like), seed, counted)
-        self.replay = None if options.replay is None else Replay(read_appends(options.replay), options.times)
+        self.replay = None if options.replay is None else RecordedAppends(read_appends(options.replay), options.times)
         """What is sent in place of what is drawn."""
         self.left = budget
         """How many appends may still be begun."""

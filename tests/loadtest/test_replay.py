@@ -13,7 +13,7 @@ from esx.capsule.appends import as_recorded, read_appends
 from esx.capsule.format import BadCapsule
 from esx.load.errors import LoadFailed
 from esx.load.model import LoadOptions
-from esx.loadtest.replay import Replay
+from esx.loadtest.replay import RecordedAppends
 from tests.capsule.made import line, make
 from tests.support.writers import workshop, write
 
@@ -80,7 +80,7 @@ def test_what_cannot_be_sent_is_one_line(tmp_path: Path) -> None:
 
 
 def test_each_append_is_taken_once_and_the_end_is_when_all_were_sent(tmp_path: Path) -> None:
-    replay = Replay(read_appends(incident(tmp_path / "c.esx")), 2.0)
+    replay = RecordedAppends(read_appends(incident(tmp_path / "c.esx")), 2.0)
     taken = [replay.take() for _ in range(5)]
     assert [None if each is None else each[0] for each in taken] == [0, 500_000_000, 1_000_000_000, 1_500_000_000, None]
     for _ in range(4):
