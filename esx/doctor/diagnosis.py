@@ -108,7 +108,9 @@ async def diagnose_foreign(
     else:
         called, kind = layout.called, layout.foreign.kind
         rows = layout.tables if layout.parts else ""
-        target = Examined(called, layout.kind, called, named=True, own=False, rows=rows, thresholds=limits)
+        target = Examined(
+            called, layout.kind, called, named=True, own=False, read_only=True, rows=rows, thresholds=limits
+        )
         about = f"{visible(called, limit=200)} belongs to a store of {kind.title}, which esx only reads"
         findings = [Finding("table", Severity.OK, about)]
         if kind.caution is not None:

@@ -34,10 +34,11 @@ class Thresholds:
 class Examined:
     """A table or view. `table` is its name as SQL writes it, `kind` that of pg_class, None if there is none.
 
-    `quoted` is its name with the schema, which queries use, and `owner` its owner. `home` is the schema in which the
-    user's search_path finds the other objects of schema.sql. `named` says that the user has named it, `own` that the
-    other objects of schema.sql belong to it. For a view, `base` is the table that it reads, or why that is not certain,
-    as text. `rows` is the query for the oids of the tables with the rows, where these are others.
+    `quoted` is its name with the schema, which queries use, and `owner` its owner. `home` is the schema in which
+    the user's search_path finds the other objects of schema.sql. `named` says that the user has named it, `own`
+    that the other objects of schema.sql belong to it, `read_only` that esx only reads it, as the store of another
+    tool. For a view, `base` is the table that it reads, or why that is not certain, as text. `rows` is the query
+    for the oids of the tables with the rows, where these are others.
     """
 
     table: str = "events"
@@ -46,6 +47,7 @@ class Examined:
     owner: str = ""
     named: bool = False
     own: bool = True
+    read_only: bool = False
     base: Examined | str | None = None
     home: str = "public"
     rows: str = ""

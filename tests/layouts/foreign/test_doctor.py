@@ -249,3 +249,20 @@ async def test_tokens_of_axon_with_many_gaps(form: str, empty_dsn18: str) -> Non
         await connection.execute("UPDATE tokenentry SET token = $1", token.encode())
         found = wrong(await told(connection), "token-gaps")
     assert found.message.startswith("the token of com.example.shop.query remembers 300 gaps")
+
+
+async def test_rights_are_those_that_reading_takes(empty_dsn18: str) -> None:
+    await load_into(empty_dsn18, "marten")
+    [finding] = (await examine(empty_dsn18))["rights"]
+    assert finding.message.endswith("may read it; esx appends nothing to this store")
+    async with new_role(empty_dsn18) as guest:
+        await guest.grant("SELECT ON mt_events, mt_streams, mt_event_progression")
+        [finding] = (await examine(guest.dsn(empty_dsn18)))["rights"]
+        assert (finding.severity, finding.remedy) == (Severity.OK, ())
+        assert finding.message.startswith("user ")
+
+
+async def test_of_few_events_the_doctor_says_that_it_looked_for_no_index(empty_dsn18: str) -> None:
+    await load_into(empty_dsn18, "emmett")
+    [few] = (await examine(empty_dsn18))["indexes"]
+    assert few.message == "not looked for below 100,000 events: `esx stores check` says what no index serves"
