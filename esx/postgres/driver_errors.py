@@ -168,5 +168,11 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
+def told(error: asyncpg.PostgresError) -> str:
+    """Return the first line of what PostgreSQL says of a statement, with its hint, in one line."""
+    hint = " ".join((error.hint or "").split())
+    return f"{first_line(error)}{f' ({hint})' if hint else ''}"
+
+
 def _lowered(text: str) -> str:
     return text[:1].lower() + text[1:]

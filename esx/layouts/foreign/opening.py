@@ -23,6 +23,7 @@ from esx.layouts.foreign.source import numbers, source
 from esx.layouts.foreign.tables import StoreTables
 from esx.layouts.layout import BYTE_ORDERED, Layout
 from esx.layouts.stream_keys import Joined
+from esx.postgres.driver_errors import told
 from esx.postgres.values import fetch
 from esx.text import visible
 
@@ -307,7 +308,7 @@ async def _types(connection: asyncpg.Connection, found: FoundStore) -> dict[str,
         at = int(getattr(error, "position", None) or 0)
         setting = next((name for end, name in ends if 0 < at <= end), "")
         where = f"{layout.key}.{setting}" if setting else layout.key
-        raise _refused(f"{where} in the config file: {visible(str(error), limit=200)}") from None
+        raise _refused(f"{where} in the config file: {visible(told(error), limit=300)}") from None
     return {attribute.name: attribute.type.name for attribute in statement.get_attributes()}
 
 

@@ -9,6 +9,7 @@ import asyncpg
 from esx.errors import OutcomeUnknown, StoreFailed
 from esx.layouts.layout import Layout
 from esx.model import NewEvent, encode_json
+from esx.postgres.driver_errors import told
 from esx.postgres.session import Session
 from esx.store.appenders.append_file import AppendFile
 from esx.store.appenders.protocol import Conflict
@@ -40,7 +41,7 @@ class SqlAppender(StatementAppender):
         except asyncpg.PostgresError as error:
             at = getattr(error, "position", None)
             line = f", line {file.sql.count(chr(10), 0, int(at) - 1) + 1}" if at else ""
-            said = visible((str(error).splitlines() or [type(error).__name__])[0], limit=200)
+            said = visible(told(error), limit=300)
             raise StoreFailed(f"--append-sql {file.name}{line}: PostgreSQL does not accept it: {said}") from None
         returned = {column.name: column.type.name for column in prepared.get_attributes()}
         if file.conflicts.no_row and not returned:

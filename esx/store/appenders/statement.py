@@ -13,6 +13,7 @@ from esx.errors import QueryGivenUp, StoreUnavailable
 from esx.expected import NO_STREAM, ExpectedVersion
 from esx.layouts.layout import Layout
 from esx.model import NewEvent, Strategy
+from esx.postgres.driver_errors import told
 from esx.postgres.session import Session
 from esx.store.append.retries import unknown
 from esx.store.appenders.protocol import Conflict, Conflicts, Stored
@@ -86,6 +87,6 @@ class StatementAppender(ABC):
                     version = None if version is None else version + 1
         except asyncpg.PostgresError as error:
             if self.conflicts.has(error):
-                raise Conflict(f"stream {visible(stream_id, limit=200)}: {error}") from error
+                raise Conflict(f"stream {visible(stream_id, limit=200)}: {told(error)}") from error
             raise
         return last

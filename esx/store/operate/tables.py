@@ -3,6 +3,7 @@
 import asyncpg
 
 from esx.errors import InvalidQuery
+from esx.postgres.driver_errors import told
 from esx.text import visible
 
 
@@ -22,7 +23,7 @@ async def find_table(connection: asyncpg.Connection, name: str) -> str:
             oid,
         )
     except asyncpg.PostgresError as error:
-        raise InvalidQuery(f"{visible(name, limit=200)} is no name of a table: {error}") from error
+        raise InvalidQuery(f"{visible(name, limit=200)} is no name of a table: {told(error)}") from error
     if found is None:
         raise InvalidQuery(f"there is no table {visible(name, limit=200)}")
     return str(found)
