@@ -12,7 +12,15 @@ from esx.layouts import init
 from esx.layouts.detection import find_home
 from esx.layouts.foreign.opening import find_others, named
 from esx.layouts.foreign.own import OwnLayout
-from esx.layouts.foreign.recognition import FoundStore, Lookalike, estimated, lookalikes, read_stores, read_tables
+from esx.layouts.foreign.recognition import (
+    FoundStore,
+    Lookalike,
+    absent,
+    estimated,
+    lookalikes,
+    read_stores,
+    read_tables,
+)
 from esx.model import Notification
 from esx.postgres.connection import Connector, open_pool
 from esx.store import health, server_activity, table_shape
@@ -163,6 +171,11 @@ class EventStore(Appends, Searches, Overviews, ConflictReads, TrafficReads, Rela
         async with self._connection() as connection:
             found = await estimated(connection, await read_stores(connection, self._kinds))
             return found, [] if found else lookalikes(await read_tables(connection))
+
+    async def absent_layouts(self) -> list[str]:
+        """Return, in a line each, the layouts given to `connect` whose relation is not in this database."""
+        async with self._connection() as connection:
+            return await absent(connection, self._kinds)
 
     async def check_store(self) -> list[Checked]:
         """Return what this store has, lacks, does slowly and does not promise; it reads no event.

@@ -39,10 +39,10 @@ def command(ctx: click.Context, dsn: str | None, as_json: bool) -> None:
             raise click.UsageError(f"--json belongs after the command: esx stores {ctx.invoked_subcommand} --json")
         return
 
-    async def work(store: EventStore) -> tuple[list[FoundStore], list[Lookalike]]:
-        return await store.stores()
+    async def work(store: EventStore) -> tuple[list[FoundStore], list[Lookalike], list[str]]:
+        return *await store.stores(), await store.absent_layouts()
 
-    found, near = with_store(dsn, work, read_only=True)
+    found, near, absent = with_store(dsn, work, read_only=True)
     lines = OutputLines()
     table = OutputTable(lines, ("STORE", "KIND", "EVENTS", ""), {2})
     for each in found:
@@ -56,6 +56,8 @@ def command(ctx: click.Context, dsn: str | None, as_json: bool) -> None:
     table.flush()
     if not found:
         narrate("no event store in this database")
+    for line in absent:
+        narrate(line)
     for other in near:
         name = visible(other.table.quoted, limit=200)
         narrate(f"{name} looks like a store of {other.kind.title}, but lacks {', '.join(other.missing)}")

@@ -15,6 +15,7 @@ from esx.layouts.candidates import NEEDED, find_candidates, instead
 from esx.layouts.foreign.kinds import KINDS
 from esx.layouts.foreign.opening import find_foreign, open_own
 from esx.layouts.foreign.own import OwnKind
+from esx.layouts.foreign.recognition import absent
 from esx.layouts.layout import BYTE_ORDERED, Layout
 from esx.layouts.operators import OPERATORS, CustomColumn
 from esx.layouts.table_tree import above, below
@@ -70,6 +71,7 @@ _FACTS = f"""
                         WHERE p.oid = $2) AS home) h) found
     LEFT JOIN pg_class c ON c.oid = found.oid LEFT JOIN pg_namespace n ON n.oid = c.relnamespace
 """
+_NAMED = 3
 BAD_NAMES = (asyncpg.InvalidNameError, asyncpg.PostgresSyntaxError, asyncpg.FeatureNotSupportedError)
 """PostgreSQL's errors for a text that cannot be the name of a table of this database."""
 
@@ -138,7 +140,11 @@ async def detect_layout(
     if missing and (foreign := await find_foreign(connection, store, facts["oid"], kinds)) is not None:
         return foreign
     if facts["kind"] not in _KINDS:
-        raise await _not_there(connection, _missing(store, facts), "" if store else "run `esx init` to create it")
+        what, remedy = _missing(store, facts), "" if store else "run `esx init` to create it"
+        if store is None and (absent_layouts := await absent(connection, kinds)):
+            what += f", and {'; '.join(absent_layouts[:_NAMED])}"
+            remedy = "correct the layout, or run `esx init` to create the table events"
+        raise await _not_there(connection, what, remedy)
     kind = _KINDS[facts["kind"]]
     if store is None and facts["kind"] not in _TABLES:
         raise StoreNotNamed(

@@ -225,6 +225,16 @@ async def read_stores(
     return [*own, *(found for found in others if found.table.oid not in described)]
 
 
+async def absent(connection: asyncpg.Connection, kinds: Sequence[OwnKind]) -> list[str]:
+    """Return, in a line each, the layouts of the config file whose relation is not in this database."""
+    there = {id(found.kind) for found in await read_own(connection, kinds)}
+    return [
+        f"{kind.layout.key} in the config file names {visible(kind.layout.relation, limit=200)}, which is not there"
+        for kind in kinds
+        if kind.layout is not None and id(kind) not in there
+    ]
+
+
 def _tables(rows: Rows) -> list[StoreTable]:
     # A name may be no text.
     return [

@@ -13,6 +13,7 @@ from esx.layouts.foreign.kind import stored
 from esx.layouts.foreign.own import own_kind
 from tests.cli.support import esx, ndjson, one_line_error
 from tests.layouts.foreign.contract import check_all
+from tests.layouts.foreign.fixtures import load as load_store
 from tests.layouts.foreign.own import LAYOUT, facts, layout_of, make
 from tests.support.connections import connected
 from tests.support.roles import new_role
@@ -129,6 +130,33 @@ def test_a_wrong_setting_is_named_with_the_remedy(
         layout_of(config, *changes)
     assert str(error.value).startswith(f"{config}: layouts.")
     assert problem in str(error.value)
+
+
+async def test_the_hint_of_postgresql_is_in_the_line(empty_dsn18: str, config: Path) -> None:
+    layout_of(config, ('"w.word"', '"w.wrd"'))
+    async with connected(empty_dsn18) as connection:
+        await make(connection)
+    assert one_line_error(esx("streams", "--store", "shop", "-d", empty_dsn18), 1).rstrip() == (
+        "esx: layouts.shop.event_type in the config file: column w.wrd does not exist "
+        '(Perhaps you meant to reference the column "w.word".)'
+    )
+
+
+async def test_a_layout_whose_relation_is_not_there_is_told_where_nothing_else_is(
+    empty_dsn18: str, config: Path
+) -> None:
+    layout_of(config, ("shop.log", "shop.lgo"))
+    async with connected(empty_dsn18) as connection:
+        await make(connection)
+        wrong = "layouts.shop in the config file names shop.lgo, which is not there"
+        for command in (["streams"], ["read", "$all"], ["stores", "check"]):
+            assert wrong in one_line_error(esx(*command, "-d", empty_dsn18), 1)
+        listed = esx("stores", "-d", empty_dsn18)
+        assert (listed.returncode, listed.stderr) == (0, f"no event store in this database\n{wrong}\n")
+        # The layout of another database says nothing of a store that is there.
+        await load_store(connection, "messagedb")
+    assert wrong not in esx("streams", "-d", empty_dsn18).stderr
+    assert wrong in esx("stores", "-d", empty_dsn18).stderr
 
 
 async def test_names_of_streams_from_another_table_and_columns_in_capitals(empty_dsn18: str, config: Path) -> None:
