@@ -177,3 +177,34 @@ async def test_borders_are_moved_by_keys_and_stay(
     (tmp_path / "screens.json").write_text('{"streams": "wide"}')
     async with explorer(dsn18, size=(200, 40)) as (app, pilot):
         await until(pilot, lambda: browse(app).streams_panel.region.width == before, "for a file that says nothing")
+
+
+@pytest.mark.slow
+async def test_the_way_to_a_part_stands_where_there_is_room_for_it(dsn18: str, store18: EventStore) -> None:
+    stream = "orders-" + "9" * 14
+    await store18.append(stream, [NewEvent("PlacedLongAgo", {})])
+    async with explorer(dsn18, size=(200, 40)) as (app, pilot):
+        await pilot.press("down")
+        await until(pilot, lambda: f"Streams › {stream} · oldest first" in text_of(app))
+        await until(pilot, lambda: f"Streams › {stream} › PlacedLongAgo" in text_of(app))
+        await pilot.resize_terminal(80, 24)
+        await until(pilot, lambda: "Streams ›" not in text_of(app))
+        assert f"─ {stream} · oldest first" in text_of(app)
+        # As much of its end as fits.
+        assert f"─ {stream} › PlacedLongAgo" in text_of(app)
+
+
+@pytest.mark.slow
+async def test_lists_take_the_colours_of_another_theme(dsn18: str, store18: EventStore) -> None:
+    await fill(store18, 2, 2)
+    async with explorer(dsn18) as (app, pilot):
+        streams = browse(app).streams
+
+        def colours() -> tuple[object, object]:
+            """Return those of the titles and of the row under the cursor."""
+            title, row = (next(iter(streams.render_line(at))).style for at in (0, 1))
+            return (title and title.color, row and row.bgcolor)
+
+        dark = colours()
+        app.theme = "textual-light"
+        await until(pilot, lambda: all(now != then for now, then in zip(colours(), dark, strict=True)))

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import pytest
@@ -12,6 +12,7 @@ from tests.tui.helpers import browse, explorer, fill, ids, lines_of, text_of, un
 
 if TYPE_CHECKING:
     from esx.eventstore import EventStore
+    from esx.tui.lists.pagedlist import PagedList
 
 pytestmark = pytest.mark.slow
 
@@ -45,6 +46,27 @@ async def test_streams_events_and_json(dsn18: str, store18: EventStore) -> None:
         await pilot.press("y")
         await until(pilot, lambda: app.clipboard)
         assert json.loads(app.clipboard)["stream_id"] == "s-002"
+
+
+async def test_ages_grow_where_they_stand(dsn18: str, store18: EventStore, sql18: asyncpg.Connection) -> None:
+    await store18.append("s-1", [NewEvent("T", {"at": 1})])
+    await sql18.execute("UPDATE events SET created_at = now() - interval '55 s'")
+    async with explorer(dsn18) as (app, pilot):
+        streams, events = browse(app).streams, browse(app).events
+        await until(pilot, lambda: streams.rows and events.rows and browse(app).detail.event is not None)
+
+        def drawn(table: PagedList[Any, Any]) -> str:
+            """Return what is on screen where the list draws its ages again, without the rest of its lines."""
+            [region] = table._age_regions()
+            place = region.translate(table.region.offset)
+            return " ".join(
+                line[place.x : place.right].strip() for line in lines_of(app)[place.y : place.bottom]
+            ).strip()
+
+        assert re.fullmatch(r"\d+[sm]", drawn(streams))
+        assert re.fullmatch(r"\d+[sm]", drawn(events))
+        await until(pilot, lambda: (drawn(streams), drawn(events)) == ("1m", "1m"), "for a minute")
+        await until(pilot, lambda: "1m ago" in text_of(app), "for the age in the event")
 
 
 async def test_all_is_the_first_row_and_shows_the_newest_event(dsn18: str, store18: EventStore) -> None:

@@ -55,8 +55,8 @@ class BrushedView(ScrollView, inherit_bindings=False):
     ROLES: ClassVar[str]
     WITH_BACKGROUND: ClassVar[frozenset[str]] = frozenset()
     _brush: Brush | None = None
-    _roles: tuple[object, dict[str, Style]] = (None, {})
-    """What the styles of roles depend on, and these styles."""
+    _roles: dict[str, Style] | None = None
+    """The styles that were looked up since they changed last."""
 
     @property
     def brush(self) -> Brush:
@@ -64,15 +64,14 @@ class BrushedView(ScrollView, inherit_bindings=False):
         return self._brush or self._new_brush()
 
     def _new_brush(self) -> Brush:
-        depends_on = (self.rich_style, self.app.theme, self.has_focus)
-        if depends_on != self._roles[0]:
-            self._roles = (depends_on, {})
-        return Brush(self, self._roles[1])
+        if self._roles is None:
+            self._roles = {}
+        return Brush(self, self._roles)
 
     def notify_style_update(self) -> None:
         """Look the styles up again."""
         super().notify_style_update()
-        self._roles = (None, {})
+        self._roles = None
 
     def render_lines(self, crop: Region) -> list[Strip]:
         """Draw lines with one brush."""
