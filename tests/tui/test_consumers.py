@@ -116,8 +116,8 @@ async def test_pause_resume_reset_and_delete(dsn18: str, store18: EventStore) ->
         await pilot.press("5")
         await until(pilot, lambda: "failed" in text_of(app))
         for text, done in (
-            ("pause:", lambda: pane.first().reports[0].paused),  # type: ignore[index]
-            ("resume:", lambda: not pane.first().reports[0].paused),  # type: ignore[index]
+            ("pause:", lambda: pane.first().reports[0].paused),  # type: ignore[index, union-attr]
+            ("resume:", lambda: not pane.first().reports[0].paused),  # type: ignore[index, union-attr]
             ("reset to the end", lambda: pane.first().reports[0].position == 3),  # type: ignore[index]
             ("reset to the start", lambda: pane.first().reports[0].position == 0),  # type: ignore[index]
             ("delete", lambda: pane.first().reports == []),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -10,11 +10,9 @@ from esx.cli.lazy import LazyGroup
 from esx.cli.opening import with_store
 from esx.cli.options import database_option, json_option, partial_option
 from esx.cli.output import OutputLines, OutputTable, incomplete, narrate
-from esx.text import iso_utc, visible
+from esx.text import visible
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from esx.eventstore import EventStore
     from esx.store.consume.others import ConsumerStatus
     from esx.store.consume.report import ConsumerReport
@@ -69,7 +67,7 @@ def command(ctx: click.Context, dsn: str | None, as_json: bool) -> None:
         for report in reports:
             lines.json(report.to_json())
         for other in others:
-            lines.value(_other(other))
+            lines.json(other.to_json())
         return
     table = OutputTable(
         lines, ("CONSUMER", "KIND", "STATE", "POSITION", "LAG", "AGE", "RATE", "RUN BY", ""), {3, 4, 5, 6}
@@ -115,25 +113,3 @@ def _row(report: ConsumerReport) -> tuple[str, ...]:
         visible(report.run_by, limit=60),
         visible(report.about, limit=300),
     )
-
-
-def _other(status: ConsumerStatus) -> dict[str, Any]:
-    return {
-        "name": status.name,
-        "kind": "other",
-        "state": status.state,
-        "position": status.position,
-        "at": status.at,
-        "head": status.head,
-        "beyond_head": status.beyond,
-        "lag": status.lag,
-        "lag_exact": status.lag == 0,
-        "lag_seconds": status.lag_seconds,
-        "last_error": status.last_error,
-        "owner": status.owner,
-        "updated_at": _time(status.updated_at),
-    }
-
-
-def _time(moment: datetime | None) -> str | None:
-    return None if moment is None else iso_utc(moment)

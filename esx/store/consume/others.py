@@ -1,5 +1,6 @@
 """How far the consumers of another tool's store are, by what that tool keeps itself."""
 
+import json
 import re
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -16,7 +17,7 @@ from esx.postgres.driver_errors import first_line, is_cancelled
 from esx.postgres.session import Session
 from esx.postgres.values import fetch
 from esx.store.consume.ages import read_ages
-from esx.text import ago, lapse, visible
+from esx.text import ago, encodable, iso_utc, lapse, visible
 
 MOST = 1000
 _NUMBER = re.compile(r"-?0*[0-9]{1,18}")
@@ -82,6 +83,25 @@ class ConsumerStatus:
         if self.position is not None:
             parts.append(self.at)
         return ", ".join(part for part in parts if part)
+
+    def to_json(self) -> str:
+        """Return it as one line of NDJSON; null is what is not known."""
+        fields = {
+            "name": self.name,
+            "kind": "other",
+            "state": self.state,
+            "position": self.position,
+            "at": self.at,
+            "head": self.head,
+            "beyond_head": self.beyond,
+            "lag": self.lag,
+            "lag_exact": self.lag == 0,
+            "lag_seconds": self.lag_seconds,
+            "last_error": self.last_error,
+            "owner": self.owner,
+            "updated_at": None if self.updated_at is None else iso_utc(self.updated_at),
+        }
+        return encodable(json.dumps(fields, ensure_ascii=False))
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,10 +90,19 @@ class SummaryView(View):
 
 @dataclass(frozen=True, slots=True)
 class ConsumersView(View):
-    """The consumers, as rows that were read before: they do not stand still. `lines` are the rows as JSON."""
+    """The consumers, as rows that were read before: they do not stand still. `lines` are the rows as JSON.
+
+    If some of them are `others`, of another tool, no query of one table reads them.
+    """
 
     limited = False
     lines: tuple[str, ...] = ()
+    others: bool = False
+
+    @property
+    def queried(self) -> bool:  # type: ignore[override]
+        """Whether a query for psql reads the same rows."""
+        return not self.others
 
     @property
     def name(self) -> str:

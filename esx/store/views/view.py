@@ -24,6 +24,8 @@ class View(ABC):
     """What a screen shows, as a value."""
 
     __slots__ = ()
+    queried = True
+    """Whether a query for psql reads the same rows."""
     limited = True
     """Whether a limit makes sense for its rows; where not, `sql` and `command` leave it out."""
 

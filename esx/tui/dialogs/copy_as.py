@@ -80,8 +80,9 @@ class CopyAs(OptionsDialog[tuple[str, str]]):
         options.highlighted = 0
 
     async def _read(self) -> list[tuple[str, str]]:
-        query = await self._store.sql(self._view, limit=_ROWS)
-        choices = [("esx command", self._view.command(_ROWS, self._options)), ("SQL for psql", query)]
+        choices = [("esx command", self._view.command(_ROWS, self._options))]
+        if self._view.queried:
+            choices.append(("SQL for psql", await self._store.sql(self._view, limit=_ROWS)))
         event = None if self._global_seq is None else await self._store.event(self._global_seq)
         if event is not None:
             choices.append((f"event {event.global_seq} as JSON", event.to_json()))

@@ -9,8 +9,9 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.content import Content
 
-from esx.errors import EsxError, StoreUnavailable
+from esx.errors import EsxError, OtherToolsConsumer, StoreUnavailable
 from esx.eventstore import EventStore
+from esx.store.consume.others import ConsumerStatus
 from esx.store.consume.report import ConsumerReport
 from esx.store.operate.effects import (
     delete_effects,
@@ -26,7 +27,7 @@ from esx.text import visible
 from esx.tui.dialogs.agree import Agree
 from esx.tui.dialogs.consumer_actions import ConsumerActions
 from esx.tui.dialogs.fields import Field, Fields
-from esx.tui.panels.consumers import ConsumerList, figures_of
+from esx.tui.panels.consumers import Consumer, ConsumerList, called, figures_of
 from esx.tui.panes import title_if_hidden
 from esx.tui.screens.base import StorePane
 from esx.tui.session.operating import writable_store
@@ -66,7 +67,9 @@ class ConsumersPane(StorePane):
         """Make the screen; `why_not` says why nothing can be changed from here."""
         super().__init__(session, id=id)
         self._why_not = why_not
-        self.reports: list[ConsumerReport] | None = None
+        self.reports: list[Consumer] | None = None
+        self._left_out: Sequence[str] = ()
+        """Why some consumers of another tool cannot be shown, in a line each."""
         self._handlers: dict[str, dict[str, str]] = {}
         """What was typed to step through a projection, by its name."""
 
@@ -97,7 +100,10 @@ class ConsumersPane(StorePane):
     def view(self) -> ConsumersView | None:
         """Return the consumers as they were read last."""
         reports = self.reports
-        return None if reports is None else ConsumersView(tuple(report.to_json() for report in reports))
+        if reports is None:
+            return None
+        others = any(isinstance(report, ConsumerStatus) for report in reports)
+        return ConsumersView(tuple(report.to_json() for report in reports), others)
 
     def action_refresh(self) -> None:
         """Read the consumers now."""
@@ -112,8 +118,9 @@ class ConsumersPane(StorePane):
     async def _read(self, store: EventStore) -> None:
         try:
             if store.foreign is not None:
-                self.consumers.empty = "another tool's store: the screen Health lists the consumers that it knows"
-            reports = await store.consumers()
+                self.consumers.empty = "no consumers: none of which the store's own tool keeps how far it is"
+            reports: list[Consumer] = list(await store.consumers())
+            others = await store.other_consumers()
         except StoreUnavailable as error:
             self.session.report(error, of=title_if_hidden(self))
             return
@@ -122,7 +129,8 @@ class ConsumersPane(StorePane):
             self.consumers.put([])
             self.consumers.problem = str(error)
             return
-        self.reports = reports
+        reports += others.consumers
+        self.reports, self._left_out = reports, others.notes
         self.consumers.problem = ""
         self.consumers.put(reports)
         self.consumers.border_title = Content(f"consumers · {len(reports)}")
@@ -131,10 +139,12 @@ class ConsumersPane(StorePane):
     @on(ConsumerList.Highlighted)
     def _write_about(self) -> None:
         box, report = self.query_one("#consumer-about", Figures), self.consumers.row
-        box.display = report is not None
-        if report is not None:
-            box.border_title = Content(f"{self.TITLE} › {named(report)}")
-            box.say(figures_of(report))
+        box.display = report is not None or bool(self._left_out)
+        lines = [] if report is None else figures_of(report)
+        lines += [("left out", note, "$text-warning") for note in self._left_out]
+        box.border_title = Content(self.TITLE if report is None else f"{self.TITLE} › {called(report)}")
+        if lines:
+            box.say(lines)
 
     # -- what can be done ----------------------------------------------------------------------------------------
 
@@ -144,6 +154,11 @@ class ConsumersPane(StorePane):
         report = self.consumers.row
         if report is None:
             self.notify("there is no consumer", severity="warning")
+            return
+        if isinstance(report, ConsumerStatus):
+            store = self.session.store
+            tool = "another tool" if store is None or store.foreign is None else store.foreign
+            self.notify(str(OtherToolsConsumer(report.name, tool)), severity="warning", timeout=8)
             return
         if self._why_not:
             self.notify(self._why_not, severity="warning")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from typing import TYPE_CHECKING
 
 import pytest
@@ -9,7 +11,9 @@ from textual.widgets import OptionList
 
 from esx.config import Config, Connection
 from esx.filters import Filter
+from esx.tui.screens.consumers import ConsumersPane
 from esx.tui.widgets.statusbar import StatusBar
+from tests.cli.support import esx, ndjson
 from tests.layouts.foreign.fixtures import expected, load_into
 from tests.layouts.foreign.made import WITHOUT_NUMBERS
 from tests.layouts.foreign.own import layout_of, make
@@ -191,3 +195,41 @@ async def test_where_there_is_no_order_nothing_is_counted_and_nothing_is_wrong(
         shown = text_of(app)
         for word in ("head", "last visible", "safe position", "lag", "late, dead", "none yet", "polling", "ended"):
             assert word not in shown, word
+
+
+@pytest.mark.parametrize(("name", "size"), [("marten", (120, 40)), ("prooph_single", (80, 24))])
+async def test_the_consumers_of_another_tool_are_listed_and_left_alone(
+    name: str, size: tuple[int, int], empty_dsn18: str
+) -> None:
+    await load_into(empty_dsn18, name)
+    tool, shown = {
+        "marten": ("Marten", ["consumers · 3", "OrderView:All", "other", "300", "~126", "at 300, ~126 behind"]),
+        "prooph_single": ("prooph or Ecotone", ["consumers · 1", "account_projection", 'at {"account_stream": 12}']),
+    }[name]
+    async with explorer(empty_dsn18, size=size) as (app, pilot):
+        await pilot.press("5")
+        await until(pilot, lambda: shown[0] in text_of(app), "for the consumers")
+        await pilot.press("end")
+        await until(pilot, lambda: all(word in text_of(app) for word in shown), "for what is known of one")
+        await pilot.press("enter")
+        await until(pilot, lambda: f"is a consumer of {tool} in" in words(app), "for the reason")
+        app.clear_notifications()
+        view = app.query(ConsumersPane).first().view()
+        await pilot.press("x")
+        await until(pilot, lambda: "esx consumers -d" in text_of(app) and "SQL for psql" not in text_of(app))
+    assert view is not None
+    printed = await asyncio.to_thread(esx, "consumers", "--json", "-d", empty_dsn18)
+    moves = ("lag_seconds",)
+    assert [{key: value for key, value in json.loads(line).items() if key not in moves} for line in view.lines] == [
+        {key: value for key, value in line.items() if key not in moves} for line in ndjson(printed.stdout)
+    ]
+
+
+async def test_consumers_that_may_not_be_read_are_told(empty_dsn18: str) -> None:
+    await load_into(empty_dsn18, "marten")
+    async with new_role(empty_dsn18) as role:
+        await role.grant("SELECT ON mt_events, mt_streams")
+        async with explorer(role.dsn(empty_dsn18), size=(120, 40)) as (app, pilot):
+            await pilot.press("5")
+            await until(pilot, lambda: "left out" in text_of(app) and "mt_event_progression" in text_of(app))
+            assert "none of which the store's own tool keeps" in words(app)
