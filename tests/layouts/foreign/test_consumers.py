@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import re
+import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import pytest
 
 from esx import EventStore
+from esx.layouts.detection import detect_layout
 from esx.layouts.foreign.checkpoints import checkpoint_tables, surroundings
 from esx.layouts.foreign.kinds import KINDS
 from esx.layouts.foreign.recognition import heads, read_tables, recognise
 from esx.metrics.exposition import expose
 from esx.metrics.figures import Observer
+from esx.store.consume.ages import read_ages
 from tests.cli.support import esx, ndjson
 from tests.layouts.foreign.fixtures import load, load_into
 from tests.support.connections import connected
@@ -141,6 +145,23 @@ async def test_what_is_behind_has_an_age_in_the_stores_of_many_tools(name: str, 
     behind = [each for each in found.values() if each["lag"]]
     assert behind
     assert all(each["lag_seconds"] > 3600 for each in behind)
+
+
+async def test_ages_that_take_too_long_are_not_known_and_end_nothing(empty_dsn18: str) -> None:
+    async with connected(empty_dsn18) as connection:
+        await load(connection, "marten")
+        await connection.execute("SET search_path = ''")
+        layout = await detect_layout(connection)
+        slow = layout.table.replace("r.timestamp AS", "r.timestamp + (pg_sleep(60)::text || '0')::interval AS")
+        assert slow != layout.table
+    async with EventStore.connect(empty_dsn18, read_only=True) as store, store._reading() as (session, _):
+        begun = time.monotonic()
+        assert await read_ages(session, replace(layout, table=slow), [300], patience=0.05) == {}
+        assert time.monotonic() - begun < 50
+        found = await read_ages(session, layout, [300, 200, 300, 10**12])
+        assert found.keys() == {200, 300}
+        assert found[200] >= found[300] > 0
+        assert await session.fetchval("SELECT current_setting('statement_timeout')") != "2s"
 
 
 async def test_a_lag_that_no_number_tells_is_unknown_to_monitoring(empty_dsn18: str) -> None:
