@@ -76,7 +76,7 @@ async def test_state_and_its_versions(dsn18: str, store18: EventStore) -> None:
         await pilot.press("up")
         await until(pilot, lambda: "state at version 2 of 3" in text_of(app), "for the event above")
         await pilot.press("l", "escape")
-        await until(pilot, lambda: "─ Paid ─" in text_of(app), "for the event again")
+        await until(pilot, lambda: "› Paid ─" in text_of(app), "for the event again")
         assert browse(app).detail.has_focus
 
 
