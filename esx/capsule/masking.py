@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from esx.capsule.format import EVENTS, KINDS
+from esx.capsule.format import CONTENTS, EVENTS, KINDS
 from esx.capsule.paths import MaskPath, below, find
 from esx.capsule.pseudonyms import Pseudonyms
 from esx.errors import EsxError
@@ -26,9 +26,11 @@ from esx.fold.value import Number, dump, parse
 LEAST = 6
 """How many characters a value has that is looked for everywhere; a shorter one stands in other texts by chance."""
 _MOST = 1_000_000
-_FIGURES = re.compile(r"[0-9.,:+\-eETZ /]+")
+_FIGURES = re.compile(r"(?=.*\d)[0-9.,:+\-eETZ /]+")
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z")
 _IDS = "an id"
+_FREE = ("database", "filter")
+"""What the contents say in the words of the user."""
 _quote = json.encoder.encode_basestring
 
 
@@ -58,6 +60,8 @@ class Masker:
         self._correlation = correlation
         self._pseudonyms = Pseudonyms()
         self._short: set[str] = set()
+        self._whole: set[str] = set()
+        """Ids of streams with their categories: a part of each counts as masked already."""
         self._found: dict[str, str] = {}
         """The pseudonyms of values of six characters or more."""
         self._path_of: dict[str, str] = {}
@@ -68,7 +72,7 @@ class Masker:
     @property
     def masked(self) -> int:
         """How many different values were masked."""
-        return len(self._short) + len(self._found)
+        return len(self._short) + len(self._found) - len(self._whole)
 
     # -- the first pass ----------------------------------------------------------------------------------------
 
@@ -79,13 +83,17 @@ class Masker:
     def _first(self, line: bytes) -> bytes:
         event = parse(line.decode())
         masked: set[tuple[int, Any]] = set()
+        # Kept until the end, as places are known by the identity of what they are in.
+        roots = {column: {"": event.get(column)} for column in ("data", "metadata")}
         for path in self._paths:
-            root = {"": event.get(path.column)}
-            for holder, key in find(root, path.steps):
+            for holder, key in find(roots[path.column], path.steps):
                 if (id(holder), key) not in masked:
                     # What is within is masked with it; deeper places that the path leads to come later.
                     for place in [(holder, key), *below(holder[key])]:
                         self._mask(*place, path.text, masked)
+        for column, root in roots.items():
+            if column in event:
+                event[column] = root[""]
         if self.ids:
             self._mask_ids(event, masked)
         return dump(event).encode() + b"\n"
@@ -101,10 +109,13 @@ class Masker:
         stream = event["stream_id"]
         if stream:
             category, separator, rest = stream.partition(self._separator)
-            if rest:
-                event["stream_id"] = f"{category}{separator}{self._pseudonym(rest, _IDS)}"
-            else:
-                event["stream_id"] = self._pseudonym(stream, _IDS)
+            masked_id = f"{category}{separator}{self._pseudonym(rest, _IDS)}" if rest else self._pseudonym(stream, _IDS)
+            event["stream_id"] = masked_id
+            # As a whole, too: a number behind the category is short, and events name the streams of others.
+            if rest and len(stream) >= LEAST:
+                self._whole.add(stream)
+                self._found.setdefault(stream, masked_id)
+                self._path_of.setdefault(stream, _IDS)
         metadata = event.get("metadata")
         for holder, names in ((metadata, self._correlation), (event, ("correlation_id",))):
             if isinstance(holder, dict):
@@ -155,6 +166,11 @@ class Masker:
 
     def _replaced(self, name: str, line: bytes) -> bytes:
         value = parse(line.decode())
+        if name == CONTENTS:
+            for key in _FREE:
+                value[key] = None if value[key] is None else self._in_text(value[key])
+            value["notes"] = [self._in_text(note) for note in value["notes"]]
+            return dump(value).encode()
         if name != EVENTS:
             for holder, key in list(below({"": value})):
                 if isinstance(holder[key], str) and not isinstance(holder[key], Number):

@@ -12,7 +12,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
@@ -43,6 +43,8 @@ _LONGEST_END = _END.size + 2**16
 _MOST_LISTED = 2**14
 _BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, struct.error, ValueError, RuntimeError)
 _SHOWN = 200
+_EARLIEST, _LATEST = datetime(1900, 1, 1, tzinfo=UTC), datetime(3000, 1, 1, tzinfo=UTC)
+"""Times beyond are none that a clock of a recording can go on from."""
 
 
 class Capsule:
@@ -188,6 +190,8 @@ class Capsule:
             raise self.bad(f"{CONTENTS} does not list what is in the file")
         if info.ended < info.begun:
             raise self.bad("it ended before it began")
+        if not all(_EARLIEST <= at <= _LATEST for at in (info.begun, info.ended, info.since or info.begun)):
+            raise self.bad("it says that it was recorded in another age")
         return info
 
     def records(self, name: str) -> Iterator[Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import IO
@@ -15,7 +15,7 @@ from esx.capsule.format import FORMAT, LOAD, CapsuleBounds, CapsuleInfo, LoadSec
 from esx.capsule.masking import Masker
 from esx.capsule.sampling import Sampler
 from esx.capsule.writing import CapsuleWriter
-from esx.errors import StoreUnavailable
+from esx.errors import EsxError, StoreUnavailable
 from esx.eventstore import EventStore
 from esx.filters import Filter
 from esx.model import Event
@@ -31,6 +31,7 @@ _TICK = 0.25
 _LOOK_EVERY = 1.0
 _CONSUMERS_EVERY = 2.0
 _HEALTH_EVERY = 15.0
+_MOST_NOTES = 20
 _ROOM = 2**26
 """A capsule ends before its events have the most bytes that are read: pieces are written whole."""
 
@@ -89,6 +90,8 @@ class CapsuleRecorder:
         self._first: int | None = None
         self._last: int | None = None
         self._full = False
+        self._cut = False
+        """Whether there were more events than are recorded."""
 
     @property
     def begun(self) -> bool:
@@ -116,10 +119,8 @@ class CapsuleRecorder:
             begun = sampler.now()
             feed = await self._store.feed(after=until, where=self._where or None, page=_PAGE)
             await sampler.look_ahead(feed)
-            await sampler.consumers()
-            await sampler.tables()
-            await sampler.doctor()
-            if self._options.follow is not None and not self._full:
+            await self._look(sampler.consumers, sampler.tables, sampler.doctor)
+            if self._options.follow is not None and not self._cut:
                 await self._follow(feed, self._options.follow)
                 await self._look(sampler.health, sampler.consumers, sampler.doctor)
             # What holds the feed at the end is what one may want to see: the events that wait for it belong to it.
@@ -162,14 +163,17 @@ class CapsuleRecorder:
                     writing = asyncio.ensure_future(self._write(held, export.events - done, export.position))
                     held, done = [], export.events
                     self._tell(export.events, (export.position - after) / max(export.until - after, 1))
-                    if self._full:
+                    if self._full or self._stopped.is_set():
+                        self._cut = True
                         break
         finally:
             if writing is not None:
                 await writing
-        if held and not self._full:
+        if held and not self._cut:
             await self._write(held, export.events - done, export.position)
-        return export.until if not self._full or self._last is None else self._last
+        if self._cut and not self._full:
+            self._sampler.notes.append(f"it was ended early, at event {self._last or after:,} of what was there")
+        return export.until if not self._cut or self._last is None else self._last
 
     async def _write(self, pieces: list[bytes], count: int, last: int) -> None:
         """Write `count` lines of events, up to the number `last`."""
@@ -202,7 +206,12 @@ class CapsuleRecorder:
             await asyncio.gather(*tasks, return_exceptions=True)
             self._sampler.flush()
         for task in done:
-            task.result()
+            error = task.exception()
+            if isinstance(error, EsxError):
+                # What was recorded until then is what the user wants to see.
+                self._sampler.notes.append(f"the feed ended before the recording: {error}")
+            elif error is not None:
+                raise error
 
     async def _take(self, feed: Feed, first: int) -> None:
         async with contextlib.aclosing(feed.follow()) as batches:
@@ -243,18 +252,24 @@ class CapsuleRecorder:
                 await self._look(sampler.health)
             self._tell(self._writer.event_count, None)
 
-    async def _look(self, *looks: Callable[[], object]) -> None:
-        """Look at the store; while it is away, the feed says so."""
+    async def _look(self, *looks: Callable[[], Awaitable[None]]) -> None:
+        """Look at the store; what it does not say is noted, and while it is away, the feed says so."""
         for look in looks:
-            with contextlib.suppress(StoreUnavailable):
-                await look()  # type: ignore[misc]
+            try:
+                await look()
+            except StoreUnavailable:
+                pass
+            except EsxError as error:
+                note = f"not all could be seen: {error}"
+                if note not in self._sampler.notes and len(self._sampler.notes) < _MOST_NOTES:
+                    self._sampler.notes.append(note)
 
     async def _beyond(self, position: int) -> None:
         """Write the events that are visible beyond the safe position, which wait for a gap to be filled."""
         first = await self._store.first_version()
         with contextlib.suppress(StoreUnavailable):
             async for events in self._visible(position):
-                if self._full:
+                if self._full or self._cut:
                     return
                 if events:
                     await self._write_events(events, first)

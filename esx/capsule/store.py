@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from dataclasses import replace
 from datetime import datetime
 
 from esx.capsule.timeline import Timeline
@@ -11,6 +12,7 @@ from esx.doctor import Finding, Thresholds
 from esx.errors import EsxError, NotAllowed
 from esx.eventstore import EventStore
 from esx.filters import Filter
+from esx.store.conflicts.conflict import ConflictSurvey
 from esx.store.consume.others import OtherConsumers
 from esx.store.consume.report import ConsumerReport
 from esx.store.feed.batch import Batch, Counts, FeedState, Missed
@@ -84,11 +86,20 @@ class RecordedStore(EventStore):
         on_progress: Callable[[str], None] | None = None,  # noqa: ARG002
         thresholds: Thresholds | None = None,  # noqa: ARG002
     ) -> list[Finding]:
-        """Return what the doctor had found."""
+        """Return what the doctor had found, without remedies: the capsule may come from anybody."""
         found = self.timeline.findings_at(self.now())
         if found is None:
             raise self._nothing()
-        return list(found.findings)
+        return [replace(each, remedy=()) for each in found.findings]
+
+    async def conflicts(
+        self,
+        where: Filter | None = None,  # noqa: ARG002
+        *,
+        commutes: Iterable[tuple[str, str]] = (),  # noqa: ARG002
+    ) -> ConflictSurvey:
+        """Raise NotRecorded: why appends were refused is not in a capsule."""
+        raise NotRecorded("not recorded: why appends were refused is not in a capsule")
 
     async def feed(self, *, after: int = -1, where: Filter | None = None, page: int = _PAGE) -> Feed:
         """Return the feed as it was: it hands out events when the recorded feed did."""

@@ -25,6 +25,7 @@ from esx.capsule.reading import Capsule
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+_EARLIEST = (datetime(1900, 1, 1, tzinfo=UTC) - _EPOCH) // _MICROSECOND
 
 
 class Timed(Protocol):
@@ -57,7 +58,8 @@ class Appearances:
 
     def __init__(self, info: CapsuleInfo, moments: Sequence[FeedMoment]) -> None:
         self._begun = microseconds(info.begun)
-        self._since = None if info.since is None else min(microseconds(info.since), self._begun)
+        # Of an older event nobody wants to see by the clock when it came.
+        self._since = _EARLIEST if info.since is None else min(microseconds(info.since), self._begun)
         self._positions = [each.counts.position for each in moments]
         self._times = [microseconds(each.at) for each in moments]
         runs = sorted(
@@ -79,7 +81,7 @@ class Appearances:
         if at > self._there:
             return at
         created = self._begun if created_at is None else microseconds(created_at)
-        return min(created if self._since is None else max(created, self._since), self._begun)
+        return min(max(created, self._since), self._begun)
 
 
 class Timeline:

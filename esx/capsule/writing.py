@@ -103,12 +103,16 @@ class CapsuleWriter:
 
     def _copy(self, name: str, pieces: Iterable[list[bytes]]) -> MemberFacts:
         member = _Member(self._open(name))
-        for lines in pieces:
-            if self._masker is None or name == SUMS:
-                member.write(b"".join(lines))
-            else:
-                member.write(self._masker.second(name, (line.removesuffix(b"\n") for line in lines)))
-        return member.close()
+        try:
+            for lines in pieces:
+                if self._masker is None or name == SUMS:
+                    member.write(b"".join(lines))
+                else:
+                    member.write(self._masker.second(name, (line.removesuffix(b"\n") for line in lines)))
+        finally:
+            # One that is left open could not be closed with the zip.
+            facts = member.close()
+        return facts
 
     def __enter__(self) -> Self:
         return self

@@ -141,6 +141,14 @@ def test_ids_are_masked_if_asked() -> None:
     assert one["metadata"]["correlation_id"] in two["metadata"]["note"]
 
 
+def test_a_masked_id_is_masked_where_other_events_name_it() -> None:
+    lines = [line(1, "order-42", data={}), line(2, "cart-7", data={"of": "order-42", "n": 42, "text": "see order-42."})]
+    one, two = masked(masker(ids=True), *lines)
+    assert "order-42" not in json.dumps([one, two])
+    assert two["data"] == {"of": one["stream_id"], "n": 42, "text": f"see {one['stream_id']}."}
+    assert one["stream_id"].startswith("order-")
+
+
 def test_a_value_that_stands_in_an_id_asks_for_masked_ids() -> None:
     with pytest.raises(MaskRefused, match=r"\$\.email stands in stream_id of event 1, too: mask ids with --mask-ids"):
         masked(masker("$.email"), line(1, f"customer-{ANN}", data={"email": ANN}))
@@ -159,6 +167,24 @@ def test_a_value_where_no_pseudonym_can_be_is_refused_without_telling_it(odd: st
         masked(masker("$.email"), line(1, data={"email": ANN}), odd)
     assert "$.email" in str(refused.value)
     assert ANN not in str(refused.value)
+
+
+async def test_a_word_that_the_contents_need_is_refused(store18: EventStore, tmp_path: Path) -> None:
+    await store18.append("s", [NewEvent("T", {"word": "capsule"})])
+    path = tmp_path / "x.esx"
+    with path.open("wb") as file, pytest.raises(MaskRefused, match=r"capsule\.json"):
+        await CapsuleRecorder(store18, RecordOptions(), masker=masker("$.word")).run(file)
+
+
+def test_all_of_data_and_metadata_can_be_masked() -> None:
+    lines = [line(1, data="a secret", metadata={"a": ["another one"]}), line(2, data=[[{"x": "a third"}]], metadata=7)]
+    text = json.dumps(masked(masker("$.**", "$metadata.**"), *lines))
+    assert not any(secret in text for secret in ("a secret", "another one", "a third"))
+
+
+def test_letters_that_figures_can_have_are_no_figures() -> None:
+    [event] = masked(masker("$.x"), line(1, data={"x": "TEETEE", "y": "a TEETEE b"}))
+    assert "TEETEE" not in json.dumps(event)
 
 
 def test_figures_may_be_equal_to_numbers_and_times_of_the_store() -> None:

@@ -209,6 +209,11 @@ def test_a_time_without_a_zone_is_refused_also_within(whole: Path) -> None:
     assert "a time without a zone" in refusal(rewritten(whole, change))
 
 
+def test_no_clock_of_another_age(tmp_path: Path) -> None:
+    age = BEGUN.replace(year=9000)
+    assert "another age" in refusal(make(tmp_path / "x.esx", begun=age, ended=age))
+
+
 def test_moments_do_not_go_back(tmp_path: Path) -> None:
     assert "earlier than the one before" in refusal(make(tmp_path / "x.esx", [], [moment(1, 1), moment(0, 1)]))
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from esx import EventStore, NewEvent
-from esx.capsule.format import CONSUMERS, DOCTOR, EVENTS, FEED, HEALTH, TABLES, FeedMoment
+from esx.capsule.format import CONSUMERS, DOCTOR, EVENTS, FEED, HEALTH, TABLES, CapsuleBounds, FeedMoment
 from esx.capsule.reading import Capsule
 from esx.capsule.recorder import CapsuleRecorder, RecordOptions
 from esx.filters import Filter
@@ -53,11 +54,16 @@ class Following:
         self._recorder = recorder
         self._seen = seen
         self.events = 0
+        self.running: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
     async def until(self, events: int) -> None:
         """Wait until so many events have been recorded."""
         async with self._seen, asyncio.timeout(60):
             await self._seen.wait_for(lambda: self.events >= events)
+
+    async def ended(self) -> None:
+        """Wait until the recording has ended."""
+        await asyncio.wait([self.running])
 
     async def begun(self) -> None:
         """Wait until the recording has begun."""
@@ -87,7 +93,7 @@ async def following(
     recorder = CapsuleRecorder(store, options or RecordOptions(follow=300.0), on_progress=tell)
     followed = Following(recorder, seen)
     with path.open("wb") as file:
-        running = asyncio.ensure_future(recorder.run(file))
+        followed.running = running = asyncio.ensure_future(recorder.run(file))
         try:
             yield followed, lambda: Capsule(path)
         finally:
@@ -255,12 +261,40 @@ async def test_a_user_who_may_only_read_events_can_record(
             assert "consumers" in consumers.problem
 
 
+async def test_a_feed_that_ends_leaves_what_was_recorded(
+    store18: EventStore, sql18: asyncpg.Connection, tmp_path: Path
+) -> None:
+    store18.feed_settings = replace(store18.feed_settings, look_every=0.05, poll=0.05)
+    await store18.append("s", [NewEvent("T"), NewEvent("T")])
+    async with following(store18, tmp_path / "x.esx") as (followed, capsule_of):
+        await followed.until(2)
+        await followed.begun()
+        await sql18.execute("TRUNCATE events RESTART IDENTITY")
+        await store18.append("s", [NewEvent("T")])
+        async with asyncio.timeout(60):
+            await followed.ended()
+    with capsule_of() as capsule:
+        assert capsule.verify() == []
+        assert capsule.info.events == 2
+        assert any("the feed ended before the recording" in note for note in capsule.info.notes)
+
+
+async def test_one_that_is_ended_while_it_reads_what_is_there_keeps_that(store18: EventStore, tmp_path: Path) -> None:
+    for _ in range(4):
+        await store18.append("s", [NewEvent("T", {"x": "y" * 10_000}) for _ in range(500)])
+    recorder = CapsuleRecorder(store18, RecordOptions(follow=300.0))
+    recorder.stop()
+    with (tmp_path / "x.esx").open("wb") as file:
+        done = await recorder.run(file)
+    assert 0 < done.info.events < 2000
+    assert "ended early" in done.info.notes[-1]
+    with Capsule(tmp_path / "x.esx") as capsule:
+        assert capsule.verify() == []
+
+
 @pytest.mark.slow
 async def test_a_recording_takes_no_more_than_a_capsule_holds(store18: EventStore, tmp_path: Path) -> None:
-    from dataclasses import replace
-
     from esx.capsule import recorder as module
-    from esx.capsule.format import CapsuleBounds
 
     await store18.append("s", [NewEvent("T", {"x": "y" * 10_000}) for _ in range(600)])
     bounds = replace(CapsuleBounds(), events=module._ROOM + 500_000)

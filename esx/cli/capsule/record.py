@@ -124,9 +124,9 @@ def command(
             )
             if follow is None:
                 return await recorder.run(file)
-            narrate(f"recording to {visible(path, limit=200)}; Ctrl-C ends it early, and keeps what there is")
             # What was recorded until then is what the user wants.
             with ended_by(recorder.stop, (signal.SIGINT, signal.SIGTERM)):
+                narrate(f"recording to {visible(path, limit=200)}; Ctrl-C ends it early, and keeps what there is")
                 return await recorder.run(file)
 
     with target(output, force=force) as file, Meter() as meter, database(dsn) as opened:

@@ -74,10 +74,10 @@ class RowRefused(StoreFailed):
 
 
 async def finish_tables(session: Session) -> None:
-    """Make the indexes and the policy. Raises RowRefused for two events in one place."""
+    """Make the indexes and the policy. Raises RowRefused for two events in one place, or too long an id."""
     try:
         await session.execute(_FINISH)
-    except asyncpg.IntegrityConstraintViolationError as error:
+    except (asyncpg.IntegrityConstraintViolationError, asyncpg.ProgramLimitExceededError) as error:
         raise RowRefused(first_line(error)) from error
 
 
