@@ -136,26 +136,26 @@ async def test_what_is_no_column_is_not_named_like_one(empty_dsn18: str, config:
 
 
 @pytest.mark.parametrize("rows", [0, 1, 2])
-async def test_a_handful_of_rows_makes_nothing_slow(rows: int, empty_dsn18: str, config: Path) -> None:
+async def test_a_handful_of_rows_makes_nothing_slow(rows: int, empty_dsn: str, config: Path) -> None:
     layout = layout_of(config)
-    async with connected(empty_dsn18) as connection:
+    async with connected(empty_dsn) as connection:
         await make(connection)
         await connection.execute("DELETE FROM shop.words WHERE id > $1", rows)
         await connection.execute("VACUUM ANALYZE shop.words")
-    found = await states(empty_dsn18, "shop", [layout])
+    found = await states(empty_dsn, "shop", [layout])
     assert {about for about, (state, _) in found.items() if state != "ok"} == set()
 
 
 @pytest.mark.slow
-async def test_what_indexes_serve_is_not_slow_and_what_they_lack_is(empty_dsn18: str) -> None:
-    async with connected(empty_dsn18) as connection:
+async def test_what_indexes_serve_is_not_slow_and_what_they_lack_is(empty_dsn: str) -> None:
+    async with connected(empty_dsn) as connection:
         await load(connection, "rails_event_store")
-        found = await states(empty_dsn18)
+        found = await states(empty_dsn)
         assert {about for about, (state, _) in found.items() if state == "slow"} == set()
         assert found["a page of a stream"][1].startswith("an index finds the stream, of which all events are sorted")
         assert found["one event"][1] == "an index serves it"
         await connection.execute("DROP INDEX index_event_store_events_in_streams_on_event_id")
-        found = await states(empty_dsn18)
+        found = await states(empty_dsn)
         slow = {about for about, (state, _) in found.items() if state == "slow"}
         assert slow == OF_ALL | {"streams by name", "streams by prefix"}
         assert found["one event"][1].startswith("looks for rows along all of event_store_events_in_streams by its")
