@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
+import fcntl
 import json
+import os
+import pty
 import signal
+import struct
+import subprocess
+import termios
 import zipfile
 from typing import TYPE_CHECKING
 
 import pytest
 
 from esx import EventStore, NewEvent
-from tests.cli.support import Running, esx, ndjson, one_line_error
+from tests.capsule.test_recording import story
+from tests.cli.support import ESX, Running, environment, esx, ndjson, one_line_error
 from tests.layouts.foreign.fixtures import load_into
+from tests.support.connections import connected
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from tests.conftest import Servers
 
 pytestmark = pytest.mark.slow
 
@@ -144,3 +155,42 @@ async def test_a_store_of_another_tool_is_recorded(empty_dsn18: str, tmp_path: P
     assert esx("capsule", "events", path).stdout == esx("export", "-d", empty_dsn18).stdout
     assert "Message DB" in esx("capsule", "info", path).stdout
     assert esx("capsule", "verify", path).returncode == 0
+
+
+async def test_a_capsule_is_opened_on_a_terminal(servers: Servers, tmp_path: Path) -> None:
+    path = story(tmp_path / "incident.esx")
+    server = await servers.get(18)
+    data_dir = str(server.data_dir.parents[1])
+    refused = one_line_error(esx("capsule", "open", str(path), ESX_DATA_DIR=data_dir), 2)
+    assert "needs a terminal" in refused
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 110, 0, 0))
+    process = subprocess.Popen(
+        [*ESX, "capsule", "open", str(path), "--at", "#5"],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env=environment(TERM="xterm-256color", ESX_DATA_DIR=data_dir),
+        start_new_session=True,
+    )
+    os.close(theirs)
+    assert "14:00:20" in await asyncio.to_thread(_until_shown, ours)
+    assert await asyncio.to_thread(process.wait, 120) == 0
+    os.close(ours)
+    async with connected(server.dsn_for("postgres")) as admin:
+        assert await admin.fetchval("SELECT count(*) FROM pg_database WHERE datname LIKE 'esx_capsule_%'") == 0
+
+
+def _until_shown(terminal: int) -> str:
+    """Read what a terminal gets until the recording is shown, then quit, and read the rest."""
+    got = b""
+    asked = False
+    try:
+        while piece := os.read(terminal, 65536):
+            got += piece
+            if not asked and b"RECORDING" in got and b"14:00:20" in got:
+                asked = True
+                os.write(terminal, b"q")
+    except OSError:  # how Linux tells that the other end is closed
+        pass
+    return got.decode(errors="replace")
