@@ -4,7 +4,6 @@ All names that the read path uses are here, so that tables of other tools can be
 changes to queries.
 """
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,8 +15,6 @@ from esx.layouts.operators import CustomColumn
 from esx.layouts.stream_keys import ID, Joined, StreamKeys
 from esx.model import UNNUMBERED
 from esx.postgres.literals import literal
-
-_UUID = "^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$"
 
 BYTE_ORDERED = ("C", "POSIX", "ucs_basic", "C.UTF-8")
 """The collations that sort by bytes."""
@@ -336,15 +333,6 @@ class Layout:
     def has_categories(self) -> bool:
         """Whether the categories of streams can be found by skipping from one to the next."""
         return self.joined_names is not None or (self.byte_order and self.name_keys is None)
-
-    def category(self, stream: str) -> str:
-        """Return the expression for the category of a stream's id; "" for a UUID, which has none."""
-        start = f"split_part({stream}, {literal(self.separator)}, 1)"
-        return f"CASE WHEN length({stream}) = 36 AND {stream} ~ '{_UUID}' THEN '' ELSE {start} END"
-
-    def category_of(self, stream_id: str) -> str:
-        """Return the category of a stream, as `category` does."""
-        return "" if re.fullmatch(_UUID, stream_id) else stream_id.partition(self.separator)[0]
 
     @property
     def unlisted(self) -> str | None:

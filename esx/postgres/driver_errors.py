@@ -69,6 +69,15 @@ def is_spent(error: BaseException) -> bool:
     return str(cause.as_dict().get("server_source_function")).startswith("plpgsql_param_eval")
 
 
+def is_of_no_more_use(error: BaseException, *, standby: bool) -> bool:
+    """Return whether a session that raised `error` has to be replaced; `standby` says that it is one on a standby.
+
+    asyncpg may take a lost connection for usable; then the next loan of it would wait without end. A connection to a
+    standby that was to write may have been opened while the address led there: a new one goes where it leads now.
+    """
+    return (standby and refused_as_read_only(error)) or is_spent(error) or is_connection_loss(error)
+
+
 def refused_as_read_only(error: BaseException) -> bool:
     """Return whether `error`, of the driver or the store, says that a read-only session was to write."""
     return isinstance(error.__cause__ if isinstance(error, EsxError) else error, asyncpg.ReadOnlySQLTransactionError)

@@ -21,14 +21,7 @@ from typing import Any
 
 from esx.errors import EsxError, StoreClosed
 from esx.postgres.background import tell_failure
-from esx.postgres.driver_errors import (
-    DRIVER_ERRORS,
-    as_store_error,
-    given_up,
-    is_connection_loss,
-    is_spent,
-    refused_as_read_only,
-)
+from esx.postgres.driver_errors import DRIVER_ERRORS, as_store_error, given_up, is_of_no_more_use
 from esx.postgres.hold import holds_something
 from esx.postgres.session import Session
 from esx.postgres.timings import Timings
@@ -393,11 +386,7 @@ class Loan:
         if not isinstance(error, Exception):
             pool._settle(connection)
             return
-        # asyncpg may take a lost connection for usable; then the next loan of it would wait without end. A connection
-        # to a standby that was to write may have been opened while the address led there: a new one goes where it leads
-        # now.
-        astray = bool(connection.standby) and refused_as_read_only(error)
-        pool._give_back(connection, broken=astray or is_spent(error) or is_connection_loss(error))
+        pool._give_back(connection, broken=is_of_no_more_use(error, standby=bool(connection.standby)))
         limited = isinstance(error, TimeoutError) and connection.limited
         translated = given_up() if limited else self._translated(error)
         if translated is not None:

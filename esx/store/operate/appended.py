@@ -2,6 +2,7 @@
 
 import asyncpg
 
+from esx.layouts.category import category_sql
 from esx.layouts.layout import Layout
 
 _MOST = 100_000
@@ -19,7 +20,7 @@ async def count_appended(
     rows = await connection.fetch(
         f"""
         SELECT category, count(*), max(global_seq) FROM (
-            SELECT e.global_seq, {layout.category(stream)} AS category FROM {layout.table} e
+            SELECT e.global_seq, {category_sql(layout, stream)} AS category FROM {layout.table} e
             WHERE e.global_seq > $1 AND e.global_seq <= $2 ORDER BY e.global_seq LIMIT {_MOST}
         ) few GROUP BY category
         """,

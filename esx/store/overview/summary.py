@@ -15,6 +15,7 @@ from typing import NamedTuple
 import asyncpg
 
 from esx.filters import Filter
+from esx.layouts.category import category_sql
 from esx.layouts.layout import Layout
 from esx.postgres.values import fetch, fetchrow
 from esx.store.filter_sql import check_filter, filter_sql
@@ -133,7 +134,7 @@ async def _count(
     stream, _, kind = layout.place("e")
     conditions, arguments = filter_sql(where, 5)
     condition = " AND ".join(["e.created_at >= $3::timestamptz AND e.created_at < $4::timestamptz", *conditions])
-    columns = f"{layout.category(stream)} AS category, {kind} AS kind"
+    columns = f"{category_sql(layout, stream)} AS category, {kind} AS kind"
     if size.exact or (size.known and size.count <= COUNTED_OF_WINDOW):
         rows = await fetch(
             connection,

@@ -11,10 +11,12 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import NamedTuple
 
 import asyncpg
 
+from esx.layouts.category import category_of
 from esx.layouts.layout import Layout
 from esx.model import Event
 from esx.moment import FarTime
@@ -127,7 +129,8 @@ async def survey_types(
             of_type[row.event_type].append(row)
     rates = _rates(rows[-EDGE:], now or datetime.now(UTC))
     types = [
-        _summary(name, found, exact.get(name), sample, rates, layout.category_of) for name, found in of_type.items()
+        _summary(name, found, exact.get(name), sample, rates, partial(category_of, layout))
+        for name, found in of_type.items()
     ]
     types.sort(key=lambda one: (-one.events.count, one.event_type))
     events, large = await _sampled(connection, layout, of_type, samples)
@@ -140,13 +143,13 @@ def _summary(
     exact: _Exact | None,
     sample: Sample,
     rates: dict[str, float] | None,
-    category_of: Callable[[str], str],
+    categorised: Callable[[str], str],
 ) -> TypeSummary:
     ordered = sorted(rows, key=lambda row: row.global_seq)
     seen = len({row.global_seq for row in rows})
     events = sample.streams(seen, lambda each: each == name) if sample.draws else Estimate.counted(seen)
     first, last = (EventMoment(row.global_seq, row.created_at) for row in (ordered[0], ordered[-1]))
-    categories = Counter(filter(None, (category_of(row.stream_id) for row in rows)))
+    categories = Counter(filter(None, (categorised(row.stream_id) for row in rows)))
     return TypeSummary(
         name,
         events if exact is None else exact.events,

@@ -396,6 +396,5 @@ class RowTable(Keyed, BrushedView, Generic[Row], can_focus=True, inherit_binding
             used -= 1
         if used < brush.width:
             segments.append(Segment(" " * (brush.width - used), rest))
-            used = brush.width
-        strip = Strip(segments, used)
-        return strip if used == brush.width else strip.crop(0, brush.width)
+        strip = Strip(segments, max(used, brush.width))
+        return strip if used <= brush.width else strip.crop(0, brush.width)
