@@ -3,6 +3,7 @@
 Calls wait in short slices, so that the relay can be ended at any time.
 """
 
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -71,7 +72,8 @@ class Client:
 
     def admin(self) -> AdminClient:
         """Return a client to ask about topics, and to make them; it has to be kept until it has answered."""
-        return self._made(lambda: AdminClient(dict(self._settings), logger=LOG))
+        # At its end it would print a line of level 6 past the logger.
+        return self._made(lambda: AdminClient({"log_level": 5, **self._settings}, logger=LOG))
 
     def _made(self, make: Callable[[], T]) -> T:
         try:
@@ -112,17 +114,17 @@ class Client:
                     break
                 except BufferError:
                     self.check_stopping()
-                    self._producer.poll(_SLICE)
+                    self._poll(_SLICE)
                     self._check()
                 except KafkaException as error:
                     reason: KafkaError = error.args[0]
                     if reason.code() in REFUSALS:
                         raise EventRefused(number, self._refusal(reason)) from None
                     # A message before it may have ended the transaction.
-                    self._producer.poll(0)
+                    self._poll(0)
                     self._check()
                     raise self._meaning(reason, "sending") from None
-        self._producer.poll(0)
+        self._poll(0)
         self._check()
 
     def commit(self, topic: str | None, key: bytes, value: bytes) -> None:
@@ -130,7 +132,7 @@ class Client:
         if not self._transactional:
             while len(self._producer):
                 self.check_stopping()
-                self._producer.flush(_SLICE)
+                self._asked(partial(self._producer.flush, _SLICE), "sending")
                 self._check()
             self._check()
             return
@@ -141,7 +143,7 @@ class Client:
         except FencedOff:
             raise
         except TargetFailed:
-            self._producer.poll(0)
+            self._poll(0)
             self._check()
             raise
         self._begun = False
@@ -158,8 +160,10 @@ class Client:
                 except KafkaException as error:
                     if not error.args[0].retriable():
                         break
-        self._producer.purge()
-        self._producer.flush(_SLICE)
+        # After an error that ended the producer, each call of it may raise that again.
+        with contextlib.suppress(KafkaException):
+            self._producer.purge()
+            self._producer.flush(_SLICE)
 
     def close(self) -> None:
         """End; drops what was not committed."""
@@ -208,7 +212,8 @@ class Client:
                 return step(limit)
             except KafkaException as error:
                 reason: KafkaError = error.args[0]
-                self._producer.poll(0)
+                with contextlib.suppress(TargetFailed):
+                    self._poll(0)
                 if self._said is not None and wrong_login(self._said):
                     raise self._meaning(self._said, doing) from None
                 passing = reason.retriable() or reason.code() in (KafkaError._TIMED_OUT, KafkaError._TRANSPORT)
@@ -241,6 +246,10 @@ class Client:
                 )
                 raise (TargetFailed(str(found)) if final else found) from None
 
+    def _poll(self, seconds: float) -> None:
+        """Let the client say what became of messages. Raises TargetFailed for an error that has ended it."""
+        self._asked(partial(self._producer.poll, seconds), "sending")
+
     def _asked(self, call: Callable[[], object], doing: str) -> None:
         try:
             call()
@@ -250,7 +259,7 @@ class Client:
     def pause(self) -> None:
         """Wait a moment."""
         self.check_stopping()
-        self._producer.poll(_SLICE)
+        self._poll(_SLICE)
 
     def check_stopping(self) -> None:
         """Raise Stopped if the relay is being ended."""

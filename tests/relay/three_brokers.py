@@ -52,7 +52,12 @@ async def test_a_broker_that_is_killed_takes_nothing_with_it(
         async def more_than(count: int) -> None:
             while sent <= count:
                 moved.clear()
-                await asyncio.wait_for(moved.wait(), 120)
+                waiting = asyncio.ensure_future(asyncio.wait_for(moved.wait(), 120))
+                await asyncio.wait([waiting, relaying], return_when=asyncio.FIRST_COMPLETED)
+                if relaying.done():
+                    waiting.cancel()
+                    await relaying  # which says why it ended
+                await waiting
 
         target = KafkaTarget(settings, topic, exactly_once=exactly_once)
         relaying = asyncio.ensure_future(store18.relay("r", target, window=500, on_progress=note))
