@@ -48,7 +48,7 @@ def table(found: Figures) -> str:
             "written for a byte of payload, in bulk",
             f"{found['file written']:.2f}: log, index, merges of the index",
             f"{found['copy wal'] + found['copy files']:.2f}: WAL {found['copy wal']:.2f}, "
-            f"table and indexes {found['copy files']:.2f}",
+            f"table and indexes {found['copy files']:.2f}; then {found['copy vacuum']:.2f} of WAL by the first VACUUM",
             "",
         ),
         (
