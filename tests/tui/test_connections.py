@@ -344,3 +344,4 @@ async def test_nothing_is_left_of_the_connection_before(dsn18: str, store18: Eve
         app._picked(next(each for each in app.connections.choices if each.name == "test database"))
         await until(pilot, lambda: app.session.state is SessionState.CONNECTED and ids(app) == ["s-000", "s-001"])
         assert app.screen is app.main
+        assert browse(app).streams.cursor == 0
