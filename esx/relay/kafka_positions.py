@@ -127,7 +127,8 @@ def _check_topic(client: Client, admin: AdminClient, topic: str) -> None:
         if found.error.code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
             raise meaning(found.error, f"asking for topic {topic}", {})
         client.create_topic(NewTopic(topic, 1, -1, config=_MADE_WITH))
-    elif len(found.partitions) != 1:
+        return  # it is as it was made, and a busy broker may not be able to say so yet
+    if len(found.partitions) != 1:
         raise TargetFailed(f"topic {topic} has {len(found.partitions)} partitions, and must have one: make it anew")
     resource = ConfigResource(ResourceType.TOPIC, topic)
     try:
