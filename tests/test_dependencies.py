@@ -178,7 +178,8 @@ def test_the_wheel_installs_esx_and_nothing_else(wheel: Path) -> None:
         names = archive.namelist()
         [metadata] = [archive.read(name).decode() for name in names if name.endswith(".dist-info/METADATA")]
     tops = {name.split("/", 1)[0] for name in names}
-    assert tops == {"esx", metadata_directory(wheel)}
+    assert tops == {"esx", metadata_directory(wheel), metadata_directory(wheel).replace(".dist-info", ".data")}
+    assert [name for name in names if ".data/" in name] == [f"{min(tops - {'esx'})}/data/share/man/man1/esx.1"]
     assert {"esx/py.typed", "esx/layouts/schema.sql", "esx/loadtest/charts.html"} <= set(names)
     templates = {str(path.relative_to(ROOT)) for path in (ROOT / "esx").rglob("templates/*.html")}
     assert templates

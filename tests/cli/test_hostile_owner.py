@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import tempfile
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -37,6 +38,8 @@ READING = {
     "health": ["health", "--json"],
     "consumers": ["consumers", "--json"],
     "doctor": ["doctor", "--full"],
+    "conflicts": ["conflicts", "--json"],
+    "capsule": ["capsule", "record", "--force", "-o", f"{tempfile.gettempdir()}/hostile.esx"],
 }
 WRITING = {
     "append": ["append", "order-1", "Paid", "{}"],

@@ -172,7 +172,7 @@ async def test_the_explorer_says_which_store_it_shows(stores: str) -> None:
 async def test_the_explorer_says_so_of_a_connection_it_goes_to(stores: str) -> None:
     from tests.tui.test_connections import choose
 
-    config = Config(connections={"odd": Connection("odd", stores, store=_QUOTED)})
+    config = Config(connections={"elsewhere": Connection("elsewhere", stores, store=_QUOTED)})
     async with explorer(stores, config=config) as (app, pilot):
-        await choose(app, pilot, "odd")
-        await until(pilot, lambda: f"{_QUOTED} in odd" in lines_of(app)[0])
+        await choose(app, pilot, "elsewhere")
+        await until(pilot, lambda: f"{_QUOTED} in elsewhere" in lines_of(app)[0])

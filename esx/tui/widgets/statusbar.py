@@ -15,6 +15,8 @@ from textual.widgets import Static
 from esx.text import visible
 from esx.tui.cells import MUTED, fit
 
+_NARROW = 100
+
 
 class ScreenTab(Static):
     """The name of a screen with its key; a click goes there."""
@@ -46,6 +48,7 @@ class StatusBar(Horizontal):
         color: $foreground;
         #brand { width: 5; color: $text-muted; content-align: center middle; }
         ScreenTab { width: auto; padding: 0 1; }
+        &.-narrow ScreenTab { padding: 0 1 0 0; }
         ScreenTab:hover { background: $block-hover-background; }
         ScreenTab.-current {
             background: $surface; color: $foreground; text-style: bold;
@@ -80,9 +83,10 @@ class StatusBar(Horizontal):
             self._names, self._state = shown, (state, colour)
             self._write()
 
-    def on_resize(self, _event: events.Resize) -> None:
-        """Choose the name for the new width."""
-        self._write()
+    def on_resize(self, event: events.Resize) -> None:
+        """Choose the name for the new width; where there is little room, the screens leave it what they can."""
+        self.set_class(event.size.width < _NARROW, "-narrow")
+        self.call_after_refresh(self._write)
 
     def _write(self) -> None:
         where = self.query_one("#where", Static)

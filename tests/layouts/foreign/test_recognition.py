@@ -122,12 +122,20 @@ async def test_stores_are_listed_with_what_esx_makes_of_them(empty_dsn18: str) -
         await store.init(beside_others=True)
     [message_db, other, own] = ndjson(esx("stores", "--json", "-d", empty_dsn18).stdout)
     await connection.close()
-    assert own == {"store": "public.events", "kind": "esx", "title": "esx", "events": None, "problem": None}
+    assert own == {
+        "store": "public.events",
+        "kind": "esx",
+        "title": "esx",
+        "events": 0,
+        "events_exact": False,
+        "problem": None,
+    }
     assert message_db == {
         "store": "message_store.messages",
         "kind": "messagedb",
         "title": "Message DB",
         "events": 457,
+        "events_exact": False,
         "problem": None,
     }
     assert (other["store"], other["kind"], other["events"]) == ("public.event_streams", "prooph", 420)
