@@ -127,6 +127,15 @@ async def test_a_filter_is_refused_or_begins_anew_and_is_taken_away(dsn18: str, 
         assert "looked at" not in text_of(app)
 
 
+async def test_a_type_that_is_not_known_is_told_and_those_like_it(dsn18: str, store18: EventStore) -> None:
+    await store18.append("cart-1", [NewEvent("OrderPlaced")])
+    async with explorer(dsn18) as (app, pilot):
+        await pilot.press("2")
+        await until(pilot, lambda: feed_of(app).table.rows)
+        await pilot.press("f", *"type:OrderPlacd", "enter")
+        await until(pilot, lambda: "did you mean OrderPlaced?" in text_of(app), "for the type like it")
+
+
 async def test_a_filter_is_completed_and_an_earlier_one_comes_back(dsn18: str, store18: EventStore) -> None:
     await store18.append("orders-1", [NewEvent("Placed", {"total": 9}), NewEvent("Placed", {"total": 1})])
     await store18.append("carts-1", [NewEvent("Made", {"n": 1})])

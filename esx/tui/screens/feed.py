@@ -1,5 +1,6 @@
 """Screen Feed: the ordered feed as it comes, with what holds it back and what was missed."""
 
+import contextlib
 from dataclasses import replace
 from functools import partial
 from typing import ClassVar
@@ -10,7 +11,9 @@ from textual.binding import Binding, BindingType
 from textual.widgets import Static
 
 from esx.errors import EsxError, InvalidQuery
+from esx.eventstore import EventStore
 from esx.filters import Filter
+from esx.fold.vocabulary import types_like
 from esx.store.views import FeedView, View
 from esx.text import visible
 from esx.tui.lists.feedlist import FeedList, feed_columns
@@ -222,6 +225,18 @@ class FeedPane(ListAndEventPane):
         self._nothing = "nothing among the latest events passes the filter" if chosen else _WAITING
         self._written_at = 0.0
         self._flush()
+        store = self.session.store
+        if store is not None and self.follower.where.event_type is not None:
+            start(self, partial(self._find_like, store, self.follower.where), "like")
+
+    async def _find_like(self, store: EventStore, chosen: Filter) -> None:
+        """Say so where no type that is known passes the filter: it would wait for ever."""
+        with contextlib.suppress(EsxError):
+            like = types_like(chosen, await store.known_types())
+            if like and chosen == self.follower.where:
+                self._nothing = like.removeprefix("; ")
+                self._written_at = 0.0
+                self._flush()
 
     def action_back(self) -> None:
         """Undo the last narrowing: the line of the filter, the event in full, the filter."""
