@@ -37,6 +37,7 @@ class LoadRuns(RowTable["Entry"]):
         """Mark the run under the cursor, or take its mark away, and go to the next one."""
         if self.row is not None:
             self.marked ^= {self.row.id}
+            self.make_room_for([self.row])  # the column of marks takes no room before there is one
             self.refresh()
             self.action_move(1)
 
