@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from esx.cli.opening import with_store
-from esx.cli.relay.options import RelayOptions, relay_options
+from esx.cli.relay.options import RelayOptions, body_format_option, relay_options
 
 if TYPE_CHECKING:
     from esx.eventstore import EventStore
@@ -17,14 +17,7 @@ if TYPE_CHECKING:
 @click.option("--stream-name", required=True, metavar="NAME", help="The stream of Kinesis.")
 @click.option("--region", metavar="REGION", help="The region, if the environment or boto3's files do not name it.")
 @click.option("--endpoint-url", metavar="URL", help="Another address than Amazon's.")
-@click.option(
-    "--format",
-    "message_format",
-    type=click.Choice(["cloudevents-structured", "json"]),
-    default="cloudevents-structured",
-    show_default=True,
-    help="CloudEvents as JSON, or the JSON of `esx tail --json`.",
-)
+@body_format_option
 @relay_options("kinesis")
 def command(
     dsn: str | None,

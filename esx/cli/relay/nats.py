@@ -9,7 +9,7 @@ import click
 
 from esx.cli.opening import with_store
 from esx.cli.output import narrate
-from esx.cli.relay.options import RelayOptions, relay_options
+from esx.cli.relay.options import RelayOptions, body_format_option, relay_options
 from esx.text import visible
 
 if TYPE_CHECKING:
@@ -33,14 +33,7 @@ _LOGIN = ("user", "password", "token")
     metavar="TEMPLATE",
     help="The subject; {category} is the part of the stream's id before the first '-', as in 'events.{category}'.",
 )
-@click.option(
-    "--format",
-    "message_format",
-    type=click.Choice(["cloudevents-structured", "json"]),
-    default="cloudevents-structured",
-    show_default=True,
-    help="CloudEvents as JSON, or the JSON of `esx tail --json`.",
-)
+@body_format_option
 @relay_options("nats")
 def command(
     dsn: str | None,

@@ -30,6 +30,17 @@ class RelayOptions:
     as_json: bool
 
 
+body_format_option = click.option(
+    "--format",
+    "message_format",
+    type=click.Choice(["cloudevents-structured", "json"]),
+    default="cloudevents-structured",
+    show_default=True,
+    help="CloudEvents as JSON, or the JSON of `esx tail --json`.",
+)
+"""What a message is where the target has no headers for CloudEvents."""
+
+
 def relay_options(name: str) -> Callable[[Command], Command]:
     """Add the options of `RelayOptions` and the database's; `name` is the default of --name."""
 

@@ -70,10 +70,13 @@ class Reads(Facet):
 
         It looks at the twenty newest events, of a stream or of all; only stores of other tools have such payloads.
         """
-        if not (chosen.paths or chosen.members) or not (await self._load()).layout.packed:
+        if not (chosen.paths or chosen.members):
+            return False
+        layout = (await self._load()).layout
+        if not layout.packed:
             return False
         # Where there is no global order there is no list of all to look at: any of them may be so.
-        if stream is None and (await self._load()).layout.unnumbered is not None:
+        if stream is None and layout.unnumbered is not None:
             return True
         events = (
             self.read_all(limit=_SAMPLE, backwards=True)
