@@ -2,36 +2,42 @@
 
 The first pass puts pseudonyms where the paths lead, and remembers the values. The second one, when all values are
 known, puts the same pseudonyms wherever else a value of six or more characters stands: in texts, numbers and ids. Then
-each line that goes into the file is searched once more, byte by byte. A value that stands where no pseudonym can be,
-such as in the name of a member, makes the recording fail.
+each line that goes into the file is searched once more. A value that stands where no pseudonym can be, such as in the
+name of a member, makes the recording fail.
+
+A pseudonym can have a value in it by chance, as a number of 15 digits has several of six. It is then made anew; if
+nearly all such numbers are values, it stays, and is passed over as a whole.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Sequence
-from itertools import islice
 from typing import Any
 
 import msgspec
 
-from esx.capsule.format import CONTENTS, EVENTS, KINDS
+from esx.capsule.format import CONTENTS, EVENTS, FEED, KINDS
 from esx.capsule.paths import MaskPath, below, find
 from esx.capsule.pseudonyms import Pseudonyms
+from esx.capsule.spellings import LEAST, LONGEST, UUID, Spellings, plain_number, spellings
 from esx.errors import EsxError
 from esx.filters import CORRELATION_NAMES
 from esx.fold.value import Number, dump, parse
+from esx.text import encodable
 
-LEAST = 6
-"""How many characters a value has that is looked for everywhere; a shorter one stands in other texts by chance."""
 _MOST = 1_000_000
+_MOST_CHARACTERS = 2**28
+_TRIES = 30
 _FIGURES = re.compile(r"(?=.*\d)[0-9.,:+\-eETZ /]+")
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z")
+_SUM = re.compile(r"[0-9a-f]{64}")
 _IDS = "an id"
+_NONE_MISSED = b'"missed":[]'
 _FREE = ("database", "filter")
 """What the contents say in the words of the user."""
-_quote = json.encoder.encode_basestring
+_OURS = ("global_seq", "stream_seq", "first")
+"""What esx itself writes of an event, beside its time."""
 
 
 class MaskRefused(EsxError):
@@ -65,9 +71,12 @@ class Masker:
         self._found: dict[str, str] = {}
         """The pseudonyms of values of six characters or more."""
         self._path_of: dict[str, str] = {}
-        self._starts: dict[str, list[str]] = {}
-        self._raw_starts: dict[bytes, list[tuple[bytes, str]]] = {}
-        self._slices: list[slice] = []
+        self._characters = 0
+        self._made: set[str] = set()
+        """All pseudonyms that the first pass made."""
+        self._sought = Spellings()
+        self._put: dict[str, str] = {}
+        """What stands in place of what is sought, as it is last."""
 
     @property
     def masked(self) -> int:
@@ -96,7 +105,7 @@ class Masker:
                 event[column] = root[""]
         if self.ids:
             self._mask_ids(event, masked)
-        return dump(event).encode() + b"\n"
+        return _line(event) + b"\n"
 
     def _mask(self, holder: Any, key: Any, path: str, masked: set[tuple[int, Any]]) -> None:
         value = holder[key]
@@ -109,13 +118,12 @@ class Masker:
         stream = event["stream_id"]
         if stream:
             category, separator, rest = stream.partition(self._separator)
-            masked_id = f"{category}{separator}{self._pseudonym(rest, _IDS)}" if rest else self._pseudonym(stream, _IDS)
-            event["stream_id"] = masked_id
+            masked_id = f"{category}{separator}{self._pseudonym(rest or stream, _IDS)}" if rest else None
+            event["stream_id"] = masked_id or self._pseudonym(stream, _IDS)
             # As a whole, too: a number behind the category is short, and events name the streams of others.
-            if rest and len(stream) >= LEAST:
+            if masked_id is not None and len(stream) >= LEAST:
                 self._whole.add(stream)
-                self._found.setdefault(stream, masked_id)
-                self._path_of.setdefault(stream, _IDS)
+                self._remember(stream, masked_id, _IDS)
         metadata = event.get("metadata")
         for holder, names in ((metadata, self._correlation), (event, ("correlation_id",))):
             if isinstance(holder, dict):
@@ -128,41 +136,76 @@ class Masker:
             self._short.add(str(value))
             return self._pseudonyms.truth(value)
         made = self._pseudonyms.number(value) if isinstance(value, Number) else self._pseudonyms.text(value)
+        self._made.add(str(made))
         if len(value) < LEAST:
             self._short.add(str(value))
-            return made
-        self._found.setdefault(str(value), str(made))
-        self._path_of.setdefault(str(value), path)
-        if len(self._found) > _MOST:
-            raise MaskRefused(f"there are more than {_MOST:,} values to mask: record a shorter slice")
+        else:
+            self._remember(str(value), str(made), path)
         return made
+
+    def _remember(self, value: str, made: str, path: str) -> None:
+        if value in self._found:
+            return
+        self._found[value] = made
+        self._path_of[value] = path
+        self._characters += len(value)
+        if len(self._found) > _MOST or self._characters > _MOST_CHARACTERS:
+            raise MaskRefused(
+                f"there are more than {_MOST:,} values to mask, or more than {_MOST_CHARACTERS:,} characters of them: "
+                "record a shorter slice"
+            )
 
     # -- the second pass ---------------------------------------------------------------------------------------
 
     def settle(self) -> None:
         """Note that all values are known."""
-        for value in sorted(self._found, key=len, reverse=True):
-            self._starts.setdefault(value[:LEAST], []).append(value)
-            for raw in {_quote(value)[1:-1].encode("utf-8", "replace"), value.encode("utf-8", "replace")}:
-                self._raw_starts.setdefault(raw[:LEAST], []).append((raw, value))
+        for value, made in self._found.items():
+            self._put[value] = made
+            for spelling in spellings(value):
+                self._sought.add(spelling, value)
+            # The same number, however it is written.
+            self._sought.add(plain_number(value), value)
+            self._put.setdefault(plain_number(value), made)
+        for made in sorted(self._made):
+            self._without_values(made)
+        for value, made in list(self._put.items()):
+            self._put[value] = self._in_text(made)
+
+    def _without_values(self, made: str) -> str:
+        """Return a pseudonym, or another one in its place if a value stands in it by chance."""
+        found = made
+        for _ in range(_TRIES):
+            if self._has_none(found):
+                break
+            found = str(self._pseudonyms.number(found) if found.isdecimal() else self._pseudonyms.text(found))
+        else:
+            # Passed over from now on.
+            self._sought.add(found, found)
+            self._put[found] = found
+        if found != made:
+            self._sought.add(made, made)
+            self._put[made] = found
+        return found
+
+    def _has_none(self, text: str) -> bool:
+        """Return whether nothing has to be put into a text any more."""
+        return not self._sought.may_stand_in(text.encode("utf-8", "surrogatepass")) or all(
+            self._is_kept(match.value) for match in self._sought.first_in(text)
+        )
+
+    def _is_kept(self, value: str) -> bool:
+        return self._put[value] == value
 
     def second(self, name: str, lines: Iterable[bytes]) -> bytes:
         """Return lines of a member, without their ends, with pseudonyms wherever a value stands; and check them."""
         done = []
         for line in lines:
-            if self._may_hold(line):
+            if self._sought.may_stand_in(line) or (self.ids and name == FEED and _NONE_MISSED not in line):
                 line = self._replaced(name, line)  # noqa: PLW2901
                 self._check(name, line)
             done.append(line)
         done.append(b"")
         return b"\n".join(done)
-
-    def _may_hold(self, line: bytes) -> bool:
-        count = len(line) - LEAST + 1
-        while len(self._slices) < count:
-            self._slices.append(slice(len(self._slices), len(self._slices) + LEAST))
-        # All of it in C: most lines hold none.
-        return not self._raw_starts.keys().isdisjoint(map(line.__getitem__, islice(self._slices, max(count, 0))))
 
     def _replaced(self, name: str, line: bytes) -> bytes:
         value = parse(line.decode())
@@ -170,30 +213,47 @@ class Masker:
             for key in _FREE:
                 value[key] = None if value[key] is None else self._in_text(value[key])
             value["notes"] = [self._in_text(note) for note in value["notes"]]
-            return dump(value).encode()
-        if name != EVENTS:
+        elif name == EVENTS:
+            self._in_event(value)
+        else:
+            if name == FEED and self.ids:
+                # No event tells the ids of those that were missed.
+                for missed in value.get("missed", ()):
+                    missed[1] = self._masked_id(missed[1])
             for holder, key in list(below({"": value})):
                 if isinstance(holder[key], str) and not isinstance(holder[key], Number):
                     text = holder[key]
                     holder[key] = text if _TIME.fullmatch(text) else self._in_text(text)
-            return self._still_read(name, dump(value).encode())
+            return self._still_read(name, _line(value))
+        return _line(value)
+
+    def _in_event(self, event: dict[str, Any]) -> None:
         for column in ("data", "metadata", "data_note", "metadata_note"):
-            root = {"": value.get(column)}
+            root = {"": event.get(column)}
             for holder, key in list(below(root)):
-                holder[key] = self._in_scalar(holder[key])
-            if column in value:
-                value[column] = root[""]
-        for column in ("stream_id", "correlation_id", "causation_id"):
-            text = value.get(column)
-            if text is not None and (changed := self._in_text(text)) != text:
-                if not self.ids:
-                    raise MaskRefused(
-                        f"a value of {self._path_in(text)} stands in {column} of event {value['global_seq']}, too: "
-                        "mask ids with --mask-ids"
-                    )
-                value[column] = changed
-        value["event_id"] = self._found.get(value.get("event_id") or "", value.get("event_id"))
-        return dump(value).encode()
+                scalar = holder[key]
+                if isinstance(scalar, Number):
+                    holder[key] = self._in_number(scalar)
+                elif isinstance(scalar, str):
+                    holder[key] = self._in_text(scalar)
+            if column in event:
+                event[column] = root[""]
+        for column in ("event_id", "correlation_id", "causation_id", "stream_id"):
+            text = event.get(column)
+            if text is None or (changed := self._in_text(text)) == text:
+                continue
+            if column == "stream_id" and not self.ids:
+                path = self._path_of.get(next(self._sought.first_in(text)).value, _IDS)
+                raise MaskRefused(
+                    f"a value of {path} stands in {column} of event {event['global_seq']}, too: mask ids with "
+                    "--mask-ids"
+                )
+            event[column] = changed
+
+    def _masked_id(self, stream: str) -> str:
+        category, separator, rest = stream.partition(self._separator)
+        made = self._without_values(self._pseudonyms.text(rest or stream))
+        return self._in_text(f"{category}{separator}") + made if rest else made
 
     def _still_read(self, name: str, line: bytes) -> bytes:
         kind = KINDS.get(name)
@@ -206,57 +266,85 @@ class Masker:
             ) from None
         return line
 
-    def _in_scalar(self, value: Any) -> Any:
-        if isinstance(value, Number):
-            if str(value) in self._found:
-                return Number(self._found[value]) if self._found[value].isdigit() else self._pseudonyms.number(value)
-            return self._pseudonyms.number(value) if self._in_text(str(value)) != value else value
-        return self._in_text(value) if isinstance(value, str) else value
+    def _in_number(self, number: Number) -> Number:
+        put = self._put.get(str(number)) or self._put.get(plain_number(number))
+        if put is not None and put.isdecimal():
+            return Number(put)
+        if put is None and self._has_none(number):
+            return number
+        return Number(self._without_values(self._pseudonyms.number(number)))
 
     def _in_text(self, text: str) -> str:
-        if text in self._found:
-            return self._found[text]
-        pieces = []
-        at = begin = 0
-        while at <= len(text) - LEAST:
-            for value in self._starts.get(text[at : at + LEAST], ()):
-                if text.startswith(value, at):
-                    pieces += [text[begin:at], self._found[value]]
-                    at = begin = at + len(value)
-                    break
-            else:
-                at += 1
-        return "".join((*pieces, text[begin:])) if pieces else text
-
-    def _path_in(self, text: str) -> str:
-        at = 0
-        for at in range(len(text) - LEAST + 1):
-            for value in self._starts.get(text[at : at + LEAST], ()):
-                if text.startswith(value, at):
-                    return self._path_of[value]
-        return _IDS
+        if len(text) < LEAST:
+            return text
+        if text in self._put:
+            return self._put[text]
+        pieces, at = [], 0
+        for match in self._sought.first_in(text):
+            if match.cut or UUID.fullmatch(text):
+                return self._without_values(self._pseudonyms.text(text))
+            # Of two values that differ in case only, that which stands there.
+            put = self._put.get(text[match.begin : match.end]) or self._put[match.value]
+            pieces += [text[at : match.begin], put]
+            at = match.end
+        if not pieces:
+            return text
+        done = "".join((*pieces, text[at:]))
+        return done if self._has_none(done) else self._without_values(self._pseudonyms.text(text))
 
     # -- the check ---------------------------------------------------------------------------------------------
 
     def _check(self, name: str, line: bytes) -> None:
         """Raise MaskRefused if a value is left in a line that goes into the file."""
-        for at in range(len(line) - LEAST + 1):
-            for raw, value in self._raw_starts.get(line[at : at + LEAST], ()):
-                if line.startswith(raw, at) and not (_FIGURES.fullmatch(value) and self._is_ours(name, line, value)):
-                    raise MaskRefused(
-                        f"a value of {self._path_of[value]} would remain in {name}, where no pseudonym can be (a name "
-                        "of a member, a type, or a word of esx's own): leave that path out, or record other streams"
-                    )
+        text, figures = line.decode(), False
+        for value in self._left(name, text):
+            if not _FIGURES.fullmatch(value):
+                self._refuse(name, value)
+            figures = True
+        # Figures may be equal to numbers, times and sums that esx itself writes, as a global_seq is.
+        for value in self._left(name, _theirs(name, text)) if figures else ():
+            self._refuse(name, value)
 
-    def _is_ours(self, name: str, line: bytes, figures: str) -> bool:
-        """Return whether figures stand only in numbers and times that esx itself writes, as a global_seq is."""
-        value = parse(line.decode())
-        if name == EVENTS:
-            parts = [value.get(each) for each in ("data", "metadata", "stream_id", "event_type")]
-            return not any(figures in dump(part) for part in parts)
-        texts = (holder[key] for holder, key in below({"": value}))
-        return not any(
-            figures in text
-            for text in texts
-            if isinstance(text, str) and not isinstance(text, Number) and not _TIME.fullmatch(text)
+    def _left(self, name: str, text: str) -> Iterable[str]:
+        passed = 0
+        for match in self._sought.all_in(text):
+            if match.begin < passed:
+                continue
+            if self._is_kept(match.value):
+                passed = match.end
+            # The words that esx itself writes beside the events are others if they are spelled otherwise.
+            elif name == EVENTS or text[match.begin : match.end] in _cut(match.value):
+                yield match.value
+
+    def _refuse(self, name: str, value: str) -> None:
+        raise MaskRefused(
+            f"a value of {self._path_of.get(value, _IDS)} would remain in {name}, where no pseudonym can be (a name "
+            "of a member, a type, or a word of esx's own): leave that path out, or record other streams"
         )
+
+
+def _line(value: Any) -> bytes:
+    return encodable(dump(value)).encode()
+
+
+def _cut(value: str) -> set[str]:
+    return {each[:LONGEST] for each in spellings(value)}
+
+
+def _theirs(name: str, text: str) -> str:
+    """Return what is left of a line without the figures that esx itself writes."""
+    value = parse(text)
+    if name == EVENTS:
+        ours = [*_OURS, *(["created_at"] if _TIME.fullmatch(value.get("created_at") or "") else [])]
+        return dump({key: part for key, part in value.items() if key not in ours})
+    texts = [holder[key] for holder, key in below({"": value})]
+    return dump(
+        [
+            each
+            for each in texts
+            if isinstance(each, str)
+            and not isinstance(each, Number)
+            and not _TIME.fullmatch(each)
+            and not (name == CONTENTS and _SUM.fullmatch(each))
+        ]
+    )

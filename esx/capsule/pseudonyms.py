@@ -1,20 +1,18 @@
 """Pseudonyms: the same for the same value, made with a key that is thrown away.
 
 They have the form of the value (a text, a number, a UUID), so that programs which read the events still can, and
-nothing of what it says. Their letters come in fours: no word of six letters, or number of six digits, can be in them.
+nothing of what it says. Their letters come in fours, so that no word of six letters can be in them.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
-import re
 import secrets
-from uuid import UUID
+import uuid
 
+from esx.capsule.spellings import UUID, is_plain_number, plain_number
 from esx.fold.value import Number
-
-_UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
 class Pseudonyms:
@@ -24,15 +22,17 @@ class Pseudonyms:
         self._key = secrets.token_bytes(32)
 
     def text(self, value: str) -> str:
-        """Return the pseudonym of a text; that of a UUID is a UUID."""
+        """Return the pseudonym of a text; that of a UUID is a UUID, and that of a number in digits the number's."""
+        if UUID.fullmatch(value):
+            return str(uuid.UUID(bytes=self._digest(value.lower())[:16], version=4))
+        if is_plain_number(value):
+            return str(self.number(value))
         digest = self._digest(value)
-        if _UUID.fullmatch(value):
-            return str(UUID(bytes=digest[:16], version=4))
         return f"x{'-'.join(digest[at : at + 2].hex() for at in (0, 2, 4, 6, 8))}"
 
     def number(self, value: str) -> Number:
-        """Return the pseudonym of a number, of which `value` is the text: a whole number of 15 digits."""
-        return Number(10**14 + int.from_bytes(self._digest(value)[:8], "big") % (9 * 10**14))
+        """Return the pseudonym of a number, of which `value` is a text: a whole number of 15 digits."""
+        return Number(10**14 + int.from_bytes(self._digest(plain_number(value))[:8], "big") % (9 * 10**14))
 
     def truth(self, value: bool) -> bool:
         """Return the pseudonym of true or false: it or the other, the same each time."""

@@ -11,12 +11,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from esx import EventStore, InvalidQuery, NewEvent
-from esx.capsule.format import EVENTS
+from esx.capsule.format import CONTENTS, EVENTS, FEED, encode
 from esx.capsule.masking import Masker, MaskRefused
 from esx.capsule.paths import find, parse_path
 from esx.capsule.reading import Capsule
 from esx.capsule.recorder import CapsuleRecorder, RecordOptions
-from tests.capsule.made import line
+from esx.capsule.spellings import Spellings, spellings
+from esx.store.feed.batch import Missed
+from tests.capsule.made import line, moment
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -96,6 +98,143 @@ def test_values_keep_their_kind() -> None:
     assert len(event["data"]["id"]) == 36
     assert event["data"]["id"] != identity
     assert event["data"]["kept"] == 1.5
+
+
+SPELLED = [
+    ("Ann.Smith@Example.com", "mail to ann.smith@example.COM"),
+    ('Zoë "Ünal"', json.dumps({"name": 'Zoë "Ünal"'})),
+    ('Zoë "Ünal"', json.dumps({"name": 'Zoë "Ünal"'}, ensure_ascii=False)),
+    ("a/b/c/d/e", r'{"path":"a\/b\/c\/d\/e"}'),
+    ("ann smith/é@x.com", "q=ann%20smith%2f%c3%a9%40x.com&x=1"),
+    ("ann smith/é@x.com", "q=ann+smith%2F%C3%A9%40x.com"),
+    ("3F0b1c9e-52a7-4c39-a6f3-0e5f4a0f9c11", "order 3f0b1c9e-52a7-4c39-a6f3-0e5f4a0f9c11"),
+    ("3f0b1c9e-52a7-4c39-a6f3-0e5f4a0f9c11", "3f0b1c9e52a74c39a6f30e5f4a0f9c11.pdf"),
+    ("4111111111111111", "card 4111111111111111"),
+]
+
+
+@pytest.mark.parametrize(("value", "text"), SPELLED)
+def test_other_usual_spellings_of_a_value_are_masked_too(value: str, text: str) -> None:
+    one, two = masked(masker("$.x"), line(1, data={"x": value}), line(2, data={"y": text}, event_id=None))
+    assert one["data"]["x"] in two["data"]["y"]
+    assert len(two["data"]["y"]) == len(text) - min(len(each) for each in _standing(value, text)) + len(
+        one["data"]["x"]
+    )
+
+
+def _standing(value: str, text: str) -> list[str]:
+    return [each for each in spellings(value) if each.lower() in text.lower()]
+
+
+def test_a_number_is_the_same_however_it_is_written() -> None:
+    text = line(1, data="@").replace('"@"', '{"x": 12345678.90, "a": 12345678.9, "b": 1.23456789e7, "c": "12345678.9"}')
+    [event] = masked(masker("$.x"), text)
+    assert {int(each) for each in event["data"].values()} == {event["data"]["x"]}
+
+
+def test_a_number_and_its_text_have_one_pseudonym() -> None:
+    one, two = masked(masker("$.x"), line(1, data={"x": 4711}), line(2, data={"x": "4711"}))
+    assert two["data"]["x"] == str(one["data"]["x"])
+
+
+def test_values_that_differ_in_case_only_keep_their_own_pseudonyms() -> None:
+    data = {"x": ["Abcdef", "aBCDEF"], "y": "Abcdef aBCDEF abcdef"}
+    [event] = masked(masker("$.x"), line(1, data=data))
+    one, two = event["data"]["x"]
+    assert one != two
+    assert event["data"]["y"] in (f"{one} {two} {one}", f"{one} {two} {two}")
+
+
+@pytest.mark.parametrize("other", [str, int])
+def test_a_pseudonym_that_has_a_value_by_chance_is_made_anew(other: type) -> None:
+    """A number of 15 digits has ten of six digits."""
+    values = list(range(100_000, 200_000, 17))
+    events = masked(masker("$.x"), *(line(number, data={"x": other(value)}) for number, value in enumerate(values, 1)))
+    text = json.dumps([event["data"] for event in events])
+    sought = {str(value) for value in values}
+    assert not any(text[at : at + 6] in sought for at in range(len(text) - 5))
+    assert len({event["data"]["x"] for event in events}) == len(values)
+
+
+def test_where_nearly_every_number_is_a_value_pseudonyms_may_have_some() -> None:
+    values = range(0, 1_000_000, 2)
+    done = masker("$.x")
+    lines = [
+        line(number, data={"x": [f"{each:06}" for each in values[at : at + 1000]]})
+        for number, at in enumerate(range(0, len(values), 1000), 1)
+    ]
+    first = done.first("".join(f"{each}\n" for each in lines[:20]).encode())
+    done.settle()
+    assert len(done.second(EVENTS, first.splitlines()).splitlines()) == 20
+
+
+def test_many_values_that_begin_alike_are_looked_for_in_time() -> None:
+    lines = [line(number, data={"x": f"https:{number:06}", "y": "https:" * 50}) for number in range(1, 1500)]
+    events = masked(masker("$.x"), *lines)
+    assert all(event["data"]["y"] == "https:" * 50 for event in events)
+
+
+def test_a_text_with_the_beginning_of_a_long_value_is_masked_as_a_whole() -> None:
+    value = "a long story, " * 50
+    one, two, three = masked(
+        masker("$.x"),
+        line(1, data={"x": value}),
+        line(2, data={"y": f"so: {value}."}),
+        line(3, data={"y": f"so: {value[:99]}"}),
+    )
+    assert len(two["data"]["y"]) < 30
+    assert one["data"]["x"] not in two["data"]["y"]
+    assert three["data"]["y"] == f"so: {value[:99]}"
+
+
+def test_a_line_of_any_length_is_searched_a_piece_at_a_time() -> None:
+    sought = Spellings()
+    sought.add("needle in it", "needle in it")
+    for at in (0, 2**14 - 3, 2**14, 2**15 - 6, 50_000):
+        assert sought.may_stand_in(b"x" * at + b"Needle in it")
+        assert not sought.may_stand_in(b"x" * at + b"Needl")
+
+
+def test_ids_of_events_are_masked_and_what_names_them() -> None:
+    number = 4111111111111111
+    identity = "00000000-0000-4000-8000-411111111111"
+    one, two = masked(
+        masker("$.x"),
+        line(1, data={"x": number}, event_id=f"paid-{number}"),
+        line(2, data={"x": 411111111111}, event_id=identity, causation_id=f"paid-{number}", metadata={"of": identity}),
+    )
+    assert one["event_id"] == f"paid-{one['data']['x']}" == two["causation_id"]
+    assert identity not in json.dumps(two)
+    assert two["metadata"]["of"] == two["event_id"]
+    assert len(two["event_id"]) == 36
+
+
+def test_text_that_is_no_unicode_is_masked() -> None:
+    """A column of type json has it as it was sent."""
+    text = line(1, data="@").replace('"@"', r'{"x": "abc\ud800def", "y": "see abc\ud800def", "z": "\udfff"}')
+    [event] = masked(masker("$.x"), text)
+    assert event["data"] == {"x": event["data"]["x"], "y": f"see {event['data']['x']}", "z": "\udfff"}
+
+
+def test_ids_of_streams_that_only_missed_events_tell_are_masked() -> None:
+    done = masker(ids=True)
+    done.first(line(1, "order-7", data={}).encode())
+    done.settle()
+    missed = encode(moment(1, 5, missed=(Missed(3, f"customer-{ANN}", "T"), Missed(4, "alone", "T"))))
+    [seen] = done.second(FEED, missed.splitlines()).splitlines()
+    ids = [stream for _, stream, _ in json.loads(seen)["missed"]]
+    assert ids[0].startswith("customer-x")
+    assert ids[1].startswith("x")
+
+
+def test_sums_may_have_figures_by_chance() -> None:
+    done = masker("$.x")
+    done.first(line(1, data={"x": "123456"}).encode())
+    done.settle()
+    contents = {"database": "shop", "filter": None, "notes": ["see 123456"], "members": {"x": "a123456b" * 8}}
+    changed = json.loads(done.second(CONTENTS, [json.dumps(contents).encode()]))
+    assert changed["members"] == contents["members"]
+    assert "123456" not in changed["notes"][0]
 
 
 def test_a_value_within_other_texts_and_numbers_is_masked_too() -> None:
