@@ -160,10 +160,13 @@ class CapsuleRecorder:
                     # waits for it each time.
                     if writing is not None:
                         await writing
+                    if self._full:
+                        self._cut = True
+                        break
                     writing = asyncio.ensure_future(self._write(held, export.events - done, export.position))
                     held, done = [], export.events
                     self._tell(export.events, (export.position - after) / max(export.until - after, 1))
-                    if self._full or self._stopped.is_set():
+                    if self._stopped.is_set():
                         self._cut = True
                         break
         finally:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import tempfile
-import time
 import zipfile
 from collections.abc import Iterable
 from types import TracebackType
@@ -18,7 +17,6 @@ _LEVEL = 1
 """How hard zlib tries: more would take several times as long as reading the events."""
 _PIECE = 2**20
 _IN_MEMORY = 2**22
-_PRIVATE = 0o100600 << 16
 
 
 class _Member:
@@ -50,7 +48,6 @@ class CapsuleWriter:
 
     def __init__(self, file: IO[bytes], masker: Masker | None = None) -> None:
         self._zip = zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=_LEVEL)
-        self._at = time.gmtime()[:6]
         self._masker = masker
         self._kept: IO[bytes] | None = None if masker is None else tempfile.TemporaryFile()  # noqa: SIM115
         self._events = _Member(self._kept or self._open(EVENTS))
@@ -62,10 +59,8 @@ class CapsuleWriter:
         }
 
     def _open(self, name: str) -> IO[bytes]:
-        info = zipfile.ZipInfo(name, self._at)
-        info.compress_type, info.external_attr = zipfile.ZIP_DEFLATED, _PRIVATE
-        # How much it will be is not known.
-        return self._zip.open(info, "w", force_zip64=name == EVENTS)
+        # By its name: a ZipInfo would be compressed with zlib's own level. How much it will be is not known.
+        return self._zip.open(name, "w", force_zip64=name == EVENTS)
 
     def events(self, lines: bytes, count: int) -> None:
         """Write so many whole lines of events."""

@@ -6,12 +6,12 @@ ended. So after the listed ones have ended no event can appear at or below the h
 """
 
 import asyncio
+import contextlib
 import json
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
-from itertools import starmap
 
 import asyncpg
 
@@ -20,9 +20,10 @@ from esx.filters import Filter
 from esx.layouts.foreign.kind import StoreKind
 from esx.layouts.layout import Layout
 from esx.model import UNNUMBERED, Event
-from esx.payload import STARTS
 from esx.postgres.settings import limit_within
-from esx.postgres.values import CREATED_AT, UNREADABLE, fetch, moment_text
+from esx.postgres.values import CREATED_AT, UNREADABLE, fetch
+from esx.store.bulk.export_line import PREFIX, line_sql
+from esx.store.bulk.line_pages import PAGE, LinePages, is_plain
 from esx.store.feed.batch import Gap, Writer
 from esx.store.feed.fence import read_fence
 from esx.store.feed.settings import FeedSettings
@@ -47,7 +48,6 @@ _NO_LIMIT = 86400.0 * 365
 _PIECES_AHEAD = 2
 _FEW = 100
 """How many events are read without COPY when a text cannot be copied."""
-_PREFIX = b'{"global_seq": '
 # At the end of a line, so that it is not within an event's data.
 _NOTED = re.compile(
     rb'"event_id": (?:null|"[^"\n]*")(, "data_note": "[^"\n]*")?(, "metadata_note": "[^"\n]*")?'
@@ -141,8 +141,6 @@ class Export:
     ) -> int | None:
         """Copy the events after `after`, and return None; or the number to go on after, if one could not be copied."""
         held = bytearray()
-        # With literals: asyncpg's own way to put arguments into a COPY breaks names that contain a $1.
-        query = f"SELECT {_line(self._layout)} {self._chosen(after)}"
 
         async def hand_over(piece: bytes) -> None:
             nonlocal after
@@ -151,10 +149,21 @@ class Export:
 
         async def take(data: bytes) -> None:
             held.extend(data)
-            end = held.rfind(b"\n", len(held) - len(data)) + 1 if len(held) >= _PIECE else 0
-            if end:
+            while len(held) >= _PIECE and b"\n" in data:
+                end = held.rfind(b"\n", 0, _PIECE) + 1 or held.find(b"\n", _PIECE) + 1
+                if not end:
+                    break
                 await hand_over(_unescaped(held[:end]))
                 del held[:end]
+
+        async def copy(until: int) -> None:
+            # With literals: asyncpg's own way to put arguments into a COPY breaks names that contain a $1.
+            query = f"SELECT {line_sql(self._layout)} {self._chosen(after, until)}"
+            # asyncpg reads no further from its socket until `take` returns, which holds PostgreSQL back.
+            await connection.copy_from_query(query, output=take, timeout=_NO_LIMIT)
+            if held:
+                await hand_over(_unescaped(held))
+                held.clear()
 
         try:
             async with connection.transaction(readonly=True):
@@ -164,8 +173,21 @@ class Export:
                 await connection.execute(
                     f"SELECT set_config('statement_timeout', {limit}, true), set_config('TimeZone', 'UTC', true)"
                 )
-                # asyncpg reads no further from its socket until `take` returns, which holds PostgreSQL back.
-                await connection.copy_from_query(query, output=take, timeout=_NO_LIMIT)
+                stretch = PAGE
+                # With conditions each page might have to look through the table.
+                by_pages = not self._conditions and await is_plain(connection, self._layout)
+                while by_pages:
+                    pages = LinePages(connection, self._layout, after, self.until)
+                    async with contextlib.aclosing(pages.pieces()) as pieces:
+                        async for piece in pieces:
+                            await hand_over(piece)
+                            stretch = PAGE
+                    if pages.large is None:
+                        return None
+                    # Where large events follow each other, pages are not tried for long.
+                    await copy(min(max(pages.large, after + stretch), self.until))
+                    stretch *= 2
+                await copy(self.until)
         except UNREADABLE as error:
             if not self._layout.numbered:
                 raise StoreFailed(
@@ -180,15 +202,13 @@ class Export:
                 raise
             await hand_over(lines)
             return after
-        if held:
-            await hand_over(_unescaped(held))
         return None
 
     async def _few(self, connection: asyncpg.Connection, after: int) -> bytes:
         """Return the lines of the next few events, made without COPY; none after the last one."""
         links = self._layout.link_columns
         listed = "".join(f"e.{column}, " for column in links.values())
-        few = f"SELECT {listed}{self._layout.columns()} {self._chosen(after)} LIMIT {_FEW}"
+        few = f"SELECT {listed}{self._layout.columns()} {self._chosen(after, self.until)} LIMIT {_FEW}"
         rows = await fetch(connection, few, moment=CREATED_AT)
         events = list(events_of(self._layout)([row[len(links) :] for row in rows]))
         if self._decode is not None:
@@ -202,11 +222,11 @@ class Export:
         ids = (f', "{name}": {json.dumps(value, ensure_ascii=False)}' for name, value in links if value is not None)
         return f"{line[:-1]}{encodable(''.join(ids))}}}"
 
-    def _chosen(self, after: int) -> str:
+    def _chosen(self, after: int, until: int) -> str:
         layout = self._layout
         conditions, order = list(self._conditions), "e.global_seq"
         if layout.numbered:
-            conditions += [f"e.global_seq > {after}", f"e.global_seq <= {self.until}"]
+            conditions += [f"e.global_seq > {after}", f"e.global_seq <= {until}"]
         else:
             # An index on the columns of the keys serves, if there is one.
             keys = () if layout.keys is None or layout.stream_table is not None else layout.keys.named("e")
@@ -267,7 +287,7 @@ async def _before_first_gap(
 
 
 def _last_number(piece: bytes) -> int:
-    start = piece.rfind(b"\n", 0, -1) + 1 + len(_PREFIX)
+    start = piece.rfind(b"\n", 0, -1) + 1 + len(PREFIX)
     number = piece[start : piece.index(b",", start)]
     return UNNUMBERED if number == b"null" else int(number)
 
@@ -275,69 +295,6 @@ def _last_number(piece: bytes) -> int:
 def _unescaped(copied: bytes | bytearray) -> bytes:
     # JSON contains no control characters, so the backslash is all that COPY escapes in it.
     return bytes(copied.replace(b"\\\\", b"\\"))
-
-
-def _first(layout: Layout) -> str:
-    """Return what a line says of the number of a stream's first event, which esx's own streams do not need."""
-    return "" if layout.first == 0 else f', "first": {layout.first}'
-
-
-def _payload(column: str) -> str:
-    # A column of type json keeps the text as it was sent, which may have several lines.
-    return (
-        f"CASE WHEN pg_typeof({column}) = 'json'::regtype THEN translate({column}::text, E'\\t\\n\\r', '   ') "
-        f"ELSE {column}::jsonb::text END"
-    )
-
-
-def _moment(column: str) -> str:
-    # A column of type text may hold anything.
-    return (
-        f"CASE WHEN pg_typeof({column}) = 'text'::regtype THEN to_json({column}::text)::text "
-        f"""ELSE '"' || {moment_text(f"{column}::timestamptz")} || '"' END"""
-    )
-
-
-def _line(layout: Layout) -> str:
-    """Return the expression for the line of an event, as `Event.to_json` writes it."""
-    event_id = "NULL::uuid" if layout.event_id is None else f"e.{layout.event_id}"
-    stream, _, event_type = layout.place("e")
-    return f"""
-        '{_PREFIX.decode()}' || {"e.global_seq" if layout.numbered else "'null'"}
-        || ', "stream_id": ' || coalesce(to_json({stream})::text, 'null')
-        || ', "stream_seq": ' || coalesce(e.stream_seq::text, 'null') || '{_first(layout)}'
-        || ', "event_type": ' || coalesce(to_json({event_type})::text, 'null')
-        || ', "data": ' || coalesce({_payload("e.data")}, 'null')
-        || ', "metadata": ' || coalesce({_payload("e.metadata")}, 'null')
-        || ', "created_at": ' || coalesce({_moment("e.created_at")}, 'null')
-        || ', "event_id": ' || coalesce(to_json({event_id})::text, 'null')
-        || {_notes(layout)} {"".join(starmap(_link, layout.link_columns.items()))} || '}}'
-    """
-
-
-def _link(name: str, column: str) -> str:
-    """Return the expression for an id of a trail that is not in the metadata, where an event has it."""
-    return f"""|| coalesce(', "{name}": ' || to_json(e.{column}::text)::text, '')"""
-
-
-def _notes(layout: Layout) -> str:
-    """Return the expression for what is said of payloads that are no JSON."""
-    if not layout.packed:
-        return "''"
-    return " || ".join(_note(name) for name in ("data", "metadata"))
-
-
-def _note(column: str) -> str:
-    raw = f"e.{column}_raw"
-    kinds = " ".join(
-        f"WHEN substring({raw} FROM 1 FOR {len(start)}) = decode('{start.hex()}', 'hex') THEN ' (looks like {kind})'"
-        for start, kind in STARTS
-    )
-    size = f"to_char(octet_length({raw}), 'FM999,999,999,990')"
-    return (
-        f'CASE WHEN e.{column} IS NULL AND {raw} IS NOT NULL THEN \', "{column}_note": "\' || {size} '
-        f"|| ' bytes, not JSON' || CASE {kinds} ELSE '' END || '\"' ELSE '' END"
-    )
 
 
 def _own_names(kind: StoreKind) -> FieldNames | None:

@@ -227,6 +227,44 @@ async def test_an_export_is_in_global_order_however_the_rows_lie(store: EventSto
     assert [json.loads(one)["global_seq"] for one in text.splitlines()] == list(range(1, 51))
 
 
+MIXED = """
+    INSERT INTO events (global_seq, stream_id, stream_seq, event_type, data, metadata, created_at)
+    SELECT n, chr(34) || 's ' || n % 7, n / 7, E'T\\\\é', jsonb_build_object('n', n, 'text', repeat('x', length)),
+           CASE WHEN n % 3 = 0 THEN jsonb_build_object('note', repeat('y', length % 90)) END,
+           CASE WHEN n = 40 THEN 'infinity' WHEN n = 41 THEN '0044-03-15 12:00:00Z BC'
+                ELSE '2026-08-07 14:00:00.5Z'::timestamptz + n * interval '1 us' END
+    FROM (SELECT n, CASE WHEN n = ANY($1) THEN 60000 ELSE n % 11 END AS length
+          FROM generate_series(1, 30000) n) numbered
+    WHERE n % 50 > 3
+"""
+
+
+@pytest.mark.parametrize("large", [[], [1], [12004], [29999], [*range(5000, 9000, 3), 20000]], ids=len)
+async def test_lines_are_the_same_whether_they_are_read_by_pages_or_copied(
+    store18: EventStore, sql18: asyncpg.Connection, large: list[int]
+) -> None:
+    await sql18.execute(MIXED, [n + 4 for n in large])
+    lines = [event.to_json() async for event in store18.read_all()]
+    pieces = [piece async for piece in await store18.export()]
+    assert b"".join(pieces).decode().splitlines() == lines
+    assert all(piece.endswith(b"\n") and len(piece) < 400_000 for piece in pieces)
+    assert (await exported(store18, after=20_003)).decode().splitlines() == [
+        line for line in lines if json.loads(line)["global_seq"] > 20_003
+    ]
+
+
+async def test_a_column_that_is_not_as_esx_makes_it_is_exported_all_the_same(
+    store18: EventStore, sql18: asyncpg.Connection
+) -> None:
+    await store18.append("s", [NewEvent("T", {"n": 1}, {"user": "ann"})])
+    await sql18.execute(
+        "ALTER TABLE events ALTER data TYPE json USING E'{\\n  \"n\":\\t1 }', ALTER event_type DROP NOT NULL"
+    )
+    await sql18.execute("INSERT INTO events (stream_id, stream_seq, data) VALUES ('s', 1, '{\n}')")
+    read = [json.loads(one) for one in (await exported(store18)).splitlines()]
+    assert [(one["event_type"], one["data"]) for one in read] == [("T", {"n": 1}), (None, {})]
+
+
 async def test_what_is_missing_in_a_table_that_others_made_leaves_no_hole_in_an_export(empty_dsn18: str) -> None:
     connection = await asyncpg.connect(empty_dsn18)
     await connection.execute(
