@@ -164,7 +164,7 @@ def json_text(column: str) -> str:
 
 def _with_moments(rows: Rows, at: int) -> Rows:
     try:
-        if None not in map(_ZONE, map(itemgetter(at), rows)):
+        if all(map(_ZONE, map(itemgetter(at), rows))):
             return rows
     except AttributeError:  # of no time at all
         if not any(map(itemgetter(at), rows)):

@@ -2,14 +2,14 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from operator import attrgetter
+from operator import itemgetter
 from typing import Any, TypeVar, cast
 
 from esx.layouts.layout import PREVIEW, Layout
 from esx.model import Event, EventPreview
 from esx.payload import jsons_of, looks_like
 
-_DATA_OF, _METADATA_OF = attrgetter("data_json"), attrgetter("metadata_json")
+_DATA_OF, _METADATA_OF = map(itemgetter, map(Event._fields.index, ("data_json", "metadata_json")))
 Found = TypeVar("Found", Event, EventPreview)
 Row = Sequence[Any]
 

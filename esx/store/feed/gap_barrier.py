@@ -183,7 +183,9 @@ class Barrier:
         position = cursor.position
         if rows:
             position = rows[-1][0]
-            cursor.recent.passed(map(itemgetter(0), rows), position, events)
+            without_gap = position - rows[0][0] == len(rows) - 1
+            numbers = range(rows[0][0], position + 1) if without_gap else map(itemgetter(0), rows)
+            cursor.recent.passed(numbers, position, events)
         looks, self._untold = self._untold, []
         batch = Batch(
             events,
