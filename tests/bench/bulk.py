@@ -1,6 +1,6 @@
 """Bulk: import against a bare COPY into the same table, export and `esx tail --json` against COPY of row_to_json.
 
-    python -m tests.bench.bulk [--events 200000] [--rounds 3]
+    python -m tests.bench.bulk [--events 1000000] [--rounds 3]
 
 Each is a process of its own, as users run them: the esx commands, and for the reference one that does nothing but
 hand COPY's bytes from PostgreSQL to a file, or from a file to PostgreSQL.
@@ -108,7 +108,7 @@ async def _rate(events: int, *command: str, to: Path | None = None) -> float:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--events", type=int, default=200_000)
+    parser.add_argument("--events", type=int, default=1_000_000)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     asyncio.run(main(options.events, options.rounds))
