@@ -119,7 +119,7 @@ _ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(si
 def main() -> NoReturn:
     """Run the command line and exit."""
     # Imports and pages of events make many objects that are no garbage: one search among all of them takes 20 ms.
-    gc.set_threshold(50_000, 20, 50)
+    gc.set_threshold(100_000, 20, 50)
     try:
         hide_passwords()
     except CannotHide as error:
