@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import IO
@@ -187,7 +187,7 @@ class CapsuleRecorder:
             self._full = True
             self._sampler.notes.append(f"it ends at event {last:,}: a capsule holds no more")
 
-    async def _write_events(self, events: list[Event], first_in_stream: int) -> None:
+    async def _write_events(self, events: Sequence[Event], first_in_stream: int) -> None:
         text = "".join(f"{event.to_json(first=first_in_stream)}\n" for event in events)
         await self._write([text.encode()], len(events), events[-1].global_seq)
 

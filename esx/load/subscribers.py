@@ -10,7 +10,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
@@ -41,7 +41,7 @@ class Subscriber:
         self._before = before
         self._versions: dict[str, int] = {}
 
-    def take(self, events: list[Event], lags: Any) -> None:
+    def take(self, events: Sequence[Event], lags: Any) -> None:
         """Count events, and add their lags, in microseconds, to a histogram."""
         now = time.time()
         for event in events:

@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import repeat
 from operator import itemgetter
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar, cast, overload
 
 from esx.layouts.layout import PREVIEW, Layout
 from esx.model import Event, EventPreview
@@ -20,31 +21,80 @@ def events_of(layout: Layout, kind: type[Found] = Event) -> Callable[[Sequence[R
     So those that are dropped at once do not make Python search for garbage among all of a page.
     """
     # As `kind._make` does, without a call of Python for each row.
-    made = partial(map, partial(tuple.__new__, kind))
+    made = partial(map, tuple.__new__, repeat(kind))
     if not layout.packed:
         return made
     if kind is not Event:
         return cast("Callable[[Sequence[Row]], Iterator[Found]]", partial(map, _preview))
-    moments = layout.moments
+    return lambda rows: made(zip(*_decoded(layout, rows), strict=True))
 
-    def unpacked(rows: Sequence[Row]) -> Iterator[Found]:
-        if not rows:
-            return iter(())
-        # By columns, as a call of Python for each row takes longer than all that is done.
-        *place, data, metadata, created_at, ids = zip(*rows, strict=True)
-        times = created_at if moments is None else moments(data)
-        texts = jsons_of(data)
-        if None in data:
-            texts = ["null" if text is None else text for text in texts]
-        return made(zip(*place, texts, jsons_of(metadata), times, ids, strict=True))
 
-    return unpacked
+class PageEvents(Sequence[Event]):
+    """The events of a page of rows, each made when it is asked for, and made again when it is asked for again.
+
+    So an event that is dropped before the next one costs Python no search for garbage, and payloads in bytes are
+    decoded only if somebody reads events. `characters` is how many characters of JSON the events hold; of payloads in
+    bytes, how many bytes.
+    """
+
+    __slots__ = ("_columns", "_layout", "_length", "_rows", "characters")
+
+    def __init__(self, layout: Layout, rows: Sequence[Row]) -> None:
+        self._layout = layout
+        self._rows = rows
+        """The rows, none once they are decoded."""
+        self._columns: Sequence[Sequence[Any]] | None = None
+        self._length = len(rows)
+        size = sum(map(len, filter(None, map(_DATA_OF, rows))))
+        self.characters = size + sum(map(len, filter(None, map(_METADATA_OF, rows))))
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __iter__(self) -> Iterator[Event]:
+        if self._layout.packed and self._columns is None:
+            self._columns = _decoded(self._layout, self._rows)
+            self._rows = ()
+        rows = self._rows if self._columns is None else zip(*self._columns, strict=True)
+        return map(tuple.__new__, repeat(Event), rows)
+
+    @overload
+    def __getitem__(self, place: int) -> Event: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[Event]: ...
+    def __getitem__(self, place: int | slice) -> Event | list[Event]:
+        chosen = place if isinstance(place, slice) else slice(place, place + 1 or None)
+        if self._columns is None:
+            events = list(events_of(self._layout)(self._rows[chosen]))
+        else:
+            events = list(map(Event._make, zip(*(column[chosen] for column in self._columns), strict=True)))
+        return events if isinstance(place, slice) else events[0]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, PageEvents | list | tuple) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return repr(list(self))
 
 
 def characters(events: Sequence[Event]) -> int:
-    """Return how many characters of JSON the events hold."""
-    size = sum(map(len, map(_DATA_OF, events)))
-    return size + sum(map(len, filter(None, map(_METADATA_OF, events))))
+    """Return how many characters of JSON the events hold, as `PageEvents` says."""
+    return events.characters if isinstance(events, PageEvents) else sum(event.characters for event in events)
+
+
+def _decoded(layout: Layout, rows: Sequence[Row]) -> Sequence[Sequence[Any]]:
+    """Return the columns of events whose payloads are read as bytes."""
+    if not rows:
+        return ()
+    # By columns, as a call of Python for each row takes longer than all that is done.
+    *place, data, metadata, created_at, ids = zip(*rows, strict=True)
+    times = created_at if layout.moments is None else layout.moments(data)
+    texts = jsons_of(data)
+    if None in data:
+        texts = ["null" if text is None else text for text in texts]
+    return (*place, texts, jsons_of(metadata), times, ids)
 
 
 def start_text(start: str | bytes | None, size: int) -> str | None:

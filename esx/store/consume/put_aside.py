@@ -103,6 +103,8 @@ class Aside:
 
     def split(self, events: Sequence[Event]) -> tuple[list[Event], list[Event]]:
         """Return the events that can be handled, and those that have to wait behind another of their stream."""
+        if not self.streams:
+            return list(events), []
         ready = [event for event in events if event.stream_id not in self.streams]
         return ready, [event for event in events if event.stream_id in self.streams]
 

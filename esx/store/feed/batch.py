@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
@@ -59,7 +59,8 @@ class Missed(NamedTuple):
 class Batch(NamedTuple):
     """The result of one step.
 
-    `events` are safe, and in order. `position` is the global_seq up to which no event can appear any more. `full` says
+    `events` are safe, and in order. Each is made when it is asked for, so go through them once, or keep a list.
+    `position` is the global_seq up to which no event can appear any more. `full` says
     that there is more to read now; `gap` is the gap that the reader waits at, or None. `late` maps the numbers that
     became visible after higher ones to how long the reader saw them missing, in seconds. `missed` are events that
     appeared at or below an earlier position, which should not happen: they are in no batch. At most a hundred are
@@ -69,7 +70,7 @@ class Batch(NamedTuple):
     last position and this one; `missed_count` missed events; `erased` events that were handed out and are gone.
     """
 
-    events: list[Event]
+    events: Sequence[Event]
     position: int
     full: bool
     gap: Gap | None

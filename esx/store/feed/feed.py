@@ -210,8 +210,7 @@ class Feed:
                         if self._member is not member:
                             return
                         self._cursor.take(batch)
-                        # Each subscriber gets a list of its own, which it may change.
-                        given = self._without_skipped(batch._replace(events=list(batch.events)))
+                        given = self._without_skipped(batch)
                         if self._is_news(given):
                             yield given
             finally:

@@ -53,7 +53,7 @@ from esx.store.feed.settings import DEFAULT, FeedSettings
 from esx.store.feed.survey import check_start
 from esx.store.feed.writers import LockWatch, SnapshotWatch, committed_at, keeps_timestamps, on_standby, that_can_hold
 from esx.store.filter_sql import check_filter, filter_sql
-from esx.store.rows import events_of
+from esx.store.rows import PageEvents
 
 _FRESH = 1.0
 """For how many seconds rows that were read ahead are what a step would find."""
@@ -94,7 +94,6 @@ class Barrier:
         self._keeps_timestamps: bool | None = None
         self._asked_for_fence = False
         self._layout = layout
-        self._events_of = events_of(layout)
         self._run: tuple[object, bool] | None = None
         self._met: weakref.WeakSet[asyncpg.Connection] = weakref.WeakSet()
         self._behind_since: float | None = None
@@ -177,15 +176,15 @@ class Barrier:
         """Move the cursor over rows, and return them as a batch, with what was found since the last one."""
         cursor = self.cursor
         if self._filter_arguments:
-            events = list(self._events_of([row[2:] for row in rows if row[1]]))
+            events = PageEvents(self._layout, [row[2:] for row in rows if row[1]])
         else:
-            events = list(self._events_of(rows))
+            events = PageEvents(self._layout, rows)
         position = cursor.position
         if rows:
             position = rows[-1][0]
             without_gap = position - rows[0][0] == len(rows) - 1
             numbers = range(rows[0][0], position + 1) if without_gap else map(itemgetter(0), rows)
-            cursor.recent.passed(numbers, position, events)
+            cursor.recent.passed(numbers, position, events, full=full)
         looks, self._untold = self._untold, []
         batch = Batch(
             events,

@@ -57,35 +57,49 @@ class Recent:
         self.run: object = None
         self._numbers = array("q")
         self._marks: deque[HistoryMark] = deque(maxlen=MARKS)
+        self._unmarked: Sequence[Event] = ()
+        """Events that are no marks yet, as more that follow may take their places."""
 
-    def passed(self, numbers: Iterable[int], position: int, events: Sequence[Event]) -> None:
-        """Add visible `numbers` up to the new `position`, and the `events` of them that were handed out."""
+    def passed(self, numbers: Iterable[int], position: int, events: Sequence[Event], *, full: bool = False) -> None:
+        """Add visible `numbers` up to the new `position`, and the `events` of them that were handed out.
+
+        `full` says that more follow at once.
+        """
         self._numbers.extend(numbers)
         self.position = position
-        self._marks.extend(map(HistoryMark.of, events[-MARKS:]))
+        if len(events) < MARKS:
+            self._mark()
+        self._unmarked = events
+        if not full:
+            self._mark()
         if len(self._numbers) > 2 * WINDOW:
             self.low = self._numbers[-WINDOW - 1]
             del self._numbers[:-WINDOW]
+
+    def _mark(self) -> deque[HistoryMark]:
+        self._marks.extend(map(HistoryMark.of, self._unmarked[-MARKS:]))
+        self._unmarked = ()
+        return self._marks
 
     def up_to(self, position: int) -> Recent:
         """Return a copy that ends at `position`."""
         copy = Recent(min(self.low, position))
         copy.server, copy.run = self.server, self.run
         copy.passed(takewhile(lambda number: number <= position, self._numbers), position, ())
-        copy._marks.extend(mark for mark in self._marks if mark.global_seq <= position)
+        copy._marks.extend(mark for mark in self._mark() if mark.global_seq <= position)
         return copy
 
     def forget(self, numbers: Iterable[int]) -> None:
         """Remove deleted events from the marks."""
         gone = set(numbers)
-        self._marks = deque((mark for mark in self._marks if mark.global_seq not in gone), maxlen=MARKS)
+        self._marks = deque((mark for mark in self._mark() if mark.global_seq not in gone), maxlen=MARKS)
 
     @property
     def history(self) -> History | None:
         """What identifies this history; None before the first step."""
         if self.server is None:
             return None
-        return History(self.server, self.position, self.low, len(self._numbers), tuple(self._marks))
+        return History(self.server, self.position, self.low, len(self._numbers), tuple(self._mark()))
 
     async def look_again(self, connection: asyncpg.Connection, layout: Layout) -> Look:
         """Count the events of the window again. The window changes only with `keep`."""

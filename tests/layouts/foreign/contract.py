@@ -133,9 +133,13 @@ async def check_feed(store: EventStore, events: list[Event]) -> None:
     """The feed from start to end and on, and the export up to the same position."""
     exported = b"".join([piece async for piece in await store.export()]).decode()
     assert [_line(line) for line in exported.split("\n")[:-1]] == [_line(event.to_json()) for event in events]
-    feed = await store.feed()
-    caught_up = [event async for batch in feed.to_safe_position() for event in batch.events]
-    assert caught_up == events
+    batches = [batch async for batch in (await store.feed()).to_safe_position()]
+    last = [batch.events[-1] for batch in batches]
+    assert [event for batch in batches for event in batch.events] == events
+    # Events are made when they are asked for: before and after all of a batch were, in whatever way.
+    assert [batch.events[-1] for batch in batches] == [batch.events[-1:][0] for batch in batches] == last
+    assert batches[0].events[2:5] == events[2:5]
+    assert batches[-1].events == events[-len(batches[-1].events) :]
     # Two feeds that want the same read the end of the order once.
     async with asyncio.timeout(120):
         for feed in (await store.feed(), await store.feed()):
