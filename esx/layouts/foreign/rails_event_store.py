@@ -41,7 +41,12 @@ def _reading(tables: StoreTables) -> Reading:
     else:
         joins = f"LEFT JOIN {home.replace('WHERE', 'ON')} AND NOT EXISTS ({earlier('h')})"
     return Reading(
-        columns("r", "h.stream", f"CASE WHEN {by_id.replace(ID, 'h.stream')} THEN h.id ELSE h.position END"),
+        # A link without a position needs no look at the others of its stream.
+        columns(
+            "r",
+            "h.stream",
+            f"CASE WHEN h.position IS NULL OR {by_id.replace(ID, 'h.stream')} THEN h.id ELSE h.position END",
+        ),
         joins=joins,
         keys=Made(("r.stream", "r.by_id"), (ID, by_id)),
         in_stream=Reading(
