@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 
 from esx.errors import InvalidQuery
@@ -9,6 +10,7 @@ from esx.filters import Filter, MetadataMatch, Pattern
 from esx.layouts.layout import Layout
 from esx.postgres.literals import literal
 from esx.postgres.values import json_text
+from esx.store.stream_ids import as_stored
 
 
 def filter_sql(where: Filter, first: int) -> tuple[list[str], list[str | datetime]]:
@@ -34,14 +36,18 @@ def filter_sql(where: Filter, first: int) -> tuple[list[str], list[str | datetim
     return conditions, arguments
 
 
-def check_filter(layout: Layout, where: Filter) -> None:
-    """Raise InvalidQuery for a correlation id in the store of another tool, which keeps it elsewhere."""
+def stored_filter(layout: Layout, where: Filter) -> Filter:
+    """Return the filter with the glob of streams as the store writes ids: UUIDs in small letters.
+
+    Raises InvalidQuery for a correlation id in the store of another tool, which keeps it elsewhere.
+    """
     if layout.foreign is not None and any(member.key == "corr" for member in where.members):
         title = layout.foreign.kind.title
         raise InvalidQuery(
             f"corr: looks where esx's own stores have correlation ids, and this is a store of {title}: `esx trail ID` "
             "finds the events of one"
         )
+    return where if where.stream is None else replace(where, stream=as_stored(layout, where.stream))
 
 
 def path_sql(parameter: int) -> str:

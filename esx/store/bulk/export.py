@@ -37,7 +37,7 @@ from esx.store.feed.writers import (
     outwait,
     that_can_hold,
 )
-from esx.store.filter_sql import check_filter, literal_filter_sql
+from esx.store.filter_sql import literal_filter_sql, stored_filter
 from esx.store.rows import events_of
 from esx.store.trail.trail import FieldNames
 from esx.text import encodable
@@ -84,8 +84,7 @@ class Export:
     ) -> None:
         self._acquire = acquire
         self._layout = layout
-        check_filter(layout, where or Filter())
-        self._conditions = literal_filter_sql(where or Filter())
+        self._conditions = literal_filter_sql(stored_filter(layout, where or Filter()))
         self._after = after
         self.until = until
         self.gap = gap

@@ -52,7 +52,7 @@ from esx.store.feed.server import read_server
 from esx.store.feed.settings import DEFAULT, FeedSettings
 from esx.store.feed.survey import check_start
 from esx.store.feed.writers import LockWatch, SnapshotWatch, committed_at, keeps_timestamps, on_standby, that_can_hold
-from esx.store.filter_sql import check_filter, filter_sql
+from esx.store.filter_sql import filter_sql, stored_filter
 from esx.store.rows import PageEvents
 
 _FRESH = 1.0
@@ -349,8 +349,7 @@ def read_sql(layout: Layout, where: Filter) -> tuple[str, list[str | datetime]]:
 
     With a filter, next is whether the event fits, and what does not has NULL in all columns.
     """
-    check_filter(layout, where)
-    conditions, arguments = filter_sql(where, 3)
+    conditions, arguments = filter_sql(stored_filter(layout, where), 3)
     if not conditions:
         return (
             f"SELECT {layout.columns()} FROM {layout.table} e WHERE e.global_seq > $1::bigint "

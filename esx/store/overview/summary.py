@@ -18,7 +18,7 @@ from esx.filters import Filter
 from esx.layouts.category import category_sql
 from esx.layouts.layout import Layout
 from esx.postgres.values import fetch, fetchrow
-from esx.store.filter_sql import check_filter, filter_sql
+from esx.store.filter_sql import filter_sql, stored_filter
 from esx.store.read.estimates import Estimate, Sample, count_events, places
 from esx.store.read.event_list import EventList
 from esx.store.read.order_check import LOOK, Doubt
@@ -115,7 +115,7 @@ async def summarise(
     look: float = LOOK,
 ) -> WindowSummary:
     """Return what happened between the two times. Raises InvalidQuery where created_at has no times."""
-    check_filter(layout, where)
+    where = stored_filter(layout, where)
     before_since = since - (until - since)
     now = await _count(connection, layout, since, until, where, look)
     then = await _count(connection, layout, before_since, since, where, look)

@@ -14,7 +14,7 @@ import asyncpg
 from esx.filters import Filter
 from esx.layouts.layout import Layout
 from esx.postgres.values import explain
-from esx.store.filter_sql import check_filter, filter_sql
+from esx.store.filter_sql import filter_sql, stored_filter
 from esx.store.read.estimates import Estimate, count_events
 from esx.store.read.event_list import EventList
 from esx.store.read.order_check import LOOK, Doubt
@@ -135,8 +135,7 @@ async def plan_search(
     """
     since = max((each for each in (since, where.since) if each is not None), default=None)
     until = min((each for each in (until, where.until) if each is not None), default=None)
-    where = replace(where, since=None, until=None)
-    check_filter(layout, where)
+    where = replace(stored_filter(layout, where), since=None, until=None)
     pattern = where.type_pattern
     literal, regex = (None, None) if pattern is None else pattern
     paths = [await read_path(connection, text) for text in where.paths]

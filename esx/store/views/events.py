@@ -11,7 +11,7 @@ from esx.filters import Filter
 from esx.layouts.layout import Layout
 from esx.model import Event
 from esx.postgres.literals import literal
-from esx.store.filter_sql import literal_filter_sql
+from esx.store.filter_sql import literal_filter_sql, stored_filter
 from esx.store.views.view import Store, View, joined, ndjson
 from esx.text import iso_utc
 
@@ -78,7 +78,7 @@ class EventsView(View):
         conditions = [] if self.stream_id is None else [f"e.stream_id = {literal(self.stream_id)}"]
         if self.start is not None:
             conditions.append(f"{key} {'<=' if self.backwards else '>='} {self.start}")
-        conditions += literal_filter_sql(self._where)
+        conditions += literal_filter_sql(stored_filter(layout, self._where))
         if self.since is not None:
             conditions.append(f"e.created_at >= {literal(self.since)}")
         if self.until is not None:
@@ -138,7 +138,7 @@ class FeedView(View):
 
     def select(self, layout: Layout) -> str:
         """Return the query for the events that are visible when it runs."""
-        return _select(layout, [f"e.global_seq > {self.after}", *literal_filter_sql(self.where)])
+        return _select(layout, [f"e.global_seq > {self.after}", *literal_filter_sql(stored_filter(layout, self.where))])
 
 
 @dataclass(frozen=True, slots=True)

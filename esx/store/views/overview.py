@@ -10,7 +10,7 @@ from esx.filter_language import filter_text
 from esx.filters import Filter
 from esx.layouts.layout import Layout
 from esx.postgres.literals import literal
-from esx.store.filter_sql import literal_filter_sql
+from esx.store.filter_sql import literal_filter_sql, stored_filter
 from esx.store.views.view import Store, View, joined
 from esx.text import iso_utc
 
@@ -77,7 +77,11 @@ class SummaryView(View):
         since, until = literal(self.since), literal(self.until)
         before = literal(self.since - (self.until - self.since))
         category = f"split_part(e.stream_id::text, {literal(layout.separator)}, 1)"
-        conditions = [f"e.created_at >= {before}", f"e.created_at < {until}", *literal_filter_sql(self.where)]
+        conditions = [
+            f"e.created_at >= {before}",
+            f"e.created_at < {until}",
+            *literal_filter_sql(stored_filter(layout, self.where)),
+        ]
         where = "\n  AND ".join(conditions)
         return (
             f"SELECT {category} AS category, e.event_type,\n"

@@ -11,12 +11,13 @@ import asyncpg
 import pytest
 
 from esx import EventStore, InvalidQuery, OrderUnknown, SchemaMissing, StoreFailed
-from esx.filters import StreamFilter
+from esx.filters import Filter, StreamFilter
 from esx.layouts.detection import detect_layout
 from esx.model import category_of
 from esx.postgres.connection import Connector
 from esx.postgres.pool import Pool
 from esx.store.bulk.erase import Mark
+from esx.store.views.events import FeedView
 from esx.store.views.streams import StreamsView
 from tests.layouts.foreign.contract import check_all
 from tests.layouts.foreign.fixtures import NAMES, TABLES, expected, load, load_into
@@ -175,10 +176,18 @@ async def test_uuids_are_the_same_in_capitals_and_their_prefixes_are_counted(emp
                 assert "contains" in options or sorted(found) == sorted(wanted)
         assert (await store.count_streams(prefix=start)).count == len(wanted)
         assert (await store.count_streams(prefix="no uuid")).count == 0
-        view = StreamsView(StreamFilter(prefix=start))
+        chosen_events = Filter(stream=f"{start}*")
+        numbers = [event.global_seq async for event in store.read_all() if event.stream_id in wanted]
+        feed = await store.feed(where=chosen_events)
+        assert [event.global_seq async for batch in feed.to_safe_position() for event in batch.events] == numbers
+        found_events = store.search(await store.plan_search(chosen_events))
+        assert [event.global_seq async for part in found_events for event in part.events] == numbers
+        assert b"".join([piece async for piece in await store.export(where=chosen_events)]).count(b"\n") == len(numbers)
         async with connected(empty_dsn18) as connection:
-            rows = await connection.fetch(await store.sql(view))
+            rows = await connection.fetch(await store.sql(StreamsView(StreamFilter(prefix=start))))
+            of_events = await connection.fetch(await store.sql(FeedView(where=chosen_events)))
         assert [str(row[0]) for row in rows] == wanted
+        assert [row[0] for row in of_events] == numbers
 
 
 async def test_ids_and_strangers_are_found_where_ids_are_uuids(empty_dsn18: str) -> None:
