@@ -61,6 +61,11 @@ class TrailReader:
         self._on_progress = on_progress
         self._select = f"SELECT {columns(layout, ids)} FROM {ids.source}"
         self._looked = 0
+        """How many events were looked at, each counted once."""
+        self._spent = 0
+        """How many were looked at since the bound began to count."""
+        self._searched_from = _LAST_SEQ
+        """From this number on all events have been looked at already."""
         self._whole = True
         self._unindexed = False
         self._indexes: list[str] = []
@@ -290,9 +295,9 @@ class TrailReader:
                 if uuid is None or str(event.event_id) != str(uuid):
                     self._indexes.clear()
                     self._unindexed = False
-                if self._scan is not None:
-                    # The bound counts again for the other events of the trail.
-                    self._scan += self._looked
+                # The bound counts again for the other events of the trail.
+                self._spent = 0
+                self._searched_from = edge
                 return event.global_seq
             end = edge
             self._report()
@@ -301,17 +306,20 @@ class TrailReader:
 
     async def _chunk(self, end: int, *, down: bool) -> int | None:
         """Return the last number of the next piece of events; None if there are no more."""
-        size = _CHUNK if self._scan is None else max(min(_CHUNK, self._scan - self._looked), 1)
+        size = _CHUNK if self._scan is None else max(min(_CHUNK, self._scan - self._spent), 1)
         side, order, edge = ("<", "DESC", "min") if down else (">", "ASC", "max")
         row = await fetchrow(
             self._connection,
-            f"SELECT {edge}(global_seq), count(*) FROM (SELECT global_seq FROM {self._layout.numbers} "
+            f"SELECT {edge}(global_seq), count(*), count(*) FILTER (WHERE global_seq < $3::bigint) "
+            f"FROM (SELECT global_seq FROM {self._layout.numbers} "
             f"WHERE global_seq {side} $1::bigint ORDER BY global_seq {order} LIMIT $2) piece",
             end,
             size,
+            self._searched_from,
         )
         assert row is not None
-        self._looked += row[1]
+        self._spent += row[1]
+        self._looked += row[2]
         return None if row[0] is None else int(row[0])
 
     async def _matching(self, low: int, high: int, condition: str, value: Any) -> list[TrailEvent]:
@@ -325,7 +333,7 @@ class TrailReader:
         return list(map(trail_event, rows))
 
     def _may_go_on(self) -> bool:
-        return (self._scan is None or self._looked < self._scan) and len(self._found) <= self._limit
+        return (self._scan is None or self._spent < self._scan) and len(self._found) <= self._limit
 
     def _take(self, events: Iterable[TrailEvent]) -> list[TrailEvent]:
         """Keep events and return those that are new."""

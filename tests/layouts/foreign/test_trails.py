@@ -8,7 +8,7 @@ import pytest
 from esx import EventStore, FieldNames, NotFound
 from esx.filters import Filter
 from tests.cli.support import esx
-from tests.layouts.foreign.fixtures import TABLES, load, load_into
+from tests.layouts.foreign.fixtures import TABLES, expected, load, load_into
 from tests.support.connections import connected
 
 _ACT_PG = """
@@ -98,6 +98,10 @@ async def test_without_an_index_it_is_told_how_many_events_were_looked_at(empty_
         assert (trail.scan.looked, trail.scan.whole, trail.scan.indexes) == (10, False, ())
         with pytest.raises(NotFound, match=r"among the newest 10 events .*; to look further takes a larger bound$"):
             await store.trail(correlation, scan=10)
+        # To find an event with the id, and then the others, counts no event twice.
+        trail = await store.trail(correlation)
+        assert trail.scan is not None
+        assert (trail.scan.looked, trail.scan.whole, len(trail.nodes)) == (expected("marten")["events"], True, 6)
         # Names that the user gives win over the columns.
         named = await store.trail(27, fields=FieldNames(correlation=("user",)))
         assert (named.field, named.correlation) == ("user", "shop")
