@@ -89,12 +89,14 @@ class Pattern(NamedTuple):
 class StreamFilter:
     """A filter of streams: their ids have the `prefix`, and match the glob `match` or contain the text `contains`.
 
-    Raises InvalidQuery if both `match` and `contains` are given.
+    `category` is theirs, where a column of another tool's store has it. Raises InvalidQuery if both `match` and
+    `contains` are given.
     """
 
     prefix: str = ""
     match: str | None = None
     contains: str | None = None
+    category: str | None = None
 
     def __post_init__(self) -> None:
         if self.match is not None and self.contains is not None:

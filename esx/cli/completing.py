@@ -105,6 +105,8 @@ def complete_stream_glob(ctx: click.Context, _parameter: click.Parameter, begun:
     """Return globs of categories."""
 
     async def find(store: EventStore) -> list[str]:
+        if store.has_category_column:  # no id begins with it
+            return []
         page = await store.categories_page(limit=_MOST)
         return [category.place for category in page.categories]
 

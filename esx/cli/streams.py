@@ -34,6 +34,11 @@ if TYPE_CHECKING:
 @click.option("--match", metavar="GLOB", help="Only streams whose id matches, e.g. 'account-*7'.")
 @click.option("--contains", metavar="TEXT", help="Only streams with TEXT anywhere in their id; looks at all ids.")
 @click.option(
+    "--category",
+    metavar="NAME",
+    help="Only streams of this category, where a column of the store has it (docs/stores.md).",
+)
+@click.option(
     "--sort", type=click.Choice(["name", "recent"]), default="name", show_default=True, help="By id or by last event."
 )
 @click.option("--limit", type=click.IntRange(min=0), metavar="N", help="At most N streams.")
@@ -49,6 +54,7 @@ def command(
     prefix: str,
     match: str | None,
     contains: str | None,
+    category: str | None,
     sort: str,
     limit: int | None,
     categories: bool,
@@ -68,7 +74,9 @@ def command(
     match = _glob(words, match)
     if match is not None and contains is not None:
         raise click.UsageError("choose streams by --match or by --contains, not by both")
-    narrowed = bool(prefix) or match is not None or contains is not None
+    narrowed = bool(prefix) or not (match is contains is category is None)
+    if category is not None and sort != "name":
+        raise click.UsageError("streams of a category are listed by name, not by recent activity")
     if categories and (narrowed or sort != "name"):
         raise click.UsageError("--categories lists all categories by name: it cannot be narrowed down or sorted")
 
@@ -97,9 +105,10 @@ def command(
                 prefix=bytes_from_shown(prefix),
                 match=match,
                 contains=contains,
+                category=None if category is None else bytes_from_shown(category),
                 recent=sort == "recent",
                 limit=limit,
-                on_progress=None if match is None and contains is None else progress,
+                on_progress=None if match is contains is category is None else progress,
             ):
                 found = True
                 tell_odd_value(stream.last_global_seq, stream.last_created_at, stream.stream_id, stream.last_event_type)
@@ -123,20 +132,25 @@ def command(
         shown = vague = 0
         if (unlisted := await store.unlisted_streams()) is not None:
             narrate(unlisted)
-        async for category in store.categories():
+        async for found in store.categories():
             if shown == limit:
                 break
             shown += 1
             if form.as_json:
-                lines.json(category.to_json())
+                lines.json(found.to_json())
             elif form.as_csv:
-                csv.json(category.to_json())
+                csv.json(found.to_json())
             else:
-                table.add((visible(category.category, limit=200), category.streams.text))
-            vague += not category.streams.known
+                table.add((visible(found.category, limit=200) or "(none)", found.streams.text))
+            vague += not found.streams.known
         table.flush()
+        in_column = store.has_category_column
         if vague:
-            incomplete(f"how many streams {vague} of the categories have is not known: esx streams --prefix lists them")
+            how = "category" if in_column else "prefix"
+            incomplete(f"how many streams {vague} of the categories have is not known: esx streams --{how} lists them")
+        looked = (await store.categories_page(limit=1)).looked if in_column else None
+        if looked is not None:
+            incomplete(f"these are the categories of {looked:,} streams that were looked at: others may have others")
 
     with paged(form.paged):
         with_store(dsn, list_categories if categories else list_streams, read_only=True)

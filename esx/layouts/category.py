@@ -3,9 +3,16 @@
 import re
 
 from esx.layouts.layout import Layout
+from esx.layouts.stream_keys import ID
 from esx.postgres.literals import literal
 
 _UUID = "^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$"
+
+
+def column_category(layout: Layout, stream: str) -> str:
+    """Return the expression for the category that a column has of the stream with the id `stream`; "" for none."""
+    assert layout.category is not None
+    return f"coalesce({layout.category.replace(ID, f'{stream}::text')}::text, '')"
 
 
 def category_sql(layout: Layout, stream: str) -> str:

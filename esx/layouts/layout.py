@@ -42,7 +42,8 @@ class Layout:
     its table `base`. `number_table` is a query for their numbers alone, without the joins of `table`. `stream_table` is
     another such query, if one serves the events of a stream, and `name_table` one for the names of streams, of which
     those are streams that `name_listed` says, and none that begin with `name_hidden`; `name_keys` are the keys in it.
-    `separator` is the character that ends the category in a stream's id. `keys` says how a stream is found where
+    `separator` is the character that ends the category in a stream's id, `category` an expression for it, with `ID` for
+    that id, where a column has it. `keys` says how a stream is found where
     stream_id is no column with an index. `packed` says that payloads are read as bytes, from the columns ``data_raw``
     and ``metadata_raw``; `moments` makes the times of events of their data. `beside` are the oids of other tables that
     are read, `parts` of those with the events, where they are not in `base`, `counted` of the one that has a row for
@@ -85,6 +86,7 @@ class Layout:
     name_keys: StreamKeys | None = None
     keys: StreamKeys | None = None
     separator: str = "-"
+    category: str | None = None
     packed: bool = False
     moments: Callable[[Sequence[bytes | None]], Sequence[datetime | None]] | None = None
     beside: tuple[int, ...] = ()
@@ -331,8 +333,10 @@ class Layout:
 
     @property
     def has_categories(self) -> bool:
-        """Whether the categories of streams can be found by skipping from one to the next."""
-        return self.joined_names is not None or (self.byte_order and self.name_keys is None)
+        """Whether categories can be listed: a column has them, or they are found by skipping from one to the next."""
+        return (
+            self.category is not None or self.joined_names is not None or (self.byte_order and self.name_keys is None)
+        )
 
     @property
     def unlisted(self) -> str | None:

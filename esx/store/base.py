@@ -106,6 +106,11 @@ class Facet:
         return self._known.separator
 
     @property
+    def has_category_column(self) -> bool:
+        """Whether the categories of streams are in a column, not in their ids."""
+        return self._known.category is not None
+
+    @property
     def caution(self) -> str | None:
         """What a user should know of the order in another tool's store, in one line; None if there is nothing."""
         return None if self._known.foreign is None else self._known.warning

@@ -21,8 +21,8 @@ def filter_as_stored(layout: Layout, where: StreamFilter) -> StreamFilter:
     """Return a filter of streams with the texts of ids as the store writes them."""
     if not are_uuids(layout):
         return where
-    lowered = (None if text is None else text.lower() for text in (where.match, where.contains))
-    return StreamFilter(where.prefix.lower(), *lowered)
+    match, contains = (None if text is None else text.lower() for text in (where.match, where.contains))
+    return StreamFilter(where.prefix.lower(), match, contains, where.category)
 
 
 def lowest(layout: Layout) -> str:

@@ -5,7 +5,7 @@ Hibernate draws a number by a statement before the insert. An event of no aggreg
 
 from esx.layouts.foreign.axon_jdbc import CAUSATION, CORRELATION
 from esx.layouts.foreign.axon_tokens import GAPS, tokens
-from esx.layouts.foreign.kind import Checkpoints, EventColumns, Reading, StoreKind, time_of
+from esx.layouts.foreign.kind import Checkpoints, EventColumns, Reading, StoreKind, category_of_first, time_of
 from esx.layouts.foreign.tables import StoreTables
 from esx.layouts.stream_keys import as_uuid
 
@@ -24,6 +24,9 @@ def _reading(tables: StoreTables) -> Reading:
         ),
         identity="r.identifier",
         joins=tables.events.large_objects("payload", "metadata"),
+        category=category_of_first(
+            tables.events, "aggregate_identifier", "aggregate_sequence_number", "aggregate_type"
+        ),
     )
 
 

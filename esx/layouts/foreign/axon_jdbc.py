@@ -4,7 +4,7 @@ Tables of Axon 4 (JPA) have these names too where Hibernate names them itself. I
 """
 
 from esx.layouts.foreign.axon_tokens import GAPS, tokens
-from esx.layouts.foreign.kind import Checkpoints, EventColumns, Reading, StoreKind, time_of
+from esx.layouts.foreign.kind import Checkpoints, EventColumns, Reading, StoreKind, category_of_first, time_of
 from esx.layouts.foreign.tables import StoreTables
 from esx.layouts.stream_keys import as_uuid
 
@@ -26,6 +26,7 @@ def _reading(tables: StoreTables) -> Reading:
         ),
         identity="r.eventidentifier",
         joins=tables.events.large_objects("payload", "metadata"),
+        category=category_of_first(tables.events, "aggregateidentifier", "sequencenumber", "type"),
     )
 
 

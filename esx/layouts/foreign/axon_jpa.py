@@ -6,7 +6,7 @@ insert, in newer versions 50 at a time.
 
 from esx.layouts.foreign.axon_jdbc import CAUSATION, CORRELATION
 from esx.layouts.foreign.axon_tokens import GAPS, tokens
-from esx.layouts.foreign.kind import Checkpoints, EventColumns, Reading, StoreKind, time_of
+from esx.layouts.foreign.kind import Checkpoints, EventColumns, Reading, StoreKind, category_of_first, time_of
 from esx.layouts.foreign.tables import StoreTables
 from esx.layouts.stream_keys import as_uuid
 
@@ -25,6 +25,7 @@ def _reading(tables: StoreTables) -> Reading:
         ),
         identity="r.event_identifier",
         joins=tables.events.large_objects("payload", "meta_data"),
+        category=category_of_first(tables.events, "aggregate_identifier", "sequence_number", "type"),
     )
 
 

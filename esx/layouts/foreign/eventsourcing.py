@@ -11,7 +11,16 @@ from datetime import UTC, datetime
 from operator import itemgetter
 from typing import cast
 
-from esx.layouts.foreign.kind import NO_ID, Checkpoints, EventColumns, Reading, StoreKind, time_of, uuid_or_text
+from esx.layouts.foreign.kind import (
+    NO_ID,
+    Checkpoints,
+    EventColumns,
+    Reading,
+    StoreKind,
+    category_of_first,
+    time_of,
+    uuid_or_text,
+)
 from esx.layouts.foreign.source import as_json, looked_into, shallow
 from esx.layouts.foreign.tables import NO_METADATA, Packed, StoreTables
 from esx.layouts.foreign.tracking import tracking
@@ -25,6 +34,8 @@ _USUAL = _START + b'0000-00-00T00:00:00.000000+00:00"'
 _USUAL_START = itemgetter(slice(len(_USUAL)))
 _USUAL_TIME = itemgetter(slice(len(_START), len(_USUAL) - 1))
 _DIGITS = bytes.maketrans(b"123456789", b"000000000")
+_CLASS = "pg_catalog.regexp_replace(pg_catalog.regexp_replace({}, '^[^:]*:', ''), '[.][^.]*$', '')"
+"""The aggregate's class: that around the event's in its topic, as in ``shop.domain:Account.Deposited``."""
 _ISO = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:")
 
 
@@ -94,6 +105,7 @@ def _reading(tables: StoreTables) -> Reading:
         ),
         keys=keys,
         moments=moments_of if state.type == "bytea" else None,
+        category=category_of_first(tables.events, "originator_id", "originator_version", "topic", _CLASS),
         correlation=_id(state, "correlation_id"),
         causation=_id(state, "causation_id"),
     )

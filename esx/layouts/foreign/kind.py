@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from esx.layouts.foreign.tables import Packed, Parts, StoreTable, StoreTables
-from esx.layouts.stream_keys import Joined, StreamKeys, joined
+from esx.layouts.stream_keys import ID, Joined, StreamKeys, as_uuid, joined
 
 _COLUMN = re.compile(r'r\.(?:(\w+)|"((?:[^"]|"")+)")')
 _READ = re.compile(r"\br\.(\w+)")
@@ -84,7 +84,8 @@ class Reading:
     how they are read where no index keeps two events from one place of a stream. `moments` makes the times of events of
     the bytes of their data, faster than the expression `created_at`. `correlation` and `causation` are
     expressions for the texts of these ids, where they are not members of the metadata, and `identity` is one for the
-    id of an event, where that is a text; `causes_numbered` says that a cause is named by its global_seq.
+    id of an event, where that is a text; `causes_numbered` says that a cause is named by its global_seq. `category` is
+    an expression for the category of a stream, with `ID` for its id, where a column has it.
     """
 
     columns: EventColumns
@@ -102,6 +103,7 @@ class Reading:
     causation: str | None = None
     identity: str | None = None
     causes_numbered: bool = False
+    category: str | None = None
 
     @property
     def oid(self) -> int | None:
@@ -160,6 +162,21 @@ def joined_ids(table: StoreTable, columns: Sequence[str], separator: str = "/") 
     expressions = tuple(f"r.{column}" for column in columns)
     uuids = tuple(table.columns[column] == "uuid" for column in columns)
     return joined(expressions, separator), Joined(expressions, uuids, separator)
+
+
+def category_of_first(table: StoreTable, stream: str, number: str, column: str, category: str = "{}") -> str | None:
+    """Return the expression for the category of a stream, which a column of its first event has.
+
+    `stream` and `number` are the columns of the index in which the event is found; `category` makes it of the column.
+    None where that is not there or may not be read.
+    """
+    if column not in table.readable:
+        return None
+    wanted = as_uuid(ID) if table.columns[stream] == "uuid" else ID
+    return (
+        f"(SELECT {category.format(f'c.{column}')} FROM {table.quoted} c WHERE c.{stream} = {wanted} "
+        f"ORDER BY c.{number} LIMIT 1)"
+    )
 
 
 def time_of(text: str) -> str:

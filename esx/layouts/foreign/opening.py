@@ -228,6 +228,7 @@ def _sources(reading: Reading, called: str) -> dict[str, Any]:
         "name_listed": None if names is None else names.listed,
         "name_hidden": None if names is None else names.hidden,
         "name_keys": keys if names is None else names.keys,
+        "category": reading.category,
         "keys": keys,
     }
 

@@ -1,6 +1,7 @@
 """Categories of streams: the part of a stream's id before its first separator, in esx's own table ``-``.
 
-They are found by skipping along the unique index from one to the next, two probes each, at any size.
+They are found by skipping along the unique index from one to the next, two probes each, at any size. Some other tools
+keep categories in a column: see `column_categories`.
 """
 
 import json
@@ -13,7 +14,8 @@ from esx.errors import InvalidQuery
 from esx.layouts.layout import Layout
 from esx.layouts.stream_keys import Joined
 from esx.postgres.literals import literal
-from esx.postgres.values import fetch
+from esx.postgres.values import as_bytes, fetch
+from esx.store.read.column_categories import column_categories
 from esx.store.read.estimates import Estimate, Sample, draw_streams
 from esx.text import encodable
 
@@ -47,10 +49,14 @@ class CategorySummary(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class CategoryPage:
-    """Categories in the order of their ids, and where the next page starts; None at the end."""
+    """Categories in the order of their ids, and where the next page starts; None at the end.
+
+    `looked` is at how many streams it looked, where others may have other categories; None where none is missing.
+    """
 
     categories: list[CategorySummary]
     next_after: str | None
+    looked: int | None = None
 
 
 async def read_categories(
@@ -66,6 +72,8 @@ async def read_categories(
 
     What cannot be counted is estimated by the `sample`, by one of its own if none is given.
     """
+    if layout.category is not None:
+        return await _of_column(connection, layout, start, limit, backwards=backwards, sample=sample)
     joined = layout.joined_names
     if not layout.has_categories:
         if layout.foreign is not None:
@@ -96,8 +104,29 @@ async def read_categories(
     return CategoryPage(found, last[0] + separator * last[1])
 
 
+async def _of_column(
+    connection: asyncpg.Connection,
+    layout: Layout,
+    start: str | None,
+    limit: int,
+    *,
+    backwards: bool,
+    sample: Sample | None,
+) -> CategoryPage:
+    every, looked = await column_categories(connection, layout, sample)
+    found = [CategorySummary(name, streams, name) for name, streams in every.items()]
+    if backwards:
+        found = [each for each in reversed(found) if start is None or as_bytes(each.place) < as_bytes(start)]
+    elif start:
+        found = [each for each in found if as_bytes(each.place) >= as_bytes(start)]
+    more = len(found) > limit
+    return CategoryPage(found[:limit], found[limit - 1].place if more else None, looked)
+
+
 def behind(place: str, layout: Layout) -> str:
     """Return the first id that can come after the streams of the category at `place`."""
+    if layout.category is not None:
+        return place + "\x01"
     separator = layout.separator
     if layout.joined_names is not None:  # whose categories are a column, in its own order
         return place.removesuffix(separator) + "\x01"

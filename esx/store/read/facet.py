@@ -17,6 +17,7 @@ from esx.store.read.event_list import EventList
 from esx.store.read.pages import (
     StreamKey,
     StreamPage,
+    check_category,
     check_limit,
     cut_page_sql,
     event_sql,
@@ -272,21 +273,23 @@ class Reads(Facet):
         prefix: str = "",
         match: str | None = None,
         contains: str | None = None,
+        category: str | None = None,
         recent: bool = False,
         limit: int = _STREAM_PAGE,
         backwards: bool = False,
     ) -> StreamPage:
         """Return a page of streams, by name or by `recent` activity, from the key `after` on.
 
-        `prefix` and either the glob `match` or the text `contains` choose by id. By name, `backwards` reads towards the
-        start. A page costs the same at any size of the store; it may have fewer streams than `limit`, even none,
-        although more follow. Raises InvalidQuery.
+        `prefix` and either the glob `match` or the text `contains` choose by id; `category` is for stores that keep it
+        in a column. By name, `backwards` reads towards the start. A page costs the same at any size of the store; it
+        may have fewer streams than `limit`, even none, although more follow. Raises InvalidQuery.
         """
         if recent and backwards:
             raise InvalidQuery("streams by recent activity are listed from the newest only")
-        where = StreamFilter(prefix, match, contains)
-        any_id = where.glob is None
+        where = StreamFilter(prefix, match, contains, category)
+        any_id = where.glob is None and category is None
         async with self._reading() as (connection, layout):
+            check_category(layout, where, recent=recent)
             where = filter_as_stored(layout, where)
             if recent:
                 before = None if after is None else after.global_seq
@@ -305,6 +308,7 @@ class Reads(Facet):
         prefix: str = "",
         match: str | None = None,
         contains: str | None = None,
+        category: str | None = None,
         recent: bool = False,
         limit: int | None = None,
         on_progress: Callable[[int], None] | None = None,
@@ -320,7 +324,13 @@ class Reads(Facet):
         while left is None or left > 0:
             size = _STREAM_PAGE if left is None else min(_STREAM_PAGE, left)
             page = await self.streams_page(
-                after=after, prefix=prefix, match=match, contains=contains, recent=recent, limit=size
+                after=after,
+                prefix=prefix,
+                match=match,
+                contains=contains,
+                category=category,
+                recent=recent,
+                limit=size,
             )
             looked += page.looked
             if on_progress is not None:

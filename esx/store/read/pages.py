@@ -16,6 +16,7 @@ import asyncpg
 from esx.errors import InvalidQuery
 from esx.filters import StreamFilter
 from esx.glob import glob_to_regex
+from esx.layouts.category import column_category
 from esx.layouts.layout import Layout
 from esx.model import Event, StreamSummary
 from esx.postgres.values import fetch
@@ -120,12 +121,13 @@ async def streams_by_name(
     """
     rows = await fetch(
         connection,
-        by_name_sql(layout, backwards=backwards, resumed=after is not None),
+        by_name_sql(layout, backwards=backwards, resumed=after is not None, of_category=where.category is not None),
         where.start,
         limit,
         _regex(where),
         after,
         scan,
+        *(() if where.category is None else (where.category,)),
         moment=6,
     )
     if not rows:
@@ -167,12 +169,13 @@ def _regex(where: StreamFilter) -> str | None:
     return None if where.glob is None else glob_to_regex(where.glob)
 
 
-def by_name_sql(layout: Layout, *, backwards: bool, resumed: bool) -> str:
+def by_name_sql(layout: Layout, *, backwards: bool, resumed: bool, of_category: bool = False) -> str:
     """Skip from stream to stream along the unique index: one probe for the next id, and one per end of it.
 
-    $1 prefix, $2 rows to find, $3 regular expression, $4 the id to go on from, $5 ids to look at. Besides what was
-    found, the last id looked at is returned.
+    $1 prefix, $2 rows to find, $3 regular expression, $4 the id to go on from, $5 ids to look at, $6 the category if it
+    is one `of_category`. Besides what was found, the last id looked at is returned.
     """
+    category = f"AND {column_category(layout, 's.stream_id')} = $6::text" if of_category else ""
     table = layout.within_stream
     order, step = ("DESC", "<") if backwards else ("ASC", ">")
     # Only where ids sort by bytes are those with a prefix one range.
@@ -183,7 +186,7 @@ def by_name_sql(layout: Layout, *, backwards: bool, resumed: bool) -> str:
         return f"""
             SELECT s.stream_id,
                    starts_with(s.stream_id::text, $1) AND ($3::text IS NULL OR s.stream_id::text ~ $3::text)
-                   AND {layout.listed("s.stream_id")} AS hit
+                   AND {layout.listed("s.stream_id")} {category} AS hit
             FROM {layout.names} s WHERE {within} AND {condition} ORDER BY {layout.name_order(order)} LIMIT 1
         """
 
@@ -270,6 +273,15 @@ def summary_sql(layout: Layout) -> str:
                e.event_type, e.created_at, e.global_seq
         FROM {table} e WHERE {layout.in_stream("$1")}{layout.numbered_in_stream()} ORDER BY e.stream_seq DESC LIMIT 1
     """
+
+
+def check_category(layout: Layout, where: StreamFilter, *, recent: bool) -> None:
+    """Raise InvalidQuery for a category of streams that cannot be chosen."""
+    if where.category is not None and layout.category is None:
+        start = where.category + layout.separator
+        raise InvalidQuery(f"categories are what ids begin with here: choose the streams whose ids start with {start}")
+    if where.category is not None and recent:
+        raise InvalidQuery("streams of a category are listed by name, not by recent activity")
 
 
 def check_limit(limit: int | None) -> None:

@@ -7,6 +7,7 @@ from textwrap import dedent
 
 from esx.filters import EVERY_STREAM, StreamFilter
 from esx.glob import glob_to_regex
+from esx.layouts.category import column_category
 from esx.layouts.layout import Layout
 from esx.postgres.literals import literal
 from esx.store.stream_ids import filter_as_stored
@@ -40,13 +41,15 @@ class StreamsView(View):
         stored = replace(self, where=filter_as_stored(layout, self.where))
         return stored._recent(layout) if self.recent else stored._by_name(layout)
 
-    def _conditions(self, column: str) -> str:
+    def _conditions(self, layout: Layout, column: str) -> str:
         where = self.where
         conditions = [f"starts_with({column}::text, {literal(where.prefix)})"] if where.prefix else []
         if where.match is not None:
             conditions.append(f"{column}::text ~ {literal(glob_to_regex(where.match))}")
         if where.contains is not None:
             conditions.append(f"strpos({column}::text, {literal(where.contains)}) > 0")
+        if where.category is not None:
+            conditions.append(f"{column_category(layout, column)} = {literal(where.category)}")
         return "\n  AND ".join(conditions or ["true"])
 
     def _recent(self, layout: Layout) -> str:
@@ -61,7 +64,7 @@ class StreamsView(View):
             WHERE NOT EXISTS (SELECT 1 FROM {table} n
                               WHERE n.stream_id = e.stream_id AND n.stream_seq > e.stream_seq)
               AND """)
-            + f"{self._conditions('e.stream_id')}\nORDER BY e.global_seq DESC"
+            + f"{self._conditions(layout, 'e.stream_id')}\nORDER BY e.global_seq DESC"
         )
 
     def _by_name(self, layout: Layout) -> str:
@@ -90,5 +93,5 @@ class StreamsView(View):
                                 ORDER BY e.stream_seq LIMIT 1) first
             WHERE @conditions"""
         # In one pass, because the inserted text may contain one of these names.
-        parts = {"@first": first, "@within": within, "@conditions": self._conditions("ids.stream_id")}
+        parts = {"@first": first, "@within": within, "@conditions": self._conditions(layout, "ids.stream_id")}
         return re.sub("|".join(parts), lambda match: parts[match[0]], dedent(text))

@@ -50,10 +50,10 @@ class StreamsByCategory:
         at = None if after in (None, _TOP) else after
         while len(rows) < limit:
             if at is not None and at.place in self.opened:
-                streams, more = await self._streams(at, limit - len(rows))
+                streams, onward = await self._streams(at, limit - len(rows))
                 rows += streams
-                if more:
-                    return Page(rows, self.key(rows[-1]))
+                if onward is not None:
+                    return Page(rows, onward)
             page = await self._store.categories_page(after=None if at is None else at.place)
             for category in page.categories:
                 is_open = category.place in self.opened
@@ -67,18 +67,29 @@ class StreamsByCategory:
                 at = TreeKey(page.next_after)
         return Page(rows, _TOP if at is None else at)
 
-    async def _streams(self, at: TreeKey, limit: int) -> tuple[list[StreamRow], bool]:
-        """Return the streams of a category that come after `at`, and whether more follow."""
+    async def _streams(self, at: TreeKey, limit: int) -> tuple[list[StreamRow], TreeKey | None]:
+        """Return the streams of a category that come after `at`, and where more follow."""
         rows = []
+        if self._store.has_category_column:
+            return await self._of_category(at.place, at.child, limit)
         if at.child is None:
             # The stream with the name of the category comes first; in the order of ids it may be elsewhere.
             rows = await self._namesake(at.place)
         if not at.place.endswith(self._store.separator):
-            return rows, False
+            return rows, None
         after = None if at.child is None or self._store.separator not in at.child else StreamKey(at.child, 0)
         page = await self._store.streams_page(after=after, prefix=at.place, limit=max(limit - len(rows), 1))
         rows += [StreamRow.within(stream, at.place) for stream in page.streams]
-        return rows, page.next_after is not None
+        return rows, None if page.next_after is None else self.key(rows[-1])
+
+    async def _of_category(
+        self, place: str, child: str | None, limit: int, *, backwards: bool = False
+    ) -> tuple[list[StreamRow], TreeKey | None]:
+        """Return the streams of a category that a column has, which may be none although more follow."""
+        after = None if child is None else StreamKey(child, 0)
+        page = await self._store.streams_page(after=after, category=place, limit=limit, backwards=backwards)
+        onward = None if page.next_after is None else TreeKey(place, page.next_after.stream_id)
+        return [StreamRow.within(stream, place) for stream in page.streams], onward
 
     async def _namesake(self, place: str) -> list[StreamRow]:
         stream = await self._store.summary(place.removesuffix(self._store.separator))
@@ -90,9 +101,9 @@ class StreamsByCategory:
         # From the bottom up.
         rows: list[StreamRow] = []
         if before is not None and before.child is not None:
-            rows, more = await self._streams_above(before.place, before.child, limit)
-            if more:
-                return Page(rows[::-1], self.key(rows[-1]))
+            rows, onward = await self._streams_above(before.place, before.child, limit)
+            if onward is not None:
+                return Page(rows[::-1], onward)
             heading = await self._store.category(before.place)
             if heading is not None:
                 rows.append(StreamRow.heading(heading, is_open=True))
@@ -102,10 +113,10 @@ class StreamsByCategory:
             for category in page.categories:
                 is_open = category.place in self.opened
                 if is_open:
-                    streams, more = await self._streams_above(category.place, None, max(limit - len(rows), 1))
+                    streams, onward = await self._streams_above(category.place, None, max(limit - len(rows), 1))
                     rows += streams
-                    if more:
-                        return Page(rows[::-1], self.key(rows[-1]))
+                    if onward is not None:
+                        return Page(rows[::-1], onward)
                 rows.append(StreamRow.heading(category, is_open=is_open))
                 at = category.place
                 if len(rows) >= limit:
@@ -115,15 +126,17 @@ class StreamsByCategory:
             at = page.next_after
         return Page(rows[::-1], self.key(rows[-1]))
 
-    async def _streams_above(self, place: str, child: str | None, limit: int) -> tuple[list[StreamRow], bool]:
-        """Return the streams of a category before `child` (None: all), from the last up, and whether more follow."""
+    async def _streams_above(self, place: str, child: str | None, limit: int) -> tuple[list[StreamRow], TreeKey | None]:
+        """Return the streams of a category before `child` (None: all), from the last up, and where more follow."""
+        if self._store.has_category_column:
+            return await self._of_category(place, child, limit, backwards=True)
         rows: list[StreamRow] = []
         if child is not None and self._store.separator not in child:
-            return rows, False
+            return rows, None
         if place.endswith(self._store.separator):
             after = None if child is None else StreamKey(child, 0)
             page = await self._store.streams_page(after=after, prefix=place, limit=limit, backwards=True)
             rows = [StreamRow.within(stream, place) for stream in page.streams]
             if page.next_after is not None:
-                return rows, True
-        return rows + await self._namesake(place), False
+                return rows, self.key(rows[-1])
+        return rows + await self._namesake(place), None

@@ -8,6 +8,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.widgets import Input
 
+from esx.eventstore import EventStore
 from esx.filters import EVERY_STREAM
 from esx.store.read.pages import StreamKey
 from esx.store.views import StreamsView
@@ -87,15 +88,20 @@ class StreamsPanel(Panel):
             table.nothing = "no id matches" if where.match else f"no id contains {where.contains}"
         if store is not None:
             if self._in_categories:
-                table.show(StreamsByCategory(store, self._opened), at=at and self._open_around(at, store.separator))
+                table.show(StreamsByCategory(store, self._opened), at=at and self._open_around(at, store))
             else:
                 recent = StreamsByActivity(store, where, position=lambda: self.follower.position)
                 table.show(recent if self.recent else StreamsByName(store, where), at=at and StreamKey(at, at_seq))
         self._write_title()
 
-    def _open_around(self, stream_id: str, separator: str) -> TreeKey:
-        """Open the category of a stream, and return the place of the stream, or of its category if it has its name."""
-        category, dash, _ = stream_id.partition(separator)
+    def _open_around(self, stream_id: str, store: EventStore) -> TreeKey | None:
+        """Open the category of a stream, and return the place of the stream, or of its category if it has its name.
+
+        None where the id does not tell the category.
+        """
+        if store.has_category_column:
+            return None
+        category, dash, _ = stream_id.partition(store.separator)
         self._opened.add(category + dash)
         return TreeKey(category + dash, stream_id if dash else None)
 

@@ -27,7 +27,7 @@ _OF_EXPORTS = ("first", "correlation_id", "causation_id")
 async def check_all(store: EventStore, layout: Layout, facts: Facts) -> None:
     """Check everything that the layout can do."""
     await check_streams(store, layout, facts)
-    await check_categories(store, layout)
+    await check_categories(store, layout, facts)
     await check_named_events(store, facts)
     await check_health(store, facts)
     if layout.numbered:
@@ -108,7 +108,7 @@ async def check_streams(store: EventStore, layout: Layout, facts: Facts) -> None
         assert (await store.count_streams(prefix=prefix)).count == len(begun)
 
 
-async def check_categories(store: EventStore, layout: Layout) -> None:
+async def check_categories(store: EventStore, layout: Layout, facts: Facts) -> None:
     """The categories are those of the streams, where ids have them."""
     if not layout.has_categories:
         with pytest.raises(InvalidQuery, match="no categories"):
@@ -116,6 +116,21 @@ async def check_categories(store: EventStore, layout: Layout) -> None:
         return
     names = [stream.stream_id async for stream in store.streams()]
     found = {category.category: category.streams.count async for category in store.categories()}
+    if layout.category is not None:
+        known = {name: category["streams"] for name, category in facts["categories"].items() if category["streams"]}
+        assert found == {"" if name == "None" else name: streams for name, streams in known.items()}
+        assert (await store.categories_page()).looked is None
+        listed = {
+            name: [stream.stream_id async for stream in store.streams(category=name)] for name in (*found, "nobody")
+        }
+        assert {name: len(streams) for name, streams in listed.items()} == {**found, "nobody": 0}
+        assert sorted(each for streams in listed.values() for each in streams) == sorted(names)
+        back = await store.categories_page(limit=1, backwards=True)
+        onward = await store.categories_page(after=back.next_after, limit=1, backwards=True)
+        assert [page.categories[0].category for page in (back, onward)] == sorted(found)[-1:-3:-1]
+        last = await store.streams_page(category=sorted(found)[-1], limit=1, backwards=True)
+        assert [stream.stream_id for stream in last.streams] == listed[sorted(found)[-1]][-1:]
+        return
     assert found == Counter(name.partition(layout.separator)[0] for name in names)
     back = await store.categories_page(limit=2, backwards=True)
     assert [category.category for category in back.categories] == [*found][:-3:-1]

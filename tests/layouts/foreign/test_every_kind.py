@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import pytest
 
-from esx import EventStore, OrderUnknown, OwnerNotTrusted
+from esx import EventStore, InvalidQuery, OrderUnknown, OwnerNotTrusted
+from esx.layouts.category import column_category
 from esx.layouts.detection import detect_layout
 from esx.layouts.foreign.kinds import KINDS
 from esx.layouts.foreign.opening import learn
@@ -52,9 +54,11 @@ def _read(found: FoundStore) -> dict[str, frozenset[str]]:
     if kind.parts is not None:
         parts = {part.quoted: frozenset(kind.parts.has) for part in found.parts}
         return {table.quoted: frozenset(kind.has), **parts}
-    needed = kind.reading(StoreTables(table, found.beside)).needed & table.columns.keys()
+    reading = kind.reading(StoreTables(table, found.beside))
+    # Without the column of the category, what ids begin with takes its place.
+    needed = reading.needed | frozenset(re.findall(r"\bc\.(\w+)", reading.category or ""))
     return {
-        table.quoted: needed,
+        table.quoted: needed & table.columns.keys(),
         **{other.quoted: frozenset(kind.beside[name]) for name, other in found.beside.items() if kind.beside[name]},
     }
 
@@ -68,7 +72,10 @@ async def _in_plans(connection: asyncpg.Connection, layout: Layout) -> set[str]:
         if node.get("Schema", "pg_catalog") != "pg_catalog":
             found.add((node["Schema"], node["Relation Name"]))
 
-    for source in {layout.table, layout.numbers, layout.within_stream, layout.names, layout.linked}:
+    sources = {layout.table, layout.numbers, layout.within_stream, layout.names, layout.linked}
+    if layout.category is not None:
+        sources.add(f"(SELECT {column_category(layout, repr('x'))})")
+    for source in sources:
         plan = await connection.fetchval(f"EXPLAIN (FORMAT JSON, VERBOSE) SELECT * FROM {source} e")
         json.loads(plan, object_hook=note)
     rows = await connection.fetch(
@@ -108,6 +115,10 @@ async def _seen(dsn: str, table: str) -> list[Any]:
         for stream in streams[:3]:
             seen.append([event async for event in store.read(stream.stream_id)])
             seen.append(await store.preview_page(stream.stream_id))
+        try:
+            seen.append([category async for category in store.categories()])
+        except InvalidQuery as error:
+            seen.append(str(error))
         health = await store.health()
         seen.append((health.head, health.events.count))
         if health.numbered:

@@ -46,7 +46,7 @@ async def test_categories(empty_dsn18: str) -> None:
 
 async def test_ids_that_are_uuids_have_no_categories(empty_dsn18: str) -> None:
     async with connected(empty_dsn18) as connection, EventStore.connect(empty_dsn18) as store:
-        await load(connection, "marten")
+        await load(connection, "spatie")
         with pytest.raises(InvalidQuery, match="no categories"):
             await store.categories_page()
 
