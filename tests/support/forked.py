@@ -25,6 +25,11 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
 _SERVE = f"from {__name__} import serve; serve()"
+# What commands import when they run, beside the modules of `esx.cli`.
+_USED = (
+    *("esx.database_choice", "esx.doctor.diagnosis", "esx.embedded.server", "esx.eventstore", "esx.load.process"),
+    *("esx.load.sweep.text", "esx.payloads.decoder", "esx.store.bulk.import_", "uvloop"),
+)
 # What Python and the C library read when a process starts.
 _AT_THE_START = ("PYTHON", "LC_", "LANG", "LD_")
 _ESX = [sys.executable, "-m", "esx"]
@@ -124,7 +129,7 @@ def serve() -> None:
     """Run commands, as `run` asks for them on the socket that is our standard input, until it closes."""
     for module in pkgutil.walk_packages(importlib.import_module("esx.cli").__path__, "esx.cli."):
         importlib.import_module(module.name)
-    for name in ("esx.eventstore", "esx.doctor.diagnosis", "esx.embedded.server", "esx.store.bulk.import_", "uvloop"):
+    for name in _USED:
         importlib.import_module(name)
     gc.freeze()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
