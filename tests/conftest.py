@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 pytest_plugins = ["tests.support.kafka", "tests.support.limit", "tests.support.markers"]
 
-_TEMPLATE = "esx_template"
+TEMPLATE = "esx_template"
 _IN_MEMORY = Path("/dev/shm")
 _ROOM = 4 * 2**30
 
@@ -96,8 +96,8 @@ class Servers:
             # Nothing here survives the test run, so a crash may lose it.
             await connection.execute("ALTER SYSTEM SET fsync = off")
             await connection.execute("SELECT pg_reload_conf()")
-            await connection.execute(f"CREATE DATABASE {_TEMPLATE}")
-        async with EventStore.connect(server.dsn_for(_TEMPLATE)) as store:
+            await connection.execute(f"CREATE DATABASE {TEMPLATE}")
+        async with EventStore.connect(server.dsn_for(TEMPLATE)) as store:
             await store.init()
 
     async def kept(self, version: int, name: str, fill: Callable[[str], Awaitable[None]]) -> str:
@@ -186,7 +186,7 @@ async def server(request: pytest.FixtureRequest, servers: Servers) -> EmbeddedSe
 @pytest_asyncio.fixture
 async def dsn(server: EmbeddedServer) -> AsyncIterator[str]:
     """A fresh database with the schema, on both versions."""
-    async with fresh_database(server, _TEMPLATE) as address:
+    async with fresh_database(server, TEMPLATE) as address:
         yield address
 
 
@@ -206,7 +206,7 @@ async def store(dsn: str) -> AsyncIterator[EventStore]:
 @pytest_asyncio.fixture
 async def dsn18(servers: Servers) -> AsyncIterator[str]:
     """A fresh database with the schema, for what does not depend on the version of PostgreSQL."""
-    async with fresh_database(await servers.get(18), _TEMPLATE) as address:
+    async with fresh_database(await servers.get(18), TEMPLATE) as address:
         yield address
 
 

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.slow
 
-MADE = {"ids_made": 25_000, "times_made": 25_000}
-LINES = "".join(f'{{"stream_id": "s", "event_type": "T", "data": "é{n}"}}\n' for n in range(25_000))
+MADE = {"ids_made": 12_000, "times_made": 12_000}
+LINES = "".join(f'{{"stream_id": "s", "event_type": "T", "data": "é{n}"}}\n' for n in range(12_000))
 
 
 def zstd(data: bytes) -> bytes:
@@ -45,19 +45,6 @@ formats = pytest.mark.parametrize("name", COMPRESS)
 
 def read(data: bytes, size: int = 1000) -> bytes:
     return b"".join(plain(data[at : at + size] for at in range(0, len(data), size)))
-
-
-@formats
-async def test_a_compressed_file_is_imported_whatever_it_is_called(
-    name: str, dsn18: str, store18: EventStore, tmp_path: Path
-) -> None:
-    path = tmp_path / "events.txt"
-    path.write_bytes(COMPRESS[name](LINES.encode()))
-    assert ndjson(esx("import", str(path), "--json", "-d", dsn18).stdout) == [
-        {"stored": 25_000, "skipped": 0, "changed": MADE}
-    ]
-    piped = esx("import", "-", "--json", "-d", dsn18, stdin=path.read_bytes())
-    assert ndjson(piped.stdout) == [{"stored": 0, "skipped": 25_000, "changed": MADE}]
 
 
 @formats
@@ -82,26 +69,28 @@ def test_what_is_cut_short_or_damaged_is_said(name: str) -> None:
 
 
 @formats
-async def test_one_that_is_cut_short_is_gone_on_with_when_it_is_whole(
+async def test_a_compressed_file_is_imported_and_one_that_is_cut_short_gone_on_with_when_it_is_whole(
     name: str, dsn18: str, store18: EventStore, tmp_path: Path
 ) -> None:
-    path = tmp_path / "events"
+    path = tmp_path / "events.txt"  # whatever it is called
     whole = COMPRESS[name](LINES.encode())
     path.write_bytes(whole[:-10])
     error = one_line_error(esx("import", str(path), "-d", dsn18), 1)
     assert f"{path} cannot be read: its {name} ends too early: it was cut short; " in error
     there = await store18.head()
-    assert there in (0, 10_000, 20_000)
+    assert there in (0, 10_000)
     assert ("nothing was stored" if there == 0 else f"{there:,} events were stored before: run the same") in error
     path.write_bytes(whole)
     [done] = ndjson(esx("import", str(path), "--json", "-d", dsn18).stdout)
-    assert done == {"stored": 25_000 - there, "skipped": there, "changed": MADE}
+    assert done == {"stored": 12_000 - there, "skipped": there, "changed": MADE}
+    piped = esx("import", "-", "--json", "-d", dsn18, stdin=whole)
+    assert ndjson(piped.stdout) == [{"stored": 0, "skipped": 12_000, "changed": MADE}]
 
 
 async def test_a_bad_line_is_named_by_its_number_when_unpacked(dsn18: str, tmp_path: Path) -> None:
     path = tmp_path / "events"
     path.write_bytes(gzip.compress(LINES.encode() + b"{}\n"))
-    assert "line 25001: stream_id is missing; 20,000 events" in one_line_error(esx("import", str(path), "-d", dsn18), 1)
+    assert "line 12001: stream_id is missing; 10,000 events" in one_line_error(esx("import", str(path), "-d", dsn18), 1)
 
 
 async def test_it_is_imported_as_it_comes(dsn18: str) -> None:
@@ -113,7 +102,7 @@ async def test_it_is_imported_as_it_comes(dsn18: str) -> None:
     process.stdin.write(gzip.compress(LINES.encode()))
     connection = await asyncpg.connect(dsn18)
     async with asyncio.timeout(120):
-        while await connection.fetchval("SELECT count(*) FROM events") < 20_000:
+        while await connection.fetchval("SELECT count(*) FROM events") < 10_000:
             await asyncio.sleep(0.01)
     await connection.close()
     process.stdin.close()

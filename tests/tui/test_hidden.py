@@ -248,7 +248,7 @@ async def test_every_key_acts_on_the_screen_that_is_shown_alone(dsn18: str, stor
     # While the screen Load is shown, events arrive for the hidden screens.
     behind = key != "3"
     runs = Runs(told, told) if behind else Runs()
-    async with opened(dsn18, runs, drawn=True) as (app, pilot):
+    async with opened(dsn18, runs) as (app, pilot):
         for each in "2341":
             await go(app, each)
         appended = 0

@@ -6,7 +6,6 @@ import asyncio
 import json
 import shlex
 import subprocess
-import sys
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +29,7 @@ from esx.store.views import (
     View,
 )
 from esx.text import shell_word
-from tests.cli.support import environment
+from tests.cli.support import environment, esx, ndjson
 
 if TYPE_CHECKING:
     from tests.conftest import Servers
@@ -52,12 +51,19 @@ def piped(text: str, *program: str) -> subprocess.CompletedProcess[bytes]:
 
 
 async def run_command(*commands: str) -> list[list[dict[str, Any]]]:
-    """Run commands as they were copied, in one shell, with --json, and return the rows of each."""
-    script = f'esx() {{ {shlex.join([sys.executable, "-m", "esx"])} "$1" --json "${{@:2}}"; echo; }}\n'
-    done = await asyncio.to_thread(piped, (script + "\n".join(commands)), "bash", "-e", "-o", "pipefail")
-    assert done.returncode == 0, done.stderr.decode()
-    parts = done.stdout.decode().split("\n\n")
-    return [[json.loads(line) for line in part.split("\n") if line] for part in parts[: len(commands)]]
+    """Run commands as a shell reads them when they are pasted, with --json, and return the rows of each."""
+    script = 'esx() { printf \'%s\\0\' "$#" "$@"; }\n' + "\n".join(commands)
+    read = await asyncio.to_thread(piped, script, "bash", "-e", "-o", "pipefail")
+    assert read.returncode == 0, read.stderr.decode()
+    words = iter(read.stdout.decode().split("\0")[:-1])
+    rows = []
+    for number in words:
+        arguments = [next(words) for _ in range(int(number))]
+        done = await asyncio.to_thread(esx, arguments[0], "--json", *arguments[1:])
+        assert done.returncode == 0, done.stderr
+        rows.append(ndjson(done.stdout))
+    assert len(rows) == len(commands)
+    return rows
 
 
 async def run_sql(server: EmbeddedServer, dsn: str, query: str) -> list[dict[str, Any]]:
