@@ -53,17 +53,29 @@ class CapsuleBounds:
     """How much of a capsule is read; what has more is refused. Sizes are bytes, after unpacking.
 
     `ratio` is how many times as large as it is packed a member may be, if it has more than `small` bytes. `lines` is
-    how many lines a member may have.
+    how many lines a member may have, and `runs` how many runs of visible numbers all moments of the feed.
     """
 
     file: int = 4 * 2**30 - 1
     events: int = 8 * 2**30
-    member: int = 2**29
+    member: int = 2**28
     lines: int = 20_000_000
     line: int = 2**26
+    beside: int = 2**24
+    runs: int = 1_000_000
     ratio: int = 400
     small: int = 2**24
     contents: int = 2**20
+
+    def most(self, name: str) -> int:
+        """How many bytes a member may have."""
+        if name == EVENTS:
+            return self.events
+        return self.contents if name in (CONTENTS, SUMS) else self.member
+
+    def longest(self, name: str) -> int:
+        """How many bytes a line of a member may have."""
+        return self.line if name == EVENTS else self.beside
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +117,7 @@ class CapsuleInfo:
     events: int
     first: Number | None
     last: Number | None
-    notes: tuple[str, ...]
+    notes: Annotated[tuple[str, ...], msgspec.Meta(max_length=100)]
     members: dict[str, MemberFacts]
     kind: str = "capsule"
     first_in_stream: int = 0
@@ -116,11 +128,11 @@ class FeedMoment:
     """What a subscriber saw of the feed at a moment.
 
     `counts` has the position up to which the events had been handed out, and what had been counted since the recording
-    began. The feed waited at `gap`. `head` is the highest number drawn, and `gaps` are the missing numbers that might
-    still have appeared, where these were looked up. `visible` are runs of numbers, first and last, that were visible
-    beyond the position and had not been seen before. `late` maps numbers that had been handed out since the moment
-    before, and had come after higher ones, to their delays in seconds; `missed` are events that appeared below the
-    position since then.
+    began. The feed waited at `gap`. `head` is the highest number drawn, and `gaps` are the first missing numbers that
+    might still have appeared, where these were looked up. `visible` are runs of numbers, first and last, that were
+    visible beyond the position and had not been seen before. `late` maps numbers that had been handed out since the
+    moment before, and had come after higher ones, to their delays in seconds; `missed` are events that appeared below
+    the position since then.
     """
 
     at: At

@@ -9,8 +9,9 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from esx.capsule.format import EVENTS
+from esx.capsule.kept import moment_of
 from esx.capsule.reading import Capsule
-from esx.capsule.timeline import Timeline, moment_of
+from esx.capsule.timeline import Timeline
 from esx.postgres.session import Session
 from esx.store.bulk.lines import BadLine, Parser
 from esx.store.recorded.database import READER, recording_database

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import re
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -31,6 +32,7 @@ from esx.capsule.format import (
     CapsuleInfo,
     EventLine,
 )
+from esx.store.bulk.jsontext import split_members
 from esx.text import visible
 
 _PIECE = 2**20
@@ -45,6 +47,7 @@ _BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, struct
 _SHOWN = 200
 _EARLIEST, _LATEST = datetime(1900, 1, 1, tzinfo=UTC), datetime(3000, 1, 1, tzinfo=UTC)
 """Times beyond are none that a clock of a recording can go on from."""
+_FIRST, _LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 
 
 class Capsule:
@@ -58,8 +61,11 @@ class Capsule:
     def __init__(self, path: Path, *, bounds: CapsuleBounds | None = None) -> None:
         """Open a file. Raises BadCapsule, and OSError where the file cannot be read."""
         self.path = path
-        self._bounds = bounds or CapsuleBounds()
+        self.bounds = bounds or CapsuleBounds()
         self._shown = visible(str(path), limit=_SHOWN)
+        if not path.is_file() and path.exists() and not path.is_dir():
+            # A pipe would be waited for, and cannot be read twice.
+            raise self.bad("it is no regular file")
         self._file: IO[bytes] = path.open("rb")
         try:
             self._zip = self._open()
@@ -102,11 +108,11 @@ class Capsule:
                 raise self.bad(f"it has {name} twice")
             if member.flag_bits & _ENCRYPTED or member.compress_type not in _METHODS:
                 raise self.bad(f"{name} is encrypted, or packed in a way that capsules are not")
-            most = self._most(member.filename)
+            most = self.bounds.most(member.filename)
             if member.file_size > most:
                 raise self.bad(f"{name} has {member.file_size:,} bytes, and at most {most:,} are read")
-            if member.file_size > self._bounds.small and member.file_size > self._bounds.ratio * member.compress_size:
-                raise self.bad(f"{name} is more than {self._bounds.ratio} times as large as it is packed")
+            if member.file_size > self.bounds.small and member.file_size > self.bounds.ratio * member.compress_size:
+                raise self.bad(f"{name} is more than {self.bounds.ratio} times as large as it is packed")
             names.add(member.filename)
         for name in (*MEMBERS, CONTENTS, SUMS):
             if name not in names:
@@ -116,8 +122,8 @@ class Capsule:
     def _check_list(self) -> None:
         """Look at the end of the zip first: its list of members, which is read at once, may be of any length."""
         size = self._file.seek(0, 2)
-        if size > self._bounds.file:
-            raise self.bad(f"it has {size:,} bytes, and at most {self._bounds.file:,} are read")
+        if size > self.bounds.file:
+            raise self.bad(f"it has {size:,} bytes, and at most {self.bounds.file:,} are read")
         begin = self._file.seek(max(size - _LONGEST_END - _WIDE_SIZE, 0))
         tail = self._file.read(_LONGEST_END + _WIDE_SIZE)
         at = len(tail) - _END.size
@@ -132,14 +138,9 @@ class Capsule:
         if offset + listed != begin + at:
             raise self.bad("there is something before it, or behind its list of members")
 
-    def _most(self, name: str) -> int:
-        if name == EVENTS:
-            return self._bounds.events
-        return self._bounds.contents if name in (CONTENTS, SUMS) else self._bounds.member
-
     def pieces(self, name: str) -> Iterator[bytes]:
         """Yield the bytes of a member."""
-        left = self._most(name)
+        left = self.bounds.most(name)
         try:
             with self._zip.open(name) as member:
                 while piece := member.read(_PIECE):
@@ -161,14 +162,14 @@ class Capsule:
                 whole[0] = b"".join((*torn, whole[0]))
                 torn, length = [], 0
                 count += len(whole)
-                if count > self._bounds.lines:
-                    raise self.bad(f"{name} has more than {self._bounds.lines:,} lines")
+                if count > self.bounds.lines:
+                    raise self.bad(f"{name} has more than {self.bounds.lines:,} lines")
                 yield whole
             if rest:
                 torn.append(rest)
                 length += len(rest)
-                if length > self._bounds.line:
-                    raise self.bad(f"line {count + 1} of {name} has more than {self._bounds.line:,} bytes")
+                if length > self.bounds.longest(name):
+                    raise self.bad(f"line {count + 1} of {name} has more than {self.bounds.longest(name):,} bytes")
         if torn:
             raise self.bad(f"{name} ends within a line")
 
@@ -196,6 +197,10 @@ class Capsule:
 
     def records(self, name: str) -> Iterator[Any]:
         """Yield the values of a member's lines, of the type in `KINDS`."""
+        return (value for value, _ in self.decoded(name))
+
+    def decoded(self, name: str) -> Iterator[tuple[Any, bytes]]:
+        """Yield the values of a member's lines, of the type in `KINDS`, each with its line."""
         decode = msgspec.json.Decoder(KINDS[name]).decode
         number = 0
         last: datetime | None = None
@@ -203,14 +208,17 @@ class Capsule:
             for number, line in enumerate(lines, number + 1):  # noqa: B020 - goes on from where it is
                 try:
                     value = decode(line)
-                    _check_times(value)
+                    if _ODD.search(line):
+                        _check(value)
                 except (ValueError, RecursionError) as error:
                     raise self.bad(f"line {number} of {name}: {visible(str(error), limit=_SHOWN)}") from None
                 at = getattr(value, "at", None)
+                if at is not None and not _EARLIEST <= at <= _LATEST:
+                    raise self.bad(f"line {number} of {name} is of another age")
                 if at is not None and last is not None and at < last:
                     raise self.bad(f"line {number} of {name} is earlier than the one before")
                 last = at
-                yield value
+                yield value, line
 
     def events(self) -> Iterator[list[tuple[EventLine, bytes]]]:
         """Yield the events in ascending global_seq, as far as they are looked into, each with its line."""
@@ -220,7 +228,7 @@ class Capsule:
             found = []
             for number, line in enumerate(lines, number + 1):  # noqa: B020 - goes on from where it is
                 try:
-                    event = decode(line)
+                    event = _event(decode, line)
                 except (ValueError, RecursionError) as error:
                     raise self.bad(f"line {number} of {EVENTS}: {visible(str(error), limit=_SHOWN)}") from None
                 if event.global_seq <= last:
@@ -269,15 +277,42 @@ class Capsule:
         return wrong
 
 
-def _check_times(value: object) -> None:
-    """Raise ValueError for a time without a zone anywhere in a value: it could not be compared with others."""
+def _event(decode: Callable[[bytes], EventLine], line: bytes) -> EventLine:
+    try:
+        return decode(line)
+    except RecursionError:
+        # A payload may be nested deeper than Python goes; it is not looked into.
+        members = split_members(line)
+        payloads: dict[str, object] = {
+            name: msgspec.Raw(members.pop(name)) for name in ("data", "metadata") if name in members
+        }
+        texts = {name: msgspec.json.decode(text) for name, text in members.items()}
+        fields = payloads | texts
+        return msgspec.convert(fields, EventLine)
+
+
+def _check(value: object) -> None:
+    """Raise ValueError for a number or a time anywhere in a value that PostgreSQL or a clock could not have."""
     todo = [value]
     while todo:
         each = todo.pop()
-        if isinstance(each, datetime):
+        if isinstance(each, int | float):
+            if not -_LARGEST <= each < _LARGEST:
+                raise ValueError("it has a number that is too large")
+        elif isinstance(each, datetime):
             if each.tzinfo is None:
                 raise ValueError("it has a time without a zone")
+            if not _FIRST <= each <= _LAST:
+                raise ValueError("it has a time that is none in UTC")
         elif isinstance(each, tuple | list):
             todo += each
+        elif isinstance(each, dict):
+            todo += each
+            todo += each.values()
         elif dataclasses.is_dataclass(each):
             todo += [getattr(each, field.name) for field in dataclasses.fields(each)]
+
+
+_LARGEST = 2**63
+# Where a line has none of these, it has no such number or time either: most lines need not be taken apart.
+_ODD = re.compile(rb'\\|\d{19}|\d[eE][+-]?\d\d|"\d{4}-\d\d-[^"]*[^Z"]"|"(?!19|2)\d{4}-\d\d-')

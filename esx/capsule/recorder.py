@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import IO
 
 from esx import __version__
-from esx.capsule.format import FORMAT, LOAD, CapsuleBounds, CapsuleInfo, LoadSecond
+from esx.capsule.format import FORMAT, LOAD, CapsuleBounds, CapsuleInfo, LoadSecond, encode
 from esx.capsule.masking import Masker
 from esx.capsule.sampling import Sampler
 from esx.capsule.writing import CapsuleWriter
@@ -31,9 +31,14 @@ _TICK = 0.25
 _LOOK_EVERY = 1.0
 _CONSUMERS_EVERY = 2.0
 _HEALTH_EVERY = 15.0
-_MOST_NOTES = 20
 _ROOM = 2**26
-"""A capsule ends before its events have the most bytes that are read: pieces are written whole."""
+"""A capsule ends before it has the most bytes that are read: pieces are written whole, and some come at the end."""
+_ROOM_PACKED = 2**29
+_ROOM_LINES = 1_000_000
+
+
+class EventTooLarge(EsxError):
+    """An event has more bytes than a line of a capsule. Nothing was recorded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +89,12 @@ class CapsuleRecorder:
         self._masker = masker
         self._load = load
         self._tell = on_progress or (lambda _events, _share: None)
-        self._most = (bounds or CapsuleBounds()).events - _ROOM
-        self._sampler = Sampler(store, self._add)
+        self._bounds = bounds = bounds or CapsuleBounds()
+        self._most = bounds.events - _ROOM
+        if masker is not None:
+            # How small they will be packed is known at the end.
+            self._most = min(self._most, bounds.file - _ROOM_PACKED)
+        self._sampler = Sampler(store, self._add, most_runs=bounds.runs // 2)
         self._stopped = asyncio.Event()
         self._first: int | None = None
         self._last: int | None = None
@@ -129,7 +138,20 @@ class CapsuleRecorder:
             return await self._finish(after, begun, feed)
 
     def _add(self, name: str, value: object) -> None:
-        self._writer.add(name, value)
+        line = encode(value)
+        size = self._writer.beside_bytes(name) + len(line)
+        if len(line) > self._bounds.beside or size > self._bounds.member:
+            self._sampler.note(f"not all of {name} was recorded: a capsule holds no more")
+            return
+        self._writer.add(name, line)
+        if size > self._bounds.member - _ROOM:
+            self._end(f"it was ended early: a capsule holds no more of {name}")
+
+    def _end(self, note: str) -> None:
+        if not self._full:
+            self._full = True
+            self._sampler.notes.append(note)
+            self._stopped.set()
 
     async def _begin(self) -> tuple[int, int | None]:
         """Return after which number events are recorded, and up to where nothing is to be read of what is there."""
@@ -182,10 +204,25 @@ class CapsuleRecorder:
         """Write `count` lines of events, up to the number `last`."""
         self._first = _number(pieces[0]) if self._first is None else self._first
         self._last = last
-        await asyncio.to_thread(lambda: self._writer.events(b"".join(pieces), count))
-        if self._writer.event_bytes > self._most and not self._full:
-            self._full = True
-            self._sampler.notes.append(f"it ends at event {last:,}: a capsule holds no more")
+        if any(len(piece) > self._bounds.line for piece in pieces):
+            self._check_lines(pieces)
+        writer = self._writer
+        await asyncio.to_thread(lambda: writer.events(b"".join(pieces), count))
+        if (
+            writer.event_bytes > self._most
+            or writer.event_count > self._bounds.lines - _ROOM_LINES
+            or writer.packed_bytes > self._bounds.file - _ROOM_PACKED
+        ):
+            self._end(f"it ends at event {last:,}: a capsule holds no more")
+
+    def _check_lines(self, pieces: list[bytes]) -> None:
+        for piece in pieces:
+            for line in piece.split(b"\n"):
+                if len(line) > self._bounds.line:
+                    raise EventTooLarge(
+                        f"event {_number(line):,} has {len(line):,} bytes, and a line of a capsule at most "
+                        f"{self._bounds.line:,}: record a slice without its stream, or from behind it on"
+                    )
 
     async def _write_events(self, events: Sequence[Event], first_in_stream: int) -> None:
         text = "".join(f"{event.to_json(first=first_in_stream)}\n" for event in events)
@@ -263,9 +300,7 @@ class CapsuleRecorder:
             except StoreUnavailable:
                 pass
             except EsxError as error:
-                note = f"not all could be seen: {error}"
-                if note not in self._sampler.notes and len(self._sampler.notes) < _MOST_NOTES:
-                    self._sampler.notes.append(note)
+                self._sampler.note(f"not all could be seen: {error}")
 
     async def _beyond(self, position: int) -> None:
         """Write the events that are visible beyond the safe position, which wait for a gap to be filled."""
@@ -293,7 +328,7 @@ class CapsuleRecorder:
         since = options.start if isinstance(options.start, datetime) else begun if options.start is None else None
         seconds = await asyncio.to_thread(self._load, since or begun, ended)
         for second in sorted(seconds, key=lambda each: each.at):
-            writer.add(LOAD, second)
+            self._add(LOAD, second)
         store = self._store
         place = await self._place()
         members = await asyncio.to_thread(writer.members)

@@ -13,6 +13,7 @@ from esx.capsule.format import (
     FEED,
     HEALTH,
     TABLES,
+    CapsuleBounds,
     ConsumersMoment,
     DoctorMoment,
     FeedMoment,
@@ -27,18 +28,23 @@ from esx.store.feed.feed import Feed
 
 _TOGETHER = 0.02
 """For how many seconds batches are noted as one: the clock of a capsule is no finer."""
-_MOST_RUNS = 10_000
+_MOST_GAPS = 20
+"""How many gaps are written of a moment: each has all writers that may fill it."""
+_MOST_NOTES = 20
 
 
 class Sampler:
     """Writes what it sees, each with the time by the server's clock: `health` comes first, and compares that with ours.
 
-    `add` adds a value to a member.
+    `add` adds a value to a member. No more than `most_runs` runs of visible numbers are written.
     """
 
-    def __init__(self, store: EventStore, add: Callable[[str, object], None]) -> None:
+    def __init__(
+        self, store: EventStore, add: Callable[[str, object], None], *, most_runs: int = CapsuleBounds().runs
+    ) -> None:
         self._store = store
         self._add = add
+        self._room = most_runs
         self._ahead = timedelta()
         self._last_at: datetime | None = None
         self._consumers: tuple[object, object] | None = None
@@ -62,6 +68,11 @@ class Sampler:
             found = max(found, self._last_at)
         self._last_at = found
         return found
+
+    def note(self, text: str) -> None:
+        """Note in a line what is not as it was, once."""
+        if text not in self.notes and len(self.notes) < _MOST_NOTES:
+            self.notes.append(text)
 
     # -- figures, consumers, findings --------------------------------------------------------------------------
 
@@ -107,18 +118,22 @@ class Sampler:
         state = await feed.state()
         runs = []
         first = state.cursor + 1
-        for gap in state.gaps[:_MOST_RUNS]:
+        for gap in state.gaps:
             runs += self._seen.add(first, gap.first - 1)
             first = gap.last + 1
         if state.gaps:
-            runs += self._seen.add(first, state.head)
+            runs += self._seen.add(first, state.looked)
+        self._room -= len(runs)
+        if self._room < 0:
+            self.note("when some events appeared behind a gap was not recorded: a capsule holds no more")
+            runs = []
         self._flush()
         self._write(
             replace(
                 self._moment(feed),
                 gap=feed.gap or (state.gaps[0] if state.gaps else None),
                 head=state.head,
-                gaps=state.gaps[:_MOST_RUNS],
+                gaps=state.gaps[:_MOST_GAPS],
                 visible=tuple(runs),
             )
         )

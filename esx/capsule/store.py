@@ -208,7 +208,9 @@ class RecordedFeed(Feed):
         self._see()
         counts, moment = self.counts, self._moment
         gaps = () if moment is None else moment.gaps
-        return FeedState(counts.position, counts.position, self._head, gaps, counts.dead, self.listening, self.problem)
+        return FeedState(
+            *(counts.position, counts.position, self._head, gaps, counts.dead, self.listening, self.problem, self._head)
+        )
 
     async def to_safe_position(self, *, patience: float = 0.5) -> AsyncGenerator[Batch, None]:  # noqa: ARG002
         """Yield batches up to the position of then."""
@@ -256,7 +258,7 @@ class RecordedFeed(Feed):
     def _since(self) -> tuple[dict[int, float], tuple[Missed, ...]]:
         """Return which events came late or were missed since it was looked last."""
         now = self._store.now()
-        seen = self._store.timeline.moments_between(self._told, now)
+        seen = self._store.timeline.told_between(self._told, now)
         self._told = max(now, self._told)
         late = {number: delay for each in seen for number, delay in each.late.items()}
         return late, tuple(missed for each in seen for missed in each.missed)

@@ -5,48 +5,71 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from itertools import pairwise
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from esx.capsule.format import (
     CONSUMERS,
     DOCTOR,
     FEED,
     HEALTH,
-    At,
     CapsuleInfo,
     ConsumersMoment,
     DoctorMoment,
     FeedMoment,
     HealthMoment,
 )
+from esx.capsule.kept import Kept, microseconds, moment_of
 from esx.capsule.reading import Capsule
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
-_EARLIEST = (datetime(1900, 1, 1, tzinfo=UTC) - _EPOCH) // _MICROSECOND
+_EARLIEST = microseconds(datetime(1900, 1, 1, tzinfo=UTC))
+_NUMBER = 2**63
+"""Above all numbers: a time and a number are one number, which takes less than half of the memory of a pair."""
+
+T = TypeVar("T")
 
 
-class Timed(Protocol):
-    """What has a time."""
+class FeedSeen:
+    """What was seen of the feed: `moments`, and of each the position, and where the gap began at which it waited."""
 
-    @property
-    def at(self) -> At:
-        """The time."""
+    def __init__(self, capsule: Capsule) -> None:
+        """Read it. Raises BadCapsule."""
+        self.positions = array("q")
+        self.runs: list[tuple[int, int, int]] = []
+        """Runs of numbers that were visible beyond the position: first, last, and when."""
+        self._capsule = capsule
+        self._held = array("q")
+        self._telling = array("q")
+        self._gap: int | None = None
+        self.moments: Kept[FeedMoment] = Kept(capsule, FEED, self._look)
+        self.runs.sort()
 
+    def _look(self, moment: FeedMoment) -> None:
+        place, position = len(self.positions), moment.counts.position
+        if place and position < self.positions[-1]:
+            raise self._capsule.bad("the position of the feed goes back")
+        self.positions.append(position)
+        gap = None if moment.gap is None else moment.gap.first
+        self._held.append(-1 if gap is None else self._held[-1] if place and gap == self._gap else place)
+        self._gap = gap
+        if moment.late or moment.missed:
+            self._telling.append(place)
+        if moment.visible:
+            at = microseconds(moment.at)
+            self.runs += [(first, last, at) for first, last in moment.visible]
+            if len(self.runs) > self._capsule.bounds.runs:
+                raise self._capsule.bad(f"it has more than {self._capsule.bounds.runs:,} runs of visible numbers")
 
-T = TypeVar("T", bound=Timed)
+    def held_since(self, place: int) -> int | None:
+        """Return the place of the moment since which it waited at the gap of another one."""
+        since = self._held[place]
+        return None if since < 0 else since
 
-
-def microseconds(at: datetime) -> int:
-    """Return the microseconds since 1970."""
-    return (at - _EPOCH) // _MICROSECOND
-
-
-def moment_of(at: int) -> datetime:
-    """Return the time that is so many microseconds after 1970."""
-    return _EPOCH + at * _MICROSECOND
+    def telling(self, begin: int, end: int) -> list[FeedMoment]:
+        """Return the moments in these places that tell of events which came late or were missed."""
+        first, last = bisect_left(self._telling, begin), bisect_left(self._telling, end)
+        return [self.moments[place] for place in self._telling[first:last]]
 
 
 class Appearances:
@@ -56,19 +79,15 @@ class Appearances:
     was there when the recording began appeared when it was created, as far as anybody knows, and not later.
     """
 
-    def __init__(self, info: CapsuleInfo, moments: Sequence[FeedMoment]) -> None:
+    def __init__(self, info: CapsuleInfo, seen: FeedSeen) -> None:
         self._begun = microseconds(info.begun)
         # Of an older event nobody wants to see by the clock when it came.
         self._since = _EARLIEST if info.since is None else min(microseconds(info.since), self._begun)
-        self._positions = [each.counts.position for each in moments]
-        self._times = [microseconds(each.at) for each in moments]
-        runs = sorted(
-            (first, last, at) for at, each in zip(self._times, moments, strict=True) for first, last in each.visible
-        )
-        self._firsts = [first for first, _, _ in runs]
-        self._runs = runs
-        first = self._times[0] if self._times else self._begun
-        self._there = first
+        self._positions = seen.positions
+        self._times = seen.moments.times
+        self._firsts = array("q", [first for first, _, _ in seen.runs])
+        self._runs = seen.runs
+        self._there = self._times[0] if self._times else self._begun
         """What was seen at this first moment was there before."""
 
     def of(self, global_seq: int, created_at: datetime | None) -> int:
@@ -90,22 +109,19 @@ class Timeline:
     def __init__(self, capsule: Capsule) -> None:
         """Read what was seen; `appeared` adds the events. Raises BadCapsule."""
         self.info = info = capsule.info
-        self.moments: list[FeedMoment] = list(capsule.records(FEED))
-        self.consumers: list[ConsumersMoment] = list(capsule.records(CONSUMERS))
-        self.health: list[HealthMoment] = list(capsule.records(HEALTH))
-        self.findings: list[DoctorMoment] = list(capsule.records(DOCTOR))
-        positions = [each.counts.position for each in self.moments]
-        if positions != sorted(positions):
-            raise capsule.bad("the position of the feed goes back")
-        self.appearances = Appearances(info, self.moments)
-        self._appeared: list[tuple[int, int]] = []
+        self._feed = FeedSeen(capsule)
+        self._consumers: Kept[ConsumersMoment] = Kept(capsule, CONSUMERS)
+        self._health: Kept[HealthMoment] = Kept(capsule, HEALTH)
+        self._findings: Kept[DoctorMoment] = Kept(capsule, DOCTOR)
+        self.appearances = Appearances(info, self._feed)
+        self._appeared: list[int] = []
         self._numbers, self._times_of = array("q"), array("q")
         self._times, self._heads = array("q"), array("q")
-        self._marks = array("q", sorted({microseconds(each.at) for each in self.moments}))
+        self._marks = self._feed.moments.times
 
     def appeared(self, events: Sequence[tuple[int, int]]) -> None:
         """Add events in ascending global_seq: when each appeared, in microseconds since 1970, and its global_seq."""
-        self._appeared += events
+        self._appeared += [at * _NUMBER + number for at, number in events]
         self._numbers.extend(number for _, number in events)
         self._times_of.extend(at for at, _ in events)
 
@@ -113,7 +129,8 @@ class Timeline:
         """Note that all events are there."""
         self._appeared.sort()
         head = 0
-        for at, number in self._appeared:
+        for each in self._appeared:
+            at, number = divmod(each, _NUMBER)
             head = max(head, number)
             self._times.append(at)
             self._heads.append(head)
@@ -155,40 +172,35 @@ class Timeline:
 
     def feed(self, at: datetime) -> FeedMoment | None:
         """Return what was seen of the feed then, None where that was not recorded."""
-        return self._last(self.moments, at)
+        return self._last(self._feed.moments, at)
 
     def held_since(self, at: datetime) -> datetime | None:
         """Return since when the feed had waited at the gap at which it waited then, None if it did not wait."""
-        place = bisect_right(self.moments, at, key=lambda each: each.at) - 1
-        gap = self.moments[place].gap if place >= 0 and self.recorded(at) else None
-        if gap is None:
-            return None
-        while place > 0 and (before := self.moments[place - 1].gap) is not None and before.first == gap.first:
-            place -= 1
-        return self.moments[place].at
+        place = self._feed.moments.last(at)
+        since = self._feed.held_since(place) if place >= 0 and self.recorded(at) else None
+        return None if since is None else moment_of(self._feed.moments.times[since])
 
-    def moments_between(self, after: datetime, until: datetime) -> list[FeedMoment]:
-        """Return what was seen of the feed after one time and up to another."""
-        begin, end = (bisect_right(self.moments, at, key=lambda each: each.at) for at in (after, until))
-        return self.moments[begin:end]
+    def told_between(self, after: datetime, until: datetime) -> list[FeedMoment]:
+        """Return what was seen after one time and up to another of events that came late or were missed."""
+        return self._feed.telling(self._feed.moments.last(after) + 1, self._feed.moments.last(until) + 1)
 
     def consumers_at(self, at: datetime) -> ConsumersMoment | None:
         """Return the consumers then, None where they were not recorded."""
-        return self._last(self.consumers, at)
+        return self._last(self._consumers, at)
 
     def health_at(self, at: datetime) -> HealthMoment | None:
         """Return the figures then, None where they were not recorded."""
-        return self._last(self.health, at)
+        return self._last(self._health, at)
 
     def findings_at(self, at: datetime) -> DoctorMoment | None:
         """Return what the doctor had found then, None where that was not recorded."""
-        return self._last(self.findings, at)
+        return self._last(self._findings, at)
 
-    def _last(self, kept: list[T], at: datetime) -> T | None:
+    def _last(self, kept: Kept[T], at: datetime) -> T | None:
         if not kept or not self.recorded(at):
             return None
         # What was read at the beginning is of the beginning, though it took a moment.
-        return kept[max(bisect_right(kept, at, key=lambda each: each.at) - 1, 0)]
+        return kept[max(kept.last(at), 0)]
 
     def next(self, at: datetime) -> datetime:
         """Return the next time after `at` at which an event appeared or the feed was seen to change; else the end."""

@@ -47,6 +47,7 @@ class CapsuleWriter:
     """
 
     def __init__(self, file: IO[bytes], masker: Masker | None = None) -> None:
+        self._file = file
         self._zip = zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=_LEVEL)
         self._masker = masker
         self._kept: IO[bytes] | None = None if masker is None else tempfile.TemporaryFile()  # noqa: SIM115
@@ -76,9 +77,18 @@ class CapsuleWriter:
         """How many events have been written."""
         return self._events.lines
 
-    def add(self, name: str, value: object) -> None:
-        """Add a line to one of the other members."""
-        self._beside[name].write(encode(value))
+    @property
+    def packed_bytes(self) -> int:
+        """How many bytes of the file have been written; those of masked events come at the end."""
+        return self._file.tell()
+
+    def beside_bytes(self, name: str) -> int:
+        """How many bytes one of the other members has by now."""
+        return self._beside[name].tell()
+
+    def add(self, name: str, line: bytes) -> None:
+        """Add a line of `encode` to one of the other members."""
+        self._beside[name].write(line)
 
     def members(self) -> dict[str, MemberFacts]:
         """End all members, and return what is in them: `finish` comes next."""

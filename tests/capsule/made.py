@@ -8,7 +8,7 @@ import zipfile
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from esx.capsule.format import FEED, FORMAT, CapsuleInfo, FeedMoment
+from esx.capsule.format import FEED, FORMAT, CapsuleInfo, FeedMoment, encode
 from esx.capsule.writing import CapsuleWriter
 from esx.store.feed.batch import Counts
 
@@ -53,9 +53,9 @@ def make(
         for each in lines:
             writer.events(each.encode() + b"\n", 1)
         for seen in moments:
-            writer.add(FEED, seen)
+            writer.add(FEED, encode(seen))
         for name, value in beside:
-            writer.add(name, value)
+            writer.add(name, encode(value))
         members = writer.members()
         given: dict[str, Any] = {
             "format": FORMAT,

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import struct
+import tracemalloc
 import zipfile
 import zlib
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import pytest
@@ -23,8 +26,11 @@ from esx.capsule.format import (
     BadCapsule,
     CapsuleBounds,
     LoadSecond,
+    encode,
 )
 from esx.capsule.reading import Capsule
+from esx.capsule.timeline import Timeline
+from esx.store.feed.batch import Gap, Writer
 from tests.capsule.made import BEGUN, line, make, members_of, moment, rewritten
 
 if TYPE_CHECKING:
@@ -185,8 +191,13 @@ def test_nothing_stands_before_or_behind(whole: Path) -> None:
         (EVENTS, line(2**63), "line 1 of events.ndjson"),
         (EVENTS, line(1, stream=5), "line 1 of events.ndjson"),  # type: ignore[arg-type]
         (EVENTS, '{"global_seq": 1, "data": ' + "[" * 100_000, "line 1 of events.ndjson"),
+        (EVENTS, '{"global_seq": ' + "[" * 5000 + "]" * 5000 + ', "data": 1}', "line 1 of events.ndjson"),
         (EVENTS, "\xff", "line 1 of events.ndjson"),
         (FEED, "{}", "line 1 of feed.ndjson"),
+        (FEED, '{"at": "2026-08-07T14:00:00Z", "counts": [9223372036854775808]}', "a number that is too large"),
+        (FEED, '{"at": "2026-08-07T14:00:00Z", "counts": [1], "late": {"1": 1e300}}', "a number that is too large"),
+        (FEED, '{"at": "0001-01-01T00:00:00Z", "counts": [1]}', "line 1 of feed.ndjson is of another age"),
+        (FEED, '{"at": "\\u0030001-01-01T00:00:00Z", "counts": [1]}', "line 1 of feed.ndjson is of another age"),
         (FEED, '{"at": "2026-08-07T14:00:00", "counts": [1]}', "line 1 of feed.ndjson"),
         (HEALTH, '{"at": "2026-08-07T14:00:00Z", "health": {"at": 1}}', "line 1 of health.ndjson"),
         (LOAD, '{"at": "2026-08-07T14:00:00Z", "run": "r", "line": ' + '{"a":' * 100_000, "line 1 of load.ndjson"),
@@ -201,6 +212,20 @@ def test_what_cannot_be_read_is_named(whole: Path, name: str, text: str, told: s
     assert told in refusal(rewritten(whole, lambda members: members.update({name: content})))
 
 
+def test_payloads_of_any_depth_are_read(whole: Path) -> None:
+    deep = b"[" * 5000 + b"]" * 5000
+    text = line(1, data="@", metadata="@").encode().replace(b'"@"', deep) + b"\n"
+    rewritten(whole, lambda members: members.update({EVENTS: text}))
+    with Capsule(whole) as capsule:
+        [[(event, _)]] = capsule.events()
+    assert (event.global_seq, event.stream_id, bytes(event.data), bytes(event.metadata)) == (1, "s-1", deep, deep)
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "x.esx")
+    assert "no regular file" in refusal(tmp_path / "x.esx")
+
+
 def test_a_time_without_a_zone_is_refused_also_within(whole: Path) -> None:
     def change(members: dict[str, bytes]) -> None:
         gap = {"first": 3, "last": 3, "writers": [["k", 1, "2026-08-07T14:00:00", None, None]]}
@@ -212,6 +237,48 @@ def test_a_time_without_a_zone_is_refused_also_within(whole: Path) -> None:
 def test_no_clock_of_another_age(tmp_path: Path) -> None:
     age = BEGUN.replace(year=9000)
     assert "another age" in refusal(make(tmp_path / "x.esx", begun=age, ended=age))
+
+
+@pytest.mark.parametrize("since", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])
+def test_a_time_that_is_none_in_utc_is_refused(whole: Path, since: str) -> None:
+    def change(members: dict[str, bytes]) -> None:
+        gap = {"first": 3, "last": 3, "writers": [["k", 1, since, None, None]]}
+        members[FEED] = json.dumps({"at": "2026-08-07T14:00:00Z", "counts": [1], "gap": gap}).encode() + b"\n"
+
+    assert "a time that is none in UTC" in refusal(rewritten(whole, change))
+
+
+def test_times_as_other_tools_write_them_for_none_are_read(tmp_path: Path) -> None:
+    holder = Writer("k", 1, datetime.min.replace(tzinfo=UTC), None, None)
+    with Capsule(make(tmp_path / "x.esx", [], [moment(0, 1, gap=Gap(2, 2, (holder,)))])) as capsule:
+        assert capsule.verify() == []
+
+
+def test_more_notes_than_a_recording_makes_are_refused(tmp_path: Path) -> None:
+    assert CONTENTS in refusal(make(tmp_path / "x.esx", notes=tuple("ab" * 60)))
+
+
+def test_many_moments_take_little_memory(tmp_path: Path) -> None:
+    path = make(tmp_path / "x.esx")
+    rewritten(path, lambda members: members.update({FEED: encode(moment(0, 1)) * 10_000}))
+    with Capsule(path) as capsule:
+        tracemalloc.start()
+        try:
+            timeline = Timeline(capsule)
+            kept, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert kept < 4_000_000
+    assert timeline.feed(BEGUN) == moment(0, 1)
+
+
+def test_runs_of_visible_numbers_are_bounded(tmp_path: Path) -> None:
+    moments = [moment(0, 1), moment(1, 1, visible=((3, 3), (5, 5), (7, 7)))]
+    with (
+        Capsule(make(tmp_path / "x.esx", [], moments), bounds=replace(CapsuleBounds(), runs=2)) as capsule,
+        pytest.raises(BadCapsule, match="more than 2 runs"),
+    ):
+        Timeline(capsule)
 
 
 def test_moments_do_not_go_back(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 from esx import EventStore, NewEvent
 from esx.capsule.format import CONSUMERS, DOCTOR, EVENTS, FEED, HEALTH, TABLES, CapsuleBounds, FeedMoment
 from esx.capsule.reading import Capsule
-from esx.capsule.recorder import CapsuleRecorder, RecordOptions
+from esx.capsule.recorder import CapsuleRecorder, EventTooLarge, RecordOptions
 from esx.filters import Filter
 from tests.support.connections import connected
 
@@ -167,6 +167,22 @@ async def test_events_that_wait_for_a_gap_are_recorded_with_what_holds_it(
         await transaction.rollback()
 
 
+async def test_numbers_that_were_not_looked_at_are_not_called_visible(
+    dsn18: str, store18: EventStore, tmp_path: Path
+) -> None:
+    """A look ahead goes over ten thousand visible numbers."""
+    async with connected(dsn18) as writer, writer.transaction():
+        held = await writer.fetchval(APPEND, "held", 0)
+        async with connected(dsn18) as other:
+            await other.execute(
+                "INSERT INTO events (stream_id, stream_seq, event_type, data) "
+                "SELECT 's', n, 'T', '{}' FROM generate_series(0, 10099) n"
+            )
+        with await recorded(store18, tmp_path / "x.esx") as capsule:
+            assert moments_of(capsule)[0].visible == ((held + 1, held + 10_000),)
+            assert capsule.info.events == 10_100
+
+
 async def test_what_happens_while_it_follows(dsn: str, store: EventStore, tmp_path: Path) -> None:
     await store.append("s", [NewEvent("T")])
     async with (
@@ -304,3 +320,24 @@ async def test_a_recording_takes_no_more_than_a_capsule_holds(store18: EventStor
     assert 0 < done.info.events < 600
     assert done.info.until == done.info.last == done.info.events
     assert "a capsule holds no more" in done.info.notes[-1]
+
+
+async def test_a_recording_ends_before_what_was_seen_is_more_than_is_read(store18: EventStore, tmp_path: Path) -> None:
+    from esx.capsule import recorder as module
+
+    await store18.append("s", [NewEvent("T")])
+    bounds = replace(CapsuleBounds(), member=module._ROOM + 1500)
+    with (tmp_path / "x.esx").open("wb") as file:
+        async with asyncio.timeout(60):
+            recorder = CapsuleRecorder(store18, RecordOptions(follow=300.0), bounds=bounds)
+            done = await recorder.run(file)
+    assert done.full
+    assert done.info.notes == ("it was ended early: a capsule holds no more of doctor.ndjson",)
+    with Capsule(tmp_path / "x.esx") as capsule:
+        assert capsule.verify() == []
+
+
+async def test_an_event_that_no_capsule_holds_is_named(store18: EventStore, tmp_path: Path) -> None:
+    await store18.append("s", [NewEvent("T"), NewEvent("T", {"x": "y" * 10_000})])
+    with (tmp_path / "x.esx").open("wb") as file, pytest.raises(EventTooLarge, match=r"^event 2 has 10,\d+ bytes"):
+        await CapsuleRecorder(store18, RecordOptions(), bounds=replace(CapsuleBounds(), line=10_000)).run(file)

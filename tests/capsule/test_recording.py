@@ -275,7 +275,8 @@ class Clock:
 
 
 async def player_of(tmp_path: Path) -> tuple[Player, Clock, list[datetime]]:
-    from esx.capsule.timeline import Timeline, microseconds
+    from esx.capsule.kept import microseconds
+    from esx.capsule.timeline import Timeline
 
     with Capsule(story(tmp_path / "x.esx")) as capsule:
         timeline = Timeline(capsule)

@@ -115,8 +115,8 @@ class FeedState:
 
     `cursor` is the global_seq up to which the feed has handed out events. `safe` is the position up to which no event
     can appear any more, `head` the highest global_seq that a writer has drawn. The writers named in `gaps` may still
-    fill them; `dead` counts the numbers that were passed because no event has them. `listening` is false if the feed
-    polls, `problem` says why it polls or is not connected.
+    fill them; `looked` is the number up to which gaps were looked for. `dead` counts the numbers that were passed
+    because no event has them. `listening` is false if the feed polls, `problem` says why it polls or is not connected.
     """
 
     cursor: int
@@ -126,3 +126,4 @@ class FeedState:
     dead: int
     listening: bool
     problem: str | None
+    looked: int

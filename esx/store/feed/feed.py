@@ -116,7 +116,9 @@ class Feed:
     async def state(self) -> FeedState:
         """Ask the database where the feed stands. Raises StoreUnavailable."""
         ahead = await self._source.survey()
-        return FeedState(self.position, ahead.safe, ahead.head, ahead.gaps, self.dead, self.listening, self.problem)
+        return FeedState(
+            *(self.position, ahead.safe, ahead.head, ahead.gaps, self.dead, self.listening, self.problem, ahead.looked)
+        )
 
     async def to_safe_position(self, *, patience: float = 0.5) -> AsyncGenerator[Batch, None]:
         """Yield batches up to the safe position, then end.

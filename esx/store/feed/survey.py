@@ -46,12 +46,13 @@ class Survey(NamedTuple):
     """What is ahead of a position.
 
     `head` is the highest global_seq drawn, `safe` the highest one up to which no event can appear any more; `gaps` are
-    the missing numbers between them that may still appear, as far as they were looked at.
+    the missing numbers between them that may still appear, as far as they were looked at: up to `looked`.
     """
 
     head: int
     safe: int
     gaps: tuple[Gap, ...]
+    looked: int
 
 
 async def survey(
@@ -69,7 +70,7 @@ async def survey(
     # In this order: a transaction that drew a number up to the head is a writer now, or its events are visible below.
     writers = ON_PRIMARY if standby else await read_writers(connection, layout)
     if not writers:
-        return Survey(head, max(head, position), ())
+        return Survey(head, max(head, position), (), head)
     position = max(position, await read_fence(connection, layout))
     stamped = await keeps_timestamps(connection, layout)
     visible = [
@@ -90,7 +91,8 @@ async def survey(
             if holders:
                 gaps.append(Gap(last + 1, number - 1, holders))
         last = max(last, number)
-    return Survey(head, gaps[0].first - 1 if gaps else max(last, position), tuple(gaps))
+    looked = visible[-1] if len(visible) >= limit else max(head, position, *visible[-1:])
+    return Survey(head, gaps[0].first - 1 if gaps else looked, tuple(gaps), looked)
 
 
 class Seen:

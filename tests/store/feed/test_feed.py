@@ -219,6 +219,15 @@ async def test_the_state_tells_gaps_from_dead_numbers(dsn: str, store: EventStor
     assert (state.cursor, state.safe, state.head, state.dead, state.gaps) == (3, 4, 4, 1, ())
 
 
+async def test_the_safe_position_is_no_higher_than_the_head(dsn18: str, store18: EventStore) -> None:
+    """A writer is open that has drawn no number yet."""
+    await store18.append("a", [NewEvent("T")])
+    async with connected(dsn18) as writer, writer.transaction():
+        await writer.execute("LOCK TABLE events IN ROW EXCLUSIVE MODE")
+        state = await (await store18.feed()).state()
+        assert (state.safe, state.head, state.looked, state.gaps) == (1, 1, 1, ())
+
+
 async def test_a_rollback_frees_the_feed(dsn: str, store: EventStore, sql: asyncpg.Connection) -> None:
     open_writer = sql.transaction()
     await open_writer.start()
