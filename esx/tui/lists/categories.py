@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 from esx.eventstore import EventStore
+from esx.store.read.categories import CategoryPage
 from esx.store.read.pages import StreamKey
 from esx.tui.lists.rows import ALL_STREAMS, StreamRow
 from esx.tui.lists.sources import Page
@@ -28,6 +29,8 @@ class StreamsByCategory:
         self._store = store
         self._with_all = store.unnumbered is None
         self.opened = opened
+        self.looked: int | None = None
+        """At how many streams it looked for their categories, if others may have others; None if none is missing."""
 
     def key(self, row: StreamRow) -> TreeKey:
         """Return the row's position."""
@@ -54,7 +57,7 @@ class StreamsByCategory:
                 rows += streams
                 if onward is not None:
                     return Page(rows, onward)
-            page = await self._store.categories_page(after=None if at is None else at.place)
+            page = await self._categories(None if at is None else at.place)
             for category in page.categories:
                 is_open = category.place in self.opened
                 rows.append(StreamRow.heading(category, is_open=is_open))
@@ -66,6 +69,11 @@ class StreamsByCategory:
                     return Page(rows, None)
                 at = TreeKey(page.next_after)
         return Page(rows, _TOP if at is None else at)
+
+    async def _categories(self, after: str | None, *, backwards: bool = False) -> CategoryPage:
+        page = await self._store.categories_page(after=after, backwards=backwards)
+        self.looked = page.looked
+        return page
 
     async def _streams(self, at: TreeKey, limit: int) -> tuple[list[StreamRow], TreeKey | None]:
         """Return the streams of a category that come after `at`, and where more follow."""
@@ -109,7 +117,7 @@ class StreamsByCategory:
                 rows.append(StreamRow.heading(heading, is_open=True))
         at = None if before is None else before.place
         while len(rows) < limit:
-            page = await self._store.categories_page(after=at, backwards=True)
+            page = await self._categories(at, backwards=True)
             for category in page.categories:
                 is_open = category.place in self.opened
                 if is_open:

@@ -175,13 +175,16 @@ class StreamsPanel(Panel):
         return f"{found} · {looked}, esc stops" if self.table.busy else f"{found} so far · {looked}"
 
     def _count(self, window: Window[StreamRow, Any], *, whole: bool) -> str:
+        if isinstance(window.source, StreamsByCategory):
+            looked = window.source.looked
+            return "" if looked is None else f"of {looked:,} streams looked at"
         above = 0 if self._filter else 1
         rows = window.length - above
         if whole:
-            return "" if self._in_categories else f"{rows:,}"
+            return f"{rows:,}"
         if isinstance(window.row_numbers, NamedRows):
             return window.row_numbers.streams.text
-        return "" if self._in_categories else f"{max(rows, 0):,}+"
+        return f"{max(rows, 0):,}+"
 
     @on(RowTable.Chosen, "#streams")
     def _chosen(self, message: RowTable.Chosen) -> None:
