@@ -148,8 +148,8 @@ def _weights(traffic: CategoryTraffic) -> list[float]:
     """Return the weight of each rank: the first has the share of the hottest, the others follow the law."""
     weights = [float(rank) ** -traffic.zipf for rank in range(1, traffic.streams + 1)]
     others = sum(weights[1:])
-    if others and 0 < traffic.hottest < 1:
-        weights[0] = traffic.hottest / (1 - traffic.hottest) * others
+    if others:
+        weights = [traffic.hottest, *(each * (1 - traffic.hottest) / others for each in weights[1:])]
     return weights
 
 

@@ -101,4 +101,6 @@ def test_odd_profiles_can_be_drawn_from() -> None:
     next_append = Mix(profile(single, births, empty, spread=0.0), "m").drawer(random.Random(3))
     draws = [next_append() for _ in range(1000)]
     assert {each.stream for each in draws if each.stream < 1} == {0}
+    # A share of 0 is none: where the first stream gets no appends, they go to the others.
+    assert {each.stream for each in draws if each.events[0][0] == "T"} <= set(range(3, 102))
     assert len({each.stream for each in draws if each.begins}) == sum(each.begins for each in draws)

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from esx import __version__
-from esx.load.learn.appends import SampledAppend, appends_of
+from esx.load.learn.appends import AppendRun, SampledAppend, appends_of
 from esx.load.learn.arrivals import fit_arrivals
 from esx.load.learn.heat import fit_heat
-from esx.load.learn.profile import FORMAT, QUANTILES, CategoryTraffic, TrafficProfile, TypeShare
+from esx.load.learn.profile import (
+    FORMAT,
+    MOST_STREAMS_IN_ALL,
+    QUANTILES,
+    CategoryTraffic,
+    TrafficProfile,
+    TypeShare,
+)
 from esx.store.traffic.sample import SLICE, TrafficSample
 
 OTHERS = "(others)"
 """The name of the categories that are too rare to be told apart."""
 UNNAMED = "(none)"
-"""The name of the category of ids that name none, such as UUIDs."""
+"""The name of the category of ids that name none, such as UUIDs; and of a type that has none."""
 _OPAQUE = re.compile(r"[0-9a-f]{8,}|[0-9a-f]{8}-[0-9a-f-]{27}|[0-9]+", re.IGNORECASE)
 _MOST_CATEGORIES = 30
 _LEAST_SHARE = 0.005
@@ -37,11 +45,11 @@ Slices = Sequence[Sequence[SampledAppend]]
 
 def fit(sample: TrafficSample, store: str) -> TrafficProfile:
     """Return the traffic of a sample; `store` is where it was read, without a password."""
-    slices = _slices(sample)
-    appends = sum(map(len, slices))
+    runs = _runs(sample)
+    slices = [run.appends for run in runs]
+    appends = _total(slices)
     read = sum(map(len, sample.slices))
     density = read / max(sample.numbers, 1)
-    per_append = sum(len(each.events) for one in slices for each in one) / max(appends, 1)
     inferred = dict(_INFERRED)
     return TrafficProfile(
         format=FORMAT,
@@ -51,18 +59,19 @@ def fit(sample: TrafficSample, store: str) -> TrafficProfile:
         until=sample.until,
         events=read if sample.whole else round((sample.last - sample.first + 1) * density),
         events_read=sample.events_read,
-        arrivals=fit_arrivals(sample, slices, density / max(per_append, 1e-9), inferred),
-        categories=tuple(_category(name, own, appends, sample) for name, own in _by_category(slices, sample)),
+        arrivals=fit_arrivals(sample, runs, inferred),
+        categories=_bounded([_category(name, own, appends, sample) for name, own in _by_category(slices, sample)]),
         inferred=inferred,
     )
 
 
-def _slices(sample: TrafficSample) -> Slices:
+def _runs(sample: TrafficSample) -> list[AppendRun]:
     if not sample.whole:
         return [appends_of(events, sample.first_version, whole=False) for events in sample.slices]
     # What was read in pieces belongs together; bursts and births are looked at in short runs all the same.
-    appends = appends_of([event for events in sample.slices for event in events], sample.first_version, whole=True)
-    return [appends[begin : begin + SLICE] for begin in range(0, len(appends), SLICE)]
+    together = appends_of([event for events in sample.slices for event in events], sample.first_version, whole=True)
+    found = [together.appends[begin : begin + SLICE] for begin in range(0, len(together.appends), SLICE)]
+    return [AppendRun(few, sum(len(append.events) for append in few)) for few in found]
 
 
 def _by_category(slices: Slices, sample: TrafficSample) -> Iterator[tuple[str, Slices]]:
@@ -75,7 +84,7 @@ def _by_category(slices: Slices, sample: TrafficSample) -> Iterator[tuple[str, S
             here[UNNAMED if _OPAQUE.fullmatch(name) else name].append(append)
         for name, own in here.items():
             found[name].append(own)
-    sizes = {name: sum(map(len, own)) for name, own in found.items()}
+    sizes = {name: _total(own) for name, own in found.items()}
     appends = sum(sizes.values())
     others: list[list[SampledAppend]] = []
     for place, name in enumerate(sorted(sizes, key=lambda each: (-sizes[each], each))):
@@ -87,29 +96,43 @@ def _by_category(slices: Slices, sample: TrafficSample) -> Iterator[tuple[str, S
         yield OTHERS, others
 
 
-def _category(name: str, slices: Slices, all_appends: int, sample: TrafficSample) -> CategoryTraffic:
-    appends = [append for one in slices for append in one]
-    sizes = Counter(min(len(append.events), _MOST_EVENTS) for append in appends)
+def _total(slices: Slices) -> float:
+    return sum(append.weight for one in slices for append in one)
+
+
+def _bounded(categories: Sequence[CategoryTraffic]) -> tuple[CategoryTraffic, ...]:
+    """Return them with no more streams than a load test takes."""
+    part = min(MOST_STREAMS_IN_ALL / max(sum(each.streams for each in categories), 1), 1.0)
+    return tuple(replace(each, streams=max(int(each.streams * part), 1)) for each in categories)
+
+
+def _category(name: str, slices: Slices, all_appends: float, sample: TrafficSample) -> CategoryTraffic:
+    total = _total(slices)
+    sizes: dict[int, float] = defaultdict(float)
+    for append in (append for one in slices for append in one):
+        sizes[min(len(append.events), _MOST_EVENTS)] += append.weight
     return CategoryTraffic(
         name,
-        len(appends) / all_appends,
-        sum(append.begins for append in appends) / len(appends),
+        total / all_appends,
+        sum(append.weight for one in slices for append in one if append.begins) / total,
         *fit_heat(slices, sample),
-        tuple((size, count / len(appends)) for size, count in sorted(sizes.items())),
-        tuple(_types(appends)),
+        tuple((size, weight / total) for size, weight in sorted(sizes.items())),
+        tuple(_types(slices)),
     )
 
 
-def _types(appends: Sequence[SampledAppend]) -> Iterator[TypeShare]:
+def _types(slices: Slices) -> Iterator[TypeShare]:
     """Yield the types, the most frequent first, with the quantiles of their sizes."""
-    events = [event for append in appends for event in append.events]
-    counts = Counter(event.event_type for event in events)
+    weights: dict[str, float] = defaultdict(float)
     sizes: dict[str, list[int]] = defaultdict(list)
-    for event in events:
-        if event.size is not None:
-            sizes[event.event_type].append(min(event.size, _LARGEST))
-    for name, count in counts.most_common(_MOST_TYPES):
-        yield TypeShare(name, count / len(events), _quantiles(sizes[name]))
+    for append in (append for one in slices for append in one):
+        for event in append.events:
+            weights[event.event_type] += append.weight
+            if event.size is not None:
+                sizes[event.event_type].append(min(event.size, _LARGEST))
+    total = sum(weights.values())
+    for name in sorted(weights, key=lambda each: (-weights[each], each))[:_MOST_TYPES]:
+        yield TypeShare(name or UNNAMED, weights[name] / total, _quantiles(sizes[name]))
 
 
 def _quantiles(sizes: list[int]) -> tuple[int, ...]:

@@ -23,6 +23,7 @@ MOST_CATEGORIES = 1_000
 MOST_TYPES = 10_000
 MOST_STREAMS = 1_000_000
 """How many streams a category has at most in a load test."""
+MOST_STREAMS_IN_ALL = 2 * MOST_STREAMS
 _MOST_BYTES = 1_000_000
 _MOST_EVENTS = 1_000
 _LARGEST_FILE = 10_000_000
@@ -162,8 +163,8 @@ def _check(profile: TrafficProfile) -> None:
         raise ValueError(f"there are more than {MOST_TYPES:,} types: leave the rare ones out")
     for at, each in enumerate(profile.categories):
         _check_category(f"categories[{at}]", each)
-    if sum(each.streams for each in profile.categories) > 2 * MOST_STREAMS:
-        raise ValueError(f"there are more than {2 * MOST_STREAMS:,} streams: lower streams of the large categories")
+    if sum(each.streams for each in profile.categories) > MOST_STREAMS_IN_ALL:
+        raise ValueError(f"there are more than {MOST_STREAMS_IN_ALL:,} streams: lower streams of the large categories")
     if not sum(each.share for each in profile.categories):
         raise ValueError("the shares of the categories are all 0: give at least one a share above 0")
 
@@ -255,7 +256,8 @@ def _category(category: CategoryTraffic) -> Iterator[str]:
         yield "[[categories.types]]"
         yield f"name = {_text(each.name)}"
         yield f"share = {_number(each.share)}"
-        yield f"bytes = [{', '.join(map(str, each.bytes))}]"
+        unknown = "" if each.bytes else "  # not measured: the smallest are sent"
+        yield f"bytes = [{', '.join(map(str, each.bytes))}]{unknown}"
 
 
 def _wrapped(name: str, values: Sequence[str]) -> Iterator[str]:

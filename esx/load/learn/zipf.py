@@ -50,7 +50,21 @@ def fit_counts(
         else:
             high = exponent
     exponent = (low + high) / 2
-    return exponent, _last_rank(draws, distinct, exponent, first, most)
+    last = _last_rank(draws, distinct, exponent, first, most)
+    return exponent, _hit_once(draws, exponent, first, last)
+
+
+def _hit_once(draws: int, exponent: float, first: int, last: int) -> int:
+    """Return the rank beyond which not even one of the draws is due: of farther ones nothing is known."""
+    total = weight(first, last, exponent)
+    low, high = first, last
+    while low < high:
+        middle = (low + high) // 2
+        if draws * (total - weight(first, middle, exponent)) > total:
+            low = middle + 1
+        else:
+            high = middle
+    return low
 
 
 def _repeats(exponent: float, first: int, last: int) -> float:

@@ -56,10 +56,10 @@ class TrafficSample:
     """What was read of the events from `since` on: those numbered `first` up to `last`.
 
     `parts` are the beginnings of parts of `part` seconds, an hour if there are not too many, each with the number that
-    it begins at; the last is the end. `slices` are runs of events, one after the other if they are the `whole`. They
-    are all that `numbers` numbers of the global order have, where some are missing. `births` has the number of the
-    first event of streams that are in the slices. `first_version` is the number of a stream's first event.
-    `events_read` is how many rows were read in all.
+    it begins at; the last is the end. `slices` are runs of events, one after the other if they are the `whole`. `spans`
+    are the numbers, where some may be missing, of which each has all events: the first and the last. `births` has the
+    number of the first event of streams that are in the slices. `first_version` is the number of a stream's first
+    event. `events_read` is how many rows were read in all.
     """
 
     since: datetime
@@ -69,12 +69,17 @@ class TrafficSample:
     part: float
     parts: tuple[tuple[datetime, int], ...]
     slices: tuple[tuple[SampledEvent, ...], ...]
+    spans: tuple[tuple[int, int], ...]
     whole: bool
-    numbers: int
     births: dict[str, int]
     first_version: int
     separator: str
     events_read: int
+
+    @property
+    def numbers(self) -> int:
+        """How many numbers the slices have looked at."""
+        return sum(end - begin + 1 for begin, end in self.spans)
 
 
 async def read_traffic(
@@ -126,9 +131,9 @@ class _Reader:
         # To leave out a fifth would save little.
         whole = high - first + 1 <= slices * length * 5 // 4
         if whole:
-            found, span = await self._all(first, high, length), high - first + 1
+            found, spans = await self._all(first, high, length), [(first, high)]
         else:
-            found, span = await self._slices(first, high, slices, length)
+            found, spans = await self._slices(first, high, slices, length)
         births = await self._births(found)
         return TrafficSample(
             begin,
@@ -138,8 +143,8 @@ class _Reader:
             part,
             tuple(parts),
             tuple(found),
+            tuple(spans),
             whole,
-            span,
             births,
             layout.first,
             layout.separator,
@@ -189,9 +194,9 @@ class _Reader:
 
     async def _slices(
         self, first: int, last: int, slices: int, length: int
-    ) -> tuple[list[tuple[SampledEvent, ...]], int]:
-        """Return slices, and how many numbers lie between where each was looked for and its last event."""
-        numbers = 0
+    ) -> tuple[list[tuple[SampledEvent, ...]], list[tuple[int, int]]]:
+        """Return slices, and from where each was looked for up to which event."""
+        spans = []
         step = (last - first + 1) / slices
         found = []
         before = first - 1
@@ -203,8 +208,8 @@ class _Reader:
             if events:
                 found.append(events)
                 before = events[-1].global_seq
-                numbers += before - at + 1
-        return found, numbers
+                spans.append((at, before))
+        return found, spans
 
     async def _all(self, first: int, last: int, length: int) -> list[tuple[SampledEvent, ...]]:
         """Return all events, in slices that follow each other."""

@@ -8,13 +8,14 @@ from bisect import bisect_left
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import accumulate
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 from uuid import UUID
 
+from esx.store.traffic.sample import SampledEvent, TrafficSample
 from tests.support.connections import connected
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 BEGINS = datetime(2026, 8, 3, tzinfo=UTC)
 
@@ -73,7 +74,9 @@ class _Streams:
         return self._youngest[-1 - rank] if self._kind.recency else rank
 
 
-def history(seed: int = 7, hours: Sequence[int] = HOURS, kinds: Sequence[Kind] = KINDS) -> Iterator[tuple[object, ...]]:
+def history(
+    seed: int = 7, hours: Sequence[int] = HOURS, kinds: Sequence[Kind] = KINDS, spread: float = SPREAD
+) -> Iterator[tuple[object, ...]]:
     """Yield rows of events: stream, number, type, data, time, id."""
     source = random.Random(seed)
     streams = {kind.name: _Streams(kind, source) for kind in kinds}
@@ -96,13 +99,48 @@ def history(seed: int = 7, hours: Sequence[int] = HOURS, kinds: Sequence[Kind] =
         for stream in range(kind.streams):
             yield from events(kind, stream, BEGINS - timedelta(days=1) + timedelta(milliseconds=stream))
     for second in range(len(hours) * 3600):
-        rate = hours[second // 3600] / 3600 * source.gammavariate(1 / SPREAD, SPREAD)
+        rate = hours[second // 3600] / 3600 * (source.gammavariate(1 / spread, spread) if spread else 1.0)
+        if rate < 1e-9:
+            continue
         at = source.expovariate(rate)
         while at < 1:
             [kind] = source.choices(kinds, shares)
             moment = BEGINS + timedelta(seconds=second, microseconds=int(at * 1e6))
             yield from events(kind, streams[kind.name].next(), moment)
             at += source.expovariate(rate)
+
+
+def sampled(
+    rows: Iterable[tuple[object, ...]], *, slices: int, length: int, number: Callable[[int], int] = lambda at: at
+) -> TrafficSample:
+    """Return a sample of a history that is in no database: one slice of each part of it, and all births.
+
+    `number` says which global number the n-th event has.
+    """
+    source = random.Random(3)
+    versions: dict[tuple[object, object], int] = {}
+    events = []
+    for at, (stream, seq, name, _, moment, _) in enumerate(rows):
+        transaction = versions.setdefault((stream, moment), at)
+        seconds = cast(datetime, moment).timestamp()
+        events.append(SampledEvent(number(at), str(stream), cast(int, seq), str(name), seconds, transaction, 100))
+    begin = next(at for at, event in enumerate(events) if event.at is not None and event.at >= BEGINS.timestamp())
+    first, last = events[begin].global_seq, events[-1].global_seq
+    times, numbers = [event.at or 0.0 for event in events], [event.global_seq for event in events]
+    parts = [(BEGINS, first)]
+    while (moment := parts[-1][0] + timedelta(hours=1)).timestamp() <= (times[-1]):
+        parts.append((moment, numbers[bisect_left(times, moment.timestamp())]))
+    parts.append((datetime.fromtimestamp(times[-1], UTC), last + 1))
+    step = (last - first + 1) / slices
+    found, spans = [], []
+    for place in range(slices):
+        at = int(first + place * step + source.random() * (step - length))
+        few = tuple(events[bisect_left(numbers, at) :][:length])
+        found.append(few)
+        spans.append((at, few[-1].global_seq))
+    births = {event.stream_id: event.global_seq for event in reversed(events) if event.stream_seq == 0}
+    until = parts[-1][0]
+    return TrafficSample(BEGINS, until, first, last, 3600.0, (*parts,), (*found,), (*spans,), False, births, 0, "-", 0)
 
 
 async def fill_history(dsn: str) -> None:
