@@ -122,6 +122,11 @@ class CapsuleInfo:
     kind: str = "capsule"
     first_in_stream: int = 0
 
+    @property
+    def left_out(self) -> bool:
+        """Whether the store had other events than these, for all that is known: older ones, or of other streams."""
+        return self.since is not None or self.after > 0 or self.filter is not None
+
 
 @dataclass(frozen=True, slots=True)
 class FeedMoment:

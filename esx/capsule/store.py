@@ -20,6 +20,7 @@ from esx.store.feed.feed import Feed
 from esx.store.feed.history import History
 from esx.store.health import Health
 from esx.text import visible
+from esx.times import clock
 
 _PAGE = 1000
 
@@ -41,8 +42,10 @@ class RecordedStore(EventStore):
 
     @property
     def address(self) -> str:
-        """What was recorded: where it is now matters to nobody."""
-        return f"{visible(self.timeline.info.database, limit=80)}, recorded"
+        """What was recorded, and of when the figures are: where it is now matters to nobody."""
+        found = self.timeline.health_at(self.now())
+        when = "" if found is None else f" at {clock(found.at)}"
+        return f"{visible(self.timeline.info.database, limit=80)}, recorded{when}"
 
     @property
     def unrecorded(self) -> str | None:
@@ -55,11 +58,19 @@ class RecordedStore(EventStore):
         return NotRecorded(self.unrecorded or "not recorded: this could not be read then")
 
     async def health(self) -> Health:
-        """Return the figures of then."""
-        found = self.timeline.health_at(self.now())
+        """Return the figures of then: those that the feed tells are newer than the others, which were read at times."""
+        now = self.now()
+        found, moment = self.timeline.health_at(now), self.timeline.feed(now)
         if found is None:
             raise self._nothing()
-        return found.health
+        health, newest = found.health, await self.read_all_page(limit=1, backwards=True)
+        if newest and newest[0].global_seq >= health.last:
+            health = replace(health, last=newest[0].global_seq, last_created_at=newest[0].created_at)
+        if moment is not None:
+            health = replace(health, head=max(health.head, health.last, moment.counts.position, moment.head or 0))
+            if moment.gap is not None:
+                health = replace(health, writers=moment.gap.writers)
+        return replace(health, at=now)
 
     async def consumers(self) -> list[ConsumerReport]:
         """Return the consumers as they were."""

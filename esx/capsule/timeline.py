@@ -93,7 +93,8 @@ class Appearances:
     def of(self, global_seq: int, created_at: datetime | None) -> int:
         """Return when an event appeared, in microseconds since 1970."""
         seen = bisect_left(self._positions, global_seq)
-        at = self._times[seen] if seen < len(self._times) else self._there
+        # What still waited at the end was seen when a look went beyond the gap, at the last one at the latest.
+        at = self._times[min(seen, len(self._times) - 1)] if self._times else self._there
         run = bisect_right(self._firsts, global_seq) - 1
         if run >= 0 and self._runs[run][1] >= global_seq:
             at = min(at, self._runs[run][2])
@@ -214,9 +215,32 @@ class Timeline:
         found = [each[place - 1] for each in (self._times, self._marks) if (place := bisect_left(each, now))]
         return self.within(moment_of(max(found))) if found else self.begin
 
+    def share(self, at: datetime) -> float:
+        """Return where a time is on a line of all times, from 0 to 1.
+
+        What was not recorded takes no more than half of it where the feed was followed: that is what one goes through.
+        """
+        begin, begun, end = map(microseconds, (self.begin, self.info.begun, self.end))
+        now, part = microseconds(self.within(at)), self._unrecorded
+        if now < begun:
+            return part * (now - begin) / (begun - begin)
+        return part + (1 - part) * (now - begun) / max(end - begun, 1)
+
+    def at_share(self, share: float) -> datetime:
+        """Return the time that is there on that line."""
+        part, info = self._unrecorded, self.info
+        if share < part:
+            return self.begin + (info.begun - self.begin) * (share / part)
+        return self.within(info.begun + (self.end - info.begun) * ((share - part) / max(1 - part, 1e-9)))
+
+    @property
+    def _unrecorded(self) -> float:
+        before, whole = self.info.begun - self.begin, self.end - self.begin
+        part = before / whole if whole else 0.0
+        return min(part, 0.5) if self.info.followed else part
+
     def density(self, cells: int) -> list[int]:
-        """Return how many events appeared in each of so many equal parts of the time."""
-        begin, length = microseconds(self.begin), max(microseconds(self.end) - microseconds(self.begin), 1)
-        edges = [bisect_left(self._times, begin + length * part // cells) for part in range(cells + 1)]
-        edges[-1] = len(self._times)
+        """Return how many events appeared in each of so many equal parts of that line."""
+        edges = [bisect_left(self._times, microseconds(self.at_share(part / cells))) for part in range(cells + 1)]
+        edges[0], edges[-1] = 0, len(self._times)
         return [after - before for before, after in pairwise(edges)]

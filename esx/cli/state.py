@@ -76,10 +76,13 @@ def command(
             await _print_one(store, lines, until, last)
 
     async def _print_each(store: EventStore, lines: OutputLines, until: int) -> None:
-        state = fold.start()
+        state, is_first = fold.start(), True
         async for event in store.read(stream):
             if event.stream_seq > until:
                 return
+            if is_first:
+                is_first = False
+                await _tell_begin(store, event.stream_seq)
             tell_odd_event(event)
             state = fold.apply(state, event)
             text = fold.to_json(state, event)
@@ -99,6 +102,7 @@ def command(
         if state is None:
             raise click.ClickException(f"stream {visible(stream, limit=200)} has no event up to version {until}")
         tell_odd_event(state.event)
+        await _tell_begin(store, state.begins)
         if as_json:
             lines.json(_as_json(state.event, state.text))
             return
@@ -108,6 +112,12 @@ def command(
         lines.text(*pretty(state.text).split("\n"))
 
     with_store(dsn, work, read_only=True)
+
+
+async def _tell_begin(store: EventStore, begins: int) -> None:
+    first = await store.first_version()
+    if begins > first:
+        incomplete(f"the stream begins at version {begins:,} here: the state is without what was before")
 
 
 async def _version(store: EventStore, stream: str, at: Position | None, last: int) -> int:

@@ -27,11 +27,15 @@ class Pages(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """A stream's state after `event` as JSON text; `before` is the state before that event."""
+    """A stream's state after `event` as JSON text; `before` is the state before that event.
+
+    `begins` is the stream_seq of the first event in it. If streams begin at a lower number, it lacks what was before.
+    """
 
     event: Event
     text: str
     before: str
+    begins: int = 0
 
     @property
     def version(self) -> int:
@@ -55,6 +59,7 @@ class States:
         self._every = PAGE
         self._last_page: list[Event] = []
         self._limit = _FIRST_PAGE
+        self._begins = 0
 
     async def at(self, version: int, on_progress: Callable[[int], None] | None = None) -> State | None:
         """Return the state at `version`, or at the last version before it; None if there is no event up to there.
@@ -90,6 +95,8 @@ class States:
         if page and page[0].stream_seq == start and page[-1].stream_seq >= version:
             return page, True
         page = await self._store.read_page(self.stream_id, start=start, limit=limit)
+        if start == 0 and page:
+            self._begins = page[0].stream_seq
         size = sum(len(event.data_json) for event in page)
         self._limit = max(limit // 2, 1) if size > _MOST_BYTES else min(limit * 2, PAGE)
         # Kept for the next call, unless it is very large.
@@ -106,7 +113,7 @@ class States:
         event = events[-1]
         before = self.reducer.to_json(state, event)
         state = self.reducer.apply(state, event)
-        return State(event, self.reducer.to_json(state, event), before)
+        return State(event, self.reducer.to_json(state, event), before, self._begins)
 
     def _keep(self, following: int, state: Any) -> None:
         if following - self._nexts[-1] < self._every:

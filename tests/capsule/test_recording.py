@@ -20,8 +20,6 @@ from esx.capsule.format import (
     HealthMoment,
 )
 from esx.capsule.opening import Recording, opened_recording
-from esx.capsule.places import parse_time
-from esx.capsule.player import Player
 from esx.capsule.reading import Capsule
 from esx.capsule.store import NotRecorded
 from esx.doctor.finding import Finding, Severity
@@ -31,6 +29,7 @@ from esx.positions import Position
 from esx.store.feed.batch import Gap, Writer
 from esx.store.health import Health
 from esx.store.read.estimates import Estimate
+from esx.times import clock
 from tests.capsule.made import BEGUN, line, make, moment
 from tests.support.connections import connected
 
@@ -178,11 +177,30 @@ async def test_what_was_not_recorded_is_said(server18: EmbeddedServer, tmp_path:
         feed = await store.feed()
         assert (feed.position, feed.gap) == (2, None)
         await recording.player.jump(at(34))
-        assert (await store.health()).head == 2
+        assert (await store.health()).connections == 3
+        assert store.address == f"shop, recorded at {clock(at(0))}"
         await recording.player.jump(at(35))
-        assert (await store.health()).head == 6
+        assert store.address == f"shop, recorded at {clock(at(35))}"
         with pytest.raises(NotAllowed, match="not recorded: no table consumers"):
             await store.consumers()
+
+
+async def test_figures_agree_with_the_feed_of_that_time(server18: EmbeddedServer, tmp_path: Path) -> None:
+    """They were read some seconds before."""
+    before = replace(health(2), writers=(Writer("1/1", 1, BEGUN, "idle", "gone by then"),))
+    lines = [line(1, at=-5), line(2, at=-4), line(3, at=9), line(5, at=19)]
+    moments = [moment(0, 2), moment(10, 3), moment(20, 3, gap=GAP, head=7, gaps=(GAP,), visible=((5, 5),))]
+    path = make(tmp_path / "x.esx", lines, moments, [(HEALTH, HealthMoment(at(0), before))])
+    async with recording_of(path, server18) as recording, await recording.connect() as store:
+        for seconds, head, last, writers in (
+            (5, 2, 2, before.writers),
+            (12, 3, 3, before.writers),
+            (25, 7, 5, (HOLDER,)),
+        ):
+            await recording.player.jump(at(seconds))
+            found = await store.health()
+            assert (found.at, found.head, found.last, found.writers) == (at(seconds), head, last, writers)
+        assert found.last_created_at == at(19)
 
 
 async def test_a_reader_of_a_recording_can_do_nothing_else(server18: EmbeddedServer, tmp_path: Path) -> None:
@@ -219,7 +237,7 @@ async def test_its_database_is_dropped_at_the_end_and_what_a_killed_process_left
 @pytest.mark.parametrize(
     ("lines", "told"),
     [
-        ([line(1), line(2, seq=0)], "unique index"),
+        ([line(1), line(2, seq=0)], None),
         ([line(1, data="x").replace('"x"', '"\\u0000"')], "events.ndjson"),
         ([line(1, "")], None),
         ([line(1, event_id="x")], "event_id"),
@@ -265,94 +283,3 @@ async def test_a_large_slice_is_shown_whole(server18: EmbeddedServer, tmp_path: 
         assert await store.head() == count
         assert await store.event(9_999) is None
         assert recording.player.timeline.count(at(-10_000)) == count - 9_999
-
-
-class Clock:
-    now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-async def player_of(tmp_path: Path) -> tuple[Player, Clock, list[datetime]]:
-    from esx.capsule.kept import microseconds
-    from esx.capsule.timeline import Timeline
-
-    with Capsule(story(tmp_path / "x.esx")) as capsule:
-        timeline = Timeline(capsule)
-    timeline.appeared([(microseconds(at(seconds)), number) for number, seconds in ((1, -60), (2, 0), (3, 10), (4, 20))])
-    timeline.settle()
-    moved: list[datetime] = []
-
-    async def move(to: datetime, head: int) -> None:
-        moved.append(to)
-        assert head == timeline.head(to)
-
-    clock = Clock()
-    return Player(timeline, move, clock=clock), clock, moved
-
-
-async def test_the_clock_plays_at_its_speed_and_stops_at_the_end(tmp_path: Path) -> None:
-    player, clock, moved = await player_of(tmp_path)
-    await player.advance()
-    assert moved == []
-    player.play()
-    clock.now += 2
-    await player.advance()
-    player.faster(1)
-    clock.now += 2
-    await player.advance()
-    assert moved == [at(2), at(6)]
-    player.faster(-3)
-    clock.now += 2
-    await player.advance()
-    assert player.at == at(6.5)
-    player.play()
-    clock.now += 50
-    await player.advance()
-    assert player.at == at(6.5)
-    player.play()
-    player.faster(20)
-    clock.now += 1000
-    await player.advance()
-    assert player.at == player.timeline.end
-    await player.advance()
-    assert not player.playing
-
-
-async def test_the_clock_steps_from_event_to_event_and_jumps(tmp_path: Path) -> None:
-    player, _, _ = await player_of(tmp_path)
-    jumps: list[datetime] = []
-    player.jumped = lambda: jumps.append(player.at)
-    for _ in range(3):
-        await player.step(True)
-    assert jumps == [at(10), at(20), at(30)]
-    await player.step(False)
-    assert player.at == at(20)
-    await player.jump(at(10_000))
-    assert player.at == player.timeline.end
-    await player.jump(at(-10_000))
-    assert player.at == player.timeline.begin
-    await player.step(False)
-    assert player.at == player.timeline.begin
-
-
-async def test_times_of_a_recording_are_written_in_many_ways(tmp_path: Path) -> None:
-    player, _, _ = await player_of(tmp_path)
-    timeline = player.timeline
-    for text, wanted in (
-        ("start", timeline.begin),
-        ("begin", at(0)),
-        ("END", timeline.end),
-        ("+5s", at(10)),
-        ("-5s", at(0)),
-        ("#3", at(10)),
-        ("4", at(20)),
-        ("2026-08-07T14:00:20Z", at(20)),
-        ("14:00:20Z", at(20)),
-        ("-10d", timeline.begin),
-    ):
-        assert parse_time(text, timeline, at(5)) == wanted, text
-    for text in ("#77", "soon", "", "+"):
-        with pytest.raises(ValueError, match=r"^[^\n]+$"):
-            parse_time(text, timeline, at(5))

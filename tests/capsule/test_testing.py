@@ -12,6 +12,7 @@ import pytest
 
 from esx import EventStore, NewEvent
 from esx.capsule.format import BadCapsule
+from esx.capsule.recorder import CapsuleRecorder, RecordOptions
 from esx.testing import CapsuleStore, capsule_store
 from tests.capsule.made import line, make, moment
 from tests.capsule.test_recording import at, story
@@ -68,6 +69,21 @@ async def test_what_was_seen_is_there_too(incident: CapsuleStore) -> None:
     async with incident.recording() as recording, await recording.connect() as store:
         await recording.player.jump(at(20))
         assert await store.head() == 6
+
+
+async def test_a_capsule_of_any_version_of_postgresql_is_a_test(
+    store: EventStore, tmp_path: Path, data_dir: Path
+) -> None:
+    for number in range(3):
+        await store.append(f"s-{number % 2}", [NewEvent("T", {"n": number}, metadata={"user": "é"})])
+    with (tmp_path / "x.esx").open("wb") as file:
+        await CapsuleRecorder(store, RecordOptions()).run(file)
+    wanted = [event.to_json() async for event in store.read_all()]
+    with capsule_store(tmp_path / "x.esx", data_dir=data_dir) as incident:
+        async with EventStore.connect(incident.dsn) as theirs:
+            assert [event.to_json() async for event in theirs.read_all()] == wanted
+        async with incident.recording() as recording, await recording.connect() as shown:
+            assert [event.to_json() async for event in shown.read_all()] == wanted
 
 
 def test_its_database_is_gone_afterwards(tmp_path: Path, data_dir: Path) -> None:

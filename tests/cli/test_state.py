@@ -16,7 +16,7 @@ from tests.cli.support import esx, ndjson, one_line_error
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import pytest
+    import asyncpg
 
     from esx.eventstore import EventStore
 
@@ -83,6 +83,18 @@ async def test_state_at_a_place(dsn18: str, store18: EventStore) -> None:
     for early in ("#1", "2024-08-07T12:00Z"):
         assert "had no events yet" in one_line_error(esx("state", "s", "--at", early, "-d", dsn18), 1)
     assert "neither a position nor a time" in one_line_error(esx("state", "s", "--at", "x", "-d", dsn18), 2)
+
+
+@pytest.mark.parametrize("options", [[], ["--each"]])
+async def test_a_state_without_the_first_events_says_so(
+    dsn18: str, store18: EventStore, sql18: asyncpg.Connection, options: list[str]
+) -> None:
+    await store18.append("s", [NewEvent("T", {"a": 1}), NewEvent("T", {"b": 2}), NewEvent("T", {"c": 3})])
+    assert esx("state", "s", *options, "-d", dsn18).returncode == 0
+    await sql18.execute("DELETE FROM events WHERE stream_seq < 2")
+    done = esx("state", "s", *options, "-d", dsn18)
+    assert done.returncode == 4
+    assert "the stream begins at version 2 here: the state is without what was before" in done.stderr
 
 
 async def test_state_by_a_reducer(

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from textual.pilot import Pilot
 
+    from esx.capsule.opening import Recording
     from esx.capsule.player import Player
     from tests.conftest import Servers
 
@@ -58,16 +59,24 @@ def story(path: Path) -> Path:
 
 
 @contextlib.asynccontextmanager
+async def opened(recording: Recording, size: tuple[int, int]) -> AsyncIterator[tuple[Explorer, Pilot[None]]]:
+    database = Database(recording.dsn, "capsule", "incident.esx", embedded=False, read_only=True)
+    app = Explorer(database, recording=recording)
+    app.animation_level = "none"
+    async with app.run_test(size=size, notifications=True) as pilot:
+        await until(pilot, lambda: browse(app).streams.rows and app.follower.started, "for the first rows")
+        yield app, pilot
+
+
+@contextlib.asynccontextmanager
 async def shown(
     servers: Servers, tmp_path: Path, size: tuple[int, int] = (130, 36)
 ) -> AsyncIterator[tuple[Explorer, Pilot[None], Player]]:
-    async with recording_of(story(tmp_path / "incident.esx"), await servers.get(18)) as recording:
-        database = Database(recording.dsn, "capsule", "incident.esx", embedded=False, read_only=True)
-        app = Explorer(database, recording=recording)
-        app.animation_level = "none"
-        async with app.run_test(size=size, notifications=True) as pilot:
-            await until(pilot, lambda: browse(app).streams.rows and app.follower.started, "for the first rows")
-            yield app, pilot, recording.player
+    async with (
+        recording_of(story(tmp_path / "incident.esx"), await servers.get(18)) as recording,
+        opened(recording, size) as (app, pilot),
+    ):
+        yield app, pilot, recording.player
 
 
 def streams_of(app: Explorer) -> list[str]:
@@ -139,6 +148,22 @@ async def test_figures_and_consumers_are_those_of_then(servers: Servers, tmp_pat
         )
         await pilot.press("3")
         await until(pilot, lambda: "this is a recording: no load test here" in text_of(app))
+
+
+async def test_what_a_slice_leaves_out_is_said(servers: Servers, tmp_path: Path) -> None:
+    """Events before the slice are missing in counts and states."""
+    path = make(tmp_path / "x.esx", [line(500, "order-1", 23, at=-1)], [moment(0, 500)], filter="order-*", after=499)
+    async with (
+        recording_of(path, await servers.get(18)) as recording,
+        opened(recording, size=(150, 36)) as (app, pilot),
+    ):
+        await until(pilot, lambda: "events of order-* since 2026-08-07 13:00:00 only" in text_of(app))
+        await pilot.press("down")
+        await until(pilot, lambda: "order-1 · oldest" in text_of(app) or "order-1 · newest" in text_of(app))
+        await pilot.press("v")
+        await until(pilot, lambda: "state at version 23, without those before 23" in text_of(app))
+        await pilot.resize_terminal(80, 24)
+        await until(pilot, lambda: "RECORDING of a slice 2026-08-07" in text_of(app))
 
 
 async def test_the_clock_plays_and_lists_follow(servers: Servers, tmp_path: Path) -> None:

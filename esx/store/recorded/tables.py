@@ -37,7 +37,7 @@ _MAKE = """
 _FINISH = f"""
     SET maintenance_work_mem = '256MB';
     ALTER TABLE public.events ADD PRIMARY KEY (global_seq);
-    ALTER TABLE public.events ADD CONSTRAINT events_stream_id_stream_seq_key UNIQUE (stream_id, stream_seq);
+    {{place}};
     CREATE INDEX events_correlation_id_idx ON public.events ((metadata ->> 'correlation_id'), global_seq)
         WHERE (metadata ->> 'correlation_id') IS NOT NULL;
     -- A policy lets an index serve only conditions that tell nothing of hidden rows; here nothing is a secret.
@@ -49,6 +49,13 @@ _FINISH = f"""
     GRANT SELECT ON recorded.clock, public.events TO {READER};
     ANALYZE public.events;
 """
+
+
+_PLACES = (
+    "ALTER TABLE public.events ADD CONSTRAINT events_stream_id_stream_seq_key UNIQUE (stream_id, stream_seq)",
+    # An incident may be just that: two events in one place.
+    "CREATE INDEX events_stream_id_stream_seq_idx ON public.events (stream_id, stream_seq)",
+)
 
 
 async def make_tables(session: Session) -> None:
@@ -74,9 +81,13 @@ class RowRefused(StoreFailed):
 
 
 async def finish_tables(session: Session) -> None:
-    """Make the indexes and the policy. Raises RowRefused for two events in one place, or too long an id."""
+    """Make the indexes and the policy. Raises RowRefused for two events of one number, or too long an id."""
+    unique, plain = (_FINISH.format(place=place) for place in _PLACES)
     try:
-        await session.execute(_FINISH)
+        try:
+            await session.execute(unique)
+        except asyncpg.UniqueViolationError:
+            await session.execute(plain)
     except (asyncpg.IntegrityConstraintViolationError, asyncpg.ProgramLimitExceededError) as error:
         raise RowRefused(first_line(error)) from error
 

@@ -118,7 +118,8 @@ class EventDocument:
             self.blocks.append(self.comparison.lines(width))
         if state is not None:
             is_new = self._make_json([(state.text, "$")], width)
-            self.blocks += [heading(f"state at version {state.version:,}", state.text), self.json[0]]
+            lacks = f", without those before {state.begins:,}" if state.begins else ""
+            self.blocks += [heading(f"state at version {state.version:,}{lacks}", state.text), self.json[0]]
             self._first = len(self.blocks) - 1
         else:
             is_new = self._add_payloads(event, width)

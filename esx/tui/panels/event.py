@@ -1,6 +1,7 @@
 """One event in full, and what can be done with it."""
 
 import asyncio
+from dataclasses import replace
 from functools import partial
 from time import monotonic
 from typing import ClassVar
@@ -243,6 +244,8 @@ class EventPanel(Panel):
             if state is None:
                 self._leave_state()
                 return
+            if state.begins <= await store.first_version():
+                state = replace(state, begins=0)
             title = f"changed by {visible(state.event.event_type, limit=60)}"
             comparison = await asyncio.to_thread(
                 compare, title, None if state.before == "null" else state.before, state.text

@@ -10,16 +10,26 @@ from textual.content import Content
 from textual.message import Message
 from textual.widgets import Static
 
-from esx.text import lapse, sparkline
+from esx.text import lapse, sparkline, visible
 from esx.times import clock
 from esx.tui.cells import MUTED
 
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from esx.capsule.format import CapsuleInfo
     from esx.capsule.player import Player
 
 _HINT = "P plays  , . step  ( ) speed  @ jumps"
+
+
+def _slice(info: CapsuleInfo) -> str:
+    """Return which events a recording has of those of its store, "" for all."""
+    if not info.left_out:
+        return ""
+    of = "" if info.filter is None else f" of {visible(info.filter, limit=20)}"
+    begin = f" after {info.after:,}" if info.since is None else f" since {clock(info.since)}"
+    return f"events{of}{begin if info.since is not None or info.after > 0 else ''} only"
 
 
 class RecordingBar(Static):
@@ -69,14 +79,18 @@ class RecordingBar(Static):
         sign = "▶" if player.playing else "paused"
         speed = f"{player.speed:g}x"
         part = f"{player.at.microsecond // 100_000}"
-        left = f"RECORDING {player.name}  {clock(player.at)}.{part}  {sign} {speed} "
-        if width < 100:
-            left = f"RECORDING {clock(player.at)}.{part}  {sign} {speed} "
+        # The events that it lacks are missing in all lists, counts and states.
+        sliced = timeline.info.left_out
+        named = "of a slice" if sliced else ""
+        if width >= 100:
+            named = f"{player.name}, a slice " if sliced and width < 130 else f"{player.name} "
+        left = f"RECORDING {f'{named} ' if named else ''}{clock(player.at)}.{part}  {sign} {speed} "
+        parted = f" {_slice(timeline.info)}" if width >= 130 else ""
         unknown = "" if timeline.recorded(player.at) else "not recorded "
         before = (player.at - timeline.info.begun).total_seconds()
         where = f" {'+' if before >= 0 else '-'}{lapse(abs(before))}"
-        hint = f"  {_HINT}" if width >= 140 else ""
-        room = width - cell_len(left) - cell_len(unknown) - cell_len(where) - cell_len(hint)
+        hint = f"  {_HINT}" if width >= 180 else ""
+        room = width - sum(map(cell_len, (left, unknown, where, parted, hint)))
         bars = max(room, 0)
         self._line = (cell_len(left) + cell_len(unknown), bars)
         return Content.assemble(
@@ -84,6 +98,7 @@ class RecordingBar(Static):
             (unknown, "$text-warning bold"),
             *self._bars(bars),
             (where, ""),
+            (parted, MUTED),
             (hint, MUTED),
         )
 
@@ -92,13 +107,12 @@ class RecordingBar(Static):
         if cells < 4:
             return []
         timeline = self._player.timeline
-        length = max((timeline.end - timeline.begin).total_seconds(), 1e-6)
-        place = min(int((self._player.at - timeline.begin).total_seconds() / length * cells), cells - 1)
+        place = min(int(timeline.share(self._player.at) * cells), cells - 1)
         counts = timeline.density(cells)
         # Those from before the time that was asked for are all at its begin, and would hide the others.
         top = max(counts[1:], default=0) or 1
         bars = sparkline([min(count, top) for count in counts], cells, top=top)
-        known = min(max(int((timeline.info.begun - timeline.begin).total_seconds() / length * cells), 0), cells)
+        known = int(timeline.share(timeline.info.begun) * cells)
         # What was not recorded is muted.
         pieces = [(bars[at], MUTED if at < known else "$text-primary") for at in range(cells)]
         pieces[place] = ("┃", "bold $text-warning")
@@ -115,5 +129,4 @@ class RecordingBar(Static):
         begin, cells = self._line
         at = event.x - self.styles.padding.left - begin
         if 0 <= at < cells:
-            timeline = self._player.timeline
-            self.post_message(self.Wanted(timeline.begin + (timeline.end - timeline.begin) * (at / cells)))
+            self.post_message(self.Wanted(self._player.timeline.at_share(at / cells)))
