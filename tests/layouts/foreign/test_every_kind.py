@@ -21,12 +21,14 @@ from tests.layouts.foreign.fixtures import NAMES, TABLES, load
 from tests.layouts.foreign.made import MADE
 from tests.layouts.foreign.test_recognition import KINDS as CALLED
 from tests.support.connections import connected
+from tests.support.hostile import hostile_database
 from tests.support.roles import new_role
 
 if TYPE_CHECKING:
     import asyncpg
 
     from esx.layouts.layout import Layout
+    from tests.conftest import Servers
 
 _FIXTURES = {CALLED.get(name, name): name for name in reversed(NAMES)}
 """A fixture for each kind that has one."""
@@ -35,11 +37,15 @@ _DRAW_APART = ("axon5", "axon_jdbc", "axon_jpa", "marten")
 """The kinds whose tools draw a number by a statement of its own."""
 
 
-async def _make(connection: asyncpg.Connection, kind: str) -> FoundStore:
+async def _fill(connection: asyncpg.Connection, kind: str) -> None:
     if kind in MADE:
         await connection.execute(MADE[kind])
     else:
         await load(connection, _FIXTURES[kind])
+
+
+async def _make(connection: asyncpg.Connection, kind: str) -> FoundStore:
+    await _fill(connection, kind)
     table = TABLES.get(_FIXTURES.get(kind, kind))
     stores = heads(recognise(await read_tables(connection)))
     [found] = [each for each in stores if table in (None, each.table.quoted)]
@@ -131,6 +137,21 @@ async def _seen(dsn: str, table: str) -> list[Any]:
         else:
             seen.append([event async for batch in feed.to_safe_position() for event in batch.events])
         return seen
+
+
+@pytest.mark.slow
+async def test_what_is_planted_in_the_search_path_is_found_for_no_kind(servers: Servers) -> None:
+    async with hostile_database(await servers.get(18)) as hostile:
+        for kind in EACH:
+            await hostile.admin.execute(f"CREATE SCHEMA in_{kind}; SET search_path = in_{kind}")
+            await _fill(hostile.admin, kind)
+        found = heads(recognise(await read_tables(hostile.admin)))
+        tables = {each.kind.name: each.table.quoted for each in found}
+        assert tables.keys() >= set(EACH)
+        await hostile.plant_everywhere()
+        for kind in EACH:
+            assert (await _seen(hostile.dsn, tables[kind]))[2:], kind
+            assert not hostile.sprung, kind
 
 
 @pytest.mark.parametrize("kind", EACH)
