@@ -58,6 +58,8 @@ class Spellings:
 
     def may_stand_in(self, line: bytes) -> bool:
         """Return false if none of the values stands in a line of UTF-8."""
+        if not self._starts:
+            return False
         line = line.lower()
         for begin in range(0, len(line) - LEAST + 1, _BLOCK):
             block = line[begin : begin + _BLOCK + LEAST - 1]
