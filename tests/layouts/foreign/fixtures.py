@@ -41,8 +41,8 @@ def expected(name: str) -> dict[str, Any]:
     return found
 
 
-async def load(connection: asyncpg.Connection, name: str) -> None:
-    """Make the tables of a store, fill them, and let PostgreSQL take its statistics."""
+async def load(connection: asyncpg.Connection, name: str, *, analyze: bool = True) -> None:
+    """Make the tables of a store, fill them, and let PostgreSQL take its statistics of the whole database."""
     script = gzip.decompress((_DATA / f"{name}.sql.gz").read_bytes()).decode().replace(r" \g /dev/null", ";")
     end = 0
     for copy in _COPY.finditer(script):
@@ -58,7 +58,8 @@ async def load(connection: asyncpg.Connection, name: str) -> None:
         )
         end = copy.end()
     await connection.execute(script[end:])
-    await connection.execute("ANALYZE")
+    if analyze:
+        await connection.execute("ANALYZE")
 
 
 async def load_into(dsn: str, name: str) -> None:
