@@ -9,7 +9,7 @@ from typing import NamedTuple
 from rich.cells import cell_len, set_cell_size
 from rich.style import Style
 
-MUTED = "$foreground 60%"
+MUTED = "$quiet"
 """The style of what matters less, for `Content`."""
 
 
@@ -75,20 +75,20 @@ def says_failure(event_type: str) -> bool:
     return any(word in name for word in _Failures.words)
 
 
-def tint_colour(name: str, dark: bool) -> str:
-    """Return a colour of `tint_of` as ``#RRGGBB``: the same in every run, readable on dark or light backgrounds.
+def tint_colour(name: str, ground: str) -> str:
+    """Return a colour of `tint_of` as ``#RRGGBB``: the same in every run, readable on the background `ground`.
 
     Red is only for what says failure.
     """
-    from textual.color import Color
+    from esx.tui.contrast import of_hue
 
     event_type, _, category = name.partition("\0")
     if says_failure(event_type):
-        return Color.from_hsl(0.0, 0.80, 0.68 if dark else 0.40).hex
+        return of_hue(0.0, 0.80, 0.0, ground)
     hue = (35 + _number(category or event_type) % 13 * 23) / 360
     # A little lighter or darker, so that the types of a category are told apart.
     shade = (_number(event_type) % 3 - 1) * 0.05
-    return Color.from_hsl(hue, 0.45 if dark else 0.60, (0.70 if dark else 0.33) + shade).hex
+    return of_hue(hue, 0.5, shade, ground)
 
 
 def _number(name: str) -> int:
@@ -96,9 +96,9 @@ def _number(name: str) -> int:
 
 
 @lru_cache(maxsize=1024)
-def tint_style(name: str, dark: bool) -> Style:
+def tint_style(name: str, ground: str) -> Style:
     """Return the colour of `name` as a style; failures are bold, for those who see no colours."""
-    return Style(color=tint_colour(name, dark), bold=True if says_failure(name.partition("\0")[0]) else None)
+    return Style(color=tint_colour(name, ground), bold=True if says_failure(name.partition("\0")[0]) else None)
 
 
 def wrap(text: str, width: int) -> list[str]:

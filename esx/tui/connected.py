@@ -7,7 +7,6 @@ from functools import partial
 from typing import cast
 
 from textual import on
-from textual.app import App
 from textual.content import Content
 from textual.notifications import SeverityLevel
 from textual.widgets import Static
@@ -21,6 +20,7 @@ from esx.fold.reducer import Reducer
 from esx.payloads.decoder import Decoder, decoding
 from esx.permissions import Permissions
 from esx.text import visible
+from esx.tui.contrast import ReadableApp
 from esx.tui.keymap import Keyed
 from esx.tui.lists.pagedlist import PagedList
 from esx.tui.screens.base import StorePane
@@ -37,7 +37,7 @@ from esx.tui.widgets.notice import Notice
 from esx.tui.widgets.statusbar import StatusBar
 
 
-class ConnectedApp(Keyed, App[None]):
+class ConnectedApp(Keyed, ReadableApp):
     """Keeps a session on one of its databases, says how it is connected, and changes to another database.
 
     `session` and `follower` are those of the database that is shown.

@@ -13,10 +13,10 @@ import time
 from typing import TYPE_CHECKING
 
 import psutil
-from textual.app import App
 
 from esx import EventStore, JsonText, NewEvent
 from esx.fold.states import States
+from esx.tui.contrast import ReadableApp
 from esx.tui.event.detail import EventDetail
 from tests.bench.common import database, fill, server
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from esx.model import Event
 
 
-class Stage(App[None]):
+class Stage(ReadableApp):
     """The detail, alone on a screen."""
 
     def compose(self) -> ComposeResult:

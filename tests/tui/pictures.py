@@ -35,7 +35,7 @@ from tests.support.connections import connected
 from tests.tui.helpers import browse, feed_of, text_of, until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 
     from textual.pilot import Pilot
 
@@ -225,14 +225,15 @@ async def let_happen(
         if come:
             await store.import_events(come)
         await until(pilot, lambda before=before, come=come: log.received == before + len(come))  # type: ignore[misc]
+        # Each second is shown: columns are as wide as what has been on screen, such as the first event of another day.
+        await until(pilot, lambda: log.paused or len(feed_of(app).table.rows) == log.received)
         clock.now += 1
-    await until(pilot, lambda: log.paused or len(feed_of(app).table.rows) == log.received)
 
 
 # -- saved runs of the load test ------------------------------------------------------------------------------------
 
 
-_HOT = LoadOptions(users=32, duration=30.0, streams=60, hot_streams=4, hot_share=0.8, on_conflict="backoff", seed=7)
+HOT = LoadOptions(users=32, duration=30.0, streams=60, hot_streams=4, hot_share=0.8, on_conflict="backoff", seed=7)
 
 
 def _rates(at: int) -> tuple[float, float]:
@@ -242,7 +243,7 @@ def _rates(at: int) -> tuple[float, float]:
     return goodput, goodput * rate / (1 - rate)
 
 
-def _second(at: int) -> LoadProgress:
+def second(at: int) -> LoadProgress:
     goodput, conflicts = _rates(at)
     stored, refused = (round(sum(each)) for each in zip(*map(_rates, range(1, at + 1)), strict=True))
     tall = 3.0 if at in (13, 14) else 1.0
@@ -259,11 +260,11 @@ def _second(at: int) -> LoadProgress:
 def _save_runs(directory: Path) -> None:
     archive = Archive(directory / "runs")
     for number, (users, goodput, rate) in enumerate([(8, 1480.0, 0.06), (16, 1930.0, 0.17), (32, 2014.0, 0.33)]):
-        options = replace(_HOT, users=users)
+        options = replace(HOT, users=users)
         began = NOW - timedelta(minutes=30 - 10 * number)
         recorder = Recorder(archive, Header(began, "esx@localhost/esx", options))
         for at in range(1, 31):
-            recorder.line(_second(at))
+            recorder.line(second(at))
         stored = round(goodput * 30)
         attempts = round(stored / (1 - rate))
         recorder.line(
@@ -295,13 +296,24 @@ def _save_runs(directory: Path) -> None:
 # -- the pictures of the documents ----------------------------------------------------------------------------------
 
 
-async def take_all(dsn: str, clock: Clock, done: Callable[[str, str], None], expected: Callable[[str], str]) -> None:
-    """Take the pictures of the documents on a store filled with `shop()` but for its last `LIVE` events."""
+async def take_all(
+    dsn: str,
+    clock: Clock,
+    done: Callable[[str, str], None],
+    expected: Callable[[str], str],
+    seen: Callable[[Explorer, Pilot[None], str], Awaitable[None]] | None = None,
+) -> None:
+    """Take the pictures of the documents on a store filled with `shop()` but for its last `LIVE` events.
+
+    `seen` is called at each of them.
+    """
     await fill_conflicts(dsn)
     async with sitting(dsn, (150, 38), config=Config(commutes=COMMUTES)) as (app, pilot):
 
         async def take(name: str) -> None:
             done(name, await settled(app, pilot, expected(name)))
+            if seen is not None:
+                await seen(app, pilot, name)
 
         await live(app, pilot)
         await _show_categories(app, pilot)

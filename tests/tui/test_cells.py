@@ -23,8 +23,8 @@ def test_wrap_loses_nothing() -> None:
 
 
 def test_a_type_keeps_its_colour() -> None:
-    assert tint_style("OrderPlaced", True) == tint_style("OrderPlaced", True)
-    assert tint_style("OrderPlaced", True) != tint_style("OrderPlaced", False)
+    assert tint_style("OrderPlaced", "#1e1e1e") == tint_style("OrderPlaced", "#1e1e1e")
+    assert tint_style("OrderPlaced", "#1e1e1e") != tint_style("OrderPlaced", "#d8d8d8")
 
 
 def test_sizes() -> None:

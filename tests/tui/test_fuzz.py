@@ -12,7 +12,6 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
-from textual.app import App
 from textual.content import Content
 
 from esx.fold.states import State
@@ -20,6 +19,7 @@ from esx.fold.value import dump
 from esx.model import Event
 from esx.text import visible
 from esx.tui.cells import Cell, fit, wrap
+from esx.tui.contrast import ReadableApp
 from esx.tui.dialogs.help import Help
 from esx.tui.event.blocks import JsonBlock
 from esx.tui.event.changes import compare
@@ -165,7 +165,7 @@ def hostile_json(rng: random.Random) -> str:
     return dump(value)
 
 
-class Stage(App[None]):
+class Stage(ReadableApp):
     def compose(self) -> ComposeResult:
         yield RowTable[EventRow](
             [

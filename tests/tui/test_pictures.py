@@ -1,4 +1,8 @@
-"""How the main states look: `pytest --snapshot-update tests/tui/test_pictures.py` updates the snapshots."""
+"""How every screen looks: `pytest --snapshot-update tests/tui/test_pictures.py` updates the snapshots.
+
+A picture is an SVG of 80 by 24 in dark colours, or one of the documents, and a text of each larger size. What it shows
+is also looked at in light colours: whether it can be read.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,7 @@ import asyncpg
 import pytest
 import pytest_asyncio
 from pytest_textual_snapshot import SVGImageExtension
+from syrupy.extensions.single_file import SingleFileSnapshotExtension, WriteMode
 from syrupy.location import PyTestLocation
 
 from esx.config import Config, Connection
@@ -21,7 +26,19 @@ from esx.tui.session.connections import Connections
 from esx.tui.session.session import SessionState
 from tests.tui import pictures
 from tests.tui.helpers import browse, feed_of, text_of, until
-from tests.tui.pictures import LIVE, fill_shop, find_stream, go_to_row, let_happen, live, settled, shop, shown, sitting
+from tests.tui.looking import texts_of, unreadable
+from tests.tui.pictures import (
+    LIVE,
+    fill_shop,
+    find_stream,
+    go_to_row,
+    let_happen,
+    live,
+    settled,
+    shop,
+    shown,
+    sitting,
+)
 from tests.tui.recorded_pictures import take_recording
 
 if TYPE_CHECKING:
@@ -30,12 +47,15 @@ if TYPE_CHECKING:
     from syrupy.assertion import SnapshotAssertion
     from textual.pilot import Pilot
 
+    from esx.load.model import LoadOptions, LoadProgress, LoadSummary
     from esx.tui.app import Explorer
     from tests.conftest import Servers
 
 pytestmark = pytest.mark.slow
 
 SMALL = (80, 24)
+BETWEEN = f"\n{'═' * 100}\n"
+"""Between the texts of a picture in several sizes."""
 _DOCS = Path(__file__).parents[2] / "docs"
 
 
@@ -50,8 +70,35 @@ def clock() -> Iterator[pictures.Clock]:
         yield clock
 
 
+class TextExtension(SingleFileSnapshotExtension):
+    _file_extension = "txt"
+    _write_mode = WriteMode.TEXT
+
+
 @pytest.fixture
-def looks(snapshot: SnapshotAssertion, request: pytest.FixtureRequest, clock: pictures.Clock) -> Looks:
+def fits(snapshot: SnapshotAssertion, request: pytest.FixtureRequest, clock: pictures.Clock) -> Looks:
+    """Compare what is on screen in the larger sizes with the snapshot of that name, and look whether it can be read."""
+    assert clock.now
+    location = PyTestLocation(request.node)
+
+    async def compare(app: Explorer, pilot: Pilot[None], name: str) -> None:
+        path = Path(TextExtension.get_location(test_location=location, index=name))
+        expected = path.read_text(encoding="utf-8").split(BETWEEN) if path.exists() else []
+        texts = await texts_of(app, pilot, expected)
+        assert BETWEEN.join(texts) == snapshot(name=name, extension_class=TextExtension)
+        assert unreadable(app) == [], text_of(app)
+        if not app.no_color:
+            theme, app.theme = app.theme, "textual-light"
+            # The colours follow with the next frame.
+            await pilot.pause()
+            assert unreadable(app) == [], text_of(app)
+            app.theme = theme
+
+    return compare
+
+
+@pytest.fixture
+def looks(snapshot: SnapshotAssertion, request: pytest.FixtureRequest, fits: Looks) -> Looks:
     location = PyTestLocation(request.node)
 
     async def compare(app: Explorer, pilot: Pilot[None], name: str) -> None:
@@ -59,6 +106,8 @@ def looks(snapshot: SnapshotAssertion, request: pytest.FixtureRequest, clock: pi
         expected = path.read_text(encoding="utf-8") if path.exists() else None
         picture = await settled(app, pilot, expected)
         assert picture == snapshot(name=name, extension_class=SVGImageExtension), text_of(app)
+        if not name.endswith(("-light", "-no-colour")):
+            await fits(app, pilot, name)
 
     return compare
 
@@ -115,6 +164,9 @@ async def test_streams_and_dialogs(shop_dsn: str, looks: Looks) -> None:
         await pilot.press("slash", *"*1017", "enter")
         await until(pilot, lambda: "1 found" in text_of(app) and "MoneyDeposited" in text_of(app))
         await looks(app, pilot, "streams-filtered")
+        await pilot.press("5")
+        await until(pilot, lambda: "no consumers" in text_of(app))
+        await looks(app, pilot, "consumers")
 
 
 async def test_types_and_what_happened_lately(shop_dsn: str, looks: Looks) -> None:
@@ -206,6 +258,22 @@ async def test_a_load_test_is_set_up(shop_dsn: str, looks: Looks) -> None:
         await pilot.press("3")
         await until(pilot, lambda: "earlier runs" in text_of(app) and "33%" in text_of(app))
         await looks(app, pilot, "load")
+        await pilot.press("R", "asterisk", "asterisk", "equals_sign")
+        await until(pilot, lambda: "B / A" in text_of(app))
+        await looks(app, pilot, "load-compared")
+
+
+async def test_a_load_test_runs(dsn18: str, looks: Looks) -> None:
+    async def run(_dsn: str | None, _options: LoadOptions) -> AsyncIterator[LoadProgress | LoadSummary]:
+        for at in range(1, 13):
+            yield pictures.second(at)
+        await asyncio.Event().wait()
+
+    async with sitting(dsn18, SMALL, run_load=run) as (app, pilot):
+        await until(pilot, lambda: "● live" in text_of(app))
+        await pilot.press("3", "ctrl+s")
+        await until(pilot, lambda: "12 of" in text_of(app))
+        await looks(app, pilot, "load-running")
 
 
 def expected(name: str) -> str:
@@ -224,14 +292,14 @@ async def test_the_documents_pictures_of_other_stores_are_up_to_date(
     assert taken == {name: expected(name)}, "python -m docs.screenshots makes them again"
 
 
-async def test_the_documents_pictures_are_up_to_date(shop_dsn: str, clock: pictures.Clock) -> None:
+async def test_the_documents_pictures_are_up_to_date(shop_dsn: str, clock: pictures.Clock, fits: Looks) -> None:
     stale = []
 
     def compare(name: str, picture: str) -> None:
         if picture != expected(name):
             stale.append(name)
 
-    await pictures.take_all(shop_dsn, clock, compare, expected)
+    await pictures.take_all(shop_dsn, clock, compare, expected, fits)
     assert not stale, f"{stale}: python -m docs.screenshots makes them again"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -46,21 +47,21 @@ def laid_out(columns: Sequence[ListColumn[Sequence[str]]], rows: Sequence[Sequen
 def test_a_column_is_as_wide_as_its_rows_need_and_the_rest_gets_what_is_left() -> None:
     columns = [texts("id", 0), texts("n", 1, width=9), texts("data", 2, rest=True)]
     assert laid_out(columns, [("orders-20523", "7", "x" * 400)], 60) == [12, 1, 45]
-    # Without a column of the rest, what names the row is wider.
-    assert laid_out(columns[:2], [("orders-20523", "7")], 60) == [58, 1]
+    # Without a column of the rest, it stays empty at the end.
+    assert laid_out(columns[:2], [("orders-20523", "7")], 60) == [12, 1]
 
 
 def test_what_matters_less_makes_way_before_anything_is_cut() -> None:
     columns = [texts("id", 0), texts("type", 1), texts("ago", 2, needs=20), texts("late", 3, needs=30, sparse=True)]
     row = ("a" * 20, "b" * 20, "3m", "4ms")
-    assert laid_out(columns, [row], 60) == [30, 20, 3, 4]
+    assert laid_out(columns, [row], 60) == [20, 20, 3, 4]
     assert laid_out(columns, [row], 45) == [20, 20, 3, 0]
-    assert laid_out(columns, [row], 42) == [21, 20, 0, 0]
+    assert laid_out(columns, [row], 42) == [20, 20, 0, 0]
     # Then the wide ones are cut, in proportion; the narrow ones last.
     assert laid_out(columns, [row], 31) == [15, 15, 0, 0]
     assert laid_out(columns, [("a" * 4, *row[1:])], 21) == [4, 16, 0, 0]
     # Where nothing was late there is no such column.
-    assert laid_out(columns, [(*row[:3], "")], 60) == [35, 20, 3, 0]
+    assert laid_out(columns, [(*row[:3], "")], 60) == [20, 20, 3, 0]
 
 
 def test_a_long_id_is_cut_in_its_middle() -> None:
@@ -80,6 +81,8 @@ def test_a_preview_shows_values_and_first_those_that_differ() -> None:
     previews.prepare(rows)
     assert previews.text(rows[0]) == 'amount 50.00 · method card · buyer {"name": "Ann, {x}"} · currency EUR'
     assert previews.text(rows[2]) == "a b"
+    long = Row("Placed", '{{"items": [{}], "legal": [{}]}}'.format("1, " * 40, "2, " * 40))
+    assert previews.text(long) == f"items [{('1, ' * 40)[:79]}… · legal [{'2, ' * 40}]"
 
 
 @pytest.mark.parametrize(
@@ -128,6 +131,42 @@ async def test_no_id_or_type_is_cut_while_there_is_room(dsn18: str, store18: Eve
     async with explorer(dsn18, size=(60, 24)) as (app, pilot):
         await until(pilot, lambda: browse(app).detail.event is not None)
         await until(pilot, lambda: any("0042-1" in line.split("│")[1] for line in lines_of(app)[3:5]))
+
+
+@pytest.mark.slow
+async def test_lists_get_the_room_that_they_and_the_event_leave(dsn18: str, store18: EventStore) -> None:
+    for number in range(3):
+        data = {"id": "62a2289e-01dd-5157-911f-c87cefdb7c3e", "text": "x" * 60}
+        await store18.append(f"orders-{number}", [NewEvent("OrderPlaced", data)])
+    async with explorer(dsn18, size=(200, 40)) as (app, pilot):
+        # What the list of streams needs; the event as much as its UUIDs do; the events all the rest.
+        await until(pilot, lambda: browse(app).streams_panel.region.width == 44)
+        assert browse(app).event_panel.region.width == 66
+        assert browse(app).events_panel.region.width == 90
+        await pilot.resize_terminal(300, 40)
+        await until(pilot, lambda: browse(app).event_panel.region.width == 66)
+        await pilot.resize_terminal(120, 40)
+        await until(pilot, lambda: browse(app).streams_panel.region.width < 45)
+        # A longer id has what it needs in both lists: the type of the last event makes way.
+        await store18.append("orders-" + "9" * 20, [NewEvent("OrderPlaced", {})])
+        await until(pilot, lambda: text_of(app).count("orders-" + "9" * 20) >= 2)
+
+
+@pytest.mark.slow
+async def test_what_is_fitted_to_a_width_is_fitted_again_to_another(dsn18: str, store18: EventStore) -> None:
+    await fill(store18, 1, 2)
+    async with explorer(dsn18, size=(200, 30)) as (app, pilot):
+        await pilot.press("2")
+        await until(pilot, lambda: feed_of(app).table.rows and "safe position" in text_of(app))
+        await pilot.resize_terminal(80, 30)
+        await until(pilot, lambda: "safe 2" in text_of(app))
+        await pilot.press("question_mark")
+        await pilot.resize_terminal(100, 30)
+        said = "What happened in the last ten minutes, by type"
+        await until(pilot, lambda: said in text_of(app))
+        await pilot.resize_terminal(60, 30)
+        # What does not fit goes on below its beginning.
+        await until(pilot, lambda: re.search("│ {10,}ten minutes, by type", text_of(app)))
 
 
 @pytest.mark.slow

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from textual.app import App, ComposeResult
+from textual.app import ComposeResult
 
 from esx.tui.cells import Cell
+from esx.tui.contrast import ReadableApp
 from esx.tui.lists.column import ListColumn
 from esx.tui.lists.rowtable import RowTable
 from tests.tui.helpers import text_of
 
 
-class OneList(App[None]):
+class OneList(ReadableApp):
     def compose(self) -> ComposeResult:
         yield RowTable[str]([ListColumn("row", Cell)], id="rows", empty="nothing here")
 

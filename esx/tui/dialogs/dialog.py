@@ -13,6 +13,7 @@ Result = TypeVar("Result")
 class Dialog(Keyed, ModalScreen[Result]):
     """Ends only itself: under another dialog it waits until that is closed. Textual's `dismiss` closes the top one."""
 
+    DEFAULT_CSS = "Dialog > * { border-title-color: $text-primary; border-subtitle-color: $text-muted; }"
     _ended = False
     _result: Result | None = None
 
@@ -50,7 +51,7 @@ class OptionsDialog(Dialog[Result]):
             &:focus {
                 border: round $primary;
                 /* What is muted in an option has to be readable under the cursor too, in a light theme as in a dark. */
-                & > .option-list--option-highlighted { background: $primary 30%; color: $foreground; }
+                & > .option-list--option-highlighted { background: $row-blurred; color: $foreground; }
             }
         }
     }

@@ -61,9 +61,9 @@ class Help(Dialog[None]):
                 yield Static(id="help-keys")
             yield Input(placeholder="text to look for · enter keeps it · esc shows all", compact=True)
 
-    def on_mount(self) -> None:
-        """Write the keys."""
-        self._write("")
+    def on_resize(self) -> None:
+        """Write the keys, for this width."""
+        self._write(self.query_one(Input).value.strip())
 
     def _write(self, wanted: str) -> None:
         parts: list[str | tuple[str, str]] = []

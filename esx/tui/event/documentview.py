@@ -53,8 +53,8 @@ class DocumentView(BrushedView, can_focus=True, inherit_bindings=False):
         & > .json--removed { color: $text-error; text-style: bold; }
         & > .json--changed { color: $text-warning; text-style: bold; }
         & > .json--match { background: $warning 35%; color: $foreground; }
-        & > .json--current { background: $warning; color: $background; }
-        & > .json--cursor { background: $primary 25%; }
+        & > .json--current { background: $text-warning; color: $surface; }
+        & > .json--cursor { background: $row-blurred; }
     }
     """
 
@@ -209,7 +209,7 @@ class DocumentView(BrushedView, can_focus=True, inherit_bindings=False):
         for span in self.document.spans(place):
             style = base
             if span.role.startswith("type:"):
-                style = base + tint_style(span.role[5:], brush.dark)
+                style = base + tint_style(span.role[5:], brush.ground)
             elif span.role:
                 style = base + brush.role(span.role)
             segments.append(Segment(span.text, style))

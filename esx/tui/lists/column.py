@@ -61,20 +61,31 @@ def measured(columns: Sequence[ListColumn[Any]], rows: Sequence[Any]) -> list[in
 
 def widths_of(columns: Sequence[ListColumn[Any]], width: int, needed: Sequence[int]) -> list[int]:
     """Return the width of each column in a list `width` cells wide, by what each needs; 0 for one that is left out."""
-    shown = [at for at, column in enumerate(columns) if column.needs <= width and needed[at]]
-    droppable = sorted((at for at in shown if columns[at].needs), key=lambda at: columns[at].needs)
-    while droppable and _with_gaps(shown, needed) > width:
-        shown.remove(droppable.pop())
+    shown = _shown_in(columns, width, needed)
     widths = [needed[at] if at in shown else 0 for at in range(len(columns))]
     over = _with_gaps(shown, needed) - width
     if over > 0:
         _shrink(columns, widths, over)
-    elif shown:
-        # To the rest, else to what names a row.
-        flexible = [at for at in shown if not columns[at].width] or shown
-        filled = next((at for at in shown if columns[at].rest), flexible[0])
-        widths[filled] -= over
+    else:
+        # Without such a column it stays empty at the end: across a gap, a row is hard to read.
+        for at in shown:
+            widths[at] -= over if columns[at].rest else 0
     return widths
+
+
+def enough_for(columns: Sequence[ListColumn[Any]], most: int, needed: Sequence[int]) -> int:
+    """Return how many cells a list needs, at most `most`: in so many it shows what it would show in `most`."""
+    shown = _shown_in(columns, most, needed)
+    return min(most, max((_with_gaps(shown, needed), *(columns[at].needs for at in shown))))
+
+
+def _shown_in(columns: Sequence[ListColumn[Any]], width: int, needed: Sequence[int]) -> list[int]:
+    """Return which columns are shown in a list `width` cells wide."""
+    shown = [at for at, column in enumerate(columns) if column.needs <= width and needed[at]]
+    droppable = sorted((at for at in shown if columns[at].needs), key=lambda at: columns[at].needs)
+    while droppable and _with_gaps(shown, needed) > width:
+        shown.remove(droppable.pop())
+    return shown
 
 
 def _with_gaps(shown: Sequence[int], needed: Sequence[int]) -> int:

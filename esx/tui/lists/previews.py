@@ -9,7 +9,7 @@ _PAIR = re.compile(r'\s*"((?:[^"\\]|\\.)*)"\s*:\s*')
 _SCALAR = re.compile(r'"(?P<text>(?:[^"\\]|\\.)*)"|[^\s,{}\[\]"]+')
 _STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\]]')
 _NESTED = 80
-"""Characters of an object or array within the data that are shown."""
+"""Characters of an object or array within the data that are shown before another one."""
 
 
 class Previewed(Protocol):
@@ -34,9 +34,7 @@ def pairs(start: str) -> tuple[tuple[str, str], ...] | None:
         at = name.end()
         if start[at : at + 1] in ("{", "["):
             end = _end_of(start, at)
-            nested.append(
-                (_unquoted(name[1]), start[at : min(end, at + _NESTED)] + ("…" if end - at > _NESTED else ""))
-            )
+            nested.append((_unquoted(name[1]), start[at:end]))
         elif (value := _SCALAR.match(start, at)) is not None:
             end = value.end()
             plain.append((_unquoted(name[1]), _unquoted(value["text"]) if value["text"] is not None else value[0]))
@@ -48,7 +46,9 @@ def pairs(start: str) -> tuple[tuple[str, str], ...] | None:
         if comma < 0:
             break
         at = comma + 1
-    return (*plain, *nested) if plain or nested else None
+    # The last one may have all the room that is left.
+    shown = [(name, value if len(value) <= _NESTED else f"{value[:_NESTED]}…") for name, value in nested[:-1]]
+    return (*plain, *shown, *nested[-1:]) if plain or nested else None
 
 
 def _end_of(text: str, at: int) -> int:

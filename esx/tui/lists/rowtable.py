@@ -65,9 +65,9 @@ class RowTable(Keyed, BrushedView, Generic[Row], can_focus=True, inherit_binding
         overflow-y: scroll;
         & > .row-table--title { color: $text-muted; text-style: bold; }
         & > .row-table--cursor { background: $block-cursor-background; color: $block-cursor-foreground; }
-        & > .row-table--cursor-blurred { background: $primary 25%; }
+        & > .row-table--cursor-blurred { background: $row-blurred; }
         & > .row-table--hover { background: $boost; }
-        & > .row-table--lit { background: $foreground 15%; text-style: bold; }
+        & > .row-table--lit { background: $foreground 10%; text-style: bold; }
         & > .row-table--muted { color: $text-muted; }
         & > .row-table--strong { text-style: bold; }
         & > .row-table--number { color: $text-muted; }
@@ -99,6 +99,9 @@ class RowTable(Keyed, BrushedView, Generic[Row], can_focus=True, inherit_binding
     class Chosen(_AboutRow):
         """A row was chosen, with enter or a double click."""
 
+    class Widened(_AboutRow):
+        """The rows on screen need other widths than before."""
+
     def __init__(self, columns: Sequence[ListColumn[Row]], *, id: str, empty: str) -> None:
         super().__init__(id=id)
         self.columns = list(columns)
@@ -112,21 +115,17 @@ class RowTable(Keyed, BrushedView, Generic[Row], can_focus=True, inherit_binding
         self._last_row: Row | None = None
         self._rest = Delay(self, SETTLE, self._rested)
         self._widths: tuple[int, list[int]] = (-1, [])
-        self._needed: list[int] = measured(self.columns, [])
-        self._measured_rows: list[Row] = []
+        self.needed: list[int] = measured(self.columns, [])
+        """How many cells each column needs for the rows that have been on screen."""
+        self.rows_on_screen: list[Row] = []
         self._body_height = 1
         self._ages: list[str] = []
         self.lit: list[Row] = []
         """The rows that are marked, because they have just changed."""
 
-    @property
-    def rows_on_screen(self) -> list[Row]:
-        """The rows that are drawn."""
-        return self._measured_rows
-
     def refresh_ages(self) -> None:
         """Draw the rows again, if time has changed what they say; to draw them all each second would cost a percent."""
-        texts = [column.cell(row).text for column in self.columns if column.ages for row in self._measured_rows]
+        texts = [column.cell(row).text for column in self.columns if column.ages for row in self.rows_on_screen]
         if texts != self._ages:
             self._ages = texts
             self.refresh(*self._age_regions())
@@ -154,27 +153,28 @@ class RowTable(Keyed, BrushedView, Generic[Row], can_focus=True, inherit_binding
     def forget_widths(self) -> None:
         """Lay out changed columns."""
         self._widths = (-1, [])
-        self._needed = measured(self.columns, [])
-        self._measured_rows = []
+        self.needed = measured(self.columns, [])
+        self.rows_on_screen = []
         self.refresh()
 
     def _fit_columns(self, rows: list[Row]) -> None:
         """Widen columns for rows that have come on screen. They get no narrower: that would be restless."""
-        if rows == self._measured_rows:
+        before, self.rows_on_screen = self.rows_on_screen, rows
+        if rows == before:
             return
-        self._measured_rows = rows
         for column in self.columns:
             if column.prepare is not None:
                 column.prepare(rows)
-        self.make_room_for(rows)
+        self.make_room_for(rows, first=not before)
 
-    def make_room_for(self, rows: Sequence[Row]) -> None:
+    def make_room_for(self, rows: Sequence[Row], *, first: bool = False) -> None:
         """Widen columns for rows, on screen or not."""
-        needed = [max(*both) for both in zip(measured(self.columns, rows), self._needed, strict=True)]
-        if needed != self._needed:
-            self._needed = needed
+        needed = [max(*both) for both in zip(measured(self.columns, rows), self.needed, strict=True)]
+        if needed != self.needed or first:
+            self.needed = needed
             self._widths = (-1, [])
             self.refresh()
+            self.post_message(self.Widened(self, self.row))
 
     @property
     def row(self) -> Row | None:
@@ -339,7 +339,7 @@ class RowTable(Keyed, BrushedView, Generic[Row], can_focus=True, inherit_binding
     def column_widths(self, width: int) -> list[int]:
         """Return the width of each column in a list `width` cells wide; 0 for one that is left out."""
         if self._widths[0] != width:
-            self._widths = (width, widths_of(self.columns, width, self._needed))
+            self._widths = (width, widths_of(self.columns, width, self.needed))
         return self._widths[1]
 
     def render_line(self, y: int) -> Strip:
@@ -375,7 +375,7 @@ class RowTable(Keyed, BrushedView, Generic[Row], can_focus=True, inherit_binding
             text, role, tint = column.cell(row)
             if plain or not (role or tint is not None):
                 return text, line
-            return text, line + (brush.role(role) if tint is None else tint_style(tint, brush.dark))
+            return text, line + (brush.role(role) if tint is None else tint_style(tint, brush.ground))
 
         return self._strip(brush, line, line, cell)
 

@@ -12,7 +12,7 @@ from esx.tui.session.follower import Follower
 Piece = str | tuple[str, str]
 
 
-def figures(follower: Follower, now: float, *, width: int, types: int, dark: bool) -> Content:
+def figures(follower: Follower, now: float, *, width: int, types: int, ground: str) -> Content:
     """Return the figures in lines of `width` cells: totals, what holds the feed back, and `types` lines of types."""
     text, style = state_line(follower)
     if follower.orderless is not None:  # there is nothing that could be counted
@@ -33,7 +33,7 @@ def figures(follower: Follower, now: float, *, width: int, types: int, dark: boo
         cells = top[row :: min(types, len(top))]
         line: list[Piece] = []
         for rate in cells:
-            line += [*_type_cell(rate, streams.get(rate.name, ""), width // across - 2, dark), "  "]
+            line += [*_type_cell(rate, streams.get(rate.name, ""), width // across - 2, ground), "  "]
         lines.append(line[:-1])
     joined: list[Piece] = []
     for line in lines:
@@ -68,8 +68,8 @@ def _totals(follower: Follower, now: float, width: int) -> list[Piece]:
     return pieces
 
 
-def _type_cell(rate: TypeRate, stream: str, width: int, dark: bool) -> list[Piece]:
-    colour = tint_colour(tint_of(rate.name, stream), dark)
+def _type_cell(rate: TypeRate, stream: str, width: int, ground: str) -> list[Piece]:
+    colour = tint_colour(tint_of(rate.name, stream), ground)
     name = min(max(width // 2 - 4, 10), 26)
     bars = width - name - 11
     return [

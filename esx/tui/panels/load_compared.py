@@ -25,6 +25,7 @@ class LoadCompared(Keyed, VerticalScroll):
     DEFAULT_CSS = """
     LoadCompared {
         height: 1fr; border: round $foreground 25%; border-title-color: $text-muted;
+        border-subtitle-color: $text-muted;
         background: $surface; padding: 0 1;
         &:focus { border: round $primary; border-title-color: $text-primary; border-title-style: bold; }
     }

@@ -59,11 +59,11 @@ class LoadWatch(Vertical):
         """Lay out the line of the last second, the plots, the heat map and the figures."""
         yield self._now
         with Horizontal(id="load-plots"):
-            title = Content.assemble(("appends", "$primary"), " and ", ("conflicts", "$error"), " a second")
+            title = Content.assemble(("appends", "$text-primary"), " and ", ("conflicts", "$text-error"), " a second")
             with Frame(title, id="load-goodput-box"):
                 yield self._rates
             title = Content.assemble(
-                "append, ms: ", ("p50", "$success"), " ", ("p95", "$warning"), " ", ("p99", "$error")
+                "append, ms: ", ("p50", "$text-success"), " ", ("p95", "$text-warning"), " ", ("p99", "$text-error")
             )
             with Frame(title, id="load-times-box"):
                 yield self._times
@@ -117,16 +117,16 @@ class LoadWatch(Vertical):
         room = max(self._rates.size.width * 2, 20)
         self._rates.show(
             [
-                PlotLine("conflicts", over_time(series, conflicts_a_second(series), limit=room), "error"),
-                PlotLine("appends", over_time(series, lambda line: line.goodput, limit=room), "primary"),
+                PlotLine("conflicts", over_time(series, conflicts_a_second(series), limit=room), "text-error"),
+                PlotLine("appends", over_time(series, lambda line: line.goodput, limit=room), "text-primary"),
             ],
             seconds,
         )
         self._times.show(
             [
-                PlotLine("p99", over_time(series, lambda line: line.p99_ms, limit=room), "error"),
-                PlotLine("p95", over_time(series, lambda line: line.p95_ms, limit=room), "warning"),
-                PlotLine("p50", over_time(series, lambda line: line.p50_ms, limit=room), "success"),
+                PlotLine("p99", over_time(series, lambda line: line.p99_ms, limit=room), "text-error"),
+                PlotLine("p95", over_time(series, lambda line: line.p95_ms, limit=room), "text-warning"),
+                PlotLine("p50", over_time(series, lambda line: line.p50_ms, limit=room), "text-success"),
             ],
             seconds,
         )

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
+from textual import on
 from textual.binding import Binding, BindingType
 
+from esx.tui.lists.column import enough_for
+from esx.tui.lists.rowtable import RowTable
 from esx.tui.screens.base import StorePane
 
 if TYPE_CHECKING:
@@ -17,6 +20,10 @@ if TYPE_CHECKING:
 
 _STEP, _LEAST = 5, 10
 """Percent of the screen by which a key moves a border, and that a part has at least."""
+_AROUND = 3
+"""The cells around a list: its frame and its scrollbar."""
+_EVENT = 66
+"""Cells in which an event is shown in full without a line that goes on: that of a UUID with its name."""
 
 
 class Division(NamedTuple):
@@ -28,6 +35,17 @@ class Division(NamedTuple):
     name: str
     percent: tuple[int, ...]
     parts: Sequence[Sequence[Widget]]
+
+
+def share_of_event(width: int, most: int) -> int:
+    """Return the percent of a screen that an event in full gets beside lists, at most `most`: they get what is left."""
+    return min(most, -(-_EVENT * 100 // max(width, 1)))
+
+
+def share_of_list(rows: RowTable[Any], width: int, least: int, most: int) -> int:
+    """Return the percent of a screen that a list needs for the rows that have been on screen."""
+    needed = enough_for(rows.columns, width * most // 100 - _AROUND, rows.needed) + _AROUND
+    return min(max(-(-needed * 100 // max(width, 1)), least), most)
 
 
 class DividedPane(StorePane):
@@ -58,23 +76,23 @@ class DividedPane(StorePane):
         return None
 
     def place(self, across: Sequence[int] | None, down: Sequence[int] | None) -> None:
-        """Lay the parts out by their shares; None: as at first."""
+        """Lay the parts out by their shares; None: there is one part only that way."""
 
     def on_resize(self, event: Resize) -> None:
         """Use the shares for this size."""
         super().on_resize(event)
         self._place()
 
+    @on(RowTable.Widened)
+    def _widened(self) -> None:
+        self._place()
+
     def _shares(self, division: Division) -> list[int]:
         return self.session.remembered.get(division.name, division.percent)
 
     def _place(self) -> None:
-        found: list[list[int] | None] = []
-        for across in (True, False):
-            division = None if self.has_class("-zoomed") else self.division(across=across)
-            shares = None if division is None else self._shares(division)
-            found.append(None if division is None or tuple(shares or ()) == division.percent else shares)
-        self.place(*found)
+        divisions = [None if self.has_class("-zoomed") else self.division(across=across) for across in (True, False)]
+        self.place(*(None if division is None else self._shares(division) for division in divisions))
 
     def action_resize(self, by: int, across: bool) -> None:
         """Give the focused part more room, or less: its neighbour gets what is left."""

@@ -8,6 +8,7 @@ from typing import ClassVar
 from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
+from textual.events import Resize
 from textual.widgets import Static
 
 from esx.errors import EsxError, InvalidQuery
@@ -98,6 +99,15 @@ class FeedPane(ListAndEventPane):
         """Start the clocks. While another screen is shown, events wait in the log, counted."""
         self.every(1 / 12, self._flush)
         self.every(5, self.table.refresh_ages)
+        self.watch(self.app, "theme", self._write_soon, init=False)
+
+    def on_resize(self, event: Resize) -> None:
+        """Fit the figures into the new width at once."""
+        super().on_resize(event)
+        self._write_soon()
+
+    def _write_soon(self) -> None:
+        self.call_after_refresh(lambda: self._write(self.follower.now))
 
     def _flush(self) -> None:
         if self._restarts != self.follower.restarts:
@@ -119,9 +129,9 @@ class FeedPane(ListAndEventPane):
         numbers = self._numbers
         none = self.follower.orderless is not None
         self.table.empty = _NONE if none else _ENDED if self.follower.ended else self._nothing
-        dark = self.app.current_theme.dark
+        ground = self.app.theme_variables["ground"]
         rows = 2 if self.size.height < 28 else 3
-        shown = figures(self.follower, now, width=max(numbers.size.width, 20), types=rows, dark=dark)
+        shown = figures(self.follower, now, width=max(numbers.size.width, 20), types=rows, ground=ground)
         # A new layout costs more than drawing; only another number of lines makes it necessary.
         lines = shown.plain.count("\n")
         numbers.update(shown, layout=lines != self._lines)

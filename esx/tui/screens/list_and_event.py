@@ -6,6 +6,7 @@ from textual.binding import Binding
 
 from esx.tui.lists.rowtable import RowTable
 from esx.tui.panels.event import EventPanel
+from esx.tui.screens.divided import share_of_event
 from esx.tui.screens.pair import PairPane
 from esx.tui.session.session import ExplorerSession
 
@@ -22,6 +23,12 @@ class ListAndEventPane(PairPane):
         self.event_panel = EventPanel(session, id=f"{rows.id}-detail-panel", empty=empty)
         self.detail = self.event_panel.detail
         super().__init__(session, rows, self.event_panel, focus=self.detail, id=id)
+
+    @property
+    def across(self) -> tuple[int, int]:
+        """The percent of the list, which gets what the event does not need, and of the event."""
+        event = share_of_event(self.size.width, 40)
+        return 100 - event, event
 
     def on_mount(self) -> None:
         """Start the clock: the age of the event grows."""

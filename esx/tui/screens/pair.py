@@ -10,7 +10,7 @@ from textual.widget import Widget
 
 from esx.tui.lists.rowtable import RowTable
 from esx.tui.panels.panel import Panel
-from esx.tui.screens.divided import DividedPane, Division
+from esx.tui.screens.divided import DividedPane, Division, share_of_list
 from esx.tui.session.session import ExplorerSession
 
 
@@ -55,8 +55,14 @@ class PairPane(DividedPane):
         """Return the two parts: side by side, or, where it is narrow, one above the other."""
         if across == self.is_narrow:
             return None
-        usual = self.DOWN if self.is_narrow else (60, 40)
+        usual = self.DOWN if self.is_narrow else self.across
         return Division(f"{self._rows.id}-{'down' if self.is_narrow else 'across'}", usual, self._parts)
+
+    @property
+    def across(self) -> tuple[int, int]:
+        """The percent of each part where they are side by side: the list gets what it needs."""
+        rows = share_of_list(self._rows, self.size.width, 50, 60) if self._rows.rows_on_screen else 60
+        return rows, 100 - rows
 
     @property
     def _parts(self) -> list[list[Widget]]:

@@ -8,6 +8,7 @@ from typing import ClassVar
 from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
+from textual.events import Resize
 from textual.widget import Widget
 
 from esx.database_choice import Database
@@ -22,7 +23,7 @@ from esx.tui.panels.events import EventsPanel
 from esx.tui.panels.panel import keys_of
 from esx.tui.panels.streams import StreamsPanel
 from esx.tui.panes import title_if_hidden
-from esx.tui.screens.divided import DividedPane, Division
+from esx.tui.screens.divided import DividedPane, Division, share_of_event, share_of_list
 from esx.tui.session.follower import Follower
 from esx.tui.session.session import ExplorerSession
 from esx.tui.session.usual import usual_filter
@@ -76,6 +77,7 @@ class StreamsPane(DividedPane):
         super().__init__(session, id=id)
         self._begin_at = at
         self._found_usual = False
+        self._share = 0
         self.streams_panel = StreamsPanel(session, follower, id="streams-panel")
         self.events_panel = EventsPanel(session, follower, id="events-panel")
         self.event_panel = EventPanel(session, id="detail-panel")
@@ -90,10 +92,24 @@ class StreamsPane(DividedPane):
         """Return the three parts; where it is narrow, the events are above the event."""
         parts: list[list[Widget]] = [[self.streams_panel], [self.events_panel], [self.event_panel]]
         if not self.is_narrow:
-            return Division("streams", (23, 43, 34), parts) if across else None
+            streams, event = self._share_of_streams(15, 25), share_of_event(self.size.width, 34)
+            return Division("streams", (streams, 100 - streams - event, event), parts) if across else None
         if across:
-            return Division("streams-narrow", (40, 60), [parts[0], [*parts[1], *parts[2]]])
+            streams = self._share_of_streams(25, 40)
+            return Division("streams-narrow", (streams, 100 - streams), [parts[0], [*parts[1], *parts[2]]])
         return Division("streams-narrow-down", (50, 50), parts[1:])
+
+    def _share_of_streams(self, least: int, most: int) -> int:
+        """Return the percent of the list of streams: what it needs. It gets no narrower: that would be restless."""
+        if not (self._share or self.streams.rows_on_screen):
+            return most
+        self._share = max(self._share, share_of_list(self.streams, self.size.width, least, most))
+        return self._share
+
+    def on_resize(self, event: Resize) -> None:
+        """Forget what the list of streams needed at another size."""
+        self._share = 0
+        super().on_resize(event)
 
     def place(self, across: Sequence[int] | None, down: Sequence[int] | None) -> None:
         """Set the columns and rows of the grid."""

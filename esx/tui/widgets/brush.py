@@ -17,7 +17,7 @@ class Brush:
         """`roles` are styles that were looked up for earlier frames."""
         self.width: int = widget.scrollable_content_region.width
         self.base: Style = widget.rich_style
-        self.dark: bool = widget.app.current_theme.dark
+        self.ground: str = widget.app.theme_variables["ground"]
         self._widget = widget
         self._roles = roles
 

@@ -19,6 +19,7 @@ class Figures(Static):
     Figures {
         height: auto; min-height: 3; padding: 0 1;
         border: round $foreground 25%; border-title-color: $text-primary; border-title-style: bold;
+        border-subtitle-color: $text-muted;
         background: $surface; text-wrap: nowrap; text-overflow: ellipsis;
     }
     """

@@ -50,10 +50,9 @@ class KeyFooter(Footer):
         room = self.size.width - sum(each.width for each in always)
         for each in own:
             # The width includes Textual's margin.
-            room -= each.width
-            if room < 0:
-                break
-            yield self._key(each)
+            if each.width <= room:
+                room -= each.width
+                yield self._key(each)
         yield Static(id="footer-room")
         for each in always:
             yield self._key(each, last=each is always[-1])

@@ -50,7 +50,7 @@ class LinePlot(PlotextPlot):
         ground, ink = Color.parse(variables["surface"]), Color.parse(variables["foreground"])
         plot.canvas_color(ground.rgb)
         plot.axes_color(ground.rgb)
-        plot.ticks_color(ground.blend(ink, 0.6).rgb)
+        plot.ticks_color(ground.blend(ink, 0.75).rgb)
         return Text.from_ansi(plot.build())
 
     def show(self, lines: Sequence[PlotLine], seconds: float) -> None:
