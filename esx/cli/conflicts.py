@@ -117,6 +117,8 @@ def _print_pairs(found: ConflictSurvey, chosen: Filter, form: Form, limit: int |
     if (commuting := found.commuting) is not None:
         told += f"; {commuting / max(found.conflicts, 1):.0%} commute"
     narrate(told)
+    if found.by_load_tests:
+        narrate(f"{found.load_tests_text}; `esx load clean RUN` deletes those of a run")
     if found.more_pairs:
         incomplete("rarer pairs are left out: a filter chooses among them")
     began = found.oldest

@@ -127,6 +127,10 @@ class Archive(SavedFiles):
         found.sort(key=lambda entry: (entry.header.started_at, entry.id), reverse=True)
         return found
 
+    def runs_of(self, sweep: str, problems: list[str] | None = None) -> list[str]:
+        """Return the ids of the saved runs of a sweep, the newest first; else as `entries`."""
+        return [entry.id for entry in self.entries(problems) if entry.header.sweep == sweep]
+
     def load(self, run: str) -> SavedRun:
         """Read a run; ``last`` is the newest one. Raises NoSuchRun, also where a file that cannot be read is newer."""
         return self._read(self._last() if run == "last" else run, read_run)

@@ -97,3 +97,11 @@ async def test_what_was_dropped_is_said(dsn18: str, sql18: asyncpg.Connection) -
     assert "~200,000" in done.stdout
     assert "older conflicts have been dropped: the table keeps the newest" in done.stderr
     assert esx("conflicts", "--since", "-0s", "-d", dsn18).returncode == 0
+
+
+async def test_load_tests_are_said_to_count(dsn18: str, sql18: asyncpg.Connection) -> None:
+    await collide(dsn18)
+    assert "load tests" not in esx("conflicts", "-d", dsn18).stderr
+    await sql18.execute("UPDATE conflicts SET stream_id = 'load-r1-0' WHERE lost_types[1] = 'Withdrawn'")
+    said = esx("conflicts", "-d", dsn18).stderr
+    assert "load tests count too: 3 of 4 are on streams load-*; `esx load clean RUN` deletes those of a run\n" in said

@@ -28,7 +28,8 @@ def command(dsn: str | None, run_id: str, yes: bool) -> None:
 
     Only events that carry the run's id in their metadata are deleted; if its streams hold others, nothing is deleted.
     Their numbers stay as gaps in global_seq, which readers pass, and a projection that has handled them keeps its
-    results. The saved run stays. It needs the right to delete from the table.
+    results. The conflicts that the run recorded go too. The saved run stays. It needs the right to delete from the
+    tables.
     """
     with database(dsn) as opened:
         for run_name in _runs(run_id):
@@ -45,7 +46,7 @@ def _runs(name: str) -> list[str]:
         return [archive.load(name).id]
     if Sweeps.of(os.environ).path(name).exists():
         problems: list[str] = []
-        runs = [entry.id for entry in archive.entries(problems) if entry.header.sweep == name]
+        runs = archive.runs_of(name, problems)
         for problem in problems:
             incomplete(f"{problem}: if that run belongs to sweep {name}, name it to delete its events too")
         return runs
@@ -62,17 +63,18 @@ async def _clean(opened: Database, name: str, *, yes: bool) -> None:
         async with store_on(opened, application_name="esx load clean") as store:
             found = await store.marked(prefix, mark, lambda events: live.show([f"looking: {events:,} events"]))
             live.wipe()
-            if not found.events:
+            if not found.events and not found.conflicts:
                 lines.text(f"run {name} has no events in {opened.label}")
                 return
-            what = f"{counted(found.events, 'event')} in {counted(found.streams, 'stream')} of run {name}"
+            what = f"{found.text} of run {name}"
             if not yes:
                 if not sys.stdin.isatty():
                     raise click.UsageError(f"{what} would be deleted from {opened.label}: say so with --yes")
                 click.confirm(f"Delete {what} from {opened.label}?", abort=True, err=True)
 
             def show(deleted: int) -> None:
-                live.show([f"deleted {deleted:,} of {found.events:,} events  {deleted / found.events:.0%}"])
+                live.show([f"deleted {deleted:,} of {found.events:,} events  {deleted / (found.events or 1):.0%}"])
 
             deleted = await store.delete_marked(prefix, mark, show)
-    lines.text(f"deleted {counted(deleted, 'event')} of run {name}")
+    beside = f" and {counted(found.conflicts, 'row')} of recorded conflicts" if found.conflicts else ""
+    lines.text(f"deleted {counted(deleted, 'event')}{beside} of run {name}")

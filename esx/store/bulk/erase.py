@@ -1,8 +1,8 @@
 """Deletes the events of a load test: in bounded batches, and only events with the mark of the test.
 
-Nothing else deletes events. The numbers stay as dead gaps in global_seq, which the feed passes like those of
-rolled-back transactions. The same statement notes them in the table erased_events, so that a reader that got these
-events does not take its history for another one (see history.py).
+The conflicts that were recorded on its streams go with them. Nothing else deletes events. The numbers stay as dead gaps
+in global_seq, which the feed passes like those of rolled-back transactions. The same statement notes them in the table
+erased_events, so that a reader that got these events does not take its history for another one (see history.py).
 """
 
 from collections.abc import Callable
@@ -11,13 +11,18 @@ from typing import NamedTuple
 
 import asyncpg
 
-from esx.errors import EsxError
+from esx.errors import EsxError, StoreFailed
 from esx.layouts.layout import Layout
 from esx.postgres.values import fetch
-from esx.text import visible
+from esx.store.conflicts.recording import check_there
+from esx.text import counted, visible
 
 BATCH = 5_000
 """How many events are deleted in a transaction."""
+
+
+_BEGINS = "pg_catalog.starts_with(stream_id, $1) AND $2::text IS NOT NULL"
+"""A condition for what has no index on stream_id; it takes the prefix twice, as others do."""
 
 
 class NotMarked(EsxError):
@@ -33,10 +38,17 @@ class Mark(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Marked:
-    """How many events, of how many streams, would be deleted."""
+    """How many events, of how many streams, would be deleted, and how many rows of recorded conflicts."""
 
     events: int
     streams: int
+    conflicts: int = 0
+
+    @property
+    def text(self) -> str:
+        """The same in words."""
+        text = f"{counted(self.events, 'event')} in {counted(self.streams, 'stream')}"
+        return f"{text} and {counted(self.conflicts, 'row')} of recorded conflicts" if self.conflicts else text
 
 
 class Eraser:
@@ -80,7 +92,7 @@ class Eraser:
             at = (last, rows[-1][1]) if len(rows) == self._batch else None
             if on_progress is not None:
                 on_progress(events)
-        return Marked(events, streams)
+        return Marked(events, streams, await self._conflicts())
 
     async def delete(self, on_progress: Callable[[int], None] | None = None) -> int:
         """Delete what carries the mark, a batch a transaction, and return how many events are gone."""
@@ -111,21 +123,40 @@ class Eraser:
             if on_progress is not None:
                 on_progress(deleted)
         if self._layout.lockable:
-            await self._delete_locks()
+            await self._delete_beside("stream_locks", self._within)
+        if await self._conflicts():
+            await self._delete_beside("conflicts", _BEGINS)
         return deleted
 
     async def _may_note(self) -> bool:
         """Return whether this user may insert into erased_events, which a store of an older esx does not have."""
-        asked = "SELECT coalesce(pg_catalog.has_table_privilege(pg_catalog.to_regclass($1)::oid, 'INSERT'), false)"
-        ledger = self._layout.ours("erased_events")
-        return self._layout.own and bool(await self._connection.fetchval(asked, ledger))
+        return await self._may("INSERT", "erased_events")
 
-    async def _delete_locks(self) -> None:
-        """Delete the rows on which the writers of these streams queued."""
-        locks = self._layout.ours("stream_locks")
+    async def _may(self, right: str, table: str) -> bool:
+        asked = "SELECT coalesce(pg_catalog.has_table_privilege(pg_catalog.to_regclass($1)::oid, $2), false)"
+        return self._layout.own and bool(await self._connection.fetchval(asked, self._layout.ours(table), right))
+
+    async def _conflicts(self) -> int:
+        """Return how many rows about these streams esx's table of conflicts holds; 0 without the right to read it.
+
+        The table is bounded, and has no index on the streams.
+        """
+        try:
+            await check_there(self._connection, self._layout)
+        except StoreFailed:  # there is none, or it is somebody else's
+            return 0
+        if not await self._may("SELECT", "conflicts"):
+            return 0
+        rows = f"SELECT pg_catalog.count(*) FROM {self._layout.ours('conflicts')} WHERE {_BEGINS}"
+        found: int = await self._connection.fetchval(rows, self._prefix, self._prefix)
+        return found
+
+    async def _delete_beside(self, name: str, within: str) -> None:
+        """Delete what another table of schema.sql has of these streams."""
+        table = self._layout.ours(name)
         statement = (
-            f"WITH gone AS (DELETE FROM {locks} WHERE stream_id IN (SELECT stream_id FROM {locks} "
-            f"WHERE {self._within} LIMIT {self._batch}) RETURNING 1) SELECT pg_catalog.count(*) FROM gone"
+            f"WITH gone AS (DELETE FROM {table} WHERE ctid IN (SELECT ctid FROM {table} "
+            f"WHERE {within} LIMIT {self._batch}) RETURNING 1) SELECT pg_catalog.count(*) FROM gone"
         )
         while await self._connection.fetchval(statement, self._prefix, self._prefix) == self._batch:
             pass

@@ -219,7 +219,8 @@ class Bulk(Feeds):
         It is for the events of a load test. All of them must have `mark` in their metadata; else none is deleted, and
         NotMarked is raised. Each batch of `batch` events is a transaction, after which `on_progress` gets the number
         deleted so far; after an interruption the rest can be deleted later. Their numbers stay as dead gaps in
-        global_seq. A projection that has handled these events keeps its results.
+        global_seq. A projection that has handled these events keeps its results. The conflicts that were recorded on
+        these streams are deleted too, which takes the right to delete from that table if there are any.
         """
         async with self._writing() as connection:
             layout = (await self._look(connection)).layout

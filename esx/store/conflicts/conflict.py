@@ -155,7 +155,8 @@ class ConflictSurvey:
     """The pairs that collided, the most frequent first, from `first_at` to `last_at` (None without any).
 
     `conflicts` is how many there were in all, an estimate if not `exact`, `recorded` the number of rows. `more_pairs`
-    says that rarer pairs were left out. `oldest` is when the oldest row was recorded of all that the table holds; with
+    says that rarer pairs were left out. `by_load_tests` is how many of the conflicts are on streams ``load-*``, as load
+    tests name theirs. `oldest` is when the oldest row was recorded of all that the table holds; with
     `full`, older ones have been dropped.
     """
 
@@ -168,6 +169,15 @@ class ConflictSurvey:
     more_pairs: bool
     oldest: datetime | None
     full: bool
+    by_load_tests: int = 0
+
+    @property
+    def load_tests_text(self) -> str:
+        """Whether load tests are among them, in a few words; empty if none are."""
+        if not self.by_load_tests:
+            return ""
+        tilde = "" if self.exact else "~"
+        return f"load tests count too: {tilde}{self.by_load_tests:,} of {tilde}{self.conflicts:,} are on streams load-*"
 
     @property
     def commuting(self) -> int | None:

@@ -48,11 +48,12 @@ async def survey(connection: Session, layout: Layout, where: Filter, commuting: 
         connection,
         f"SELECT min(c.at), max(c.at), count(*), coalesce(sum(c.stands_for::float8), 0), "
         f"coalesce(bool_and(c.stands_for = 1), true), (SELECT min(at) FROM {table}), "
-        f"(SELECT count(*) FROM (SELECT FROM {table} LIMIT {KEPT}) t) "
+        f"(SELECT count(*) FROM (SELECT FROM {table} LIMIT {KEPT}) t), "
+        f"coalesce(sum(c.stands_for::float8) FILTER (WHERE starts_with(c.stream_id, 'load-')), 0) "
         f"{rows_of}",
         *arguments,
     )
-    first, last, recorded, total, exact, oldest, held = whole
+    first, last, recorded, total, exact, oldest, held, by_load = whole
     if not recorded:
         return ConflictSurvey((), 0, True, 0, None, None, False, oldest, held >= KEPT)
     length = max((last - first).total_seconds(), 1e-6)
@@ -94,6 +95,7 @@ async def survey(connection: Session, layout: Layout, where: Filter, commuting: 
         len(ranked) > len(shown) or len(groups) >= _MOST_GROUPS,
         oldest,
         held >= KEPT,
+        round(by_load),
     )
 
 

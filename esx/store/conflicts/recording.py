@@ -31,7 +31,7 @@ _RIGHTS = ("SELECT", "INSERT", "DELETE")
 _USABLE = """
     SELECT c.oid IS NOT NULL,
            (SELECT pg_catalog.count(*) FROM pg_catalog.pg_attribute a
-            JOIN unnest($2::text[], $3::text[]) wanted (name, type)
+            JOIN ROWS FROM (pg_catalog.unnest($2::text[]), pg_catalog.unnest($3::text[])) wanted (name, type)
               ON a.attname = wanted.name AND pg_catalog.format_type(a.atttypid, NULL) = wanted.type
             WHERE a.attrelid = c.oid AND NOT a.attisdropped),
            (SELECT pg_catalog.bool_and(pg_catalog.has_table_privilege(c.oid, r))

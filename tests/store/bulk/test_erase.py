@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from esx.expected import ANY
+from esx.errors import WrongVersion
+from esx.eventstore import EventStore
+from esx.expected import ANY, NO_STREAM
 from esx.model import NewEvent, Strategy
 from esx.store.bulk.erase import Eraser, Mark, Marked, NotMarked
 
@@ -14,8 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     import asyncpg
-
-    from esx.eventstore import EventStore
 
 MARK = Mark("run_id", "r1")
 
@@ -75,3 +75,33 @@ async def test_an_event_without_the_mark_keeps_everything(store18: EventStore) -
     with pytest.raises(NotMarked):
         await store18.delete_marked("load-r1-", MARK)
     assert await store18.count_events("load-r1-") == 8
+
+
+async def test_the_conflicts_that_the_run_recorded_go_too_and_no_others(
+    dsn18: str, store18: EventStore, sql18: asyncpg.Connection
+) -> None:
+    await load(store18, "r1", 1, 2)
+    await load(store18, "r10", 1, 2)
+    await store18.append("account-1", [NewEvent("Opened", {})])
+    async with EventStore.connect(dsn18, record_conflicts=True) as writer:
+        for stream_id in ("load-r1-0", "load-r1-0", "load-r10-0", "account-1"):
+            with pytest.raises(WrongVersion):
+                await writer.append(stream_id, [NewEvent("Late", {}, {"run_id": "r1"})], expected=NO_STREAM)
+    assert await store18.marked("load-r1-", MARK) == Marked(2, 1, 2)
+    assert await store18.delete_marked("load-r1-", MARK, batch=1) == 2
+    left = [conflict.stream_id for conflict in await store18.newest_conflicts()]
+    assert sorted(left) == ["account-1", "load-r10-0"]
+    # What an older esx left: conflicts of a run whose events are gone.
+    await sql18.execute("DELETE FROM events WHERE stream_id = 'load-r10-0'")
+    other = Mark("run_id", "r10")
+    assert await store18.marked("load-r10-", other) == Marked(0, 0, 1)
+    assert await store18.delete_marked("load-r10-", other) == 0
+    assert await store18.marked("load-r10-", other) == Marked(0, 0)
+
+
+async def test_a_table_conflicts_that_is_not_esxs_is_left_alone(store18: EventStore, sql18: asyncpg.Connection) -> None:
+    await load(store18, "r1", 1, 2)
+    await sql18.execute("DROP TABLE conflicts; CREATE TABLE conflicts AS SELECT 'load-r1-0' AS stream_id")
+    assert await store18.marked("load-r1-", MARK) == Marked(2, 1)
+    assert await store18.delete_marked("load-r1-", MARK) == 2
+    assert await sql18.fetchval("SELECT count(*) FROM conflicts") == 1
