@@ -17,7 +17,8 @@ _MOST_EVENTS = 1_000
 _MOST_BYTES = 1_000_000
 _MOST_SUBSCRIBERS = 100
 _MOST_PROCESSES = 64
-_LEARNED = ("streams", "hot_streams", "hot_share", "zipf", "events_per_append", "payload_bytes")
+LEARNED = ("streams", "hot_streams", "hot_share", "zipf", "events_per_append", "payload_bytes")
+"""What the file of `like` or `replay` says in place of these options."""
 _RUN_ID = re.compile(r"[A-Za-z0-9_.]{1,64}")
 
 
@@ -72,7 +73,7 @@ def _check_like(options: LoadOptions) -> None:
     if options.like is not None and options.replay is not None:
         raise InvalidOptions("--like and --replay exclude each other: leave one out")
     option = "--like" if options.replay is None else "--replay"
-    for name in _LEARNED:
+    for name in LEARNED:
         knob = BY_NAME[name]
         if getattr(options, name) != knob.default:
             raise InvalidOptions(f"{knob.option} and {option} exclude each other: the file says it")

@@ -26,6 +26,7 @@ from locust.runners import STATE_MISSING, MasterRunner, Runner, WorkerRunner
 from esx.errors import EsxError
 from esx.leash import hold
 from esx.load.ledger import Ledger
+from esx.load.report.describe import verdict_text
 from esx.loadtest import webguard, webui
 from esx.loadtest.bridge import native_sleep, native_thread
 from esx.loadtest.protocol import Protocol
@@ -238,7 +239,8 @@ def _judge(run: RunningTest, ledgers: list[Ledger]) -> None:
     run.judge(ledgers)
     summary = run.summary
     if summary is not None and state.protocol is None:
-        for line in (f"run {run.id}: verdict {summary.verdict or 'none'}", *summary.evidence):
+        verdict, judged = verdict_text(summary)
+        for line in (f"run {run.id}: verdict {verdict.lower()}, {judged}", *summary.evidence):
             log.log(logging.INFO if summary.verdict == "pass" else logging.ERROR, "%s", line)
 
 

@@ -18,6 +18,7 @@ from flask import Blueprint, Response, request
 from locust.env import Environment
 
 from esx.load.model import LoadProgress, to_dict
+from esx.load.report.describe import verdict_text
 from esx.loadtest.run import RunningTest
 from esx.text import sparkline
 
@@ -110,7 +111,7 @@ def _rows(run: RunningTest | None) -> Iterator[dict[str, str]]:
 
     yield row("run", "warm-up" if last.warming_up else "", run.id)
     if summary is not None:
-        yield row("verdict", "", (summary.verdict or "none").upper())
+        yield row("verdict", "", ": ".join(verdict_text(summary)))
         for evidence in summary.evidence:
             yield row("", "", evidence)
     yield row(

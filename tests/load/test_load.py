@@ -23,7 +23,16 @@ from hdrh.histogram import HdrHistogram
 
 from esx.eventstore import EventStore
 from esx.load.errors import InvalidOptions, LoadFailed
-from esx.load.model import LoadCounts, LoadOptions, LoadProgress, LoadSummary, from_dict, run_prefix, to_dict
+from esx.load.model import (
+    FeedFigures,
+    LoadCounts,
+    LoadOptions,
+    LoadProgress,
+    LoadSummary,
+    from_dict,
+    run_prefix,
+    to_dict,
+)
 from esx.load.options import validate
 from esx.load.process import LoadRun
 from esx.load.report.describe import workload
@@ -550,9 +559,14 @@ def test_lines_survive_the_way_between_processes_and_read_well() -> None:
     assert "44 errors" in text
     assert "\n" not in text
     text = render_summary(replace(summary, interrupted=True))
-    for part in ("run r1: 20 users, 20.0 s, interrupted", "598.8", "12,345", "p99.9", "0.412", "PASS", "gone␊for good"):
+    for part in ("run r1: 20 users, 20.0 s, interrupted", "598.8", "12,345", "p99.9", "0.412", "gone␊for good"):
         assert part in text
     assert all(len(line) <= 80 for line in text.splitlines())
+    # A verdict says what it judged, and beside it what it did not judge.
+    assert "verdict                PASS  stored exactly once; 2.4% conflicts\n" in text
+    told = replace(summary, feed=FeedFigures(2, 12_001))
+    assert "PASS  stored and delivered exactly once; 2.4% conflicts\n" in render_summary(told)
+    assert "FAIL  for the reasons below; 2.4% conflicts\n" in render_summary(replace(summary, verdict="fail"))
     late = replace(summary, options=LoadOptions(rate=100), commands=1000)
     assert "rate            not reached: 50 of 100 commands/s were made" in render_summary(late)
     assert "rate" not in render_summary(replace(late, commands=1930)), "within chance"

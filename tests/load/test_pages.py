@@ -95,7 +95,7 @@ def test_a_page_is_whole_and_says_what_came_of_the_run() -> None:
     shown = check(run_page(saved())).text
     for piece in (
         "r1",
-        "PASS",
+        "Verdict: PASS, stored exactly once;",
         "100/s",
         "all there",
         "stream 7",

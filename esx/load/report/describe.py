@@ -4,8 +4,8 @@ from collections.abc import Iterable
 from dataclasses import fields
 from pathlib import Path
 
-from esx.load.model import LoadOptions
-from esx.text import counted, visible
+from esx.load.model import LoadOptions, LoadSummary
+from esx.text import counted, shell_word, visible
 
 _SHOWN = [field.name for field in fields(LoadOptions) if field.name not in ("run_id", "yes_write_to")]
 _UNITS = {"duration": " s", "warm_up": " s", "think_time": " s", "payload_bytes": " bytes", "rate": "/s"}
@@ -37,16 +37,32 @@ def differing(runs: Iterable[LoadOptions]) -> list[str]:
     return [name for name in _SHOWN if len({getattr(each, name) for each in options}) > 1]
 
 
-def arguments(options: LoadOptions) -> str:
-    """Return the command-line options that differ from the defaults of `esx load`."""
+def argument_words(options: LoadOptions) -> list[str]:
+    """Return the command-line options that differ from the defaults of `esx load`, as words."""
     usual = LoadOptions()
-    parts = []
+    words = []
     for name in _SHOWN:
         value = getattr(options, name)
         if value != getattr(usual, name):
             unit = "s" if _UNITS.get(name) == " s" else ""
-            parts.append(f"--{knob(name)} {value_text(value)}{unit}")
-    return " ".join(parts)
+            words += [f"--{knob(name)}", f"{value_text(value)}{unit}"]
+    return words
+
+
+def arguments(options: LoadOptions) -> str:
+    """Return the same as it is typed in a shell."""
+    return " ".join(map(shell_word, argument_words(options)))
+
+
+def verdict_text(summary: LoadSummary) -> tuple[str, str]:
+    """Return the verdict in a word, and what it says: what was judged, and beside it the conflicts, which were not."""
+    share = f"{summary.conflict_rate:.1%} conflicts"
+    if summary.verdict == "pass":
+        delivered = " and delivered" if summary.feed is not None and summary.feed.subscribers else ""
+        return "PASS", f"stored{delivered} exactly once; {share}"
+    if summary.verdict is None:
+        return "NONE", f"not judged; {share}"
+    return visible(summary.verdict, limit=20).upper(), f"for the reasons below; {share}"
 
 
 def workload(options: LoadOptions) -> str:

@@ -5,6 +5,7 @@ import textwrap
 
 from esx.load.collisions import TITLES, collision_rows
 from esx.load.model import LoadProgress, LoadSummary
+from esx.load.report.describe import verdict_text
 from esx.text import counted, visible
 
 _NAME = 14
@@ -59,7 +60,7 @@ def render_summary(summary: LoadSummary) -> str:
         lines += ["", *told]
     lines += _collisions(summary)
     lines += ["", _row("rows stored", "not known" if summary.stored is None else f"{summary.stored:,}")]
-    lines.append(_row("verdict", "none" if summary.verdict is None else summary.verdict.upper()))
+    lines.append(_row("verdict", *verdict_text(summary)))
     for evidence in summary.evidence:
         lines += textwrap.wrap(visible(evidence), _WIDTH, initial_indent="  - ", subsequent_indent="    ")
     return "\n".join(lines)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from esx.files import new_file, private_directory
-from esx.load.archive import FORMAT, NoSuchRun, RecordedRun, SavedFiles, read_saved
+from esx.load.archive import FORMAT, NoSuchRun, SavedFiles, Test, read_saved
 from esx.load.errors import InvalidOptions
 from esx.load.knobs import BY_NAME
 from esx.load.model import LoadOptions, LoadProgress, LoadSummary
@@ -27,9 +27,10 @@ Value = int | float | str
 MOST_KNOBS = 3
 MOST_RUNS = 1000
 _OVERHEAD = 3.0  # seconds that a run takes besides its duration, until it is known better
-_FIXED = frozenset(
+FIXED = frozenset(
     {"duration", "warm_up", "seed", "run_id", "yes_write_to", "max_appends", "appender", "append_sql", "store"}
 ) | {"like", "replay"}
+"""The knobs that a sweep does not turn."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ def point_text(point: Mapping[str, Value]) -> str:
 def _parse(text: str) -> tuple[str, tuple[Value, ...]]:
     name, equals, listed = text.partition("=")
     name = name.strip().lstrip("-").replace("-", "_")
-    known = BY_NAME.keys() - _FIXED
+    known = BY_NAME.keys() - FIXED
     if name not in known:
         names = ", ".join(sorted(knob(each) for each in known))
         raise InvalidOptions(f"--vary {visible(text, limit=60)!r} names no knob: use one of {names}")
@@ -193,14 +194,12 @@ class SweepRun:
     `start` begins one load test. `save` is called after each result. After `stop` the run under way ends.
     """
 
-    def __init__(
-        self, sweep: Sweep, start: Callable[[LoadOptions], RecordedRun], save: Callable[[Sweep], None]
-    ) -> None:
+    def __init__(self, sweep: Sweep, start: Callable[[LoadOptions], Test], save: Callable[[Sweep], None]) -> None:
         self.sweep = sweep
         self.stopped = False
         self._start = start
         self._save = save
-        self._test: RecordedRun | None = None
+        self._test: Test | None = None
 
     def stop(self) -> None:
         """End it; the run under way is not measured."""
@@ -208,7 +207,7 @@ class SweepRun:
         if self._test is not None:
             self._test.stop()
 
-    async def __aiter__(self) -> AsyncIterator[Turn | LoadProgress | Result]:
+    async def __aiter__(self) -> AsyncGenerator[Turn | LoadProgress | Result]:
         plan = self.sweep.plan
         runs = plan.runs()
         each = plan.base.duration + plan.base.warm_up + _OVERHEAD

@@ -3,12 +3,12 @@
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
 
-from esx.load.report.describe import arguments, knob
+from esx.load.report.describe import argument_words, knob
 from esx.load.report.pages.scale import Axis, scale
 from esx.load.report.text import milliseconds
 from esx.load.sweep.knee import Curve, Spot, axis_of, curves, in_words, is_numeric, spots
-from esx.load.sweep.sweep import Sweep
-from esx.text import visible
+from esx.load.sweep.sweep import Plan, Sweep
+from esx.text import shell_word, visible
 from esx.times import clock
 
 WIDTH = 78
@@ -37,11 +37,20 @@ _FIGURES: tuple[tuple[str, int, Callable[[Spot], str]], ...] = (
 
 def sweep_command(sweep: Sweep) -> str:
     """Return the command that makes this sweep."""
-    plan = sweep.plan
-    vary = " ".join(f"--vary {knob(name)}={','.join(str(value) for value in values)}" for name, values in plan.vary)
-    rounds = f" --rounds {plan.rounds}" if plan.rounds > 1 else ""
-    base = arguments(plan.base)
-    return f"esx load sweep {vary}{rounds}{' ' if base else ''}{base}"
+    return " ".join(map(shell_word, ["esx", *_words(sweep.plan)]))
+
+
+def plan_words(plan: Plan) -> list[str]:
+    """Return the words of the command that runs a plan, a sweep or one test, without ``esx`` and the database."""
+    words = _words(plan) if plan.vary else ["load", *argument_words(plan.base)]
+    # The same store needs the same consent.
+    return words if plan.base.yes_write_to is None else [*words, "--yes-write-to", plan.base.yes_write_to]
+
+
+def _words(plan: Plan) -> list[str]:
+    vary = [("--vary", f"{knob(name)}={','.join(map(str, values))}") for name, values in plan.vary]
+    rounds = ["--rounds", str(plan.rounds)] if plan.rounds > 1 else []
+    return ["load", "sweep", *(word for pair in vary for word in pair), *rounds, *argument_words(plan.base)]
 
 
 def sweep_lines(sweep: Sweep, *, colour: bool) -> Iterator[str]:

@@ -7,6 +7,7 @@ from functools import partial
 from esx.load.archive import SavedRun
 from esx.load.collisions import TITLES, collision_rows
 from esx.load.model import DatabaseFigures, LoadProgress, LoadSummary
+from esx.load.report.describe import verdict_text
 from esx.load.report.pages.html import page
 from esx.load.report.pages.scale import Axis, number, percent
 from esx.load.report.pages.svg import Drawing, Series, heat_map, line_chart
@@ -49,6 +50,7 @@ def run_page(run: SavedRun) -> str:
         run=run,
         tiles=[] if summary is None else _tiles(summary),
         notes=[] if summary is None else _notes(summary),
+        judged=None if summary is None else ", ".join(verdict_text(summary)),
         over_time=over_time_charts(run.series),
         latency=latency_chart(summary) if summary is not None and summary.histograms else None,
         percentiles=[] if summary is None else _percentiles(summary),
