@@ -12,7 +12,7 @@ from esx.errors import EsxError
 from esx.libpq.address import Odd, parse, url, without_password
 from esx.libpq.parameters import SECRETS, BadParameter
 from esx.libpq.target import Given, gather, resolve
-from esx.text import visible
+from esx.text import shell_word, visible
 
 _EMBEDDED_VERSION = 18
 # libpq's variables that say where a database is. The others, such as PGUSER and PGPASSWORD, say who connects and how.
@@ -57,10 +57,17 @@ class Database:
     @property
     def options(self) -> list[str]:
         """The options that name it for a command, without its password."""
-        store = [] if self.store is None else ["--store", self.store]
+        return [*self._address, *([] if self.store is None else ["--store", self.store])]
+
+    def command(self, words: str) -> str:
+        """Return ``esx`` with these words as it is typed in a shell to reach this database, not only its store."""
+        return " ".join(["esx", words, *map(shell_word, self._address)])
+
+    @property
+    def _address(self) -> list[str]:
         if self.name is not None or self.embedded:
-            return ["-d", self.name or "embedded", *store]
-        return store if self.dsn is None else ["-d", without_secrets(self.dsn), *store]
+            return ["-d", self.name or "embedded"]
+        return [] if self.dsn is None else ["-d", without_secrets(self.dsn)]
 
 
 def choose(dsn_option: str | None, environ: Mapping[str, str], config: Config | None = None) -> Database:

@@ -104,7 +104,7 @@ def make_explorer(
 
     permissions = Permissions.of(os.environ)
 
-    def run_load(dsn: str | None, options: LoadOptions) -> RecordedRun:
+    def run_load(dsn: str | None, options: LoadOptions, *, sweep: str | None = None) -> RecordedRun:
         """Return a load test that is saved as it runs; the explorer may have changed to another database."""
         if permissions.served and options.yes_write_to:
             raise LoadFailed(
@@ -112,7 +112,7 @@ def make_explorer(
                 "or run it at a terminal with `esx load`"
             )
         label = opened.label if dsn == opened.dsn else describe(dsn)
-        return RecordedRun(LoadRun(dsn, options), Archive.of(os.environ), label)
+        return RecordedRun(LoadRun(dsn, options), Archive.of(os.environ), label, sweep=sweep)
 
     return Explorer(
         opened,

@@ -241,7 +241,14 @@ class Explorer(RecordedApp):
                 why_not = "no load test here: this connection only reads"
             if why_not:
                 run_load = None
-            return LoadPane(self.session, run_load, database=self._choice.full_name, why_not=why_not, id=screen_id)
+            return LoadPane(
+                self.session,
+                run_load,
+                database=self._choice.full_name,
+                why_not=why_not,
+                files=not self.permissions.served,
+                id=screen_id,
+            )
         if screen_id == "health-screen":
             from esx.tui.screens.health import HealthPane
 
@@ -287,7 +294,8 @@ class Explorer(RecordedApp):
 
         pane, store = self.main.shown_pane, self.session.store
         view = None if pane is None else pane.view()
-        if pane is None or store is None or view is None:
+        shown = view if pane is None or view is not None else pane.command()
+        if pane is None or store is None or shown is None:
             self.notify("there is nothing here to copy", severity="warning")
             return
         database = self.session.database
@@ -300,7 +308,7 @@ class Explorer(RecordedApp):
 
         options = [] if database is None else database.options
         connection = None if database is None else connection_of(database)
-        self.push_screen(CopyAs(store, view, pane.event_at_hand(), options, connection, self.session.report), chosen)
+        self.push_screen(CopyAs(store, shown, pane.event_at_hand(), options, connection, self.session.report), chosen)
 
     def action_export(self) -> None:
         """Write what is shown to a file."""

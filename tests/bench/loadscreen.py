@@ -31,7 +31,9 @@ from tests.bench.feedscreen import DrawnExplorer, until
 
 async def screen(dsn: str, users: int, seconds: float, size: tuple[int, int]) -> None:
     """Run a test on the Load screen; print its goodput, and the share of a core that the explorer used meanwhile."""
-    app = DrawnExplorer(Database(dsn, "--dsn", "bench", embedded=False), run_load=LoadRun)
+    app = DrawnExplorer(
+        Database(dsn, "--dsn", "bench", embedded=False), run_load=lambda dsn, options, **_: LoadRun(dsn, options)
+    )
     async with app.run_test(size=size) as pilot:
         await until(pilot, lambda: app.session.state is SessionState.CONNECTED)
         await pilot.press("3")

@@ -160,7 +160,7 @@ async def test_an_unreachable_database_is_an_error_with_a_remedy() -> None:
 
 async def test_a_database_without_the_schema_goes_on_once_it_is_there(empty_dsn18: str) -> None:
     async with explorer(empty_dsn18, connected=False) as (app, pilot):
-        await until(pilot, lambda: "esx init" in text_of(app), "for the remedy")
+        await until(pilot, lambda: "esx init -d" in text_of(app), "for the remedy, as it reaches this database")
         async with EventStore.connect(empty_dsn18) as store:
             await store.init()
             await store.append("first-1", [NewEvent("T")])

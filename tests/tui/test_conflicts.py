@@ -33,6 +33,7 @@ async def test_pairs_of_types_that_collide(dsn18: str, store18: EventStore, size
         await until(pilot, lambda: "AccountDebited lost to MoneyDeposited" in text_of(app))
         await until(pilot, lambda: "11 of 11 by your rules" in text_of(app))
         assert all(len(line) == size[0] for line in lines_of(app))
+        assert "load tests count too, none is among these" in text_of(app)
         async with EventStore.connect(dsn18) as store:
             assert (await store.conflicts()).recorded == 61
         await pilot.press("escape")
@@ -66,3 +67,16 @@ async def test_nothing_recorded(dsn18: str, store18: EventStore) -> None:
         await until(pilot, lambda: "Conflicts" in lines_of(app)[-1])
         await pilot.press("C")
         await until(pilot, lambda: "no conflict is recorded" in text_of(app))
+
+
+async def test_it_says_how_many_are_of_load_tests(dsn18: str, store18: EventStore, sql18: asyncpg.Connection) -> None:
+    await fill(store18, 1, 1)
+    await sql18.execute(
+        "INSERT INTO conflicts (stream_id, expected, actual, lost_types, won_types, stands_for) "
+        "VALUES ('load-r1-0', 0, 1, '{T}', '{T}', 3), ('s', 0, 1, '{T}', '{T}', 1)"
+    )
+    async with explorer(dsn18, size=(80, 24)) as (app, pilot):
+        await pilot.press("4")
+        await until(pilot, lambda: "Conflicts" in lines_of(app)[-1])
+        await pilot.press("C")
+        await until(pilot, lambda: "load tests count too: ~3 of ~4 are on streams load-*" in text_of(app))

@@ -161,7 +161,7 @@ async def test_a_name_that_is_no_store_is_told_and_others_are_offered(
     async with explorer(dsn18, connected=False, store=name, size=(120, 40)) as (app, pilot):
         await until(pilot, lambda: f"The store {name} cannot be shown" in words(app), "for the title")
         await until(pilot, lambda: reason in words(app))
-        assert "Run esx init" not in words(app)
+        assert "Run `esx init" not in words(app)
         assert "Choose one with ctrl+o, or start esx with another --store" in words(app)
         await pilot.press("ctrl+o")
         await until(pilot, lambda: "public.events" in text_of(app), "for the store of the database")
@@ -179,9 +179,10 @@ async def test_a_name_in_a_database_without_stores_is_told_as_well(empty_dsn18: 
         async with explorer(empty_dsn18, connected=False, store=name, config=config, size=(120, 40)) as (app, pilot):
             await until(pilot, lambda name=name: f"The store {name} cannot be shown" in words(app))  # type: ignore[misc]
             await until(pilot, lambda reason=reason: reason in words(app))  # type: ignore[misc]
-            assert "Run esx init" not in words(app)
+            assert "Run `esx init" not in words(app)
             assert "Choose one" not in words(app)
-            assert "`esx stores` (with the same --dsn) lists what is in this database" in words(app)
+            assert "`esx stores -d 'postgresql://" in words(app)
+            assert "lists what is in this database" in words(app)
 
 
 async def test_a_view_that_nobody_named_is_no_server_that_is_away(dsn18: str, store18: EventStore) -> None:

@@ -2,32 +2,42 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
 
 import pytest
+from textual.events import Paste
 from textual.widgets import Button, Input
 
+import esx.tui
+from esx.database_choice import without_secrets
 from esx.errors import EsxError
-from esx.load.archive import Archive, Header, Recorder
+from esx.load.archive import Archive, Header, RecordedRun, Recorder
+from esx.load.learn.profile import profile_text
 from esx.load.model import LoadCounts, LoadOptions, LoadProgress, LoadSummary, PairCounts, StreamCounts
+from esx.load.process import LoadRun
+from esx.load.sweep.knee import in_words
+from esx.load.sweep.sweep import Plan, Sweeps
 from esx.model import NewEvent
 from esx.permissions import Permissions
+from esx.text import shell_word
 from esx.tui.dialogs.agree import Agree
+from esx.tui.dialogs.copy_as import CopyAs
 from esx.tui.panels.load_compared import LoadCompared
 from esx.tui.panels.load_form import LoadForm
 from esx.tui.panels.load_runs import LoadRuns
 from esx.tui.screens.load import LoadPane
 from esx.tui.widgets.choice import Choice
 from esx.tui.widgets.heatmap import HeatMap
-from tests.tui.helpers import explorer, fill, lines_of, text_of, until
+from esx.tui.widgets.line import Line
+from tests.loadtest.test_mix import profile
+from tests.tui.helpers import browse, explorer, fill, lines_of, text_of, until, words
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, AsyncIterator, Callable
-    from pathlib import Path
-
-    import pytest
 
     from esx.eventstore import EventStore
     from esx.tui.app import Explorer
@@ -98,14 +108,14 @@ async def test_a_run_from_form_to_verdict(dsn18: str, store18: EventStore) -> No
         wanted = LoadOptions(users=7, hot_streams=1, hot_share=0.5, on_conflict="backoff", rate=500.0)
         assert asked == [(dsn18, wanted)]
         for piece in (
-            "20.0% conflicts",
+            "PASS  stored exactly once; 20.0% conflicts; 27 appends/s, 7 users, 3.0 s",
             "100 attempts = 80 stored + 20 conflicts",
             "- 80 appended",
             "20 of 20 conflicts recorded",
             "15  75%  Withdrawn lost to Deposited",
             "5  25%  T␛ lost to nothing",
             "9.000",
-            "esx load clean run-1",
+            "esx load clean run-1 -d",
         ):
             await until(pilot, lambda piece=piece: piece in text_of(app), piece)  # type: ignore[misc]
         await pilot.press("u")
@@ -277,10 +287,19 @@ async def test_the_form_is_filled_by_keys_alone(dsn18: str, store18: EventStore)
         await pilot.press("4", "2")
         await until(pilot, lambda: "payload, bytes" in text_of(app) and "workload" in text_of(app))
         await goes_to("up", "events-per-append")
-        # A number takes no letters.
-        await pilot.press("end", "x", "5", "e", "s")
-        assert pane(app).query_one("#load-events-per-append", Input).value == "15"
+        # A number takes no letters, and says so until it is taken back or the field is left.
+        line = pane(app).query_one("#load-events-per-append", Input)
+        await pilot.press("end", "x", "5", "e")
+        assert line.value == "15"
+        await until(pilot, lambda: "'e' is left out: this takes digits, and commas" in below(app, line))
+        await pilot.press("s")
+        await until(pilot, lambda: "'s' is left out" in below(app, line))
+        await pilot.press("backspace", "5")
+        await until(pilot, lambda: "left out" not in text_of(app))
+        await pilot.press("s")
+        await until(pilot, lambda: "'s' is left out" in below(app, line))
         await goes_to("up", "on-conflict")
+        await until(pilot, lambda: "left out" not in text_of(app))
         await pilot.press("3")
         assert pane(app).query_one("#load-on-conflict", Choice).value == "backoff"
 
@@ -301,10 +320,10 @@ async def test_a_preset_fills_the_form_until_a_field_is_changed(dsn18: str, stor
             "open loop": LoadOptions(users=32, streams=1000, rate=500.0),
         }.items():
             await pilot.press("right")
-            await until(pilot, lambda wanted=wanted: form.options() == wanted, name)  # type: ignore[misc]
+            await until(pilot, lambda wanted=wanted: form.plan() == Plan(wanted, ()), name)  # type: ignore[misc]
             assert preset.value == name
         await pilot.press("down", "end", "1")
-        await until(pilot, lambda: preset.value == "own" and form.options().users == 321)
+        await until(pilot, lambda: preset.value == "own" and form.plan().base.users == 321)
 
 
 class Stoppable:
@@ -400,3 +419,199 @@ async def test_leaving_stops_a_run_first_and_a_second_time_leaves_at_once(dsn18:
                 go_on.set()
             await until(pilot, lambda: app.return_code is not None)
         assert told == ([] if twice else [True])
+
+
+async def test_what_is_pasted_is_taken_whole_or_named(dsn18: str, store18: EventStore) -> None:
+    await fill(store18, 1, 1)
+    async with explorer(dsn18, run_load=lambda *_: None) as (app, pilot):
+        await pilot.press("3")
+        await until(pilot, lambda: pane(app).query_one("#load-start", Button).has_focus)
+        users = pane(app).query_one("#load-users", Input)
+        users.focus()
+        users.value = ""
+        await until(pilot, lambda: users.has_focus)
+        users.post_message(Paste("1-8"))
+        await until(pilot, lambda: "'1-8' is left out" in below(app, users))
+        assert users.value == ""
+        users.post_message(Paste("1, 2,\r\n4\n"))
+        await until(pilot, lambda: users.value == "1, 2, 4")
+        seconds = pane(app).query_one("#load-duration", Input)
+        seconds.focus()
+        await until(pilot, lambda: seconds.has_focus)
+        seconds.post_message(Paste("1,5"))
+        await until(pilot, lambda: "'1,5' is left out: this takes digits" in below(app, seconds))
+        # So do all fields of the explorer: of several lines Textual would take the first, and say nothing.
+        await pilot.press("escape", "1")
+        await until(pilot, lambda: browse(app).streams.has_focus)
+        await pilot.press("slash")
+        await until(pilot, lambda: isinstance(app.focused, Line))
+        assert app.focused is not None
+        app.focused.post_message(Paste("pay\nments"))
+        await until(pilot, lambda: getattr(app.focused, "value", "") == "pay ments")
+
+
+def test_no_field_of_the_explorer_loses_what_is_typed_silently() -> None:
+    own = Path(esx.tui.__file__).parent
+    made = re.compile(r"(?<![\w.])Input\(|class \w+\(.*\bInput\b.*\)")
+    found = [path.name for path in own.rglob("*.py") if made.search(path.read_text(encoding="utf-8"))]
+    assert found == ["line.py"], "a field is a Line"
+
+
+async def test_the_form_has_learned_traffic_and_recorded_conflicts(
+    dsn18: str, store18: EventStore, tmp_path: Path
+) -> None:
+    await fill(store18, 1, 1)
+    file = tmp_path / "shop traffic.toml"
+    async with explorer(dsn18, run_load=lambda *_: None, size=(100, 40)) as (app, pilot):
+        await pilot.press("3")
+        await until(pilot, lambda: pane(app).query_one("#load-start", Button).has_focus)
+        form = pane(app).query_one(LoadForm)
+        form.query_one("#load-record-conflicts", Choice).choose("on")
+        like, times = form.query_one("#load-like", Input), form.query_one("#load-times", Input)
+        assert times.disabled
+        like.value = str(file)
+        await until(pilot, lambda: not times.disabled)
+        # What the file decides is not asked for.
+        assert form.query_one("#load-streams", Input).disabled
+        assert form.query_one("#load-heat", Choice).disabled
+        times.value = "2.5"
+        await pilot.press("ctrl+s")
+        await until(pilot, lambda: "cannot be read: No such file or directory" in words(app))
+        assert like.has_focus
+        file.write_text(profile_text(profile()))
+        assert form.plan() == Plan(LoadOptions(like=str(file), times=2.5, record_conflicts="on"), ())
+        form.fill(LoadOptions(users=3))
+        await until(pilot, lambda: times.disabled and not form.query_one("#load-streams", Input).disabled)
+        assert form.plan() == Plan(LoadOptions(users=3), ())
+    async with explorer(dsn18, run_load=lambda *_: None, permissions=Permissions.only("load")) as (app, pilot):
+        await pilot.press("3")
+        # A page in a browser reads no files of the machine that serves it.
+        await until(pilot, lambda: pane(app).query_one("#load-start", Button).has_focus)
+        assert pane(app).query_one("#load-like", Input).disabled
+
+
+def steps() -> dict[int, tuple[float, float]]:
+    """Return goodput and conflict rate by the number of users, as a hot stream has them."""
+    return {1: (800.0, 0.0), 2: (300.0, 0.5), 4: (200.0, 0.75)}
+
+
+class Measured(Stoppable):
+    """A test of a sweep, whose figures depend on its users; that of 4 users ends when it is let go, or stopped."""
+
+    go_on = asyncio.Event()
+    made: ClassVar[list[tuple[str | None, LoadOptions]]] = []
+
+    def __init__(self, dsn: str | None, options: LoadOptions, *, sweep: str | None = None) -> None:
+        super().__init__(dsn, options)
+        self.options = options
+        self._ended_early = False
+        self.made.append((sweep, options))
+
+    async def __aiter__(self) -> AsyncIterator[LoadProgress | LoadSummary]:
+        users = self.options.users
+        goodput, rate = steps()[users]
+        yield replace(second(1), users=users, goodput=goodput / 2, conflict_rate=rate)
+        if users == 4:
+            await self.go_on.wait()
+        found = replace(SUMMARY, run=f"r{users}", users=users, goodput=goodput, conflict_rate=rate)
+        yield replace(found, interrupted=self._ended_early)
+
+    def stop(self) -> None:
+        self._ended_early = True
+        self.go_on.set()
+
+    async def aclose(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("size", [(80, 24), (200, 55)])
+async def test_users_are_swept_from_the_form(dsn18: str, store18: EventStore, size: tuple[int, int]) -> None:
+    await store18.append("load-r1-0", [NewEvent("T", {}, {"run_id": "r1"})])
+    await store18.append("kept", [NewEvent("T", {})])
+    Measured.go_on, stops = asyncio.Event(), size[0] == 80
+    Measured.made.clear()
+    async with explorer(dsn18, run_load=Measured, size=size) as (app, pilot):
+        await pilot.press("3")
+        await until(pilot, lambda: pane(app).query_one("#load-start", Button).has_focus)
+        users = pane(app).query_one("#load-users", Input)
+        users.value = "1,2,4"
+        await until(pilot, lambda: "a sweep of 3 runs" in text_of(app))
+        await pilot.press("x")
+        await until(pilot, lambda: isinstance(app.screen, CopyAs) and "esx load sweep --vary" in text_of(app))
+        await pilot.press("enter")
+        await until(
+            pilot, lambda: app.clipboard == f"esx load sweep --vary users=1,2,4 -d {shell_word(without_secrets(dsn18))}"
+        )
+        await pilot.press("ctrl+s")
+        await until(pilot, lambda: "run 3 of 3" in text_of(app) and "loses" in text_of(app))
+        rows = [line.strip("│ ").split() for line in lines_of(app)]
+        assert [row[:2] for row in rows if row and row[0] in ("1", "2", "4")] == [
+            ["1", "800"], ["2", "300"], ["4", "100"]
+        ]  # fmt: skip
+        headline = "It loses 62% at users=2, its first step that loses more than 20%: 800/s and 0% conflicts at 1, "
+        assert headline + "300/s and 50% conflicts at 2" in words(app)
+        bars = {line.strip("│ ").split()[0]: line.count("█") for line in lines_of(app) if "█" in line}
+        assert bars["1"] > bars["4"] > 0
+        if stops:
+            await pilot.press("S")
+        else:
+            Measured.go_on.set()
+        await until(pilot, lambda: not pane(app).running)
+        [sweep] = Sweeps.of(os.environ).all([])
+        ran = 2 if stops else 3
+        assert [result.run for result in sweep.results] == ["r1", "r2", "r4"][:ran]
+        assert all(line in words(app) for line in in_words(sweep)), "the words of esx load sweep --show"
+        assert f"{ran} of 3 runs {'ended early' if stops else 'done'}" in words(app)
+        assert Measured.made == [(sweep.id, LoadOptions(users=count)) for count in (1, 2, 4)]
+        await pilot.press("u")
+        await until(pilot, lambda: "workload" in text_of(app))
+        await pilot.press("u")
+        await until(pilot, lambda: "loses" in text_of(app))
+
+
+async def test_a_sweep_that_cannot_be_is_said_at_its_field(dsn18: str, store18: EventStore) -> None:
+    await fill(store18, 1, 1)
+    async with explorer(dsn18, run_load=Measured) as (app, pilot):
+        await pilot.press("3")
+        await until(pilot, lambda: pane(app).query_one("#load-start", Button).has_focus)
+        for field, value, why in (
+            ("users", "0,1", "with users=0: --users is 0"),
+            ("users", "1,1", "--vary 'users=1,1' names a value"),
+            ("streams", "1,", "has no values"),
+        ):
+            line = pane(app).query_one(f"#load-{field}", Input)
+            usual, line.value = line.value, value
+            await pilot.press("ctrl+s")
+            await until(pilot, lambda line=line, why=why: line.has_focus and why in below(app, line))  # type: ignore[misc]
+            line.value = usual
+            await until(pilot, lambda why=why: why not in words(app))  # type: ignore[misc]
+        assert not pane(app).running
+
+
+async def test_a_sweep_on_a_real_store(dsn18: str, store18: EventStore) -> None:
+    await fill(store18, 1, 1)
+
+    def run_load(dsn: str | None, options: LoadOptions, *, sweep: str | None = None) -> RecordedRun:
+        return RecordedRun(LoadRun(dsn, options), Archive.of(os.environ), "test", sweep=sweep)
+
+    async with explorer(dsn18, run_load=run_load, size=(100, 30)) as (app, pilot):
+        await pilot.press("3")
+        await until(pilot, lambda: pane(app).query_one("#load-start", Button).has_focus)
+        for field, value in (("users", "1,4"), ("duration", "0.5"), ("streams", "1"), ("yes-write-to", "no/where")):
+            pane(app).query_one(f"#load-{field}", Input).value = value
+        pane(app).query_one("#load-record-conflicts", Choice).choose("on")
+        await pilot.press("ctrl+s")
+        await until(pilot, lambda: "give --yes-write-to" in words(app) and not pane(app).running, "for the refusal")
+        pane(app).query_one("#load-yes-write-to", Input).value = words(app).split("give --yes-write-to ")[1].split()[0]
+        await pilot.press("ctrl+s")
+        await until(pilot, lambda: "2 of 2 runs done" in words(app) and not pane(app).running, "for the sweep")
+        [sweep] = Sweeps.of(os.environ).all([])
+        assert [result.verdict for result in sweep.results] == ["pass", "pass"]
+        assert all(line in words(app) for line in in_words(sweep))
+        assert (await store18.conflicts()).by_load_tests > 0
+        await pilot.press("D")
+        await until(pilot, lambda: isinstance(app.screen, Agree) and "of recorded conflicts of sweep" in words(app))
+        await pilot.press("ctrl+y")
+        await until(pilot, lambda: re.search(r"deleted .* of recorded conflicts of sweep", words(app)))
+        assert [stream.stream_id async for stream in store18.streams()] == ["s-000"]
+        assert (await store18.conflicts()).conflicts == 0

@@ -1,10 +1,11 @@
-"""Ten tasks, each done by the keys that docs/tour.md counts."""
+"""Tasks, each done by the keys that docs/tour.md counts."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import re
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -22,7 +23,7 @@ from esx.tui.screens.summary import SummaryPane
 from esx.tui.screens.trail import TrailPane
 from esx.tui.screens.types import TypesPane
 from tests.support.connections import connected
-from tests.tui.helpers import browse, explorer, feed_of, text_of, until
+from tests.tui.helpers import browse, explorer, feed_of, text_of, until, words
 from tests.tui.pictures import fill_shop, shop
 
 if TYPE_CHECKING:
@@ -37,7 +38,16 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow
 
 TOUR = Path(__file__).parents[2] / "docs" / "tour.md"
-NAMES = {"→": "right", "↓": "down", "/": "slash", "*": "asterisk", "=": "equals_sign", "␣": "space", "~": "tilde"}
+NAMES = {
+    "→": "right",
+    "←": "left",
+    "↓": "down",
+    "/": "slash",
+    "*": "asterisk",
+    "=": "equals_sign",
+    "␣": "space",
+    "~": "tilde",
+}
 
 
 class Step(NamedTuple):
@@ -122,6 +132,13 @@ TASKS: dict[str, tuple[list[Step], Callable[[Explorer], object]]] = {
         [Step("3"), Step("↓ → → ctrl+s", lambda app: app.query_one("#load-start").has_focus)],
         lambda _app: [(run.users, run.hot_streams, run.hot_share) for run in ASKED] == [(16, 1, 0.8)],
     ),
+    "where writers collapse": (
+        [Step("3"), Step("↓ ← ctrl+s", lambda app: app.query_one("#load-start").has_focus)],
+        lambda app: (
+            [run.users for run in ASKED] == [1, 2, 4, 8, 16, 32]
+            and "at users=2, its first step that loses more than 20%" in words(app)
+        ),
+    ),
     "compare two runs": (
         [
             Step("3"),
@@ -152,9 +169,11 @@ ASKED: list[LoadOptions] = []
 """The load tests that were started."""
 
 
-async def run_load(_dsn: str | None, options: LoadOptions) -> AsyncIterator[LoadProgress | LoadSummary]:
+async def run_load(
+    _dsn: str | None, options: LoadOptions, *, sweep: str | None = None
+) -> AsyncIterator[LoadProgress | LoadSummary]:
     ASKED.append(options)
-    yield summary("started")
+    yield replace(summary("started"), goodput=800.0 / options.users)
 
 
 def summary(run: str) -> LoadSummary:

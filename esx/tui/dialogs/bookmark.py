@@ -16,6 +16,7 @@ from esx.locators import Locator
 from esx.text import ago, visible
 from esx.tui.cells import MUTED, fit
 from esx.tui.dialogs.dialog import Dialog, OptionsDialog
+from esx.tui.widgets.line import Line
 
 
 def place_of(locator: Locator) -> str:
@@ -51,7 +52,7 @@ class BookmarkNote(Dialog[str]):
             box.border_title = "bookmark"
             box.border_subtitle = "enter keeps it · esc leaves"
             yield Static(Content(place_of(self._locator)))
-            yield Input(placeholder="a note, if you like", compact=True)
+            yield Line(placeholder="a note, if you like", compact=True)
 
     @on(Input.Submitted)
     def _submitted(self, message: Input.Submitted) -> None:

@@ -11,6 +11,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.content import Content
+from textual.widgets import Static
 
 from esx.errors import EsxError
 from esx.store.conflicts.conflict import ConflictPair, ConflictSurvey
@@ -24,7 +25,10 @@ from esx.tui.session.session import ExplorerSession
 from esx.tui.tasks import start
 from esx.tui.widgets.figures import Figures, Line
 
-_NONE = "no conflict is recorded: EventStore.connect(record_conflicts=True) does so (docs/conflicts.md)"
+_NONE = (
+    "no conflict is recorded, nor one of a load test: EventStore.connect(record_conflicts=True) does so "
+    "(docs/conflicts.md), and record conflicts in the Load form"
+)
 _WHEN = 12
 
 
@@ -56,6 +60,7 @@ class ConflictsDialog(Dialog[None]):
             border: round $primary; border-title-color: $text-primary; background: $surface; padding: 0 1;
         }
         #conflict-pairs { height: 1fr; background: $surface; }
+        #conflict-note { height: 1; color: $text-muted; text-wrap: nowrap; text-overflow: ellipsis; }
         #conflict-about { max-height: 50%; }
     }
     """
@@ -72,6 +77,7 @@ class ConflictsDialog(Dialog[None]):
         with Vertical() as box:
             box.border_title = "conflicts"
             box.border_subtitle = "r reads again · esc closes"
+            yield Static(id="conflict-note")
             yield PairList(id="conflict-pairs")
             yield Figures("", id="conflict-about")
 
@@ -101,6 +107,8 @@ class ConflictsDialog(Dialog[None]):
         pairs.set_rows(list(found.pairs), cursor=pairs.cursor, offset=0)
         box = self.query_one(Vertical)
         box.border_title = Content(title_of(found))
+        about = found.load_tests_text or "load tests count too, none is among these"
+        self.query_one("#conflict-note", Static).update(Content(about if found.pairs else ""))
         self._write_about()
 
     @on(PairList.Highlighted)

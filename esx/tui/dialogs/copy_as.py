@@ -14,7 +14,7 @@ from esx.errors import EsxError
 from esx.eventstore import EventStore
 from esx.locators import Locator
 from esx.store.views import View
-from esx.text import visible
+from esx.text import shell_word, visible
 from esx.tui.cells import MUTED, fit
 from esx.tui.dialogs.dialog import OptionsDialog
 from esx.tui.tasks import start
@@ -27,8 +27,9 @@ _ROWS = 1000
 class CopyAs(OptionsDialog[tuple[str, str]]):
     """Offers texts by their titles, with the beginning of each; the result is the title and text that were chosen.
 
-    The texts are the command that prints `view`, with `options` to name its database, the query that reads it, and the
-    event with `global_seq`, if any, with its locator in `connection`. If they cannot be read, `failed` gets the error.
+    The texts are the command that prints the view that is `shown`, with `options` to name its database, the query that
+    reads it, and the event with `global_seq`, if any, with its locator in `connection`. If they cannot be read,
+    `failed` gets the error. In place of a view there may be the words of a command, which is then the only text.
     """
 
     KEYMAP_PREFIX = "copy"
@@ -40,7 +41,7 @@ class CopyAs(OptionsDialog[tuple[str, str]]):
     def __init__(
         self,
         store: EventStore,
-        view: View,
+        shown: View | Sequence[str],
         global_seq: int | None,
         options: Sequence[str],
         connection: str | None,
@@ -48,7 +49,7 @@ class CopyAs(OptionsDialog[tuple[str, str]]):
     ) -> None:
         super().__init__()
         self._store = store
-        self._view = view
+        self._shown = shown
         self._global_seq = global_seq
         self._options = options
         self._connection = connection
@@ -80,9 +81,12 @@ class CopyAs(OptionsDialog[tuple[str, str]]):
         options.highlighted = 0
 
     async def _read(self) -> list[tuple[str, str]]:
-        choices = [("esx command", self._view.command(_ROWS, self._options))]
-        if self._view.queried:
-            choices.append(("SQL for psql", await self._store.sql(self._view, limit=_ROWS)))
+        view = self._shown
+        if not isinstance(view, View):
+            return [("esx command", " ".join(map(shell_word, ["esx", *view])))]
+        choices = [("esx command", view.command(_ROWS, self._options))]
+        if view.queried:
+            choices.append(("SQL for psql", await self._store.sql(view, limit=_ROWS)))
         event = None if self._global_seq is None else await self._store.event(self._global_seq)
         if event is not None:
             choices.append((f"event {event.global_seq} as JSON", event.to_json()))

@@ -22,6 +22,7 @@ from esx.text import counted, size_of, visible
 from esx.tui.cells import MUTED
 from esx.tui.dialogs.dialog import Dialog
 from esx.tui.tasks import cancel, start
+from esx.tui.widgets.line import Line
 
 
 class ExportDialog(Dialog[str]):
@@ -55,7 +56,7 @@ class ExportDialog(Dialog[str]):
         with Container(id="export-box") as box:
             box.border_title = "export what is shown, as NDJSON"
             box.border_subtitle = "enter writes · esc cancels"
-            yield Input(self._view.file_name(), id="export-path", select_on_focus=False, compact=True)
+            yield Line(self._view.file_name(), id="export-path", select_on_focus=False, compact=True)
             note = "handed to your browser" if self.app.is_web else f"in {visible(os.getcwd(), limit=200)}"
             yield Static(Content.styled(note, MUTED), id="export-note")
 

@@ -13,6 +13,7 @@ from textual.widgets import Input, Static
 from esx.text import visible
 from esx.tui.cells import MUTED
 from esx.tui.dialogs.dialog import Dialog
+from esx.tui.widgets.line import Line
 
 
 class Field(NamedTuple):
@@ -54,7 +55,7 @@ class Fields(Dialog[dict[str, str]]):
             box.border_subtitle = "enter goes on · tab to the next field · esc leaves"
             for field in self._fields:
                 yield Static(Content(field.about))
-                yield Input(
+                yield Line(
                     field.value,
                     placeholder=field.example,
                     id=f"field-{field.name}",

@@ -16,6 +16,7 @@ from textual.widgets import Input, Static
 
 from esx.tui.dialogs.dialog import Dialog
 from esx.tui.keymap import TASKS, is_moving, is_ours, task_of
+from esx.tui.widgets.line import Line
 
 
 class Help(Dialog[None]):
@@ -59,7 +60,7 @@ class Help(Dialog[None]):
             box.border_subtitle = "j k g G scroll · / searches · esc closes"
             with VerticalScroll(can_focus=False):
                 yield Static(id="help-keys")
-            yield Input(placeholder="text to look for · enter keeps it · esc shows all", compact=True)
+            yield Line(placeholder="text to look for · enter keeps it · esc shows all", compact=True)
 
     def on_resize(self) -> None:
         """Write the keys, for this width."""

@@ -16,6 +16,7 @@ from textual.widgets import Input, Static
 from esx.text import visible
 from esx.tui.cells import MUTED
 from esx.tui.dialogs.dialog import Dialog
+from esx.tui.widgets.line import Line
 
 _HINT = "14:03:20, -2m or +30s from the time that is shown, start, begin (of the recording), end, or #99 (an event)"
 
@@ -45,7 +46,7 @@ class Jump(Dialog[datetime]):
         """Lay out the line above its hint."""
         with Vertical() as box:
             box.border_title = "jump to"
-            yield Input(placeholder="a time of the recording", compact=True)
+            yield Line(placeholder="a time of the recording", compact=True)
             yield Static(Content.styled(_HINT, MUTED))
 
     @on(Input.Submitted)

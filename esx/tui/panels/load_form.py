@@ -1,6 +1,8 @@
 """The form of the Load screen: the knobs of a load test, in groups."""
 
 import math
+import os
+import re
 from collections.abc import Mapping
 from typing import ClassVar
 
@@ -9,17 +11,20 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Container, Horizontal, Vertical
 from textual.content import Content
-from textual.events import Resize
+from textual.events import DescendantBlur, Resize
 from textual.widgets import Input, Label, Static
 
 from esx.load.errors import InvalidOptions
-from esx.load.model import EXPECTED, GROUPING, NOTIFICATIONS, ON_CONFLICT, STRATEGIES, LoadOptions
-from esx.load.options import validate
+from esx.load.learn.profile import BadProfile, read_profile
+from esx.load.model import EXPECTED, GROUPING, NOTIFICATIONS, ON_CONFLICT, RECORDING, STRATEGIES, LoadOptions
+from esx.load.options import LEARNED, validate
+from esx.load.sweep.sweep import FIXED, Plan, plan_of
 from esx.text import visible
 from esx.tui.cells import MUTED
 from esx.tui.keymap import Keyed
 from esx.tui.widgets.choice import Choice
 from esx.tui.widgets.frame import Frame
+from esx.tui.widgets.line import Line
 
 EVEN, HOT, ZIPF = HEATS = ("even", "hot streams", "zipf")
 
@@ -48,24 +53,32 @@ _GROUPS: dict[str, tuple[tuple[str, str, str | tuple[str, ...] | None], ...]] = 
         ("strategy", "strategy", STRATEGIES),
         ("notification", "notification", NOTIFICATIONS),
         ("grouping", "grouping", GROUPING),
+        ("record_conflicts", "rec. conflicts", RECORDING),
         ("subscribers", "subscribers", "0"),
         ("warm_up", "warm-up, s", "0"),
         ("seed", "seed", None),
+        ("like", "like file", None),
+        ("times", "times", "1"),
     ),
 }
 _FIELDS = tuple(field for group in _GROUPS.values() for field in group)
 _FOLDED = frozenset(name for name, _, _ in _GROUPS["more"])
-_HINTS = {"rate": "closed loop", "seed": "none", "yes_write_to": "host/database"}
-_TEXTS = frozenset({"yes_write_to"})
+_HINTS = {"rate": "closed loop", "seed": "none", "yes_write_to": "host/database", "like": "esx load learn makes it"}
+_TEXTS = frozenset({"yes_write_to", "like"})
 _WHOLE = frozenset({"users", "streams", "hot_streams", "events_per_append", "payload_bytes", "subscribers", "seed"})
+_SEVERAL = frozenset(name for name, _, first in _FIELDS if not isinstance(first, tuple)) - _TEXTS - FIXED - {"times"}
+"""The fields that take several numbers, which makes a sweep."""
 _NEEDS = {"hot_streams": HOT, "hot_share": HOT, "zipf": ZIPF}
+_IN_FILE = frozenset({*LEARNED, "heat"})
 _OWN = "own"
-_EVEN = {"streams": "1000", "heat": EVEN, "rate": ""}
+_EVEN = {"streams": "1000", "heat": EVEN, "rate": "", "duration": "30"}
+_HOT = {"streams": "100", "heat": HOT, "hot_streams": "1", "hot_share": "0.8"}
 PRESETS: Mapping[str, Mapping[str, str]] = {
     "calm": {**_EVEN, "users": "4"},
-    "one hot stream": {**_EVEN, "users": "16", "streams": "100", "heat": HOT, "hot_streams": "1", "hot_share": "0.8"},
+    "one hot stream": {**_EVEN, "users": "16", **_HOT},
     "zipf": {**_EVEN, "users": "16", "heat": ZIPF, "zipf": "1"},
     "open loop": {**_EVEN, "users": "32", "rate": "500"},
+    "sweep of users": {**_EVEN, "users": "1,2,4,8,16,32", **_HOT, "duration": "5"},
 }
 """What each preset puts into which fields."""
 _MORE, _FEWER = "▸ more fields", "▾ fewer fields"
@@ -82,10 +95,12 @@ class BadField(Exception):
 class _Field(Vertical):
     """A label beside its field, and below them what is wrong with its value."""
 
-    def __init__(self, label: str, field: Input | Choice) -> None:
+    def __init__(self, label: str, field: Line | Choice) -> None:
         super().__init__(classes="field")
         self._label = label
         self.field = field
+        self.left_out, self.size_then = False, 0
+        """Whether it says what was left out, which stays said until something is taken back, or the field is left."""
 
     def compose(self) -> ComposeResult:
         """Lay out the label beside the field."""
@@ -96,6 +111,7 @@ class _Field(Vertical):
 
     def refuse(self, why: str) -> None:
         """Say what is wrong; nothing, with an empty text."""
+        self.left_out = False
         self.set_class(bool(why), "-invalid")
         self.query_one(Static).update(Content(visible(why, limit=300)))
 
@@ -103,7 +119,8 @@ class _Field(Vertical):
 class LoadForm(Keyed, Frame):
     """The knobs in groups: who writes, where, and how; the others are folded. Tab goes down one group after the other.
 
-    Fields that the chosen heat does not use are not there.
+    Fields that the chosen heat, or the file with learned traffic, does not use are not there. A number field that a
+    sweep can turn takes several numbers.
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -120,7 +137,7 @@ class LoadForm(Keyed, Frame):
         .group { height: auto; }
         .group > Label { width: 1fr; text-style: bold; color: $foreground; }
         .field { height: auto; Horizontal { height: 1; } Input, Choice { width: 1fr; } }
-        .-folded .field { display: none; }
+        .-folded .field, .field.-unused { display: none; }
         .error { display: none; height: auto; color: $text-error; }
         .-invalid .error { display: block; }
         Input, Input.-textual-compact { height: 1; border: none; padding: 0 1; background: $boost; }
@@ -129,27 +146,28 @@ class LoadForm(Keyed, Frame):
     }
     """
 
-    def __init__(self, *, id: str) -> None:
+    def __init__(self, *, files: bool = True, id: str) -> None:
+        """Make it; without `files` it reads none, and has no field for one."""
         super().__init__("workload", id=id)
         usual = LoadOptions()
+        self._files = files
         self._choices = {
             name: Choice(first, getattr(usual, name, first[0]), id=field_id(name))
             for name, _, first in _FIELDS
             if isinstance(first, tuple)
         }
         self._inputs = {
-            name: Input(
+            name: Line(
                 first or "",
                 placeholder=_HINTS.get(name, ""),
-                # So that a number field takes no letters.
-                restrict=None if name in _TEXTS else r"\d*" if name in _WHOLE else r"\d*\.?\d*",
+                restrict=_taken(name)[0],
                 id=field_id(name),
                 compact=True,
             )
             for name, _, first in _FIELDS
             if not isinstance(first, tuple)
         }
-        widgets: dict[str, Input | Choice] = {**self._choices, **self._inputs}
+        widgets: dict[str, Line | Choice] = {**self._choices, **self._inputs}
         self._fields = {name: _Field(label, widgets[name]) for name, label, _ in _FIELDS}
         self._preset = Choice((_OWN, *PRESETS), _OWN, id="load-preset")
         self._more = Choice((_MORE, _FEWER), _MORE, id="load-more")
@@ -160,7 +178,7 @@ class LoadForm(Keyed, Frame):
         with Horizontal(classes="preset"):
             yield Label("preset")
             yield self._preset
-            yield Static(Content.styled("← → choose · ↑ ↓ other field", MUTED), classes="hint")
+            yield Static(classes="hint")
         with Container(classes="groups"):
             for title, fields in _GROUPS.items():
                 with Vertical(classes="group -folded" if title == "more" else "group", id=f"load-group-{title}"):
@@ -197,44 +215,92 @@ class LoadForm(Keyed, Frame):
             else:
                 self._inputs[name].value = value
 
+    def on_mount(self) -> None:
+        """Say what the fields take."""
+        self._hint()
+
     @on(Choice.Changed)
     @on(Input.Changed)
     def _changed(self, message: Choice.Changed | Input.Changed) -> None:
         message.stop()
         for each in self._fields.values():
             if each.field is message.control:
-                each.refuse("")
+                grown = isinstance(message, Input.Changed) and len(message.value) > each.size_then
+                if not (each.left_out and grown):
+                    each.refuse("")
         self._leave_out_unused()
         self._preset.say(next((name for name in PRESETS if self._is_preset(name)), _OWN))
+        self._hint()
+
+    @on(Line.Refused)
+    def _left_out(self, message: Line.Refused) -> None:
+        message.stop()
+        for name, each in self._fields.items():
+            if each.field is message.line:
+                each.refuse(f"{message.text[:40]!r} is left out: {_taken(name)[1]}")
+                each.left_out, each.size_then = True, len(message.line.value)
+
+    def on_descendant_blur(self, event: DescendantBlur) -> None:
+        """Take back what a field says was left out, once it has been left."""
+        for each in self._fields.values():
+            if each.field is event.widget and each.left_out:
+                each.refuse("")
+
+    def _hint(self) -> None:
+        runs = math.prod(len(self._inputs[name].value.split(",")) for name in _SEVERAL if self._used(name))
+        text = "← → choose · 1,2,4 makes a sweep" if runs == 1 else f"a sweep of {runs:,} runs"
+        self.query_one(".hint", Static).update(Content.styled(text, MUTED))
 
     def _is_preset(self, name: str) -> bool:
         return all(self._fields[field].field.value == value for field, value in PRESETS[name].items())
 
-    def _leave_out_unused(self) -> None:
-        for name, needed in _NEEDS.items():
-            unused = self._choices["heat"].value != needed
-            self._inputs[name].disabled = unused
-            self._fields[name].display = not unused
+    def _used(self, name: str) -> bool:
+        if name in ("like", "times") and not self._files:
+            return False
+        learned = bool(self._inputs["like"].value.strip())
+        if name == "times" or (learned and name in _IN_FILE):
+            return learned and name == "times"
+        return _NEEDS.get(name, self._choices["heat"].value) == self._choices["heat"].value
 
-    def options(self) -> LoadOptions:
-        """Return the options of the form; raises BadField."""
+    def _leave_out_unused(self) -> None:
+        for name, field in self._fields.items():
+            used = self._used(name)
+            field.field.disabled = not used
+            field.set_class(not used, "-unused")
+
+    def plan(self) -> Plan:
+        """Return what the form asks for: its options, and the knobs that a sweep turns, if any; raises BadField."""
         for field in self._fields.values():
             field.refuse("")
-        values: dict[str, object] = {name: choice.value for name, choice in self._choices.items()}
-        heat = values.pop("heat")
+        values: dict[str, object] = {name: choice.value for name, choice in self._choices.items() if name != "heat"}
+        vary: list[str] = []
         for name, label, first in _FIELDS:
-            if name in self._inputs and _NEEDS.get(name, heat) == heat:
+            if name not in self._inputs or not self._used(name):
+                continue
+            text = self._inputs[name].value.strip()
+            if name in _SEVERAL and "," in text:
+                vary.append(f"{name}={text}")
+            else:
                 values[name] = self._number(name, label, optional=first is None)
+        if isinstance(path := values.get("like"), str):
+            values["like"] = path = os.path.abspath(os.path.expanduser(path))
+            try:
+                read_profile(path)
+            except BadProfile as error:
+                raise BadField(field_id("like"), str(error)) from None
         try:
-            return validate(LoadOptions(**values))  # type: ignore[arg-type]
+            base = LoadOptions(**values)  # type: ignore[arg-type]
+            return plan_of(base, vary, 1) if vary else Plan(validate(base), ())
         except InvalidOptions as error:
-            # The message begins with the name of the command-line option.
-            option = str(error).partition(" ")[0].lstrip("-").replace("-", "_")
-            raise BadField(field_id(option if option in self._fields else "users"), str(error)) from None
+            # The message names the command-line option, or the knob that is turned.
+            named = [each.replace("-", "_") for each in re.findall(r"--(?:vary '?)?([a-z-]+)", str(error))]
+            bad = next((each for each in named if each in self._fields), vary[0].partition("=")[0] if vary else "users")
+            raise BadField(field_id(bad), str(error)) from None
 
     def fill(self, options: LoadOptions) -> None:
         """Put the options of a run into the form."""
         heat = ZIPF if options.zipf else HOT if options.hot_streams else EVEN
+        self._inputs["like"].value = options.like or ""
         for name, choice in self._choices.items():
             choice.choose(heat if name == "heat" else getattr(options, name))
         for name, line in self._inputs.items():
@@ -274,3 +340,13 @@ class LoadForm(Keyed, Frame):
 def field_id(name: str) -> str:
     """Return the id of the field for an option."""
     return f"load-{name.replace('_', '-')}"
+
+
+def _taken(name: str) -> tuple[str | None, str]:
+    """Return what the value of a field matches while it is typed, and this in words."""
+    if name in _TEXTS:
+        return None, ""
+    digits, words = (r"\d*", "digits") if name in _WHOLE else (r"\d*(\.\d*)?", "digits and one point")
+    if name in _SEVERAL:
+        return rf"({digits} *, *)*{digits}", f"this takes {words}, and commas between several numbers"
+    return digits, f"this takes {words}"

@@ -1,7 +1,7 @@
 """A load test, running or saved: plots, conflicts by stream and time, figures and verdict."""
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 from textual.app import ComposeResult
@@ -11,9 +11,10 @@ from textual.widgets import Static
 
 from esx.load.collisions import collision_rows
 from esx.load.model import LoadOptions, LoadProgress, LoadSummary
+from esx.load.report.describe import verdict_text
 from esx.load.report.series import conflicts_a_second, conflicts_by_stream, over_time
 from esx.load.report.text import latencies, milliseconds, too_slow
-from esx.text import visible
+from esx.text import counted, visible
 from esx.tui.cells import MUTED
 from esx.tui.panes import is_hidden
 from esx.tui.widgets.frame import Frame
@@ -43,8 +44,10 @@ class LoadWatch(Vertical):
     LoadWatch.-low #load-said { max-height: 8; }
     """
 
-    def __init__(self, *, id: str) -> None:
+    def __init__(self, typed: Callable[[str], str], *, id: str) -> None:
+        """Make it; `typed` returns a command of esx as it reaches this database from a shell."""
         super().__init__(id=id)
+        self._typed = typed
         self._now = Static(id="load-now")
         self._rates, self._times = LinePlot(id="load-goodput"), LinePlot(id="load-times")
         self._heat = HeatMap(id="load-heat-map")
@@ -207,13 +210,13 @@ class LoadWatch(Vertical):
         good = summary.verdict == "pass"
         colour = "bold $text-success" if good else "bold $text-error"
         room = max(self.size.width - 6, 20)
+        verdict, judged = verdict_text(summary)
         lines = [
             Content.assemble(
-                (f"{visible(summary.verdict or 'no verdict', limit=20).upper()}", colour),
-                f"  {summary.elapsed:,.1f} s, {summary.users:,} users: ",
+                (verdict, colour),
+                f"  {judged}; ",
                 (f"{summary.goodput:,.0f} appends/s", "bold"),
-                f", {summary.conflict_rate:.1%} conflicts",
-                f", {summary.tries_per_success:.2f} tries" if summary.tries_per_success else "",
+                f", {counted(summary.users, 'user')}, {summary.elapsed:,.1f} s",
             )
         ]
         for why in summary.evidence:
@@ -224,6 +227,8 @@ class LoadWatch(Vertical):
         counts = f"{total.attempts:,} attempts = {total.successes:,} stored + {total.conflicts:,} conflicts"
         if total.errors or total.unknown:
             counts += f" + {total.errors:,} errors + {total.unknown:,} unknown"
+        if summary.tries_per_success:
+            counts += f", {summary.tries_per_success:.2f} tries per success"
         lines.append(Content(counts))
         if summary.recording is not None:
             lines.append(Content.styled(visible(summary.recording, limit=room), MUTED))
@@ -238,7 +243,6 @@ class LoadWatch(Vertical):
             lines.append(Content.styled(f"the rate was {behind}", "$text-warning"))
         lines += [Content.styled(line, MUTED if at == 0 else "") for at, line in enumerate(latencies(summary))]
         lines.append(Content.styled(f"esx load report {visible(summary.run, limit=40)}  makes a page of it", MUTED))
-        lines.append(
-            Content.styled(f"D, or esx load clean {visible(summary.run, limit=40)}, takes its events out again", MUTED)
-        )
+        clean = self._typed(f"load clean {visible(summary.run, limit=40)}")
+        lines.append(Content.styled(f"D, or {visible(clean, limit=500)}, takes its events out again", MUTED))
         return lines

@@ -16,6 +16,7 @@ from esx.tui.panes import pane_of
 from esx.tui.session.session import ExplorerSession
 from esx.tui.tasks import TYPING, Delay
 from esx.tui.widgets.frame import Frame
+from esx.tui.widgets.line import Line
 
 
 class Panel(Keyed, Frame):
@@ -75,7 +76,7 @@ class Panel(Keyed, Frame):
         return "" if pane is None else pane.TITLE
 
 
-class SearchLine(Input):
+class SearchLine(Line):
     """A line to type into, hidden until it is opened. Enter posts `Input.Submitted`."""
 
     class Typed(Message):

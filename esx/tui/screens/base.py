@@ -108,6 +108,10 @@ class StorePane(Keyed, Pane):
                 return part.view()
         return None
 
+    def command(self) -> list[str] | None:
+        """Return the words of the command that does what is shown, where that is no view; None if there is none."""
+        return None
+
     def event_at_hand(self) -> int | None:
         """Return the global_seq of the event that keys act on, None if there is none."""
         return None

@@ -3,9 +3,9 @@
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterable, Callable
+from collections.abc import Callable
 from functools import partial
-from typing import ClassVar, TypeAlias
+from typing import ClassVar, Protocol
 
 from textual import on
 from textual.app import ComposeResult
@@ -15,28 +15,33 @@ from textual.content import Content
 from textual.widgets import Button, ContentSwitcher, Static
 
 from esx.errors import EsxError
-from esx.eventstore import EventStore
-from esx.load.archive import Archive, Entry
+from esx.load.archive import Archive, Entry, Test
 from esx.load.errors import LoadFailed
-from esx.load.model import LoadOptions, LoadProgress, LoadSummary, run_prefix
-from esx.store.bulk.erase import Mark
-from esx.text import counted, visible
-from esx.tui.dialogs.agree import Agree
+from esx.load.model import LoadOptions, LoadSummary
+from esx.load.sweep.sweep import Plan, Sweep, SweepRun, Sweeps
+from esx.load.sweep.text import plan_words
+from esx.text import visible
+from esx.tui.dialogs.clean_runs import CleanRuns
 from esx.tui.panels.load_compared import LoadCompared
 from esx.tui.panels.load_form import BadField, LoadForm
 from esx.tui.panels.load_runs import LoadRuns
+from esx.tui.panels.load_sweep import LoadSweep
 from esx.tui.panels.load_watch import LoadWatch
 from esx.tui.panes import is_hidden, title_if_hidden
 from esx.tui.screens.base import StorePane
-from esx.tui.session.operating import writable_store
 from esx.tui.session.session import ExplorerSession
 from esx.tui.tasks import cancel, start
 from esx.tui.widgets.frame import Frame
 
-# The result may have `stop`, which ends it early but with its summary, and `aclose`.
-RunLoad: TypeAlias = Callable[[str | None, LoadOptions], AsyncIterable[LoadProgress | LoadSummary]]
+_SETUP, _WATCH, _SWEEP, _COMPARED = "load-setup", "load-watch", "load-sweep", "load-compared"
 
-_SETUP, _WATCH, _COMPARED = "load-setup", "load-watch", "load-compared"
+
+class RunLoad(Protocol):
+    """Makes a load test of a database; `sweep` is the id of the sweep that it is part of."""
+
+    def __call__(self, dsn: str | None, options: LoadOptions, *, sweep: str | None = None) -> Test:
+        """Return it; it has not begun."""
+        ...
 
 
 class LoadPane(StorePane):
@@ -72,9 +77,11 @@ class LoadPane(StorePane):
         *,
         database: str,
         why_not: str,
+        files: bool,
         id: str,
     ) -> None:
         super().__init__(session, id=id)
+        self._files = files
         self._run_load = run_load
         self._why_not = why_not
         if run_load is None:
@@ -84,14 +91,17 @@ class LoadPane(StorePane):
         self.running = False
         self.summary: LoadSummary | None = None
         """The summary of the last test, None before the first and while one runs."""
-        self._test: AsyncIterable[LoadProgress | LoadSummary] | None = None
+        self._test: Test | SweepRun | None = None
         self._stopping = False
         self._then: Callable[[], object] | None = None
-        self._shown = False
-        """Whether the plots show a run."""
-        self._run_shown: str | None = None
-        """The id of the run that the plots show, once it has ended."""
-        self._cleaning = False
+        self._last: str | None = None
+        """The part that shows the last run or sweep, None before the first."""
+        self._shown_name = ""
+        """What that is, once it has ended: ``run ID`` or ``sweep ID``."""
+        self._words: list[str] = []
+        """The command that runs it again."""
+        self._compared: list[str] = []
+        self._cleaner = CleanRuns(self, session, database, self._note)
 
     def compose(self) -> ComposeResult:
         """Lay out the buttons, the form with the list, and the plots."""
@@ -101,10 +111,11 @@ class LoadPane(StorePane):
             yield Static(id="load-note")
         with ContentSwitcher(initial=_SETUP):
             with Container(id=_SETUP):
-                yield LoadForm(id="load-form")
+                yield LoadForm(files=self._files, id="load-form")
                 with Frame("earlier runs", id="load-runs-box"):
                     yield LoadRuns(id="load-runs")
-            yield LoadWatch(id=_WATCH)
+            yield LoadWatch(self.session.typed, id=_WATCH)
+            yield LoadSweep(id=_SWEEP)
             yield LoadCompared(id=_COMPARED)
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
@@ -114,10 +125,10 @@ class LoadPane(StorePane):
         if action == "stop":
             return self.running
         if action == "clean":
-            able = self._run_load is not None and not self.running and self._run_shown is not None
-            return able and self._current == _WATCH and super().check_action(action, parameters)
+            able = self._run_load is not None and not self.running and bool(self._shown_name)
+            return able and self._current == self._last and super().check_action(action, parameters)
         if action in ("edit", "runs"):
-            return not self.running and (action == "runs" or self._shown)
+            return not self.running and (action == "runs" or self._last is not None)
         if action == "form":
             return self._current == _SETUP
         return super().check_action(action, parameters)
@@ -131,12 +142,30 @@ class LoadPane(StorePane):
         """Say which database it would write to."""
         self.query_one("#load-start", Button).disabled = self._run_load is None
         self._note(self._why_not or f"writes events to {visible(self._database, limit=200)}")
-        self.watch(self.app, "theme", lambda: self.query_one(LoadWatch).seen(), init=False)
+        self.watch(self.app, "theme", self._draw, init=False)
 
     def entered(self) -> None:
         """Draw the progress since then, and list the runs: other sessions may have made some."""
-        self.query_one(LoadWatch).seen()
+        self._draw()
         start(self, self._list, "runs")
+
+    def _draw(self) -> None:
+        self.query_one(LoadWatch).seen()
+        self.query_one(LoadSweep).seen()
+
+    def command(self) -> list[str] | None:
+        """Return the words of the command that does what is shown: the form, a run, a sweep or a comparison."""
+        if self._current == _COMPARED:
+            return ["load", "compare", *self._compared]
+        words = self._words
+        if self._current == _SETUP:
+            try:
+                words = plan_words(self.query_one(LoadForm).plan())
+            except BadField as error:
+                self.query_one(LoadForm).mark(error.field, str(error))
+                return None
+        database = self.session.database
+        return [*words, *(database.options if database is not None else [])]
 
     async def _list(self) -> None:
         entries = await asyncio.to_thread(self._archive.entries)
@@ -162,6 +191,7 @@ class LoadPane(StorePane):
         except EsxError as error:
             self.notify(visible(str(error), limit=500), title=title_if_hidden(self), severity="error")
             return
+        self._compared = names
         self._note(f"esx load compare {' '.join(names)}")
         self._go(_COMPARED)
 
@@ -175,14 +205,14 @@ class LoadPane(StorePane):
             return
         self.query_one(LoadForm).fill(run.header.options)
         self.query_one(LoadWatch).show(run.header.options, run.series, run.summary)
-        self._shown, self._run_shown = True, run.id
+        self._last, self._shown_name, self._words = _WATCH, f"run {run.id}", plan_words(Plan(run.header.options, ()))
         started = f"{run.header.started_at:%Y-%m-%d %H:%M} UTC"
         self._note(f"{self.TITLE} › run {run.id} of {started}, {visible(run.header.database, limit=60)}")
         self._go(_WATCH)
 
     def action_edit(self) -> None:
-        """Go to the form, or back to the plots of the run shown last."""
-        self._go(_WATCH if self._current == _SETUP else _SETUP)
+        """Go to the form, or back to the run or sweep shown last."""
+        self._go((self._last or _SETUP) if self._current == _SETUP else _SETUP)
 
     def action_form(self) -> None:
         """Go from the buttons to the first field."""
@@ -214,7 +244,7 @@ class LoadPane(StorePane):
             return
         form = self.query_one(LoadForm)
         try:
-            options = form.options()
+            plan = form.plan()
         except BadField as error:
             self._go(_SETUP)
             form.mark(error.field, str(error))
@@ -222,12 +252,19 @@ class LoadPane(StorePane):
         self.summary = None
         self._test = None
         self._stopping = False
-        self._shown, self._run_shown = True, None
+        self._shown_name, self._words = "", plan_words(plan)
         self._set_running(True)
-        self.query_one(LoadWatch).begin(options)
         self._note(f"writes events to {visible(self._database, limit=200)}")
-        self._go(_WATCH)
-        start(self, partial(self._run, self._run_load, options), "load")
+        if plan.vary:
+            self._last = _SWEEP
+            sweep = Sweeps.of(os.environ).new(plan, self._database)
+            self.query_one(LoadSweep).begin(sweep)
+            start(self, partial(self._run_sweep, self._run_load, sweep), "load")
+        else:
+            self._last = _WATCH
+            self.query_one(LoadWatch).begin(plan.base)
+            start(self, partial(self._run, self._run_load, plan.base), "load")
+        self._go(self._last)
 
     @on(Button.Pressed, "#load-stop")
     def action_stop(self) -> None:
@@ -242,7 +279,7 @@ class LoadPane(StorePane):
         if self._test is not None:
             self._stop(self._test)
 
-    def _stop(self, test: AsyncIterable[LoadProgress | LoadSummary]) -> None:
+    def _stop(self, test: Test | SweepRun) -> None:
         stop = getattr(test, "stop", None)
         if stop is None:
             cancel(self, "load")
@@ -265,7 +302,9 @@ class LoadPane(StorePane):
         elif self._run_load is not None:
             self._focus("#load-stop" if self.running else "#load-start")
         else:
-            self._focus("#load-runs" if self._current == _SETUP else "#load-said")
+            self._focus(
+                "#load-runs" if self._current == _SETUP else f"#{_SWEEP}" if self._last == _SWEEP else "#load-said"
+            )
 
     def _focus(self, selector: str) -> None:
         # Not `focus`, which takes effect later: keys that were typed ahead must not go to the old widget.
@@ -280,7 +319,7 @@ class LoadPane(StorePane):
                 self._stop(self._test)
             async for line in self._test:
                 if isinstance(line, LoadSummary):
-                    self.summary, self._run_shown = line, line.run
+                    self.summary, self._shown_name = line, f"run {line.run}"
                     watch.finish(line)
                 else:
                     watch.add(line)
@@ -292,12 +331,38 @@ class LoadPane(StorePane):
                 with contextlib.suppress(EsxError):
                     await close()
             if self.is_attached:
-                self._ended(problem)
+                if self.summary is None:
+                    watch.say(problem or "ended without a summary")
+                self._ended(problem, getattr(self._test, "problem", None))
 
-    def _ended(self, problem: str) -> None:
-        if self.summary is None:
-            self.query_one(LoadWatch).say(problem or "ended without a summary")
-        not_saved = getattr(self._test, "problem", None)
+    async def _run_sweep(self, run_load: RunLoad, sweep: Sweep) -> None:
+        watch, sweeps = self.query_one(LoadSweep), Sweeps.of(os.environ)
+        problem, not_saved = "", ""
+
+        def save(sweep: Sweep) -> None:
+            nonlocal not_saved
+            try:
+                sweeps.save(sweep)
+            except OSError as error:
+                not_saved = f"the sweep is not saved: {error}"
+
+        test = self._test = SweepRun(sweep, partial(run_load, self.session.dsn, sweep=sweep.id), save)
+        try:
+            if self._stopping:
+                test.stop()
+            async with contextlib.aclosing(aiter(test)) as said:
+                async for each in said:
+                    watch.take(each)
+        except EsxError as error:
+            problem = visible(str(error), limit=1000)
+        finally:
+            if self.is_attached:
+                whole = len(sweep.results) == len(sweep.plan.runs())
+                self._shown_name = f"sweep {sweep.id}"
+                watch.finish("done" if whole else "ended early", problem)
+                self._ended(problem, not_saved)
+
+    def _ended(self, problem: str, not_saved: str | None) -> None:
         if "--yes-write-to" in problem:
             note = "u goes to the form; yes, write to  is the last field below  where"
         else:
@@ -309,59 +374,18 @@ class LoadPane(StorePane):
             return
         start(self, self._list, "runs")
 
-    # -- cleaning up -----------------------------------------------------------------------------------------------
-
     def action_clean(self) -> None:
-        """Delete the events of the run that is shown, after asking."""
-        store, run = self.session.store, self._run_shown
-        if self._cleaning:
-            self.notify("the events of a run are being deleted", severity="warning")
-        elif store is not None and run is not None:
-            start(self, partial(self._ask_to_clean, store, run), "clean")
+        """Delete the events of what is shown, a run or the runs of a sweep, after asking."""
+        if self._shown_name:
+            self._cleaner.ask(self._shown_name, self._runs_shown)
 
-    async def _ask_to_clean(self, store: EventStore, run: str) -> None:
-        shown = visible(run, limit=40)
-        self._note(f"looking for the events of run {shown} …")
-        try:
-            found = await store.marked(run_prefix(run), Mark("run_id", run))
-        except EsxError as error:
-            self._note("")
-            self.notify(visible(str(error), limit=500), title=title_if_hidden(self), severity="error")
-            return
-        if not found.events:
-            self._note(f"run {shown} has no events in this database")
-            return
-        what = f"{counted(found.events, 'event')} in {counted(found.streams, 'stream')} of run {shown}"
-        self._note(what)
-
-        def agreed(yes: bool | None) -> None:
-            if yes:
-                start(self, partial(self._clean, run, found.events), "clean")
-
-        effects = [
-            f"deletes {what} from {self._database}",
-            "nothing else: only events that carry the run's id in their metadata",
-            "their numbers stay as gaps, which readers pass; what a projection made of them stays too",
-            "the saved run stays, and can be opened again",
-        ]
-        self.app.push_screen(Agree(f"run {shown}: what will happen", effects), agreed)
-
-    async def _clean(self, run: str, events: int) -> None:
-        database = self.session.database
-        if database is None:
-            return
-        self._cleaning = True
-        try:
-            async with writable_store(database) as store:
-                done = await store.delete_marked(
-                    run_prefix(run), Mark("run_id", run), lambda so_far: self._note(f"deleted {so_far:,} of {events:,}")
-                )
-        except EsxError as error:
-            self.notify(visible(str(error), limit=500), title=title_if_hidden(self), severity="error")
-        else:
-            self._note(f"deleted {counted(done, 'event')} of run {visible(run, limit=40)}")
-        finally:
-            self._cleaning = False
+    def _runs_shown(self) -> list[str]:
+        """Return the ids of the runs that are shown. It reads files."""
+        kind, _, name = self._shown_name.partition(" ")
+        if kind == "run":
+            return [name]
+        # Also the run during which it was stopped, which is no result.
+        return self._archive.runs_of(name)
 
     def _set_running(self, running: bool) -> None:
         self.running = running

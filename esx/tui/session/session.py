@@ -127,6 +127,10 @@ class ExplorerSession:
             self._set(SessionState.LOST, str(error))
             self._trouble.set()
 
+    def typed(self, words: str) -> str:
+        """Return ``esx`` with these words as it is typed in a shell to reach this database, whoever named it."""
+        return f"esx {words}" if self.database is None else self.database.command(words)
+
     async def stores(self) -> list[FoundStore]:
         """Return the event stores in the database, none if it cannot be asked now."""
         try:

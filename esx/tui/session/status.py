@@ -1,5 +1,6 @@
 """What the explorer says about its connection: in the line at the top, and where there is nothing to browse."""
 
+import re
 from typing import NamedTuple
 
 from esx.permissions import Permissions
@@ -8,6 +9,8 @@ from esx.tui.cells import MUTED
 from esx.tui.session.follower import Follower
 from esx.tui.session.session import ExplorerSession, SessionState
 
+_COMMAND = re.compile(r"\[esx ([a-z ]+)\]")
+"""A command in these texts, which gets the options that name the database."""
 _OTHERS = "   ctrl+o  other connections"
 _CHOOSE = "Choose one with ctrl+o, or "
 _UNREACHABLE = (
@@ -24,7 +27,7 @@ _REFUSED = (
     f"It is not tried again by itself.\n\nr  tries again{_OTHERS}   q  quits"
 )
 _NOT_ALLOWED = (
-    "GRANT SELECT on its tables to this user, or connect as another.  esx doctor  (with the same --dsn) tells what "
+    "GRANT SELECT on its tables to this user, or connect as another. `[esx doctor]` tells what "
     f"else is missing. This screen goes on by itself then.\n\nr  looks again now{_OTHERS}   q  quits"
 )
 _NOT_TRUSTED = (
@@ -32,13 +35,12 @@ _NOT_TRUSTED = (
     f"T  trusts the owner of this store, from now on{_OTHERS}   q  quits"
 )
 _NO_SCHEMA = (
-    "Run  esx init  on this database to create it (with the same --dsn); this screen goes on by itself then.\n\n"
-    f"r  looks again now{_OTHERS}   q  quits"
+    f"Run `[esx init]` to create it; this screen goes on by itself then.\n\nr  looks again now{_OTHERS}   q  quits"
 )
 _AGAIN = f"This screen goes on by itself once there is one.\n\nr  looks again now{_OTHERS}   q  quits"
-_ELSEWHERE = f"{_CHOOSE}start esx with another --store: `esx stores` (with the same --dsn) lists the names. {_AGAIN}"
+_ELSEWHERE = f"{_CHOOSE}start esx with another --store: `[esx stores]` lists the names. {_AGAIN}"
 _NONE_TO_CHOOSE = (
-    "`esx stores` (with the same --dsn) lists what is in this database, and why it cannot be read. Start esx with "
+    "`[esx stores]` lists what is in this database, and why it cannot be read. Start esx with "
     f"another --store, --dsn or user. {_AGAIN}"
 )
 
@@ -73,11 +75,10 @@ def trouble(session: ExplorerSession, where: str, permissions: Permissions) -> T
         found = Trouble("No event store in this database yet", where, _NO_SCHEMA, error=False)
     else:
         return None
-    return (
-        found
-        if permissions.connections
-        else found._replace(remedy=found.remedy.replace(_OTHERS, "").replace(f"{_CHOOSE}s", "S"))
-    )
+    remedy = found.remedy
+    if not permissions.connections:
+        remedy = remedy.replace(_OTHERS, "").replace(f"{_CHOOSE}s", "S")
+    return found._replace(remedy=_COMMAND.sub(lambda match: visible(session.typed(match[1]), limit=500), remedy))
 
 
 def _why_none(session: ExplorerSession) -> str:

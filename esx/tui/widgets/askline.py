@@ -16,6 +16,7 @@ from textual.widgets import Input, Static
 from esx.text import visible
 from esx.tui.cells import MUTED
 from esx.tui.keymap import Keyed
+from esx.tui.widgets.line import Line
 
 _ERROR, _QUESTION = "$text-error", "$text-warning"
 
@@ -63,7 +64,7 @@ class AskLine(Keyed, Vertical):
 
     def compose(self) -> ComposeResult:
         """Lay out the line above its hint."""
-        yield Input(compact=True)
+        yield Line(compact=True)
         yield Static(markup=False)
 
     @property
