@@ -487,7 +487,11 @@ async def test_the_form_has_learned_traffic_and_recorded_conflicts(
         await pilot.press("3")
         # A page in a browser reads no files of the machine that serves it.
         await until(pilot, lambda: pane(app).query_one("#load-start", Button).has_focus)
-        assert pane(app).query_one("#load-like", Input).disabled
+        form = pane(app).query_one(LoadForm)
+        assert form.query_one("#load-like", Input).disabled
+        form.fill(LoadOptions(like="/etc/passwd"))
+        assert form.plan() == Plan(LoadOptions(), ())
+        assert not form.query_one("#load-streams", Input).disabled
 
 
 def steps() -> dict[int, tuple[float, float]]:

@@ -257,7 +257,7 @@ class LoadForm(Keyed, Frame):
     def _used(self, name: str) -> bool:
         if name in ("like", "times") and not self._files:
             return False
-        learned = bool(self._inputs["like"].value.strip())
+        learned = self._files and bool(self._inputs["like"].value.strip())
         if name == "times" or (learned and name in _IN_FILE):
             return learned and name == "times"
         return _NEEDS.get(name, self._choices["heat"].value) == self._choices["heat"].value
