@@ -26,7 +26,7 @@ _PATIENCE = 1.0
 """Seconds that pages may take to close by themselves at the end."""
 _LOOK_EVERY = 0.5
 """Seconds between two checks of the sessions."""
-_STARTS, _STARTS_WITHIN = 30, 60.0
+_STARTS_WITHIN = 60.0
 """How many pages may be opened within how many seconds: each takes a second of a processor."""
 _LONGEST_MESSAGE = 256 * 1024
 """Bytes that a page may send at once, and so the most that can be pasted."""
@@ -48,6 +48,8 @@ class Bounds:
     """Seconds without a key or a mouse movement after which a page ends; 0 for never."""
     memory: int = 1024 * 2**20
     """Bytes of memory that the explorer of a page may take."""
+    starts: int = 30
+    """Pages that may be opened within a minute."""
 
 
 async def serve(
@@ -186,8 +188,8 @@ class _Server(Server):
             self._starts.popleft()
         if self._reserved >= self._bounds.sessions:
             return f"{self._bounds.sessions} pages are open, which is all that --max-sessions allows: close one."
-        if len(self._starts) >= _STARTS:
-            return f"{_STARTS} pages were opened within {_STARTS_WITHIN:.0f} s: try again in a minute."
+        if len(self._starts) >= self._bounds.starts:
+            return f"{self._bounds.starts} pages were opened within {_STARTS_WITHIN:.0f} s: try again in a minute."
         return ""
 
     async def watch(self) -> None:

@@ -17,9 +17,10 @@ import pytest
 
 from esx.eventstore import EventStore
 from esx.model import NewEvent
+from esx.web import server
 from tests.cli.support import esx, one_line_error
 from tests.support.browser import browser, needs_browser, until
-from tests.support.pages import serve
+from tests.support.pages import Address, serve
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -50,7 +51,7 @@ async def test_the_explorer_in_a_browser(dsn18: str, store18: EventStore) -> Non
     await store18.append("stream-in-a-browser", [NewEvent("Shown")])
     async with serve("-d", f"{dsn18}&password=hunter2") as (running, url), browser() as chromium:
         assert url.first.startswith("http://127.0.0.1:")
-        server = psutil.Process(running.process.pid)
+        process = psutil.Process(running.process.pid)
         page = await chromium.open(url.first)
         await until(lambda: "stream-in-a-browser" in page.received, "the stream")
         assert await page.evaluate("document.body.classList.contains('-first-byte')")
@@ -58,7 +59,7 @@ async def test_the_explorer_in_a_browser(dsn18: str, store18: EventStore) -> Non
         assert await page.evaluate("location.href") == url.bare
         assert url.token not in await page.evaluate("document.cookie + document.documentElement.outerHTML")
         before = await page.picture()
-        [child] = explorers(server)
+        [child] = explorers(process)
         assert "hunter2" not in " ".join(child.cmdline())
         await page.click(20, 10)
         await page.press("2")
@@ -66,10 +67,10 @@ async def test_the_explorer_in_a_browser(dsn18: str, store18: EventStore) -> Non
         assert await page.picture() != before
         # A page that is closed takes its explorer with it.
         await page.close()
-        await until(lambda: not explorers(server), "the explorer to end")
+        await until(lambda: not explorers(process), "the explorer to end")
         second = await chromium.open(url.bare)
         await until(lambda: "stream-in-a-browser" in second.received, "the stream")
-        [child] = explorers(server)
+        [child] = explorers(process)
         assert await running.end(signal.SIGINT) == 130
         await until(lambda: has_ended(child), "the explorer to end with the server")
 
@@ -197,16 +198,33 @@ async def test_no_more_pages_than_allowed(dsn18: str) -> None:
             await page.shows("esx")
 
 
-async def test_pages_cannot_be_opened_as_fast_as_one_likes(dsn18: str) -> None:
-    async with serve("-d", dsn18, "--max-sessions", "100") as (_running, url), url.client() as client:
+async def test_pages_cannot_be_opened_as_fast_as_one_likes() -> None:
+    address: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    bounds = server.Bounds(sessions=100, starts=4)
+    serving = asyncio.create_task(
+        server.serve(
+            [sys.executable, "-c", "input()"],
+            os.environ,
+            host="127.0.0.1",
+            port=0,
+            token="only-for-this-test",
+            bounds=bounds,
+            started=address.set_result,
+            told=print,
+        )
+    )
+    url = Address(await asyncio.wait_for(address, 60))
+    async with url.client() as client:
         opened = []
         with pytest.raises(aiohttp.WSServerHandshakeError, match="503"):
-            for _ in range(40):
+            for _ in range(10):
                 opened.append(await client.ws_connect(f"{url.bare}ws"))
                 await opened[-1].close()
-        assert len(opened) == 30
+        assert len(opened) == bounds.starts < server.Bounds().starts
         async with client.get(url.bare) as page:
-            assert "in a minute" in await page.text()
+            assert "4 pages were opened within 60 s: try again in a minute" in await page.text()
+    serving.cancel()
+    await asyncio.gather(serving, return_exceptions=True)
 
 
 async def test_a_page_without_input_ends_and_one_that_is_used_does_not(dsn18: str) -> None:
@@ -231,20 +249,20 @@ async def test_an_explorer_that_takes_too_much_memory_ends(dsn18: str) -> None:
 @pytest.mark.parametrize("seconds", [0.0, 0.4, 1.0])
 async def test_a_page_that_is_closed_early_leaves_nothing(dsn18: str, seconds: float) -> None:
     async with serve("-d", dsn18) as (running, url):
-        server = psutil.Process(running.process.pid)
+        process = psutil.Process(running.process.pid)
         for abruptly in (False, True):
             async with url.page("width=500&height=200") as page:
                 await asyncio.sleep(seconds)
                 if abruptly:
                     page.socket.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
-            await until(lambda: not server.children(), "the explorer to end")
-        before = server.cpu_times()
+            await until(lambda: not process.children(), "the explorer to end")
+        before = process.cpu_times()
         await asyncio.sleep(1)
-        after = server.cpu_times()
+        after = process.cpu_times()
         assert after.user + after.system - before.user - before.system < 0.3, "nothing spins"
         async with url.page():
             await asyncio.sleep(seconds)
-            children = server.children()
+            children = process.children()
             assert await running.end(signal.SIGTERM) == 143
             await until(lambda: all(map(has_ended, children)), "the explorer to end with the server")
 
