@@ -42,14 +42,15 @@ async def test_a_store_is_learned_into_a_file(history_dsn: str, dsn18: str, tmp_
     assert "name an earlier time" in one_line_error(esx("load", "learn", "-d", dsn18), 1)
 
 
-async def test_what_was_learned_is_sent(dsn: str, tmp_path: Path) -> None:
+async def test_what_was_learned_is_sent(dsn18: str, tmp_path: Path) -> None:
     path = tmp_path / "shop.toml"
     path.write_text(profile_text(profile()))
-    done = esx("load", "--like", str(path), "--times", "50", "--duration", "2s", "--record-conflicts", "on", "-d", dsn)
+    options = ("--times", "50", "--duration", "2s", "--record-conflicts", "on")
+    done = esx("load", "--like", str(path), *options, "-d", dsn18)
     assert done.returncode == 0, done.stderr
     assert "PASS" in done.stdout
     assert "conflicts stay within" in done.stdout or "conflicts pass" in done.stdout
-    async with EventStore.connect(dsn, read_only=True) as store:
+    async with EventStore.connect(dsn18, read_only=True) as store:
         types = {each.event_type: each for each in (await store.types()).types}
         assert set(types) >= {"Deposited", "A"}
         assert max(len(event.data_json) for event in await store.read_all_page(limit=1000)) > 300
@@ -89,19 +90,19 @@ def test_wrong_use_is_one_line(dsn18: str, tmp_path: Path) -> None:
         assert message in one_line_error(esx("load", *arguments, "-d", dsn18), code)
 
 
-async def test_a_capsule_is_recorded_and_sent_again(dsn: str, store: EventStore, tmp_path: Path) -> None:
+async def test_a_capsule_is_recorded_and_sent_again(dsn18: str, store18: EventStore, tmp_path: Path) -> None:
     for number in range(30):
-        await store.append(f"cart-{number % 7}", [NewEvent("ItemAdded", {"n": number}), NewEvent("Priced")])
+        await store18.append(f"cart-{number % 7}", [NewEvent("ItemAdded", {"n": number}), NewEvent("Priced")])
     capsule = tmp_path / "incident.esx"
-    assert esx("capsule", "record", "-o", str(capsule), "-d", dsn).returncode == 0
+    assert esx("capsule", "record", "-o", str(capsule), "-d", dsn18).returncode == 0
     usual = ("load", "--replay", str(capsule), "--yes-write-to")
-    refused = esx("load", "--replay", str(capsule), "-d", dsn)
+    refused = esx("load", "--replay", str(capsule), "-d", dsn18)
     assert "holds events that are not a load test's" in refused.stderr
-    done = esx(*usual, refused.stderr.split()[-1], "--on-conflict", "retry", "--record-conflicts", "on", "-d", dsn)
+    done = esx(*usual, refused.stderr.split()[-1], "--on-conflict", "retry", "--record-conflicts", "on", "-d", dsn18)
     assert done.returncode == 0, done.stderr
     assert "PASS" in done.stdout
     assert "rate" not in done.stdout
-    async with EventStore.connect(dsn, read_only=True) as reading:
+    async with EventStore.connect(dsn18, read_only=True) as reading:
         sent = [event async for event in reading.read_all(after=60)]
     assert len(sent) == 60
     assert sorted(event.data["n"] for event in sent if event.event_type == "ItemAdded") == list(range(30))

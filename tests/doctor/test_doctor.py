@@ -821,6 +821,7 @@ FAULTS = {
 }  # fmt: skip
 
 
+@pytest.mark.one_older
 @pytest.mark.slow
 @pytest.mark.parametrize("unique", [True, False])
 @pytest.mark.parametrize("case", FAULTS.values(), ids=FAULTS.keys())
@@ -872,6 +873,7 @@ async def test_places_that_are_taken_twice(dsn: str, sql: asyncpg.Connection) ->
     assert (await one(dsn, "stream-order", full=True)).severity is OK
 
 
+@pytest.mark.one_older
 @pytest.mark.slow
 @pytest.mark.parametrize("without", ["nothing", "primary key", "sequence"])
 async def test_events_below_the_start_of_the_feed(dsn: str, sql: asyncpg.Connection, without: str) -> None:
@@ -1007,6 +1009,7 @@ def test_schema_sql_is_understood() -> None:
     ]
 
 
+@pytest.mark.one_older
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "setting",

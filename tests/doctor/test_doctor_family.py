@@ -174,6 +174,7 @@ NUMBERS = {
 }  # fmt: skip
 
 
+@pytest.mark.one_older
 @pytest.mark.slow
 @pytest.mark.parametrize("case", NUMBERS.values(), ids=NUMBERS.keys())
 async def test_a_part_that_draws_its_own_numbers(
@@ -210,6 +211,7 @@ SAME = {
 }  # fmt: skip
 
 
+@pytest.mark.one_older
 @pytest.mark.slow
 @pytest.mark.parametrize("case", SAME.values(), ids=SAME.keys())
 async def test_a_part_that_draws_as_the_whole_does(
@@ -250,6 +252,7 @@ SHARED = {
 }  # fmt: skip
 
 
+@pytest.mark.one_older
 @pytest.mark.slow
 @pytest.mark.parametrize("case", SHARED.values(), ids=SHARED.keys())
 async def test_another_column_draws_from_the_sequence(
@@ -294,6 +297,7 @@ async def test_what_the_table_is_a_child_of_is_no_stranger(empty_dsn: str, admin
         assert (await store.append("order-1", [NewEvent("T")])).version == 2
 
 
+@pytest.mark.one_older
 @pytest.mark.slow
 @pytest.mark.parametrize("made", [_PLAIN, HASH], ids=["plain", "hash"])
 @pytest.mark.parametrize(
@@ -332,6 +336,7 @@ async def test_a_trigger_that_leaves_the_number_alone(body: str, dsn18: str) -> 
     assert (await one(dsn18, "sequence-trigger")).severity is OK
 
 
+@pytest.mark.one_older
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "function",
@@ -364,6 +369,7 @@ async def test_a_function_that_draws_elsewhere_is_not_told_of(dsn18: str) -> Non
 # -- the sequence of a family -----------------------------------------------------------------------------------
 
 
+@pytest.mark.one_older
 @pytest.mark.slow
 @pytest.mark.parametrize("made", [_PLAIN, HASH, RANGED], ids=["plain", "hash", "range"])
 async def test_numbers_handed_out_in_advance(made: str, empty_dsn: str, admin: asyncpg.Connection) -> None:
@@ -379,6 +385,7 @@ async def test_numbers_handed_out_in_advance(made: str, empty_dsn: str, admin: a
     assert await stored(admin) == kept
 
 
+@pytest.mark.one_older
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "made", [_PLAIN, HASH, RANGED, f"{_PARENT}; {_CHILD}"], ids=["plain", "hash", "range", "child"]

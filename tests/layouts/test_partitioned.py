@@ -72,6 +72,7 @@ async def test_a_race_that_is_lost_in_a_partition_is_a_wrong_version(kind: str, 
         assert await store.version("order-2") == -1
 
 
+@pytest.mark.one_older
 @_KINDS
 async def test_an_append_that_any_version_suits_survives_a_lost_race(kind: str, empty_dsn: str) -> None:
     await make(empty_dsn, KINDS[kind])
@@ -161,6 +162,7 @@ async def test_an_import_that_meets_a_writer(kind: str, empty_dsn: str) -> None:
             await store.import_ndjson([json.dumps(theirs).encode()])
 
 
+@pytest.mark.one_older
 @pytest.mark.slow
 @_KINDS
 async def test_the_figures_are_those_of_all_partitions(kind: str, empty_dsn: str) -> None:

@@ -114,6 +114,7 @@ CASES = {
 }
 
 
+@pytest.mark.one_older
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 async def test_nothing_is_safe_on_a_subscriber(case: tuple[str, str, str, str], logical: EmbeddedServer) -> None:

@@ -79,6 +79,7 @@ async def others(empty_dsn: str) -> AsyncIterator[list[asyncpg.Connection]]:
         await connection.close()
 
 
+@pytest.mark.one_older
 @pytest.mark.slow
 @pytest.mark.parametrize("case", WRITERS.values(), ids=WRITERS.keys())
 async def test_a_writer_anywhere_in_the_family_is_waited_for(
@@ -198,6 +199,7 @@ VIEWS = {
 }
 
 
+@pytest.mark.one_older
 @pytest.mark.slow
 @pytest.mark.parametrize("table", ["plain", "hash"])
 @pytest.mark.parametrize("view", VIEWS.values(), ids=VIEWS.keys())
@@ -248,6 +250,7 @@ UNCERTAIN = {
 }
 
 
+@pytest.mark.one_older
 @pytest.mark.parametrize("query", UNCERTAIN.values(), ids=UNCERTAIN.keys())
 async def test_a_view_of_which_more_decides_is_read_and_not_followed(
     query: str, dsn: str, sql: asyncpg.Connection

@@ -85,6 +85,7 @@ async def race(store: EventStore, sql: asyncpg.Connection, append: Callable[[], 
     return outcome
 
 
+@pytest.mark.one_older
 @pytest.mark.parametrize("moment", MOMENTS)
 @pytest.mark.parametrize("expected", [ANY, STREAM_EXISTS], ids=str)
 @pytest.mark.parametrize("count", [1, 2])
@@ -121,6 +122,7 @@ async def test_an_index_that_is_about_to_go_recognises_nothing(dsn: str, sql: as
         await other.close()
 
 
+@pytest.mark.one_older
 @pytest.mark.parametrize(
     "change",
     [
@@ -189,6 +191,7 @@ async def test_a_repetition_that_is_refused_leaves_the_outcome_unknown(dsn: str,
         assert await stored(sql) == 4
 
 
+@pytest.mark.one_older
 @pytest.mark.parametrize(
     "change",
     [
@@ -251,6 +254,7 @@ async def test_a_race_that_is_lost_at_the_commit_is_lost(
         assert await stored(sql, "warmer") == 4
 
 
+@pytest.mark.one_older
 @pytest.mark.parametrize(
     "change",
     [

@@ -19,11 +19,31 @@ _NEEDS = {"browser": needs_browser.mark, "pooler": needs_pgbouncer.mark, "kafka"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items[:] = _without_repetitions(items)
     for item in items:
         for marker in set(_markers(item)):
             item.add_marker(marker)
     # The short ones last, so that no process has a long one left when the others are done.
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+def _without_repetitions(items: list[pytest.Item]) -> Iterator[pytest.Item]:
+    """Leave out of tests that are marked with `one_older` what PostgreSQL 16 is asked again and again."""
+    seen = set()
+    for item in items:
+        if item.get_closest_marker("one_older") and _older(item):
+            name = item.nodeid.partition("[")[0]
+            if name in seen:
+                continue
+            seen.add(name)
+        yield item
+
+
+def _older(item: pytest.Item) -> bool:
+    if not isinstance(item, pytest.Function) or not hasattr(item, "callspec"):
+        return False
+    parameters = item.callspec.params
+    return _OLDER_POSTGRESQL in [parameters.get(name) for name in _VERSION]
 
 
 def _markers(item: pytest.Item) -> Iterator[str]:
@@ -33,7 +53,5 @@ def _markers(item: pytest.Item) -> Iterator[str]:
             yield marker
             yield "slow"  # a program more to start
     # The other version is tested too: it gives the quick answer.
-    if isinstance(item, pytest.Function) and hasattr(item, "callspec"):
-        parameters = item.callspec.params
-        if _OLDER_POSTGRESQL in [parameters.get(name) for name in _VERSION]:
-            yield "slow"
+    if _older(item):
+        yield "slow"

@@ -37,6 +37,7 @@ from tests.support.stores import store_and_pool
 LONG = "".join(random.Random(1).choices("0123456789abcdefghijklmnopqrstuvwxyz", k=6000))
 
 
+@pytest.mark.one_older
 @pytest.mark.parametrize("count", [1, 3])
 @pytest.mark.parametrize(
     ("expected", "on_missing", "on_version_1"),
@@ -190,6 +191,7 @@ async def test_a_writer_that_accepts_any_version_never_loses_a_race(
     assert await store.count_events("hot") == 201
 
 
+@pytest.mark.one_older
 @pytest.mark.parametrize(
     ("event", "reason"),
     [

@@ -48,6 +48,7 @@ async def through_proxy(dsn: str) -> AsyncIterator[tuple[Proxy, EventStore]]:
             yield proxy, store
 
 
+@pytest.mark.one_older
 @pytest.mark.parametrize("moment", MOMENTS)
 @pytest.mark.parametrize("expected", [NO_STREAM, 0], ids=["none", "exact"])
 @pytest.mark.parametrize("count", [1, 3])
@@ -154,6 +155,7 @@ async def test_patience_ends(dsn18: str) -> None:
             assert await store.version("s") == 0
 
 
+@pytest.mark.one_older
 @pytest.mark.parametrize("moment", MOMENTS)
 @pytest.mark.parametrize("expected", [NO_STREAM, 0, ANY], ids=["none", "exact", "any"])
 async def test_a_commit_that_is_lost_is_repeated_only_if_that_is_recognised(

@@ -70,6 +70,7 @@ async def keeps(read: asyncpg.Connection, count: int) -> bool:
 # -- another history ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.one_older
 @pytest.mark.parametrize("count", [0, 3, 20])
 async def test_a_truncated_table_ends_it(store: EventStore, read: asyncpg.Connection, dsn: str, count: int) -> None:
     await fill(store, 10)

@@ -359,6 +359,7 @@ async def test_a_plain_insert_wakes_the_feed(store: EventStore, sql: asyncpg.Con
     await following.aclose()
 
 
+@pytest.mark.one_older
 @pytest.mark.parametrize(
     ("where", "expected"),
     [

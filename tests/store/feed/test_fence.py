@@ -50,6 +50,7 @@ async def test_of_two_at_once_one_is_first_and_none_waits(dsn: str, store: Event
         await other.close()
 
 
+@pytest.mark.one_older
 @pytest.mark.parametrize(
     "breaking",
     [

@@ -96,6 +96,7 @@ async def test_all_events_of_a_time_are_found(store18: EventStore, sql18: asyncp
                 assert await found(store18, plan) == await truth(sql18, stream, since, until), (stream, since, until)
 
 
+@pytest.mark.one_older
 @pytest.mark.parametrize("case", LISTS)
 async def test_where_looking_through_is_too_dear_a_sample_tells(
     store: EventStore, sql: asyncpg.Connection, case: str
