@@ -77,6 +77,8 @@ def _check_like(options: LoadOptions) -> None:
         knob = BY_NAME[name]
         if getattr(options, name) != knob.default:
             raise InvalidOptions(f"{knob.option} and {option} exclude each other: the file says it")
+    if options.think_time:
+        raise InvalidOptions(f"--think-time and {option} exclude each other: the file says when appends are due")
     if options.expected == "none":
         raise InvalidOptions(f"--expected is none with {option}: use exact or any, as its streams have several appends")
     if options.processes > 1:

@@ -28,6 +28,17 @@ async def history_dsn(servers: Servers) -> str:
     return await servers.kept(18, "traffic", fill_history)
 
 
+async def test_what_was_appended_is_learned(dsn: str, store: EventStore) -> None:
+    """On both versions of PostgreSQL, as it asks for the system columns of the table."""
+    for number in range(20):
+        await store.append(f"cart-{number % 5}", [NewEvent("ItemAdded"), NewEvent("Priced")])
+    done = esx("load", "learn", "-d", dsn)
+    assert done.returncode == 0, done.stderr
+    [cart] = tomllib.loads(done.stdout)["categories"]
+    assert (cart["name"], cart["births"], cart["events_per_append"]) == ("cart", 0.25, [[2, 1]])
+    assert {each["name"]: each["share"] for each in cart["types"]} == {"ItemAdded": 0.5, "Priced": 0.5}
+
+
 async def test_a_store_is_learned_into_a_file(history_dsn: str, dsn18: str, tmp_path: Path) -> None:
     path = tmp_path / "shop.toml"
     done = esx("load", "learn", "--from", "2026-08-03 00:00Z", "-o", str(path), "-d", history_dsn)
@@ -86,6 +97,10 @@ def test_wrong_use_is_one_line(dsn18: str, tmp_path: Path) -> None:
         (("--times", "1,2"), "add --like FILE", 2),
         (("--times", "1,1"), "twice", 2),
         (("--times", "x"), "no list of multiples", 2),
+        (("--most-conflicts", "nan"), "no share", 2),
+        (("--most-conflicts", "0.1"), "only with --like FILE", 2),
+        (("--most-latency", "5ms"), "only with --like FILE", 2),
+        (("--replay", "none.esx", "--rate", "5"), "--rate and --replay exclude each other", 2),
     ):
         assert message in one_line_error(esx("load", *arguments, "-d", dsn18), code)
 

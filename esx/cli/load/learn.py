@@ -78,9 +78,15 @@ def _tell(profile: TrafficProfile, seconds: float) -> None:
         f"read {counted(profile.events_read, 'row')}, {share:.1%} of about {counted(profile.events, 'event')}, "
         f"in {seconds:.1f} s"
     )
+    hours = arrivals.part_seconds / 3600
+    when = "the busiest hour" if hours == 1 else f"the busiest {hours:.3g} hours"
     narrate(
-        f"{arrivals.busiest:,.1f} appends/s in the busiest hour, {profile.events_per_append:.2f} events each, "
+        f"{_rate(arrivals.busiest)} appends/s in {when}, {profile.events_per_append:.2f} events each, "
         f"{counted(len(profile.categories), 'category', 'categories')}"
     )
     if "appends" in profile.inferred:
         narrate(profile.inferred["appends"])
+
+
+def _rate(value: float) -> str:
+    return f"{value:,.1f}" if value >= 1 else f"{value:.2g}"

@@ -34,6 +34,17 @@ def as_multiples(ctx: click.Context, parameter: click.Parameter, value: str) -> 
     return found
 
 
+def as_share(ctx: click.Context, parameter: click.Parameter, value: str) -> float:
+    """Read an option as a share from 0 to 1: its callback."""
+    try:
+        found = float(value)
+    except ValueError:
+        found = math.nan
+    if not 0 <= found <= 1:
+        raise click.BadParameter(f"{value!r} is no share: use a number from 0 to 1, e.g. 0.05", ctx, parameter)
+    return found
+
+
 def run_multiples(
     dsn: str | None, options: LoadOptions, times: tuple[float, ...], bounds: LoadBounds, *, as_json: bool
 ) -> None:

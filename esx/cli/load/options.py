@@ -57,6 +57,8 @@ def placed(knobs: dict[str, Any]) -> dict[str, Any]:
         read_profile(knobs["like"])
         knobs = {**knobs, "like": os.path.abspath(knobs["like"])}
     if knobs.get("replay") is not None:
+        if knobs.get("rate") is not None:
+            raise click.UsageError("--rate and --replay exclude each other: use --times for another speed")
         knobs = {**knobs, "replay": os.path.abspath(knobs["replay"])}
     return {**knobs, "append_sql": path, "store": named_store() or knobs.get("store")}
 

@@ -10,7 +10,7 @@ import click
 from click.core import ParameterSource
 
 from esx.cli.lazy import LazyGroup
-from esx.cli.load.multiples import as_multiples, run_multiples
+from esx.cli.load.multiples import as_multiples, as_share, run_multiples
 from esx.cli.load.options import load_options, workload_options_but
 from esx.cli.opening import database, store_on
 from esx.cli.options import as_seconds, database_option, json_option
@@ -65,9 +65,9 @@ class _LoadGroup(LazyGroup):
 )
 @click.option(
     "--most-conflicts",
-    type=float,
-    default=0.05,
+    default="0.05",
     show_default=True,
+    callback=as_share,
     metavar="X",
     help="With --like, the share of attempts that may be conflicts: say at which multiple more are.",
 )
@@ -112,6 +112,9 @@ def command(
         from esx.capsule.appends import as_recorded
 
         options = as_recorded(options, whole=ctx.get_parameter_source("duration") is ParameterSource.DEFAULT)
+    for name in ("most_conflicts", "most_latency"):
+        if options.like is None and ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"--{name.replace('_', '-')} says something only with --like FILE: add it")
     bounds = LoadBounds(most_conflicts, most_latency * 1000)
     if len(times) > 1:
         run_multiples(dsn, options, times, bounds, as_json=as_json)

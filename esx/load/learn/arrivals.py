@@ -16,6 +16,7 @@ _LENGTHS = (0.01, 0.1, 1.0, 10.0, 60.0, 600.0)
 _LEAST_PARTS = 12
 _MOST_SPREAD = 100.0
 _BY_CHANCE = 2.0
+_FAR = 0.05
 
 
 def fit_arrivals(sample: TrafficSample, runs: Sequence[AppendRun], inferred: dict[str, str]) -> Arrivals:
@@ -29,11 +30,19 @@ def fit_arrivals(sample: TrafficSample, runs: Sequence[AppendRun], inferred: dic
         appends = [float(after - before) for before, after in pairwise(places)]
     else:
         appends = _appends(numbers, sample, runs)
+        far = (sample.last - sample.first + 1) * _FAR
+        if any(few[0].global_seq - begin > far for few, (begin, _) in zip(sample.slices, sample.spans, strict=True)):
+            inferred["appends"] = "the numbers of the global order jump far, so parts of it are hardly in the sample"
+    unknown = "no rate is known: give a load test its --rate"
+    at_once = (sample.until - sample.since).total_seconds() < 1
     if not _rises(slices):
         # A bisection along times that do not rise finds no places that mean anything.
         part = max((sample.until - sample.since).total_seconds(), 1.0)
         appends = [sum(appends)]
-        inferred["appends"] = "created_at does not rise along the global order, so only the mean rate is known"
+        what = unknown if at_once else "only the mean rate is known"
+        inferred["appends"] = f"created_at does not rise along the global order, so {what}"
+    elif at_once:
+        inferred["appends"] = f"all events have nearly one time, so {unknown}"
     bursts = _bursts(slices, [moment.timestamp() for moment, _ in sample.parts])
     if bursts is None:
         inferred["burst_spread"] = "not known, as too few appends lie near each other: the rate is taken for steady"

@@ -82,9 +82,12 @@ class Arrivals:
         """The appends per second of the busiest part, without parts of which less than a quarter is in the time."""
         lengths = self._lengths()
         least = self.part_seconds / 4
-        rates = [number / length for number, length in zip(self.appends, lengths, strict=True) if length >= least]
+        # Of less than a second no rate is known.
+        rates = [
+            number / max(length, 1.0) for number, length in zip(self.appends, lengths, strict=True) if length >= least
+        ]
         if not rates or not max(rates):
-            rates = [sum(self.appends) / max(sum(lengths), 1e-6)]
+            rates = [sum(self.appends) / max(sum(lengths), 1.0)]
         return max(rates)
 
     def _lengths(self) -> list[float]:

@@ -9,6 +9,8 @@ from esx.load.model import LoadSummary
 from esx.load.report.text import milliseconds, too_slow
 from esx.load.sweep.sweep import Result
 
+_ENOUGH = 100
+
 
 @dataclass(frozen=True, slots=True)
 class LoadBounds:
@@ -22,7 +24,8 @@ class LoadBounds:
 class Multiple:
     """The figures of a run at a multiple of the traffic; `p99` is in milliseconds, from when a command was due.
 
-    `behind` says that the rate was not reached, `saturated` that the generator measured itself as well.
+    `appends` is how many succeeded. `behind` says that the rate was not reached, `saturated` that the generator
+    measured itself as well.
     """
 
     times: float
@@ -31,6 +34,7 @@ class Multiple:
     p99: float
     behind: bool
     saturated: bool
+    appends: int
 
 
 def multiples_of(results: Iterable[Result]) -> list[Multiple]:
@@ -43,6 +47,7 @@ def multiples_of(results: Iterable[Result]) -> list[Multiple]:
             each.p99 if each.response_p99 is None else each.response_p99,
             each.behind,
             each.saturated,
+            each.successes,
         )
         for each in results
     ]
@@ -53,7 +58,9 @@ def multiple_of(summary: LoadSummary, times: float) -> Multiple:
     """Return the figures of one run."""
     p99 = summary.response.get("p99", summary.percentiles.get("p99", 0.0))
     behind = too_slow(summary) is not None
-    return Multiple(times, summary.goodput, summary.conflict_rate, p99, behind, summary.saturated)
+    return Multiple(
+        times, summary.goodput, summary.conflict_rate, p99, behind, summary.saturated, summary.total.successes
+    )
 
 
 def passed(multiples: Sequence[Multiple], bounds: LoadBounds) -> dict[str, float | None]:
@@ -78,6 +85,9 @@ def scaling_lines(multiples: Sequence[Multiple], bounds: LoadBounds) -> Iterator
         ]
         row = f"{each.times:>8g}  {each.goodput:>10,.1f}  {each.conflict_rate:>9.1%}  {milliseconds(each.p99):>9}"
         yield f"{row}  {', '.join(marks)}".rstrip()
+    if few := [each for each in multiples if each.appends < _ENOUGH]:
+        which = ", ".join(f"{each.times:g}" for each in few)
+        yield f"at {which} times fewer than {_ENOUGH} appends were made, which says little: a longer --duration helps"
     found = passed(multiples, bounds)
     for name, kept, passes, bound in (
         ("conflicts", "conflicts stay within", "conflicts pass", f"{bounds.conflicts:.1%} of attempts"),

@@ -119,7 +119,7 @@ class ConflictRecorder:
         self._kept[place : place + 1] = [noted]
         if self._task is None:
             self._task = asyncio.create_task(self._run(), name="esx-conflicts")
-            self._task.add_done_callback(self._ended)
+            self._task.add_done_callback(tell_failure)
 
     async def close(self) -> None:
         """Write what is kept, for a moment at most, and close the connection."""
@@ -135,11 +135,14 @@ class ConflictRecorder:
             await self._pool.settled()
             self._pool.terminate()
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        tell_failure(task)
-        self._task = None
-
     async def _run(self) -> None:
+        try:
+            await self._write_all()
+        finally:
+            # At once: what is noted before the callbacks of this task ran would stay until the next conflict.
+            self._task = None
+
+    async def _write_all(self) -> None:
         while self._kept:
             await self._pause(self._wait)
             kept, self._kept = self._kept, []

@@ -156,6 +156,7 @@ async def test_hostile_histories(dsn18: str, store18: EventStore, sql18: asyncpg
         "VALUES ('x-2', 1, 'z', '[]', '2026-08-08')"
     )
     profile = await learned(dsn18, None, slices=40, length=100)
+    assert "jump far" in profile.inferred["appends"]
     path = tmp_path / "hostile.toml"
     text = profile_text(profile)
     assert "\x1b" not in text

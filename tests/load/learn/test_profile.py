@@ -40,6 +40,7 @@ def test_the_busiest_part_may_be_cut() -> None:
     assert busiest(35, 1800, 3000) == pytest.approx(1.0)  # five minutes say little of an hour
     assert busiest(10, 600) == pytest.approx(1.0)
     assert busiest(120, 0, 0, 0) == 0
+    assert busiest(0, 500) == 500  # all at one time: not 500 million
 
 
 @pytest.mark.parametrize(
@@ -94,6 +95,7 @@ def test_a_file_that_is_not_there_or_is_no_text(tmp_path: Path) -> None:
         (LoadOptions(like="f", replay="c"), "--like and --replay exclude"),
         (LoadOptions(replay="c", hot_streams=1, hot_share=1), "--hot-streams and --replay exclude"),
         (LoadOptions(replay="c", processes=2), "share streams: use 1"),
+        (LoadOptions(like="f", think_time=1), "--think-time and --like exclude"),
         (LoadOptions(times=2), "add --like FILE"),
     ],
 )
@@ -104,9 +106,9 @@ def test_options_that_the_file_decides_are_refused(options: LoadOptions, message
 
 def test_it_says_at_which_multiple_a_bound_is_passed() -> None:
     runs = [
-        Multiple(1, 10.0, 0.01, 5.0, behind=False, saturated=False),
-        Multiple(2, 20.0, 0.06, 50.0, behind=False, saturated=False),
-        Multiple(4, 30.0, 0.2, 250.0, behind=True, saturated=True),
+        Multiple(1, 10.0, 0.01, 5.0, behind=False, saturated=False, appends=99),
+        Multiple(2, 20.0, 0.06, 50.0, behind=False, saturated=False, appends=500),
+        Multiple(4, 30.0, 0.2, 250.0, behind=True, saturated=True, appends=900),
     ]
     assert passed(runs, LoadBounds()) == {"conflicts": 2, "latency": 4, "rate": 4}
     assert passed(runs[:1], LoadBounds()) == {"conflicts": None, "latency": None, "rate": None}
@@ -114,6 +116,7 @@ def test_it_says_at_which_multiple_a_bound_is_passed() -> None:
     assert "conflicts pass 5.0% of attempts at 2 times the traffic" in text
     assert "latency passes 100.0 ms for 99 of 100 commands at 4 times the traffic" in text
     assert "from 4 times on not all appends" in text
+    assert "at 1 times fewer than 100 appends were made" in text
     kept = "\n".join(scaling_lines(runs[:2], LoadBounds(0.1, 60.0)))
     assert "conflicts stay within 10.0% of attempts up to 2 times" in kept
     assert "latency stays within 60.00 ms" in kept

@@ -201,6 +201,36 @@ async def test_it_says_once_that_there_is_no_table_and_goes_on_when_there_is(
     await store.close()
 
 
+async def test_what_is_noted_while_a_write_ends_is_written_too(
+    dsn18: str, sql18: asyncpg.Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "esx.conflicts")
+    store = await opened(dsn18)
+    loop = asyncio.get_running_loop()
+
+    class NoteAnother(logging.Handler):
+        """Notes a conflict right after the step in which a write ends."""
+
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.levelno == logging.INFO:
+                loop.call_soon(store._recorder.note, conflict, [NewEvent("B")])  # type: ignore[union-attr]
+
+    handler = NoteAnother()
+    logging.getLogger("esx.conflicts").addHandler(handler)
+    try:
+        await store.append("s-1", [NewEvent("Made")])
+        await sql18.execute("ALTER TABLE conflicts RENAME TO others")
+        conflict = await lose(store, "s-1", NewEvent("A"))
+        await state_is(store, lambda state: state.problem is not None)
+        await sql18.execute("ALTER TABLE others RENAME TO conflicts")
+        await lose(store, "s-1", NewEvent("A"))
+        await state_is(store, lambda state: state.recorded == 2)
+    finally:
+        logging.getLogger("esx.conflicts").removeHandler(handler)
+        await store.close()
+    assert [row["lost_types"] for row in await rows_of(sql18)] == [["A"], ["B"]]
+
+
 async def test_another_table_of_that_name_is_left_alone(empty_dsn18: str) -> None:
     async with connected(empty_dsn18) as sql:
         await sql.execute("CREATE TABLE conflicts (id bigint PRIMARY KEY, who text)")
