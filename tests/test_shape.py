@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+from random import Random
 from typing import Any
+
+import pytest
 
 from esx.fold.shape import JsonShape, Sighting, drift, saved_of, shape_of
 
@@ -39,6 +42,55 @@ def test_a_path_that_appeared_or_vanished_is_told_from_one_that_comes_and_goes()
     rare = [{"id": 1, **({"note": "x"} if n in (7, 40) else {})} for n in range(60)]
     note = {path.path: path for path in shape(*rare).paths}["$.note"]
     assert (note.present, note.appeared, note.vanished) == (2, None, None)
+
+
+@pytest.mark.parametrize("present", [1, 2, 3, 8])
+def test_a_path_that_is_merely_rare_has_not_changed(present: int) -> None:
+    dice = Random(present)
+    told = 0
+    for _ in range(500):
+        chosen = set(dice.sample(range(100), present))
+        found = shape_of(
+            [Sighting(n, None, '{"id": 1, "note": "x"}' if n in chosen else '{"id": 1}', f"s-{n}") for n in range(100)]
+        )
+        told += sum(path.appeared is not None or path.vanished is not None for path in found.paths)
+    # One in a hundred by the rule, fourteen by chance in hardly any run.
+    assert told < 14
+    # Whatever comes last of the samples has not appeared then.
+    last = shape(*[{"id": 1}] * 99, {"id": 1, "note": "x"})
+    assert all(path.appeared is None for path in last.paths)
+
+
+def test_of_many_types_with_many_paths_hardly_one_changes_by_chance() -> None:
+    dice = Random(7)
+    told = 0
+    for _ in range(40):
+        for _type in range(10):
+            rows = [{f"p{k}": 1 for k in range(8) if dice.random() < (k + 1) / 40} for _ in range(60)]
+            sightings = [Sighting(n, None, json.dumps(row), f"s-{n}") for n, row in enumerate(rows)]
+            paths = shape_of(sightings, of_types=10).paths
+            told += sum(path.appeared is not None or path.vanished is not None for path in paths)
+    assert told <= 3, "40 surveys of 80 paths each"
+
+
+def test_what_belongs_to_one_busy_stream_has_not_changed_but_what_a_stream_gets_has() -> None:
+    def appeared(*streams: str) -> bool:
+        data = ['{"vat": "x"}' if n >= 60 else "{}" for n in range(80)]
+        names = [streams[n // 60] if len(streams) == 2 else f"{streams[0]}-{n}" for n in range(80)]
+        [path] = shape_of([Sighting(n, None, data[n], names[n]) for n in range(80)]).paths
+        return path.appeared is not None
+
+    assert not appeared("others", "busy")
+    assert appeared("ledger", "ledger")
+    assert appeared("order")
+
+
+@pytest.mark.parametrize(("old", "new"), [(97, 3), (50, 50), (7, 7), (3, 97)])
+def test_a_path_that_came_for_good_is_told(old: int, new: int) -> None:
+    found = {path.path: path for path in shape(*[{"id": 1}] * old, *[{"id": 1, "channel": "app"}] * new).paths}
+    assert found["$.channel"].appeared is not None
+    gone = {path.path: path for path in shape(*[{"id": 1, "x": 1}] * old, *[{"id": 1}] * new).paths}
+    assert gone["$.x"].vanished is not None
 
 
 def test_an_object_whose_keys_are_ids_is_one_path() -> None:

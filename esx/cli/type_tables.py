@@ -20,14 +20,18 @@ if TYPE_CHECKING:
     from esx.fold.type_shapes import TypeShape
     from esx.store.overview.types import EventMoment
 
-_TYPES = ("TYPE", "EVENTS", "RATE", "FIRST", "LAST", "PATHS", "CATEGORIES")
+_TYPES = ("TYPE", "EVENTS", "RATE", "FIRST", "LAST", "PATHS", "CHANGED", "CATEGORIES")
 _PATHS = ("PATH", "TYPES", "PRESENT", "EXAMPLE", "CHANGED")
 
 
 def print_types(lines: OutputLines, form: Form, types: Sequence[TypeShape]) -> None:
     """Print a line for each type."""
     if form.compact:
-        columns = [Column(title, right=title in ("EVENTS", "RATE", "LAST")) for title in _TYPES if title not in _SPARED]
+        columns = [
+            Column(title, right=title in ("EVENTS", "RATE", "LAST", "CHANGED"))
+            for title in _TYPES
+            if title not in _SPARED
+        ]
         columns[0] = Column("TYPE", yields=True)
         compact = CompactTable(lines, form, columns)
         for one in types:
@@ -39,6 +43,7 @@ def print_types(lines: OutputLines, form: Form, types: Sequence[TypeShape]) -> N
                     CompactCell(summary.events.text),
                     CompactCell(rate_text(summary.rate), MUTED),
                     CompactCell(ago(summary.last.created_at), MUTED),
+                    CompactCell(_changed(one), STRONG),
                     CompactCell(categories, MUTED),
                 )
             )
@@ -56,10 +61,16 @@ def print_types(lines: OutputLines, form: Form, types: Sequence[TypeShape]) -> N
                 mark + _place(summary.first),
                 mark + _place(summary.last),
                 str(len(one.shape.paths)),
+                _changed(one),
                 ", ".join(visible(name, limit=40) for name in summary.categories),
             )
         )
     table.flush()
+
+
+def _changed(one: TypeShape) -> str:
+    changes = one.changes
+    return f"{counted(len(changes), 'path')}, {ago(changes[0].created_at)}" if changes else "-"
 
 
 _SPARED = ("FIRST", "PATHS")

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     "--since", callback=as_moment, metavar="TIME", help="Only events from about '2026-08-07 14:00' or -2h on."
 )
 @click.option("--full", is_flag=True, help="Count all events, which looks at each, instead of a sample.")
+@click.option("--changed", is_flag=True, help="Only types whose shape changed, the last change first.")
 @click.option("--save", type=FILE, metavar="FILE", help="Save the shapes of all types, for --check.")
 @click.option("--check", "saved", type=FILE, metavar="FILE", help="Compare with saved shapes; exit with 1 on drift.")
 @force_option
@@ -41,6 +42,7 @@ def command(
     glob: str | None,
     since: datetime | None,
     full: bool,
+    changed: bool,
     save: Path | None,
     saved: Path | None,
     force: bool,
@@ -53,16 +55,17 @@ def command(
 
     A store of more than 10,000 events is not read in full: some 5,000 are drawn by chance, among them the oldest and
     the newest. Counts are then estimates (~), a rare type can be missing, and it exits with 4, unless an index on
-    event_type and global_seq finds all, or --full is given. Shapes come from at most 100 events of a type.
+    event_type and global_seq finds all, or --full is given. Shapes come from at most 100 events of a type. A shape has
+    changed if a path came or went by more than chance: one that is rare in the samples has not.
 
     --check is for CI: it prints how the shapes differ from FILE, and exits with 1 if they do.
     """
-    from esx.fold.type_shapes import read_saved, saved_text, type_shapes
+    from esx.fold.type_shapes import changed_first, read_saved, saved_text, type_shapes
 
     if save is not None and saved is not None:
         raise click.UsageError("--save writes what --check compares with: give one of them")
-    if glob is not None and (save is not None or saved is not None):
-        raise click.UsageError("--save and --check are about all types: leave GLOB out")
+    if (glob is not None or changed) and (save is not None or saved is not None):
+        raise click.UsageError("--save and --check are about all types: leave GLOB and --changed out")
     if save is not None:
         check(save, force=force)
     try:
@@ -85,8 +88,13 @@ def command(
             return _print_drift(before.drift(types, complete=survey.complete), form)
         if glob is not None:
             types = _matching(types, glob)
+        found = len(types)
+        if changed:
+            types = [one for one in changed_first(types) if one.changed_at is not None]
         _print(types, form, in_detail=glob is not None)
-        if not types:
+        if changed and found:
+            narrate(f"{len(types) or 'none'} of {counted(found, 'type')} changed shape")
+        elif not types:
             narrate("no events yet" if glob is None else f"no type that was found is like {visible(glob, limit=80)}")
         _say_bounds(survey, narrate if survey.complete else incomplete)
         return 0

@@ -10,6 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from math import comb
 from typing import Any, NamedTuple
 
 from esx.fold.brief import brief
@@ -24,18 +25,21 @@ _MAP = 24
 """An object with more members than this, of which each is rare, is a map."""
 _RARE = 0.25
 _CHANCE = 0.01
-"""A change is reported if what was seen before it would have come by chance in one of a hundred cases."""
+"""Changes are reported so that in one of a hundred surveys some of them came by chance."""
+_WITNESSES = 3
+"""In how many streams a path has to be, if no stream has changed itself: members can belong to a stream."""
 _EXAMPLE = 60
 
 Path = tuple[str, ...]
 
 
 class Sighting(NamedTuple):
-    """A sample: the place and the time of an event, and its data as JSON."""
+    """A sample: the place and the time of an event, its data as JSON, and its stream."""
 
     global_seq: int
     created_at: datetime | None
     data: str
+    stream: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +47,7 @@ class PathShape:
     """What is known of a path: in how many samples it is, its JSON types with their counts, and an example.
 
     `appeared` is the first sample that has it, if those before lack it by more than chance, `vanished` the last one if
-    those after lack it.
+    those after lack it. Chance is what puts the samples that have it into any order: one that is rare is often last.
     """
 
     path: str
@@ -71,8 +75,11 @@ class _Found:
     example: str = ""
 
 
-def shape_of(samples: Sequence[Sighting]) -> JsonShape:
-    """Return the shape of samples, which are in the order of their events."""
+def shape_of(samples: Sequence[Sighting], *, of_types: int = 1) -> JsonShape:
+    """Return the shape of samples, which are in the order of their events.
+
+    `of_types` is of how many types shapes are made: the more, the less chance may a change have had.
+    """
     values: list[tuple[Sighting, Any]] = []
     unread = 0
     for sample in samples:
@@ -98,22 +105,31 @@ def shape_of(samples: Sequence[Sighting]) -> JsonShape:
                 own.places.append(place)
             own.types[json_type(part)] += 1
     seen = [sample for sample, _ in values]
-    paths = [_path_shape(path, own, seen) for path, own in sorted(found.items()) if path]
+    partly = sum(len(own.places) < len(seen) for own in found.values())
+    chance = _CHANCE / (2 * max(partly, 1) * max(of_types, 1))
+    paths = [_path_shape(path, own, seen, chance) for path, own in sorted(found.items()) if path]
     return JsonShape(len(values), tuple(paths), unread, cut)
 
 
-def _path_shape(path: Path, found: _Found, samples: Sequence[Sighting]) -> PathShape:
+def _path_shape(path: Path, found: _Found, samples: Sequence[Sighting], chance: float) -> PathShape:
     first, last, present = found.places[0], found.places[-1], len(found.places)
-    appeared = samples[first] if _telling(first, present, len(samples) - first) else None
-    after = len(samples) - 1 - last
-    vanished = samples[last] if _telling(after, present, last + 1) else None
+    having = {samples[place].stream for place in found.places}
+
+    def told(without: int, those: Sequence[Sighting]) -> bool:
+        alone = len(having) < _WITNESSES and having.isdisjoint(sample.stream for sample in those)
+        return not alone and _telling(without, present, len(samples), chance)
+
+    appeared = samples[first] if told(first, samples[:first]) else None
+    vanished = samples[last] if told(len(samples) - 1 - last, samples[last + 1 :]) else None
     return PathShape(_text(path), present, dict(found.types.most_common()), found.example, appeared, vanished)
 
 
-def _telling(without: int, present: int, within: int) -> bool:
-    """Return whether `without` samples lack a path by more than chance that `present` of `within` others have."""
-    share = (present + 1) / (within + 2)  # Laplace's rule, as few samples do not make certain
-    return without > 0 and (1.0 - share) ** without < _CHANCE
+def _telling(without: int, present: int, samples: int, chance: float) -> bool:
+    """Return whether the first, or last, samples lack a path by more than chance.
+
+    There are as many orders as ways to choose the `present` ones among all: these leave so many at one end without it.
+    """
+    return without > 0 and comb(samples - without, present) < chance * comb(samples, present)
 
 
 def json_type(value: Any) -> str:

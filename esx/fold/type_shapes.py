@@ -21,6 +21,17 @@ class TypeShape:
     summary: TypeSummary
     shape: JsonShape
 
+    @property
+    def changes(self) -> list[Sighting]:
+        """Where paths came or went, one each, the last first."""
+        found = [at for path in self.shape.paths for at in (path.appeared, path.vanished) if at is not None]
+        return sorted(found, key=lambda at: -at.global_seq)
+
+    @property
+    def changed_at(self) -> Sighting | None:
+        """Where the shape changed last; None where no path came or went."""
+        return next(iter(self.changes), None)
+
     def to_json(self) -> str:
         """Return it as one line of NDJSON. `events` is null where only `at_least` is known, `rate` is a second's."""
         one, shape = self.summary, self.shape
@@ -36,6 +47,8 @@ class TypeShape:
             "categories": list(one.categories),
             "samples": shape.samples,
             "unread": shape.unread,
+            "changed": len(self.changes),
+            "changed_at": _seen(self.changed_at),
             "paths": [_path(path) for path in shape.paths],
         }
         return encodable(json.dumps(fields, ensure_ascii=False))
@@ -66,13 +79,19 @@ def type_shapes(survey: TypeSurvey) -> list[TypeShape]:
             one,
             shape_of(
                 [
-                    Sighting(event.global_seq, event.created_at, event.data_json)
+                    Sighting(event.global_seq, event.created_at, event.data_json, event.stream_id)
                     for event in survey.sample.get(one.event_type, ())
-                ]
+                ],
+                of_types=len(survey.types),
             ),
         )
         for one in survey.types
     ]
+
+
+def changed_first(types: Sequence[TypeShape]) -> list[TypeShape]:
+    """Return the types with those first whose shapes changed, the last change first; the others as they were."""
+    return sorted(types, key=lambda one: -1 if one.changed_at is None else -one.changed_at.global_seq - 2)
 
 
 def saved_text(types: Sequence[TypeShape], *, complete: bool) -> str:

@@ -29,7 +29,16 @@ async def test_types_and_the_shape_of_their_data(dsn18: str, store18: EventStore
     await fill(store18)
     done = esx("types", "-d", dsn18)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.splitlines()[0].split() == ["TYPE", "EVENTS", "RATE", "FIRST", "LAST", "PATHS", "CATEGORIES"]
+    assert done.stdout.splitlines()[0].split() == [
+        "TYPE",
+        "EVENTS",
+        "RATE",
+        "FIRST",
+        "LAST",
+        "PATHS",
+        "CHANGED",
+        "CATEGORIES",
+    ]
     assert len(done.stdout.splitlines()) == 4
     shape = esx("types", "order*", "-d", dsn18).stdout
     assert "OrderPlaced  1 events" in shape
@@ -42,6 +51,24 @@ async def test_types_and_the_shape_of_their_data(dsn18: str, store18: EventStore
     assert "no type that was found is like nix" in esx("types", "nix", "-d", dsn18).stderr
     code, text = on_terminal("types", "OrderPlaced", "-d", dsn18)
     assert (code, "$.items[*].sku" in text) == (0, True)
+
+
+@pytest.mark.slow
+async def test_types_whose_shape_changed(dsn18: str, store18: EventStore) -> None:
+    await fill(store18)
+    assert esx("types", "--changed", "-d", dsn18).stderr == "none of 3 types changed shape\n"
+    for number in range(30):
+        data = {"total": number, **({"channel": "app"} if number >= 20 else {})}
+        await store18.append(f"orders-new-{number}", [NewEvent("OrderPlaced", data)])
+    done = esx("types", "--changed", "-d", dsn18)
+    assert (done.returncode, done.stderr) == (0, "1 of 3 types changed shape\n")
+    assert [line.split()[0] for line in done.stdout.splitlines()] == ["TYPE", "OrderPlaced"]
+    assert "1 path, " in done.stdout
+    [found] = ndjson(esx("types", "--changed", "--json", "-d", dsn18).stdout)
+    assert (found["event_type"], found["changed"], found["changed_at"]["global_seq"]) == ("OrderPlaced", 1, 24)
+    detail = esx("types", "order*", "--changed", "-d", dsn18).stdout
+    assert any(line.startswith("$.channel") and "since 24" in line for line in detail.splitlines())
+    assert "leave GLOB and --changed out" in one_line_error(esx("types", "--changed", "--save", "x", "-d", dsn18), 2)
 
 
 @pytest.mark.slow

@@ -57,7 +57,8 @@ async def test_types_with_the_shape_of_their_data(dsn18: str, store18: EventStor
         assert "all 61 events" in text_of(app)
         assert ["1 path, " in line for line in lines_of(app)[3:6]] == [True, False, False], "only orders changed"
 
-        await pilot.press("s")
+        assert "types by count · 3 · 1 changed shape" in text_of(app)
+        await pilot.press("s", "s")
         assert [one.summary.event_type for one in pane.types.rows] == ["Cart[made]", "OrderPlaced", "Paid"]
         await pilot.press("s")
         assert [one.summary.event_type for one in pane.types.rows] == ["Cart[made]", "Paid", "OrderPlaced"]
@@ -67,6 +68,21 @@ async def test_types_with_the_shape_of_their_data(dsn18: str, store18: EventStor
         await until(pilot, lambda: pane.types.has_focus and [path.path for path in pane.shape.paths.rows] == ["$.n"])
         await pilot.press("escape")
         await until(pilot, lambda: len(pane.types.rows) == 3)
+
+
+async def test_types_whose_shape_changed_come_first_by_one_key_however_many_there_are(
+    dsn18: str, store18: EventStore
+) -> None:
+    await shop(store18)
+    for kind in range(60):
+        await store18.append(f"many-{kind}", [NewEvent(f"Kind{kind:02}", {"n": n}) for n in range(40)])
+    async with explorer(dsn18, size=(80, 24)) as (app, pilot):
+        await types_read(app, pilot)
+        await until(pilot, lambda: "63 · 1 changed shape" in text_of(app), "for the count, before any of it is seen")
+        assert "1 path, " not in text_of(app)
+        await pilot.press("s", "g")
+        await until(pilot, lambda: "types changed first" in text_of(app) and "1 path, " in text_of(app))
+        assert types_of(app).types.rows[0].summary.event_type == "OrderPlaced"
 
 
 async def test_from_a_type_and_from_a_path_to_their_events(dsn18: str, store18: EventStore) -> None:

@@ -107,11 +107,8 @@ def _name(one: TypeShape) -> Cell:
 
 def _changed(one: TypeShape) -> Cell:
     """Say how many paths came or went, and when the last of them did."""
-    found = [at for path in one.shape.paths for at in (path.appeared, path.vanished) if at is not None]
-    if not found:
-        return Cell("")
-    last = max(found, key=lambda at: at.global_seq)
-    return Cell(f"{counted(len(found), 'path')}, {ago(last.created_at)}", "strong")
+    found = one.changes
+    return Cell(f"{counted(len(found), 'path')}, {ago(found[0].created_at)}" if found else "", "strong")
 
 
 def _ends(one: TypeShape) -> str:

@@ -13,7 +13,7 @@ from textual.widgets import Input
 from esx.errors import EsxError, StoreUnavailable
 from esx.eventstore import EventStore
 from esx.filters import Filter
-from esx.fold.type_shapes import TypeShape, type_shapes
+from esx.fold.type_shapes import TypeShape, changed_first, type_shapes
 from esx.glob import glob_of
 from esx.store.overview.types import TypeSurvey
 from esx.store.views import TypesView
@@ -27,7 +27,7 @@ from esx.tui.session.follower import Follower
 from esx.tui.session.session import ExplorerSession
 from esx.tui.tasks import cancel, start
 
-_ORDERS = ("by count", "by name", "newest first")
+_ORDERS = ("by count", "changed first", "by name", "newest first")
 
 
 class TypesPane(PairPane):
@@ -37,7 +37,12 @@ class TypesPane(PairPane):
     FIRST_FOCUS = "#types"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("slash", "filter", "Filter", key_display="/", tooltip="Show only the types with a text in their names"),
-        Binding("s", "sort", "Sort", tooltip="Types by count, by name, or those with the newest event first"),
+        Binding(
+            "s",
+            "sort",
+            "Sort",
+            tooltip="Types by count, those whose shape changed first, by name, or by their newest event",
+        ),
         Binding("m", "more", "Count all", tooltip="Look at all events, where only a sample was looked at"),
         Binding("r", "refresh", "Refresh", show=False, tooltip="Look at the store again"),
         *PairPane.FOCUS_KEYS,
@@ -135,7 +140,9 @@ class TypesPane(PairPane):
             return
         wanted = self._line.value.strip().lower()
         rows = [one for one in self._found if wanted in one.summary.event_type.lower()]
-        if self._order == "by name":
+        if self._order == "changed first":
+            rows = changed_first(rows)
+        elif self._order == "by name":
             rows.sort(key=lambda one: one.summary.event_type)
         elif self._order == "newest first":
             rows.sort(key=lambda one: -one.summary.last.global_seq)
@@ -158,7 +165,8 @@ class TypesPane(PairPane):
             return
         shown, known = len(self.types.rows), len(self._found)
         number = f"{known:,}" if shown == known else f"{shown:,} of {known:,}"
-        self.panel.entitle(f"types {self._order} · {number}")
+        changed = sum(one.changed_at is not None for one in self._found)
+        self.panel.entitle(f"types {self._order} · {number} · {changed or 'none'} changed shape")
         if survey.complete and survey.looked_at:
             counted = all(one.events.exact for one in survey.types)
             events = f"{sum(one.events.count for one in survey.types):,}" if counted else survey.events.text
