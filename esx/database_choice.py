@@ -89,12 +89,31 @@ def choose(dsn_option: str | None, environ: Mapping[str, str], config: Config | 
         raise BadDatabase(f"--dsn is empty: name a database ({_EXPECTED}), or leave the option out")
     for source, value in named:
         if value and value.strip():
-            if source != "DATABASE_URL" and (database := _named(value.strip(), source, environ, config)):
-                return database
-            return _resolved(normalise(value, source), source, environ)
+            return meant(value, source, environ, None if source == "DATABASE_URL" else config)
     if any(environ.get(name) for name in _WHERE):
         return _resolved(None, "PG* variables", environ)
     return EMBEDDED
+
+
+TYPED = "the address"
+"""The source of an address that was typed on a screen."""
+_WITH_NAME = re.compile(r"([\w.-]+) \(((?!service ).+)\)")
+
+
+def meant(text: str, source: str, environ: Mapping[str, str], config: Config | None) -> Database:
+    """Return the database that a text means: an address in any spelling that esx takes or prints, or a name.
+
+    Names are those of the connections of `config`, and ``embedded``; without a `config` there are none. Raises
+    BadDatabase and BadConfig.
+    """
+    text = text.strip()
+    printed = _WITH_NAME.fullmatch(text)
+    if printed is not None:
+        known = config is not None and printed[1] in config.connections
+        text = printed[1] if known else printed[2]
+    if text == EMBEDDED.label:
+        text = "embedded"
+    return _named(text, source, environ, config) or _resolved(normalise(text, source), source, environ)
 
 
 def configured(connection: Connection, environ: Mapping[str, str]) -> Database:
@@ -201,9 +220,18 @@ def normalise(text: str, source: str = "--dsn") -> str:
     except Odd as odd:
         shown = visible(without_password(text.strip()), limit=200)
         remedy = f"expected {_EXPECTED}"
-        if source != "--dsn":
+        if source not in ("--dsn", TYPED):
             remedy += f": change {source}, or pass --dsn"
         raise BadDatabase(f"{source} {shown} {odd}: {remedy}") from None
+
+
+def beside(database: Database, name: str) -> Database:
+    """Return another database of the same server, reached in the same way."""
+    dsn = url({**({} if database.dsn is None else parse(database.dsn)), "dbname": name})
+    label = place(dsn)
+    return replace(
+        database, dsn=dsn, label=label, embedded=False, name=None, store=None, trust_owner=False, warnings=()
+    )
 
 
 def without_secrets(dsn: str) -> str:

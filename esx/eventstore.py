@@ -172,6 +172,11 @@ class EventStore(Appends, Searches, Overviews, ConflictReads, TrafficReads, Rela
             found = await estimated(connection, await read_stores(connection, self._kinds))
             return found, [] if found else lookalikes(await read_tables(connection))
 
+    async def databases(self) -> list[str]:
+        """Return the names of the other databases of this server to which this user may connect, at most 200."""
+        async with self._connection() as connection:
+            return await server_activity.other_databases(connection)
+
     async def absent_layouts(self) -> list[str]:
         """Return, in a line each, the layouts given to `connect` whose relation is not in this database."""
         async with self._connection() as connection:

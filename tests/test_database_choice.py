@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 import asyncpg
 import pytest
 
+from esx.config import Config, Connection
 from esx.database_choice import BadDatabase, Database, choose, normalise, open_database
 from esx.embedded import EmbeddedFailed
 from esx.libpq.address import without_password
 from esx.libpq.target import resolve_dsn
+from esx.postgres.connection import describe
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -151,8 +153,6 @@ def test_libpq_variables_fill_what_a_url_leaves_out() -> None:
         ("http://h/", "http://h/ is not PostgreSQL"),
         ("sqlite:///s.db", "sqlite:///s.db is not PostgreSQL"),
         ("jdbc:postgresql://h/d", "jdbc:postgresql://h/d is not understood"),
-        ("localhost:5432", "localhost:5432 is not understood"),
-        ("h/d", "h/d is not understood"),
         ("two words", "two words is not understood"),
         ("postgresql://u:s3/cret@h/d", "a / or ? in its password"),
         ("postgresql://u:s3?cret@h/d", "a / or ? in its password"),
@@ -212,6 +212,72 @@ def test_no_password_in_a_label(written: str) -> None:
     assert "s3cret" in (database.dsn or "")
     assert "s3cret" not in database.label
     assert "s3cret" not in without_password(written)
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "postgresql://me@db.example.com:5433/shop",
+        "postgresql://me@db.example.com/shop",
+        "postgresql://db.example.com/shop",
+        "postgresql://me@db.example.com",
+        "postgresql://db.example.com:5433",
+        "postgresql://me@/shop?host=/var/run/postgresql&port=5433",
+        "postgresql://me@/shop?host=/var/run/postgresql",
+        "host=/opt/a_socket",
+        "host=/opt/a_socket port=5433",
+        "host='/Users/me/Library/Application Support/esx' port=5433 dbname=shop",
+        "postgresql://me@[::1]:5433/shop",
+        "postgresql://me@[::1]/shop",
+        "hostaddr=::1 dbname=shop",
+        "postgresql://me@a,b:5433/shop",
+        "postgresql://me@a:1,b:2/shop",
+        "postgresql://me%40tenant@db.azure.com/shop",
+        "postgresql://me@h/my%20shop",
+        "service=prod",
+        "service=prod dbname=other",
+    ],
+)
+def test_an_address_is_taken_as_it_is_printed(written: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "services").write_text("[prod]\nhost=db.example.com\nuser=u\ndbname=shop\n")
+    monkeypatch.setenv("PGSERVICEFILE", str(tmp_path / "services"))
+    environ = {"PGSERVICEFILE": str(tmp_path / "services")}
+    first = choose(written, environ)
+    again = choose(first.label, environ)
+    assert again.label == first.label
+    assert again.dsn is not None
+    # What Health prints.
+    assert describe(again.dsn) == describe(first.dsn) == first.label
+
+    def leads_to(dsn: str | None) -> list[tuple[str, int]]:
+        return [(host.goes_to, host.port) for host in resolve_dsn(dsn, environ).hosts]
+
+    assert leads_to(again.dsn) == leads_to(first.dsn)
+
+
+def test_a_named_connection_and_the_embedded_one_are_taken_as_they_are_printed() -> None:
+    config = Config(connections={"kept": Connection("kept", "postgresql://me@h/shop")})
+    kept = choose("kept", {}, config)
+    assert kept.label == "kept (me@h/shop)"
+    assert choose(kept.label, {}, config) == kept
+    assert choose(kept.label, {}, Config()).label == "me@h/shop"
+    assert choose("embedded PostgreSQL 18", {}, config).embedded
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "me:s3cret@h/shop",
+        "me:s3cret@h",
+        "postgresql//me:s3cret@h/x",
+        "//me:s3cret@h",
+        "h:s3cret",
+        "me@h/shop?password=s3cret",
+    ],
+)
+def test_what_may_hold_a_password_is_no_printed_address(written: str) -> None:
+    with pytest.raises(BadDatabase, match="dsn"):
+        choose(written, {})
 
 
 def test_a_label_is_safe_for_a_terminal() -> None:

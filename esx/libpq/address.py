@@ -20,6 +20,16 @@ _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _HOST = re.compile(r"[\w.:%-]*|/[^\n]*")
 
 
+# What `label` makes. No user has a : and no database an @, as it might be a URL with a password that lost a part.
+_NAMES = r"(?:[\w.%-]+|\[[\w.:%]+\])"
+_LABEL = re.compile(
+    rf"(?:(?P<user>[^/:\s\[\]]+)@)?"
+    rf"(?:(?P<host>{_NAMES}(?:,{_NAMES})*|/[^@:?#=]*?)(?::(?P<port>[\d,]+))?(?:/(?P<dbname>[^/@:?#=]*?))"
+    rf"|(?P<host_>{_NAMES}(?:,{_NAMES})*|/[^@:?#=]*?):(?P<port_>[\d,]+))"
+    rf"(?: \(service (?P<service>[\w.-]+)\))?"
+)
+
+
 class Odd(Exception):
     """What is wrong with a text, to follow the text in a message. It never has a part that may be a password."""
 
@@ -28,8 +38,8 @@ def parse(text: str) -> dict[str, str]:
     """Return the parameters in a text, by libpq's names; other names are settings of the session, or foreign.
 
     The text is a URL (also with a driver, ``postgresql+psycopg://``, as SQLAlchemy writes it), libpq's keywords
-    (``host=localhost dbname=x``), or the name of a database, as for ``psql -d``. An empty value stands for the default.
-    Raises Odd.
+    (``host=localhost dbname=x``), the name of a database, as for ``psql -d``, or what `label` has made. An empty value
+    stands for the default. Raises Odd.
     """
     text = text.strip()
     if match := _SCHEME.match(text):
@@ -38,9 +48,31 @@ def parse(text: str) -> dict[str, str]:
         return checked(_from_url(text[match.end() :]))
     if "=" in text and "://" not in text.partition("=")[0]:
         return checked(_from_keywords(text))
+    if text.isprintable() and (match := _LABEL.fullmatch(text)):
+        return checked(_from_label(match))
     if re.search(r"[\s:/@?#]", text) or not text.isprintable():
         raise Odd("is not understood")
     return checked({"dbname": text})
+
+
+def label(given: Mapping[str, str], service: str | None, default_host: str) -> str:
+    """Return ``user@host:port/database`` for messages, without a password; `parse` takes it back."""
+    host = given.get("host") or given.get("hostaddr") or default_host
+    user, port, database = (given.get(key, "") for key in ("user", "port", "dbname"))
+    database = database or user
+    host = ",".join(f"[{each}]" if ":" in each and each[:1] != "/" else each for each in host.split(","))
+    where = f"{host}:{port}" if port.strip(",") else host
+    # The last part of a directory is no database.
+    tail = f"/{database}" if database else "/" if where == host and host.startswith("/") else ""
+    text = f"{user + '@' if user else ''}{where}{tail}"
+    return f"{text} (service {service})" if service else text
+
+
+def _from_label(match: re.Match[str]) -> dict[str, str]:
+    given = {key.rstrip("_"): value for key, value in match.groupdict().items() if value}
+    if "host" in given and given["host"][:1] != "/":
+        given["host"] = given["host"].replace("[", "").replace("]", "")
+    return given
 
 
 def _from_url(rest: str) -> dict[str, str]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from esx.libpq.address import Odd, checked, parse
+from esx.libpq.address import Odd, checked, label, parse
 from esx.libpq.options import split_options
 from esx.libpq.parameters import BY_KEYWORD, FOREIGN, PARAMETERS, SETTINGS, SSLMODES, BadParameter
 from esx.libpq.passfile import DEFAULT_HOST, SOCKET_DIRECTORIES, PasswordFile
@@ -77,13 +77,7 @@ class Given:
 
     def label(self) -> str:
         """Return ``user@host:port/database`` for messages, without a password."""
-        at = self.values
-        host = at.get("host") or at.get("hostaddr") or DEFAULT_HOST
-        user, port, database = (at.get(key, "") for key in ("user", "port", "dbname"))
-        database = database or user
-        where = f"{host}:{port}" if port.strip(",") else host
-        text = f"{user + '@' if user else ''}{where}{'/' + database if database else ''}"
-        return f"{text} (service {self.service})" if self.service else text
+        return label(self.values, self.service, DEFAULT_HOST)
 
 
 def gather(explicit: Mapping[str, str], environ: Mapping[str, str]) -> Given:

@@ -10,6 +10,7 @@ import asyncpg
 
 from esx.layouts.layout import Layout
 from esx.postgres.session import Session
+from esx.postgres.values import fetch
 
 _SAMPLE = """
 SELECT clock_timestamp(),
@@ -80,3 +81,14 @@ async def is_local(dialled: str) -> bool:
         return all(ipaddress.ip_address(str(peer[0]).partition("%")[0]).is_loopback for *_, peer in peers)
     except (OSError, ValueError):
         return False
+
+
+async def other_databases(connection: asyncpg.Connection) -> list[str]:
+    """Return the names of the other databases to which this user may connect, at most 200; no templates."""
+    rows = await fetch(
+        connection,
+        "SELECT datname FROM pg_catalog.pg_database WHERE datallowconn AND NOT datistemplate "
+        "AND datname <> pg_catalog.current_database() AND pg_catalog.has_database_privilege(oid, 'CONNECT') "
+        "ORDER BY datname LIMIT 200",
+    )
+    return [row[0] for row in rows]

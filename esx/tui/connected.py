@@ -16,6 +16,7 @@ from esx.database_choice import Database
 from esx.embedded import data_directory
 from esx.errors import StoreUnavailable
 from esx.eventstore import EventStore
+from esx.filter_language import Dialect
 from esx.fold.reducer import Reducer
 from esx.payloads.decoder import Decoder, decoding
 from esx.permissions import Permissions
@@ -98,6 +99,7 @@ class ConnectedApp(Keyed, ReadableApp):
             may_write=self.permissions.load,
             remembered=self._remembered,
             connect=self._connect_to,
+            dialect=Dialect(correlation=self.config.fields.correlation),
         )
         self.follower = Follower(self.session, self._watch)
         self._followed = False
@@ -144,7 +146,11 @@ class ConnectedApp(Keyed, ReadableApp):
         from esx.tui.dialogs.picker import ConnectionPicker
 
         picker = ConnectionPicker(
-            self.connections, self._choice, status(self.session, self.follower), self._other_stores
+            self.connections,
+            self._choice,
+            status(self.session, self.follower),
+            self._other_stores,
+            self._other_databases,
         )
         self.push_screen(picker, self._picked)
 
@@ -155,6 +161,13 @@ class ConnectedApp(Keyed, ReadableApp):
             return []
         shown = session.store is not None
         return self.connections.of_stores(session.database, await session.stores(), shown=shown)
+
+    async def _other_databases(self) -> list[ConnectionChoice]:
+        """Return the other databases of the same server."""
+        database = self.session.database
+        if database is None:
+            return []
+        return self.connections.of_server(database, await self.session.databases())
 
     def _picked(self, choice: ConnectionChoice | None) -> None:
         if choice is not None and choice is not self._choice:

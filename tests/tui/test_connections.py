@@ -22,10 +22,11 @@ from esx.tui.app import Explorer
 from esx.tui.dialogs.help import Help, groups_of
 from esx.tui.dialogs.picker import ConnectionPicker
 from esx.tui.keymap import actions
-from esx.tui.session.connections import local_servers
+from esx.tui.session.connections import ConnectionChoice, local_servers
 from esx.tui.session.session import ExplorerSession, SessionState
 from esx.tui.tuning import Tuning
 from esx.tui.widgets.askline import AskLine
+from tests.support.connections import connected
 from tests.tui.helpers import browse, explorer, fill, ids, text_of, until, words
 
 if TYPE_CHECKING:
@@ -134,6 +135,67 @@ async def test_an_address_is_typed_tried_and_saved(dsn18: str, store18: EventSto
     assert (saved.theme, saved.connections["kept"].dsn) == ("nord", dsn18)
     with pytest.raises(BadConfig, match="has a connection kept already"):
         add_connection(saved, "kept", dsn18)
+
+
+async def type_address(app: Explorer, pilot: Pilot[None], text: str) -> None:
+    await pilot.press("ctrl+o")
+    await until(pilot, lambda: isinstance(app.screen, ConnectionPicker) and "type an address" in text_of(app))
+    options = app.screen.query_one(OptionList)
+    prompts = [str(options.get_option_at_index(at).prompt) for at in range(options.option_count)]
+    options.highlighted = next(at for at, prompt in enumerate(prompts) if "type an address" in prompt)
+    await pilot.press("enter")
+    line = app.screen.query_one(AskLine).line
+    await until(pilot, lambda: line.has_focus)
+    line.value = text
+    await pilot.press("enter")
+
+
+async def test_what_health_prints_can_be_typed(dsn18: str, store18: EventStore, tmp_path: Path) -> None:
+    await fill(store18, 1, 1)
+    path = tmp_path / "config.toml"
+    config = Config(path, connections={"kept": Connection("kept", dsn18)})
+    async with explorer("postgresql:///x?host=/nonexistent", connected=False, config=config) as (app, pilot):
+        await type_address(app, pilot, "me:pass/word@h")
+        await until(pilot, lambda: "is not understood" in text_of(app))
+        assert "config file" not in text_of(app).split("is not understood")[1]
+        await pilot.press("escape", "escape")
+        await until(pilot, lambda: not isinstance(app.screen, ConnectionPicker))
+        await type_address(app, pilot, f"{store18.address} as shop")
+        await until(pilot, lambda: app.session.state is SessionState.CONNECTED and "s-000" in text_of(app))
+        assert load({"ESX_CONFIG": str(path)}).connections["shop"].dsn.startswith("postgresql://postgres@")
+        await type_address(app, pilot, "kept")
+        await until(pilot, lambda: app.session.database is not None and app.session.database.name == "kept")
+
+
+async def test_the_other_databases_of_the_server_are_offered(dsn18: str, store18: EventStore, empty_dsn18: str) -> None:
+    await fill(store18, 1, 1)
+    own, other = (urlsplit(each).path[1:] for each in (dsn18, empty_dsn18))
+    async with EventStore.connect(empty_dsn18) as there:
+        await there.init()
+        await there.append("elsewhere-1", [NewEvent("T")])
+    names = await store18.databases()
+    assert other in names
+    assert not {own, "template0", "template1"} & set(names)
+    async with connected(empty_dsn18) as connection:
+        # As the user of another application, to whom a database of the server is closed.
+        await connection.execute(f'REVOKE CONNECT ON DATABASE "{other}" FROM PUBLIC')
+        await connection.execute(f"CREATE ROLE outsider_{other} LOGIN")
+    async with EventStore.connect(dsn18.replace("postgres@", f"outsider_{other}@")) as outside:
+        assert other not in await outside.databases()
+    async with explorer(dsn18, size=(120, 50)) as (app, pilot):
+        await until(pilot, lambda: ids(app) == ["s-000"])
+        await pilot.press("ctrl+o")
+        await until(pilot, lambda: "other databases of this server" in text_of(app))
+        picker = app.screen
+        assert isinstance(picker, ConnectionPicker)
+        at = next(
+            at for at, line in enumerate(picker._lines) if isinstance(line, ConnectionChoice) and line.name == other
+        )
+        picker.query_one(OptionList).highlighted = at
+        await pilot.press("enter")
+        await until(pilot, lambda: ids(app) == ["elsewhere-1"], "for the other database")
+    async with connected(empty_dsn18) as connection:
+        await connection.execute(f"DROP ROLE outsider_{other}")
 
 
 async def test_a_store_that_is_elsewhere_is_named(dsn18: str, store18: EventStore) -> None:

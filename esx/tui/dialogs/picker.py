@@ -24,7 +24,7 @@ from esx.tui.widgets.askline import AskLine
 class ConnectionPicker(OptionsDialog["ConnectionChoice"]):
     """Lists the databases by name, the current one with the state of its connection, and below it its other stores.
 
-    The stores are looked for while the list is shown already.
+    Those, and the other databases of its server, are looked for while the list is shown already.
     """
 
     KEYMAP_PREFIX = "connections"
@@ -43,6 +43,7 @@ class ConnectionPicker(OptionsDialog["ConnectionChoice"]):
         current: ConnectionChoice,
         state: tuple[str, str],
         stores: Callable[[], Awaitable[list[ConnectionChoice]]],
+        databases: Callable[[], Awaitable[list[ConnectionChoice]]],
     ) -> None:
         super().__init__()
         choices = connections.choices
@@ -52,8 +53,11 @@ class ConnectionPicker(OptionsDialog["ConnectionChoice"]):
         """The choices as they are shown; a text is a heading, None the line for an address."""
         self._connections = connections
         self._stores = stores
+        self._databases = databases
         self._current = current
         self._state = state
+        self._others: list[ConnectionChoice] = []
+        """The other databases of the same server, whose address need not be said again."""
         self._ask = AskLine(id="address")
 
     def compose(self) -> ComposeResult:
@@ -76,6 +80,11 @@ class ConnectionPicker(OptionsDialog["ConnectionChoice"]):
             at = self._choices.index(self._current) + 1
             # Not at the end, which may be far below the screen.
             self._choices[at:at] = ["stores in this database", *stores, "other connections"]
+            self._show_choices()
+        known = {choice.where for choice in self._connections.choices}
+        self._others = [choice for choice in await self._databases() if choice.where not in known]
+        if self._others:
+            self._choices += ["other databases of this server", *self._others]
             self._show_choices()
         found = await asyncio.to_thread(self._connections.on_this_machine)
         if found:
@@ -101,7 +110,7 @@ class ConnectionPicker(OptionsDialog["ConnectionChoice"]):
         state, colour = self._state if choice is self._current else ("", "")
         mark = "●" if choice is self._current else " "
         # The name may be the address itself.
-        where = "" if choice.where == choice.name else choice.where
+        where = "" if choice.where == choice.name or choice in self._others else choice.where
         name = visible(choice.name, limit=200)
         return Content.assemble(
             (f"{mark} ", colour),
@@ -118,7 +127,7 @@ class ConnectionPicker(OptionsDialog["ConnectionChoice"]):
             return
         self._ask.ask(
             "address",
-            placeholder="postgresql://user@host/database",
+            placeholder="postgresql://user@host/database, user@host:port/database, or a name",
             hint="enter tries it · ADDRESS as NAME saves it in the config file · esc leaves",
         )
 

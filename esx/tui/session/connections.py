@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 from esx.config import BadConfig, Config, Connection, add_connection
-from esx.database_choice import EMBEDDED, Database, configured, opened, place
+from esx.database_choice import EMBEDDED, TYPED, Database, beside, configured, meant, opened, place
 from esx.eventstore import EventStore
 from esx.layouts.foreign.recognition import FoundStore
 from esx.libpq.address import parse
@@ -98,22 +98,28 @@ class Connections:
             self.choices.append(ConnectionChoice("embedded", EMBEDDED.label, EMBEDDED))
 
     async def typed(self, text: str) -> ConnectionChoice:
-        """Return the choice that a typed address means, after a try; ``ADDRESS as NAME`` saves it in the config file.
+        """Return the choice that a typed address or name means, after a try; ``ADDRESS as NAME`` saves it.
 
         Raises EsxError, if it is no address, if the database cannot be reached, or if it cannot be saved.
         """
         named = _NAMED.fullmatch(text.strip())
         address, name = (named[1], named[2]) if named else (text.strip(), None)
-        shown = place(address)
-        database = configured(Connection(name or shown, address), os.environ)
+        database = meant(address, TYPED, os.environ, self._config)
+        if name is None and (database.embedded or database.name is not None):
+            wanted = database.name or "embedded"
+            return next((each for each in self.choices if each.name == wanted), self.current)
+        if database.dsn is None:
+            raise BadConfig("the embedded database has a name already: embedded")
+        shown = place(database.dsn)
         async with EventStore.connect(database.dsn, read_only=True, application_name="esx explorer") as store:
             await store.has_schema()
-        connection = Connection(name or shown, address)
+        connection = Connection(shown, database.dsn)
         if name is not None:
-            if parse(address).keys() & SECRETS:
+            if parse(database.dsn).keys() & SECRETS:
                 raise BadConfig("passwords are not saved: leave it to ~/.pgpass, or type the address without as NAME")
-            connection = await asyncio.to_thread(add_connection, self._config, name, address)
-        choice = ConnectionChoice(name or shown, shown, connection=connection)
+            written = address if "://" in address or "=" in address else database.dsn
+            connection = await asyncio.to_thread(add_connection, self._config, name, written)
+        choice = ConnectionChoice(connection.name, shown, connection=connection)
         self.choices.append(choice)
         return choice
 
@@ -131,6 +137,11 @@ class Connections:
             found.append(ConnectionChoice(f"server on port {port}", place(dsn), connection=Connection(str(port), dsn)))
         known = {choice.where for choice in self.choices}
         return [choice for choice in found if choice.where not in known]
+
+    def of_server(self, database: Database, names: Sequence[str]) -> list[ConnectionChoice]:
+        """Return the choices of the other databases of the current one's server."""
+        others = [beside(database, name) for name in names]
+        return [ConnectionChoice(name, other.label, other) for name, other in zip(names, others, strict=True)]
 
     def of_stores(self, database: Database, found: Sequence[FoundStore], *, shown: bool) -> list[ConnectionChoice]:
         """Return the choices of the stores in the current database; none if its only store is the one `shown`."""

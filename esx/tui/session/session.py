@@ -9,6 +9,7 @@ from enum import Enum
 from esx.database_choice import Database
 from esx.errors import EsxError, NotAllowed, OwnerNotTrusted, SchemaMissing, StoreNotNamed, StoreUnavailable
 from esx.eventstore import EventStore
+from esx.filter_language import USUAL, Dialect
 from esx.fold.reducer import Reducer
 from esx.layouts.foreign.own import OwnLayout
 from esx.layouts.foreign.recognition import FoundStore
@@ -57,10 +58,11 @@ class ExplorerSession:
         layouts: Sequence[OwnLayout] = (),
         remembered: Remembered | None = None,
         connect: Callable[..., Awaitable[EventStore]] | None = None,
+        dialect: Dialect = USUAL,
     ) -> None:
         self.remembered = remembered or Remembered(None)
         """How the user has divided the screens."""
-        self.words = Words(tuning.clock)
+        self.words = Words(tuning.clock, dialect)
         """What the lines for filters complete."""
         self.database: Database | None = None
         """The database, once it is known."""
@@ -135,6 +137,13 @@ class ExplorerSession:
         """Return the event stores in the database, none if it cannot be asked now."""
         try:
             return [] if self._store is None else (await self._store.stores())[0]
+        except EsxError:
+            return []
+
+    async def databases(self) -> list[str]:
+        """Return the other databases of the server that one may connect to, none if it cannot be asked now."""
+        try:
+            return [] if self._store is None or self.shows_recording else await self._store.databases()
         except EsxError:
             return []
 

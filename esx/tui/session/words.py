@@ -19,7 +19,9 @@ _MOST = 100
 class Words:
     """What is known of a store for its filters, learned when one is typed first."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float], dialect: Dialect = USUAL) -> None:
+        self.dialect = dialect
+        """The language of filters, with the names of members in metadata that the config file gives."""
         self.known = Vocabulary()
         self._entered: dict[str, list[str]] = {}
         self._clock = clock
