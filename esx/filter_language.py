@@ -1,6 +1,7 @@
-"""The language of filters: ``orders-* type:Order*Placed $.total > 100 since:-2h user:ann corr:ID``.
+"""The language of filters: ``orders-* type:Order*Placed $.total > 100 since:-2h user:ann mentions:1092``.
 
-docs/filters.md has its grammar. Plain code: it makes a `Filter` of a text, and a text of a `Filter`.
+It is the same in commands and on screens. docs/filters.md has its grammar. Plain code: it makes a `Filter` of a text,
+and a text of a `Filter`.
 """
 
 import json
@@ -16,7 +17,7 @@ from esx.glob import glob_to_regex
 from esx.positions import parse_moment
 from esx.text import iso_utc, visible
 
-KEYS = ("stream", "type", "where", "since", "until", "user", "corr")
+KEYS = ("stream", "type", "where", "since", "until", "user", "corr", "mentions")
 """The words that may stand before a colon."""
 EXAMPLE = "orders-* type:Order*Placed $.total > 100 since:-2h user:ann"
 
@@ -28,10 +29,13 @@ _PATH = re.compile(
     r"\$(?:metadata\b)?(?:\.(?:[^\W\d]\w*|\*\*?|\"(?:[^\"\\]|\\.)*\")|\[(?:[^\]\"]|\"(?:[^\"\\]|\\.)*\")*\])*"
 )
 _OPERATOR = re.compile(r"==|!=|<>|<=|>=|=|<|>|~")
-_NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?")
+_NUMBER = re.compile(r"-?(?:(?:0|[1-9]\d*)(?:\.\d+)?|\.\d+)(?:[eE][+-]?\d+)?")
 _WORDS = ("true", "false", "null")
-_FREE_PATH = re.compile(r"[$(!]|(?:exists\s*\(|(?:strict|lax)\s)")
-_LONGER = re.compile(r"&&|\|\||[?+*/%-]|like_regex\b|starts\b|is\b")
+# What only a JSONPath begins with, and what makes one longer than a path and a comparison: it takes the rest.
+_CONDITION = re.compile(r"[(!]|exists\s*\(|(?:strict|lax)\s+[$(!]")
+_LONGER = re.compile(r"&&|\|\||[(?+*/%-]|like_regex\b|starts\b|is\b")
+_GOES_ON = re.compile(r"&&|\|\||[+*/%-]\s")
+_ANOTHER_PATH = re.compile(r"\$[.\[]|[@(]")
 
 
 class FilterError(InvalidQuery, ValueError):
@@ -49,12 +53,11 @@ class FilterError(InvalidQuery, ValueError):
 class Dialect:
     """What differs from place to place.
 
-    `bare` is what a word without a key is: a ``stream`` or a ``type``. With `free_path` a JSONPath takes the rest of
-    the text, as PostgreSQL's JSONPath has it. `correlation` and `user` are the names of members in metadata.
+    `bare` is what a word without a key is: a ``stream``, or, among the events of one stream, a ``type``. `correlation`
+    and `user` are the names of members in metadata.
     """
 
     bare: str = "stream"
-    free_path: bool = False
     correlation: tuple[str, ...] = CORRELATION_NAMES
     user: tuple[str, ...] = USER_NAMES
     any_case: bool = True
@@ -77,6 +80,7 @@ class _Parser:
         self._found: dict[str, object] = {}
         self._paths: list[str] = []
         self._members: list[MetadataMatch] = []
+        self._mentions: list[str] = []
 
     def filter(self) -> Filter:
         while not self._at_end():
@@ -86,20 +90,21 @@ class _Parser:
             where=paths[0] if paths else None,
             also=tuple(paths[1:]),
             members=tuple(self._members),
+            mentions=tuple(self._mentions),
             **self._found,  # type: ignore[arg-type]
         )
         if found.since is not None and found.until is not None and found.since >= found.until:
             raise FilterError(
                 self._text, len(self._text), "since: is not before until:, so no event can be between them"
             )
-        named = found.stream is not None or found.event_type is not None
+        named = found.stream is not None or found.event_type is not None or found.mentions
         return replace(found, any_case=True) if named and self._dialect.any_case else found
 
     # -- terms -------------------------------------------------------------------------------------------------
 
     def _term(self) -> None:
         begin = self._at
-        if self._dialect.free_path and _FREE_PATH.match(self._text, begin):
+        if _CONDITION.match(self._text, begin):
             self._paths.append(self._rest())
         elif self._text[begin] == "$":
             self._paths.append(self._condition())
@@ -141,6 +146,10 @@ class _Parser:
                 raise
             except ValueError as error:
                 raise self._error(word_at, str(error)) from None
+        elif key == "mentions":
+            if not word.strip():
+                raise self._error(begin, f"mentions: needs a value, such as {_EXAMPLES[key]}")
+            self._mentions.append(word)
         else:
             names = self._dialect.correlation if key == "corr" else self._dialect.user
             any_case = key == "user" and self._dialect.any_case
@@ -165,28 +174,31 @@ class _Parser:
     # -- JSONPaths ---------------------------------------------------------------------------------------------
 
     def _condition(self) -> str:
-        """Return the JSONPath of a path, alone or with a comparison."""
+        """Return the JSONPath of a path, alone or with a comparison; a longer condition takes the rest of the text."""
         begin = self._at
         match = _PATH.match(self._text, begin)
         assert match is not None
         path, self._at = match[0], match.end()
         if self._text[self._at : self._at + 1].strip() and not _OPERATOR.match(self._text, self._at):
-            raise self._longer_or(begin, 'a path is $.member, $.list[*].member, $."a name" or $metadata.member')
+            if _LONGER.match(self._text, self._at):
+                return self._rest(begin)
+            raise self._error(begin, 'a path is $.member, $.list[*].member, $."a name" or $metadata.member')
         after = _space(self._text, self._at)
         operator = _OPERATOR.match(self._text, after)
         if operator is None:
             if _LONGER.match(self._text, after):
-                raise self._longer(begin)
+                return self._rest(begin)
             if path == "$":
                 raise self._error(begin, "a path goes on after $: $.member")
             return path
         self._at = _space(self._text, operator.end())
         if self._at_end():
             raise self._error(begin, f"{operator[0]} needs a value: {path} {operator[0]} 100")
+        if _ANOTHER_PATH.match(self._text, self._at):
+            return self._rest(begin)
         value = self._value(operator[0])
-        after = _space(self._text, self._at)
-        if self._text.startswith(("&&", "||"), after):
-            raise self._longer(begin)
+        if _GOES_ON.match(self._text, _space(self._text, self._at)):
+            return self._rest(begin)
         sign = {"=": "==", "<>": "!="}.get(operator[0], operator[0])
         return f"{path} {sign if sign != '~' else 'like_regex'} {value}"
 
@@ -214,8 +226,8 @@ class _Parser:
             raise self._error(begin, "where: needs a JSONPath, such as where:'$.total > 100 && $.paid == true'")
         return path
 
-    def _rest(self) -> str:
-        rest, self._at = self._text[self._at :].strip(), len(self._text)
+    def _rest(self, begin: int | None = None) -> str:
+        rest, self._at = self._text[self._at if begin is None else begin :].strip(), len(self._text)
         return rest
 
     # -- words -------------------------------------------------------------------------------------------------
@@ -240,15 +252,6 @@ class _Parser:
         self._at = _space(self._text, self._at)
         return self._at >= len(self._text)
 
-    def _longer_or(self, begin: int, what: str) -> FilterError:
-        return self._longer(begin) if _LONGER.match(self._text, self._at) else self._error(begin, what)
-
-    def _longer(self, begin: int) -> FilterError:
-        return self._error(
-            begin,
-            "one comparison may follow a path: write a longer condition as where:'$.total > 100 && $.paid == true'",
-        )
-
     def _error(self, at: int, what: str) -> FilterError:
         return FilterError(self._text, at, what)
 
@@ -260,6 +263,7 @@ _EXAMPLES = {
     "until": "until:14:00",
     "user": "user:ann",
     "corr": "corr:ID",
+    "mentions": "mentions:1092",
 }
 
 
@@ -283,23 +287,34 @@ def _unquoted(quoted: re.Match[str]) -> str:
 # -- back to text ----------------------------------------------------------------------------------------------
 
 
-def filter_text(chosen: Filter, dialect: Dialect = USUAL) -> str:
-    """Return the filter as a text that `parse_filter` reads back in the same dialect."""
+def filter_text(chosen: Filter) -> str:
+    """Return the filter as a text that `parse_filter` reads back."""
     parts = []
     if chosen.stream is not None:
         parts.append("stream:" + quote(chosen.stream))
     if chosen.event_type is not None:
         parts.append("type:" + quote(chosen.event_type))
     parts += [f"{member.key}:{quote(member.glob)}" for member in chosen.members]
+    parts += [f"mentions:{quote(text)}" for text in chosen.mentions]
     for key, moment in (("since", chosen.since), ("until", chosen.until)):
         if moment is not None:
             parts.append(f"{key}:{iso_utc(moment)}")
-    paths = list(chosen.paths)
-    last = paths.pop() if paths and dialect.free_path else None
-    parts += [f"where:{_in_quotes(path)}" for path in paths]
-    if last is not None:
-        parts.append(f"where:{last if last[:1] not in _MARKS else _in_quotes(last)}")
+    last = len(chosen.paths) - 1
+    for place, path in enumerate(chosen.paths):
+        # As it may have been typed, where that is read back, and takes nothing of what follows.
+        plain = visible(path) == path and _is_one(path, Filter(where=path), "" if place == last else " $.a")
+        parts.append(path if plain else f"where:{_in_quotes(path)}")
     return " ".join(parts)
+
+
+_EXACT = Dialect(any_case=False)
+
+
+def _is_one(path: str, meant: Filter, after: str) -> bool:
+    try:
+        return parse_filter(path + after, _EXACT) == (replace(meant, also=("$.a",)) if after else meant)
+    except FilterError:
+        return False
 
 
 _MARKS = ("'", '"')

@@ -32,7 +32,8 @@ class Filter:
     `stream` and `event_type` are globs. With `any_case` those of them that have no capital letter match in any case,
     except for a whole id of a stream. `where` is a JSONPath over data, with ``$metadata`` for the metadata: an event
     passes if the first item of the result is neither false nor null. `also` are further such paths, `members`
-    conditions on the metadata. An event passes if it was created at or after `since` and before `until`.
+    conditions on the metadata. An event passes if it was created at or after `since` and before `until`. Each of
+    `mentions` is a text that is in its stream's id, its data or its metadata as a word: not within a longer one.
     """
 
     stream: str | None = None
@@ -43,10 +44,11 @@ class Filter:
     since: datetime | None = None
     until: datetime | None = None
     any_case: bool = False
+    mentions: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
         parts = (self.stream, self.event_type, self.where, self.since, self.until)
-        return any(part is not None for part in parts) or bool(self.also or self.members)
+        return any(part is not None for part in parts) or bool(self.also or self.members or self.mentions)
 
     @property
     def paths(self) -> tuple[str, ...]:

@@ -37,6 +37,20 @@ EXACT = Dialect(any_case=False, parse_time=lambda _text: NOW)
         ("$.a > 1 $.b < 2", Filter(where="$.a > 1", also=("$.b < 2",))),
         ("where:'$.a > 1 && $.b' orders-1", Filter("orders-1", where="$.a > 1 && $.b")),
         ("type:T where:$.a > 1 || $.b", Filter(event_type="T", where="$.a > 1 || $.b")),
+        # What is longer than a comparison takes the rest.
+        ("orders-* $.a > 1 && $.b < 2", Filter("orders-*", where="$.a > 1 && $.b < 2")),
+        ("$.a ? (@ > 1)", Filter(where="$.a ? (@ > 1)")),
+        ("$.tags.size() > 3", Filter(where="$.tags.size() > 3")),
+        ("$.a > 1 + 2", Filter(where="$.a > 1 + 2")),
+        ("$.a == $.b", Filter(where="$.a == $.b")),
+        ('$.a starts with "x"', Filter(where='$.a starts with "x"')),
+        ("type:T exists($.a)", Filter(event_type="T", where="exists($.a)")),
+        ("!exists($metadata.user)", Filter(where="!exists($metadata.user)")),
+        ("strict $.a", Filter(where="strict $.a")),
+        ("strict type:T", Filter("strict", "T")),
+        ("$.a > 1 *-x", Filter("*-x", where="$.a > 1")),
+        ("$.a > .5", Filter(where="$.a > .5")),
+        ("mentions:1092 mentions:'a b'", Filter(mentions=("1092", "a b"))),
         ("since:-2h", Filter(since=NOW)),
         ("user:ann", Filter(members=(MetadataMatch("user", USER_NAMES, "ann"),))),
         ('corr:"a b"', Filter(members=(MetadataMatch("corr", CORRELATION_NAMES, "a b"),))),
@@ -73,8 +87,8 @@ def test_lower_case_means_any_case() -> None:
         ("typ:Order*", "at 'typ:Order*' (character 1)", "did you mean type:?"),
         ("orders-* tenant:7", "(character 10)", "the keys are stream:, type:,"),
         ("orders-* carts-*", "at 'carts-*' (character 10)", "a second stream"),
-        ("$.a > 1 && $.b > 2", "(character 1)", "where:'"),
-        ("$.a ? (@ > 1)", "(character 1)", "where:'"),
+        ("a-1 $.a > 100 b", "at 'b' (character 15)", "'b' is not a JSONPath"),
+        ("mentions:' '", "(character 1)", "such as mentions:1092"),
         ("$.a >", "(character 1)", "$.a > 100"),
         ("$all", "(character 1)", "a path is $.member"),
         ("$ type:X", "(character 1)", "a path goes on after $"),
@@ -119,19 +133,37 @@ CONDITIONS = st.lists(
     st.builds(lambda glob: MetadataMatch("user", USER_NAMES, glob), GLOB)
     | st.builds(lambda glob: MetadataMatch("corr", CORRELATION_NAMES, glob), GLOB)
 )
+TEXT = st.text(min_size=1).filter(str.strip)
 MOMENT = st.none() | st.just(NOW)
 
 
-@given(st.none() | GLOB, st.none() | GLOB, st.lists(PATH), CONDITIONS, MOMENT, st.booleans())
+def test_among_the_events_of_one_stream_a_word_without_a_key_is_a_type() -> None:
+    of_one = Dialect(bare="type", any_case=False)
+    assert parse_filter("Order* $.a > 1", of_one) == Filter(event_type="Order*", where="$.a > 1")
+    with pytest.raises(FilterError, match="a second type"):
+        parse_filter("Order* amount > 100", of_one)
+
+
+def test_a_path_is_shown_as_it_is_typed() -> None:
+    for text in ("$.a > 1", "type:T $.a > 1 $.b", "$.a > 1 && $.b", "$.a exists($.b)", 'where:"$.a && $.b" $.c'):
+        assert filter_text(parse_filter(text, EXACT)) == text
+
+
+# Most of what hypothesis makes of any characters is no path; these nearly are.
+PIECES = st.lists(st.sampled_from(["$", ".a", "$.a", " ", ">", "==", "&&", "x", "'", '"', "(", ")", "type:", "1", "*"]))
+PATHS = PATH | PIECES.map("".join).map(str.strip).filter(bool)
+
+
+@given(st.none() | GLOB, st.none() | GLOB, st.lists(PATHS), CONDITIONS, MOMENT, st.lists(TEXT), st.booleans())
 def test_a_filter_is_read_back_as_it_was(
     stream: str | None,
     kind: str | None,
     paths: list[str],
     matches: list[MetadataMatch],
     since: datetime | None,
-    free: bool,
+    mentions: list[str],
+    of_one: bool,
 ) -> None:
     where, also = (paths[0], tuple(paths[1:])) if paths else (None, ())
-    chosen = Filter(stream, kind, where, also, tuple(matches), since)
-    dialect = Dialect(any_case=False, free_path=free)
-    assert parse_filter(filter_text(chosen, dialect), dialect) == chosen
+    chosen = Filter(stream, kind, where, also, tuple(matches), since, mentions=tuple(mentions))
+    assert parse_filter(filter_text(chosen), Dialect(bare="type" if of_one else "stream", any_case=False)) == chosen

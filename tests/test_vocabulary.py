@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from esx.filter_language import USUAL, Dialect
-from esx.fold.vocabulary import Vocabulary, complete, vocabulary_of
+from esx.filters import Filter
+from esx.fold.vocabulary import Vocabulary, complete, types_like, vocabulary_of
 from esx.model import NewEvent
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ KNOWN = Vocabulary(
     },
     metadata={"Shipped": ("$metadata.user",)},
 )
-IN_LIST = Dialect(bare="type", free_path=True)
+OF_ONE = Dialect(bare="type")
 
 
 @pytest.mark.parametrize(
@@ -50,8 +51,8 @@ IN_LIST = Dialect(bare="type", free_path=True)
         ("", None),
     ],
 )
-def test_the_last_word_in_a_list_of_events(text: str, completed: str | None) -> None:
-    assert complete(text, KNOWN, IN_LIST) == completed
+def test_the_last_word_among_the_events_of_one_stream(text: str, completed: str | None) -> None:
+    assert complete(text, KNOWN, OF_ONE) == completed
 
 
 @pytest.mark.parametrize(
@@ -68,6 +69,17 @@ def test_the_last_word_in_a_list_of_events(text: str, completed: str | None) -> 
 )
 def test_the_last_word_where_a_word_is_a_stream(text: str, completed: str) -> None:
     assert complete(text, KNOWN, USUAL) == completed
+
+
+def test_where_nothing_passes_the_types_that_may_be_meant_are_named() -> None:
+    known = ["OrderPlaced", "shop.Paid"]
+    assert types_like(Filter(event_type="OrderPlace"), known).endswith("did you mean OrderPlaced?")
+    assert types_like(Filter(event_type="Order*"), known) == ""
+    assert types_like(Filter(stream="Order*"), known).endswith("is a stream: did you mean type:Order*?")
+    assert types_like(Filter(stream="order*", any_case=True), known).endswith("did you mean type:order*?")
+    assert types_like(Filter(stream="orders-*"), known) == ""
+    assert types_like(Filter(stream="*"), known) == ""
+    assert types_like(Filter(mentions=("1092",)), known) == ""
 
 
 async def test_the_words_come_from_the_store(store18: EventStore) -> None:

@@ -27,12 +27,16 @@ def filter_of(
     where: str | None = None,
     since: datetime | None = None,
     until: datetime | None = None,
+    of_one: bool = False,
 ) -> Filter:
-    """Return the filter of the words and of the options, which have to hold both. Raises UsageError."""
+    """Return the filter of the words and of the options, which have to hold both. Raises UsageError.
+
+    `of_one` says that it chooses among the events of one stream.
+    """
     from esx.filters import Filter
 
     options = Filter(stream, event_type, where, since=since, until=until)
-    chosen = parse_words(words)
+    chosen = parse_words(words, of_one=of_one)
     for option, part in (("--stream", "stream"), ("--type", "event_type"), ("--since", "since"), ("--until", "until")):
         if getattr(options, part) is not None and getattr(chosen, part) is not None:
             name = {"event_type": "type"}.get(part, part)
@@ -46,11 +50,12 @@ def filter_of(
         since or chosen.since,
         until or chosen.until,
         any_case=chosen.any_case and stream is None and event_type is None,
+        mentions=chosen.mentions,
     )
 
 
-def parse_words(words: tuple[str, ...]) -> Filter:
-    """Return the filter that the words of a command are. Raises InvalidQuery."""
+def parse_words(words: tuple[str, ...], *, of_one: bool = False) -> Filter:
+    """Return the filter that the words of a command are; `of_one` as in `filter_of`. Raises InvalidQuery."""
     from esx.filters import Filter
 
     if not words:
@@ -58,7 +63,8 @@ def parse_words(words: tuple[str, ...]) -> Filter:
     from esx.cli.opening import config
     from esx.filter_language import Dialect, parse_filter
 
-    return parse_filter(" ".join(words), Dialect(correlation=config().fields.correlation))
+    bare = "type" if of_one else "stream"
+    return parse_filter(" ".join(words), Dialect(bare=bare, correlation=config().fields.correlation))
 
 
 def split_times(chosen: Filter) -> tuple[Filter, datetime | None, datetime | None]:
@@ -78,7 +84,7 @@ async def first_after(store: EventStore, moment: datetime) -> int:
 
 
 async def like_type(store: EventStore, chosen: Filter) -> str:
-    """Return what to say of the type where nothing passes: the types like it, if none that is known matches."""
+    """Return what to say where nothing passes: the types that may have been meant."""
     from esx.fold.vocabulary import types_like
 
-    return "" if chosen.event_type is None else types_like(chosen, await store.known_types())
+    return types_like(chosen, await store.known_types()) if chosen.event_type or chosen.stream else ""

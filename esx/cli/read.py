@@ -109,11 +109,19 @@ def command(
     if streams is not None and stream != "$all":
         raise click.UsageError("--stream chooses among all streams: esx read '$all' --stream GLOB")
     chosen, since, until = split_times(
-        filter_of(words, stream=streams, event_type=event_type, where=where, since=since, until=until)
+        filter_of(
+            words,
+            stream=streams,
+            event_type=event_type,
+            where=where,
+            since=since,
+            until=until,
+            of_one=stream != "$all",
+        )
     )
     if chosen.stream is not None and stream != "$all":
         raise click.UsageError(
-            f"{chosen.stream!r} in the filter chooses among all streams: esx read '$all' FILTER; a type is type:GLOB"
+            f"stream:{chosen.stream} in the filter chooses among all streams: esx read '$all' FILTER"
         )
     if sum(given is not None for given in (start, at, since)) > 1:
         raise click.UsageError("--from, --at and --since all say where to begin: give one of them")

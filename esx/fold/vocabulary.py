@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 
 from esx.errors import InvalidQuery
-from esx.filter_language import KEYS, USUAL, Dialect
+from esx.filter_language import KEYS, USUAL, Dialect, quote
 from esx.filters import Filter
 from esx.fold.shape import Sighting, shape_of
 from esx.model import Event
@@ -100,8 +100,14 @@ def _matching(glob: str, types: Iterable[str]) -> list[str]:
 
 
 def types_like(chosen: Filter, types: Iterable[str]) -> str:
-    """Return what to say of a filter that nothing passes: where none of `types` matches it, those like it."""
+    """Return what to say of a filter that nothing passes: where none of `types` matches it, those like it.
+
+    Where it names a stream and no type, but `types` are so, a type may have been meant.
+    """
     pattern, known = chosen.type_pattern, list(types)
+    if pattern is None and chosen.stream is not None and _matching(chosen.stream, known) and chosen.stream.strip("*?"):
+        shown = visible(quote(chosen.stream), limit=80)
+        return f"; {shown} without a key is a stream: did you mean type:{shown}?"
     # Globs mean the same in Python's regular expressions.
     if pattern is None or not known or any(re.search(pattern.regex, name, re.DOTALL) for name in known):
         return ""

@@ -24,3 +24,8 @@ def category_sql(layout: Layout, stream: str) -> str:
 def category_of(layout: Layout, stream_id: str) -> str:
     """Return the category of a stream, as `category_sql` does."""
     return "" if re.fullmatch(_UUID, stream_id) else stream_id.partition(layout.separator)[0]
+
+
+def without_category(separator: str, stream_id: str) -> str:
+    """Return what a stream's id has after its category, all of it where it has none: ``1092`` of ``accounts-1092``."""
+    return stream_id if re.fullmatch(_UUID, stream_id) else stream_id.partition(separator)[2] or stream_id

@@ -1,7 +1,8 @@
 """A filter as conditions of a query."""
 
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
 
@@ -30,6 +31,7 @@ def filter_sql(where: Filter, first: int) -> tuple[list[str], list[str | datetim
             conditions.append(matches(f"e.{column}", pattern, add(pattern.text)))
     conditions += [path_sql(add(path)) for path in where.paths]
     conditions += [member_sql(member, add(member_pattern(member).text)) for member in where.members]
+    conditions += [_mention_sql(text, add, any_case=where.any_case) for text in where.mentions]
     for operator, moment in ((">=", where.since), ("<", where.until)):
         if moment is not None:
             conditions.append(f"coalesce(e.created_at {operator} ${add(moment)}::timestamptz, false)")
@@ -69,6 +71,48 @@ def member_sql(member: MetadataMatch, parameter: int) -> str:
     metadata = jsonb("e.metadata")
     each = [matches(f"({metadata} ->> {literal(name)})", pattern, parameter) for name in member.names]
     return f"coalesce({' OR '.join(f'coalesce({one}, false)' for one in each)}, false)"
+
+
+_HEX = "[0-9a-fA-F]"
+
+
+def mention_regex(text: str, *, any_case: bool = False) -> str:
+    """Return the regular expression that finds a text as a word in JSON, or in the id of a stream.
+
+    It is not within a longer word or number, and not a group of a UUID. In `any_case` if it has no capital letter.
+    """
+    # As it is in an id, and in JSON, where it may have escapes.
+    spellings = dict.fromkeys((text, json.dumps(text, ensure_ascii=False)[1:-1]))
+    escaped = "|".join(re.sub(r"([^\w\s])", r"\\\1", each) for each in spellings)
+    before = after = ""
+    if text[:1].isalnum():
+        # A letter before it may be that of an escape, such as \n.
+        before = r"(?:(?<![[:alnum:]])|(?<=\\[bfnrt]))"
+    if text[-1:].isalnum():
+        after = "(?![[:alnum:]])"
+    if text.isdecimal():
+        before += "(?<![[:digit:]][.])"
+        after += "(?![.][[:digit:]])"
+    if re.fullmatch(f"{_HEX}{{4}}|{_HEX}{{8}}|{_HEX}{{12}}", text):
+        before += f"(?<!{_HEX}{{8}}(?:-{_HEX}{{4}}){{2,3}}-)"
+        after += f"(?!(?:-{_HEX}{{4}}){{1,3}}-{_HEX}{{12}})"
+    case = "(?i)" if any_case and _is_lower(text) else ""
+    return f"{case}{before}(?:{escaped}){after}"
+
+
+def _is_lower(text: str) -> bool:
+    return text == text.lower() != text.upper()
+
+
+def _mention_sql(text: str, add: Callable[[str], int], *, any_case: bool) -> str:
+    each = ("e.stream_id::text", f"({jsonb('e.data')})::text", f"({jsonb('e.metadata')})::text")
+    texts = f"concat_ws(E'\\n', {', '.join(each)})"
+    found = f"{texts} ~ ${add(mention_regex(text, any_case=any_case))}::text"
+    if not text.isascii() or json.dumps(text)[1:-1] != text:
+        return found
+    # Ten times as quick, if the expression is looked for only where its text is; AND would choose the order itself.
+    searched = f"lower({texts})" if any_case and _is_lower(text) else texts
+    return f"CASE WHEN strpos({searched}, ${add(text)}::text) > 0 THEN {found} ELSE false END"
 
 
 def literal_filter_sql(where: Filter) -> list[str]:

@@ -71,7 +71,7 @@ def is_ours(binding: Binding) -> bool:
 TASKS = ("find", "look closer", "go back in time", "copy and keep", "run", "screens and databases", "move")
 """What keys are for, the goals first."""
 _TASK_OF = {
-    "find": "filter find search go match categories all summary",
+    "find": "filter find search go match categories all mentions summary",
     "look closer": "choose fold_here fold unfold text zoom trail order sort flip expand collapse remedy more",
     "go back in time": "diff state version step faster jump",
     "copy and keep": "bookmark bookmarks remove copy copy_value copy_path copy_as export screenshot",

@@ -1,12 +1,15 @@
 """Going to places in the store: events, streams, trails, what a filter finds, and bookmarks of these."""
 
 import os
+from collections.abc import Callable
 from functools import partial
 
 from textual import on
 
 from esx.bookmarks import Bookmark, Bookmarks, BookmarksUnusable, connection_of, kept_for
 from esx.errors import EsxError
+from esx.filters import Filter
+from esx.layouts.category import without_category
 from esx.locators import Locator
 from esx.text import visible
 from esx.tui.connected import ConnectedApp
@@ -47,6 +50,28 @@ class PlacesApp(ConnectedApp):
             for pane in self.main.query(StreamsPane):
                 pane.find(message.where)
 
+    @on(StorePane.MentionsWanted)
+    def _find_mentions(self, message: StorePane.MentionsWanted) -> None:
+        """Show all events that mention a value, or what the stream at hand is named by."""
+        pane = message.pane
+        place = pane.place_at_hand() if message.value is None else None
+        if not pane.shown:
+            return
+        if message.value is not None:
+            pane.post_message(StorePane.EventsWanted(pane, _mention(message.value)))
+        elif isinstance(place, int):
+            start(self, partial(self._look_up, place, partial(self._find_named, pane)), "mentions")
+        elif place is not None and place.stream is not None:
+            self._find_named(pane, place)
+        else:
+            self.notify("choose a stream, an event, or a value in it first", severity="warning")
+
+    def _find_named(self, pane: StorePane, place: Locator) -> None:
+        store = self.session.store
+        if store is not None and place.stream is not None and pane.shown:
+            named = without_category(store.separator, place.stream)
+            pane.post_message(StorePane.EventsWanted(pane, _mention(named)))
+
     @on(StorePane.EventWanted)
     async def _go_to_event(self, message: StorePane.EventWanted) -> None:
         """Show an event in its stream, on the screen Streams."""
@@ -69,10 +94,10 @@ class PlacesApp(ConnectedApp):
         elif isinstance(place, Locator):
             self._ask_note(place)
         else:
-            start(self, partial(self._look_up, place), "bookmark")
+            start(self, partial(self._look_up, place, self._ask_note), "bookmark")
 
-    async def _look_up(self, global_seq: int) -> None:
-        """Find the stream of an event, which its row shows cut, and ask for the note."""
+    async def _look_up(self, global_seq: int, then: Callable[[Locator], None]) -> None:
+        """Find the stream of an event, which its row shows cut, and go on."""
         store = self.session.store
         try:
             event = None if store is None else await store.event(global_seq)
@@ -80,7 +105,7 @@ class PlacesApp(ConnectedApp):
             self.session.report(error)
             return
         if event is not None:
-            self._ask_note(Locator(None, event.stream_id, event.stream_seq))
+            then(Locator(None, event.stream_id, event.stream_seq))
 
     def _ask_note(self, place: Locator) -> None:
         from esx.tui.dialogs.bookmark import BookmarkNote
@@ -138,3 +163,7 @@ class PlacesApp(ConnectedApp):
 
     def _refuse(self, error: EsxError) -> None:
         self.notify(visible(str(error), limit=300), severity="error", timeout=8)
+
+
+def _mention(text: str) -> Filter:
+    return Filter(mentions=(text,), any_case=True)

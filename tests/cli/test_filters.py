@@ -87,7 +87,7 @@ async def test_what_cannot_be_chosen_is_said_in_one_line(dsn18: str, store18: Ev
     await fill(store18)
     for arguments, reason in (
         (["read", "$all", "typ:X"], "did you mean type:?"),
-        (["read", "orders-1", "carts-*"], "chooses among all streams"),
+        (["read", "orders-1", "stream:carts-*"], "chooses among all streams"),
         (["read", "$all", "type:X", "--type", "Y"], "give one of them"),
         (["tail", "since:-1h", "--from", "3"], "give one of them"),
         (["tail", "until:-1h"], "add --no-follow"),

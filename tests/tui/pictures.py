@@ -94,6 +94,10 @@ def fixed() -> Iterator[Clock]:
             for each in found
         ]
 
+    async def databases(_store: EventStore) -> list[str]:
+        # Those of other tests have other names each time.
+        return ["archive", "shop_test"]
+
     def writer(told: Writer) -> str:
         return re.sub(r"open [^, ]+", "open 12s", re.sub(r"pid \d+", "pid 4242", real_writer(told)))
 
@@ -102,6 +106,7 @@ def fixed() -> Iterator[Clock]:
             stack.enter_context(patch(f"{module}.datetime", _FixedDatetime))
         stack.enter_context(patch.object(EventStore, "health", health))
         stack.enter_context(patch.object(EventStore, "doctor", doctor))
+        stack.enter_context(patch.object(EventStore, "databases", databases))
         stack.enter_context(patch.object(EventStore, "address", PropertyMock(return_value="ann@localhost:5432/shop")))
         stack.enter_context(patch.object(feed_figures, "writer_text", writer))
         for found in ("local_servers", "services"):
@@ -424,6 +429,8 @@ async def go_to_row(app: Explorer, pilot: Pilot[None], text: str) -> None:
 
 async def find_stream(app: Explorer, pilot: Pilot[None], stream_id: str) -> None:
     """Open a stream by its filter; the focus is on its events then."""
+    browse(app).streams.focus()
+    await until(pilot, lambda: browse(app).streams.has_focus)
     await pilot.press("slash")
     await until(pilot, lambda: app.focused is not None and app.focused.id == "filter")
     await pilot.press(*stream_id, "enter")

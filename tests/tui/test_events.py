@@ -11,10 +11,11 @@ import pytest
 
 from esx import times
 from esx.eventstore import EventStore
+from esx.model import NewEvent
 from esx.store.bulk.copy import ImportedEvent
 from esx.store.read.order_check import LOOK
 from esx.store.search.plan import SearchLimits
-from tests.tui.helpers import browse, explorer, text_of, until
+from tests.tui.helpers import browse, explorer, feed_of, text_of, until
 
 if TYPE_CHECKING:
     import pytest
@@ -54,9 +55,9 @@ async def test_where_no_type_matches_those_like_it_are_named(dsn18: str, store18
         await pilot.press("a")
         await until(pilot, lambda: len(browse(app).events.rows) >= 100)
         for _ in range(2):
-            await find(pilot, "Usaul")
+            await find(pilot, "type:Usaul")
             await until(pilot, lambda: "no type that is known is Usaul: did you mean Usual?" in text_of(app))
-            await find(pilot, "Usual $.n > 9000")
+            await find(pilot, "type:Usual $.n > 9000")
             await until(pilot, lambda: "no event passes the filter" in text_of(app) and "mean" not in text_of(app))
 
 
@@ -66,33 +67,95 @@ async def test_events_are_found_by_type_and_path_and_shown_again(dsn18: str, sto
         events = browse(app).events
         await pilot.press("a")
         await until(pilot, lambda: len(events.rows) >= 100)
-        await pilot.press("f", *"rar")
+        await pilot.press("f", *"type:rar")
         await pilot.press("right")
-        await until(pilot, lambda: browse(app).events_panel.line.line.value == "Rare", "for the completed type")
+        await until(pilot, lambda: browse(app).events_panel.line.line.value == "type:Rare", "for the completed type")
         await pilot.press("enter")
         await until(pilot, lambda: numbers(app) == list(range(3000, 0, -100)), "for what is rare")
         await until(pilot, lambda: "$all · newest first · type:Rare" in text_of(app) and "30 found" in text_of(app))
         assert events.has_focus
-        await find(pilot, "R* $.n < 250")
+        await find(pilot, "type:R* $.n < 250")
         await until(pilot, lambda: numbers(app) == [200, 100])
         await pilot.press("b")
-        await until(
-            pilot, lambda: numbers(app) == [100, 200] and "oldest first · type:R* where:$.n < 250" in text_of(app)
-        )
+        await until(pilot, lambda: numbers(app) == [100, 200] and "oldest first · type:R* $.n < 250" in text_of(app))
         # The filter stays when another list is opened, and the event found stays in sight when it goes.
         await pilot.press("left", "down")
         await until(pilot, lambda: browse(app).events_panel.stream_id == "long" and numbers(app) == [100, 200])
         await pilot.press("right", "down", "escape")
         await until(pilot, lambda: len(events.rows) >= 100 and events.row is not None and events.row.global_seq == 200)
-        assert "where:" not in text_of(app)
+        assert "$.n < 250" not in text_of(app)
+
+
+async def test_a_word_is_a_stream_among_all_events_and_a_type_among_those_of_a_stream(
+    dsn18: str, store18: EventStore
+) -> None:
+    await fill(store18, 200)
+    async with explorer(dsn18) as (app, pilot):
+        await pilot.press("a")
+        await until(pilot, lambda: len(browse(app).events.rows) >= 100)
+        await find(pilot, "rar*")
+        await until(pilot, lambda: "rar* without a key is a stream: did you mean type:rar*?" in text_of(app))
+        await find(pilot, "lon* type:rar*")
+        await until(pilot, lambda: numbers(app) == [200, 100])
+        await pilot.press("escape", "left", "down")
+        await until(pilot, lambda: browse(app).events_panel.stream_id == "long" and len(numbers(app)) >= 100)
+        await pilot.press("right", "slash")
+        await until(pilot, lambda: browse(app).events_panel.line.line.has_focus, "for the same line by another key")
+        await pilot.press(*"rar*", "enter")
+        await until(pilot, lambda: numbers(app) == [100, 200])
+
+
+async def test_all_that_mentions_a_stream_or_a_value_is_found_by_one_key(dsn18: str, store18: EventStore) -> None:
+    await store18.append("accounts-1092", [NewEvent("Opened", {"owner": "ann"})])
+    await store18.append("carts-1", [NewEvent("Made", {"customer": 1092})])
+    await store18.append("carts-2", [NewEvent("Made", {"customer": 21092})])
+    await store18.append("mails-1", [NewEvent("Sent", {"n": 1}, {"user": "accounts-1092"})])
+    await store18.append("mails-2", [NewEvent("Sent", {"n": 1}, {"user": "Ann"})])
+    async with explorer(dsn18) as (app, pilot):
+        await until(pilot, lambda: len(browse(app).streams.rows) == 6)
+        await pilot.press("A")
+        await until(pilot, lambda: "choose a stream, an event, or a value" in text_of(app))
+        await pilot.press("down", "A")
+        await until(pilot, lambda: numbers(app) == [4, 2, 1] and "$all · newest first · mentions:1092" in text_of(app))
+        assert browse(app).events.has_focus
+        # The value under the cursor of an event; what the command prints is the same.
+        await pilot.press("G", "right")
+        await until(pilot, lambda: browse(app).detail.has_focus and '"ann"' in text_of(app))
+        await pilot.press("down")
+        await until(pilot, lambda: browse(app).detail.text_at_cursor == "ann")
+        await pilot.press("A")
+        await until(pilot, lambda: numbers(app) == [5, 1] and "mentions:ann" in text_of(app))
+        assert browse(app).events_panel.view().arguments([])[-2:] == ["$all", "mentions:ann"]
+        # From the feed: the stream of the event under the cursor.
+        await pilot.press("2")
+        await until(pilot, lambda: len(feed_of(app).table.rows) == 5)
+        await pilot.press("g", "A")
+        await until(pilot, lambda: numbers(app) == [4, 2, 1])
+
+
+async def test_what_a_key_would_search_for_long_is_asked_first(
+    dsn18: str, store18: EventStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(EventStore, "search_limits", SearchLimits(large=0.0))
+    await fill(store18, 300, stream="long-7")
+    async with explorer(dsn18) as (app, pilot):
+        await until(pilot, lambda: len(browse(app).streams.rows) == 2)
+        await pilot.press("down", "A")
+        line = browse(app).events_panel.line
+        await until(pilot, lambda: line.line.has_focus and "enter runs it" in text_of(app), "for the question")
+        assert "looks at" in text_of(app)
+        assert line.line.value == "mentions:7"
+        await pilot.press("enter")
+        await until(pilot, lambda: browse(app).events.has_focus and "100 found in 100 of 300" in text_of(app))
 
 
 async def test_what_is_wrong_with_a_filter_is_said_under_it(dsn18: str, store18: EventStore) -> None:
     await fill(store18, 3)
     async with explorer(dsn18) as (app, pilot):
         for text, reason in (
-            ("$.a >", "'$.a >' is not a JSONPath that PostgreSQL takes"),
-            ("Rare amount", "a second type"),
+            ("$.a >", "> needs a value"),
+            ("$.a > (", "'$.a > (' is not a JSONPath that PostgreSQL takes"),
+            ("Rare amount", "a second stream"),
             ("[a", "has a [ without"),
         ):
             await find(pilot, text)

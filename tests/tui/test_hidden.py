@@ -376,7 +376,7 @@ async def test_what_ends_after_its_screen_was_left_keeps_the_focus_until_one_com
         events_of = browse(app).events_panel
         # A filter, and a place to go to.
         for keys, query, done in (
-            (("f", *"Type1", "enter"), "events", lambda: events_of.filter.event_type == "Type1"),
+            (("f", *"type:Type1", "enter"), "events", lambda: events_of.filter.event_type == "Type1"),
             (("colon", *"#2", "enter"), "events", lambda: not events_of.line.shown),
         ):
             await go(app, "1")

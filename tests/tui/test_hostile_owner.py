@@ -49,7 +49,7 @@ async def test_no_screen_runs_what_is_planted(hostile: Hostile) -> None:
         await until(pilot, lambda: "doctor" in text_of(app).lower(), "for the findings")
         await pilot.press("1")
         await pilot.press("f")
-        await pilot.press(*"Pl*", "enter")
+        await pilot.press(*"type:Pl*", "enter")
         await until(pilot, lambda: browse(app).events.rows, "for what was found")
     assert not hostile.sprung
 

@@ -150,7 +150,7 @@ async def test_streams_and_dialogs(shop_dsn: str, looks: Looks) -> None:
         await until(pilot, lambda: "esc closes" in text_of(app))
         await looks(app, pilot, "help")
         await pilot.press("escape", "ctrl+o")
-        await until(pilot, lambda: "connections" in text_of(app))
+        await until(pilot, lambda: "shop_test" in text_of(app))
         await looks(app, pilot, "connections")
         await pilot.press("escape", "x")
         await until(pilot, lambda: "esx command" in text_of(app))

@@ -150,17 +150,21 @@ TASKS: dict[str, tuple[list[Step], Callable[[Explorer], object]]] = {
         [
             Step("/ ~1092"),
             Step("enter", lambda app: len(browse(app).streams.rows) == 1),
-            Step("enter", lambda app: browse(app).streams.has_focus),
+            Step("A", lambda app: browse(app).streams.has_focus),
         ],
-        lambda app: browse(app).events_panel.stream_id == "accounts-1092" and browse(app).events.has_focus,
+        lambda app: (
+            browse(app).events.has_focus
+            and {row.stream for row in browse(app).events.rows} > {"accounts-1092"}
+            and any(row.stream.startswith("carts-") for row in browse(app).events.rows)
+        ),
     ),
     "a second database": (
         [Step("ctrl+o"), Step("↓ enter", lambda app: "other" in text_of(app))],
         lambda app: app.session.database is not None and app.session.database.name == "other",
     ),
     "which types changed their shape": (
-        [Step("6")],
-        lambda app: "shape changed" in text_of(app),
+        [Step("6"), Step("s", lambda app: types(app).types.rows)],
+        lambda app: "1 changed shape" in text_of(app) and types(app).types.rows[0].summary.event_type == "TableBooked",
     ),
 }
 

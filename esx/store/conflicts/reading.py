@@ -210,7 +210,7 @@ def _conflict(row: Sequence[Any], commuting: Commuting) -> RecordedConflict:
 
 def _conditions(where: Filter) -> tuple[str, list[object]]:
     """Return the condition on a conflict ``c``: a type, a user or a correlation id may be that of either side."""
-    if where.paths:
+    if where.paths or where.mentions:
         raise InvalidQuery("conflicts keep no data and no metadata: use stream:, type:, user:, corr:, since: or until:")
     conditions = ["true"]
     arguments: list[object] = []

@@ -71,7 +71,9 @@ class Reads(Facet):
 
         It looks at the twenty newest events, of a stream or of all; only stores of other tools have such payloads.
         """
-        if not (chosen.paths or chosen.members):
+        data = bool(chosen.paths or chosen.mentions)
+        metadata = bool(chosen.members or chosen.mentions)
+        if not (data or metadata):
             return False
         layout = (await self._load()).layout
         if not layout.packed:
@@ -85,7 +87,7 @@ class Reads(Facet):
             else self.read(stream, limit=_SAMPLE, backwards=True)
         )
         async for event in events:
-            parts = (event.data_json if chosen.paths else None, event.metadata_json if chosen.members else None)
+            parts = (event.data_json if data else None, event.metadata_json if metadata else None)
             if any(isinstance(part, Undecoded) for part in parts):
                 return True
         return False

@@ -152,7 +152,8 @@ async def plan_search(
     if not where:
         # Between the times all events match; events out of order are behind many that do not.
         return _priced(plan, total, _RATE) if wide else plan
-    rate = _RATE if path is None and not where.members else _PATH_RATE
+    of_data = path is not None or bool(where.members or where.mentions)
+    rate = _PATH_RATE if of_data else _RATE
     enough = total if wanted is None else wanted
 
     for member in where.members if _all_of_own(layout, events) else ():
@@ -169,10 +170,10 @@ async def plan_search(
         if types is not None and len(types) * candidates <= max(total, 1):
             leads_to = await count_types(connection, layout, events, types, range(first, end))
             reads = max(candidates, leads_to.low) if leads_to.high is None else leads_to.count
-            if path is None and where.stream is None and not where.members:
+            if where.stream is None and not of_data:
                 reads = min(reads, enough)
             return _priced(plan, reads, rate, index=index_name, types=types, leads_to=leads_to)
-    reads = total if path is not None or where.members else min(total, round(enough / max(share, 1e-9)))
+    reads = total if of_data else min(total, round(enough / max(share, 1e-9)))
     plan = _priced(plan, reads, rate)
     if not plan.large:
         return plan

@@ -8,6 +8,7 @@ from datetime import datetime
 
 from esx.filter_language import filter_text
 from esx.filters import Filter
+from esx.layouts.category import category_sql
 from esx.layouts.layout import Layout
 from esx.postgres.literals import literal
 from esx.store.filter_sql import literal_filter_sql, stored_filter
@@ -76,7 +77,7 @@ class SummaryView(View):
         """Return the query for the counts of both windows."""
         since, until = literal(self.since), literal(self.until)
         before = literal(self.since - (self.until - self.since))
-        category = f"split_part(e.stream_id::text, {literal(layout.separator)}, 1)"
+        category = category_sql(layout, "e.stream_id::text")
         conditions = [
             f"e.created_at >= {before}",
             f"e.created_at < {until}",

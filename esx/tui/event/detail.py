@@ -26,6 +26,8 @@ from esx.tui.keymap import Keyed
 from esx.tui.tasks import cancel, start
 
 _MOST_COPIED = 1_000_000
+_MOST_FOUND = 300
+"""How long a value may be to be looked for."""
 
 
 class EventDetail(Keyed, DocumentView, can_focus=True, inherit_bindings=False):
@@ -201,6 +203,14 @@ class EventDetail(Keyed, DocumentView, can_focus=True, inherit_bindings=False):
         if target is not None:
             self.go_to(*target)
             self._tell_found()
+
+    @property
+    def text_at_cursor(self) -> str | None:
+        """The text or the number under the cursor, as text; None where there is none, such as on an object."""
+        value = self.document.copied(self.place)
+        if value is None or len(value) > _MOST_FOUND or value[:1] not in '"-0123456789':
+            return None
+        return str(json.loads(value)) if value.startswith('"') else value
 
     def action_copy_value(self) -> None:
         """Copy the value under the cursor: harmless text as it is, anything else as JSON."""

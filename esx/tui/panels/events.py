@@ -11,8 +11,8 @@ from textual.binding import Binding, BindingType
 
 from esx.errors import EsxError, InvalidQuery
 from esx.eventstore import EventStore
+from esx.filter_language import EXAMPLE, filter_text
 from esx.filters import Filter
-from esx.fold.vocabulary import types_like
 from esx.model import MOST_WITHOUT_NUMBER, UNNUMBERED
 from esx.positions import SYNTAX, Position, parse_position
 from esx.store.search.plan import SearchPlan
@@ -25,7 +25,7 @@ from esx.tui.lists.search_results import SearchResults
 from esx.tui.lists.sources import EventRows
 from esx.tui.lists.window import PAGE
 from esx.tui.panels.event import EventPlace
-from esx.tui.panels.filter_text import HINT, IN_LIST, PLACEHOLDER, filter_text, parse_filter
+from esx.tui.panels.filter_line import FilterLine, types_meant
 from esx.tui.panels.panel import Panel
 from esx.tui.panes import title_if_hidden
 from esx.tui.session.follower import Follower
@@ -34,7 +34,7 @@ from esx.tui.tasks import cancel, start
 from esx.tui.widgets.askline import AskLine
 
 _OWN_KEYS = [
-    Binding("f", "find", "Find", tooltip="Choose events by type (a glob) and by JSONPath"),
+    Binding("f", "find", "Find", tooltip=f"Choose events: {EXAMPLE}"),
     Binding("colon", "go", "Go to", key_display=":", tooltip=f"Go to a number or a time: {SYNTAX}"),
 ]
 
@@ -50,12 +50,15 @@ class EventsPanel(Panel):
         *(replace(key, show=False) for key in _OWN_KEYS),
     ]
     # In the footer only where the focus is on events, to leave room for other keys.
-    BINDINGS: ClassVar[list[BindingType]] = [*_OWN_KEYS]
+    BINDINGS: ClassVar[list[BindingType]] = [
+        replace(_OWN_KEYS[0], key="f,slash", key_display="f /"),
+        *_OWN_KEYS[1:],
+    ]
 
     def __init__(self, session: ExplorerSession, follower: Follower, *, id: str) -> None:
         super().__init__(session, id=id)
         self.table = PagedList[EventRow, int](event_columns(in_all=True), id="events", empty="no events")
-        self.line = AskLine(id="events-line")
+        self.line = FilterLine(session, id="events-line")
         """The line for the filter or the place to go to."""
         self.follower = follower
         self.table.position = lambda: max(follower.position, session.head)
@@ -69,6 +72,8 @@ class EventsPanel(Panel):
         self.filter = Filter()
         self.usual = Filter()
         """The filter of the list of all streams until the user takes it away."""
+        self._wanted = Filter()
+        """The filter that another screen has asked for."""
         self._offered = Filter()
         """The filter for which types like its own were looked for last."""
         self._source: EventRows | SearchResults | None = None
@@ -109,9 +114,10 @@ class EventsPanel(Panel):
             self.show(at=at)
 
     def find(self, where: Filter) -> None:
-        """Show the events of all streams that pass a filter; where that is dear, say so and wait."""
+        """Show the events of all streams that pass a filter; where that is dear, say so and ask."""
         self.line.close()
         self.stream_id, self._version, self.filter = None, -1, where
+        self._wanted = where
         self.show()
 
     def use(self, usual: Filter) -> None:
@@ -197,16 +203,15 @@ class EventsPanel(Panel):
         """Where nothing passes a filter, look whether there is such a type at all."""
         window, store = self.table.window, self.session.store
         nothing = window is not None and window.loaded and window.whole and not window.rows
-        if nothing and store is not None and self.filter.event_type is not None and self._offered != self.filter:
+        if nothing and store is not None and self._offered != self.filter:
             self._offered = self.filter
-            start(self, partial(self._find_like, store, self.filter), "like")
+            start(self, partial(self._say_meant, store, self.filter), "like")
 
-    async def _find_like(self, store: EventStore, chosen: Filter) -> None:
-        with contextlib.suppress(EsxError):
-            like = types_like(chosen, await store.known_types())
-            if chosen == self.filter and not self.table.rows:
-                # Alone, as there may be little room.
-                self.table.empty = self.table.nothing = like.removeprefix("; ") or "no event passes the filter"
+    async def _say_meant(self, store: EventStore, chosen: Filter) -> None:
+        meant = await types_meant(store, chosen)
+        if chosen == self.filter and not self.table.rows:
+            # Alone, as there may be little room.
+            self.table.empty = self.table.nothing = meant or "no event passes the filter"
 
     def follow(self) -> None:
         """Show what has come, while the end of the list where it belongs is on screen."""
@@ -254,39 +259,28 @@ class EventsPanel(Panel):
 
     def action_find(self) -> None:
         """Open the line for the filter."""
-        words = self.session.words
-        types = sorted({row.event_type for row in self.table.rows})
-        self.line.ask(
-            "find",
-            text=filter_text(self.filter),
-            placeholder=PLACEHOLDER,
-            hint=f"{HINT}\nenter finds · → completes · ↑ earlier · esc",
-            complete=lambda text: words.complete(text, IN_LIST, types=types),
-            history=words.history(IN_LIST),
+        self.line.ask_filter(
+            self.filter,
+            hint="type:Order* $.amount > 100 · since:-2h user:ann\nenter finds · → completes · ↑ earlier · esc",
+            types=(row.event_type for row in self.table.rows),
+            of_one=self.stream_id is not None,
         )
+
+    @on(FilterLine.Entered)
+    def _entered(self, message: FilterLine.Entered) -> None:
+        message.stop()
         store = self.session.store
-        if store is not None:
-            start(self, partial(words.learn, store), "words")
+        if not message.where:
+            self.clear_filter()
+        elif store is not None:
+            start(self, partial(self._search, store, message.where, agreed=message.again), "plan")
 
     @on(AskLine.Answered)
     def _answered(self, message: AskLine.Answered) -> None:
         message.stop()
         store = self.session.store
-        if store is None:
-            return
-        if message.subject == "go":
+        if store is not None:
             self._go(store, message.text)
-            return
-        try:
-            chosen = parse_filter(message.text)
-        except ValueError as error:
-            self.line.say(str(error), error=True)
-            return
-        self.session.words.entered(message.text, IN_LIST)
-        if chosen:
-            start(self, partial(self._search, store, chosen, agreed=message.again), "plan")
-        else:
-            self.clear_filter()
 
     @on(AskLine.Left)
     def _left(self, message: AskLine.Left) -> None:
@@ -329,6 +323,8 @@ class EventsPanel(Panel):
 
     def _ask_for(self, plan: SearchPlan) -> None:
         """Say what a search costs, and wait for an answer."""
+        if not self.line.shown and self._wanted == self.filter:
+            self.action_find()
         if not self.line.shown:
             # Another stream was opened with the filter of the last one: the user has not asked for this search.
             self.table.empty = f"not searched: {plan.time} for {plan.size.text} events · f and enter run it"

@@ -13,6 +13,7 @@ from textual.message import Message
 from esx.filters import Filter
 from esx.locators import Locator
 from esx.store.views import View
+from esx.tui.event.detail import EventDetail
 from esx.tui.keymap import Keyed
 from esx.tui.panes import Pane
 from esx.tui.session.session import ExplorerSession
@@ -60,9 +61,19 @@ class StorePane(Keyed, Pane):
 
         pane: StorePane
 
+    @dataclass
+    class MentionsWanted(Message):
+        """The events that mention a value were asked for, or, without one, the stream at hand."""
+
+        pane: StorePane
+        value: str | None
+
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("t", "trail", "Trail", tooltip="What shares the event's correlation id, and what caused what"),
-        Binding("W", "summary", "Lately", show=False, tooltip="What happened in the last ten minutes, by type"),
+        Binding(
+            "A", "mentions", "Mentions", tooltip="All events that mention the stream or the value at hand, anywhere"
+        ),
+        Binding("W", "summary", "Lately", tooltip="What happened in the last ten minutes, by type"),
     ]
     DEFAULT_CSS = """
     StorePane { height: 1fr; width: 1fr; }
@@ -121,8 +132,8 @@ class StorePane(Keyed, Pane):
         return self.event_at_hand()
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Offer the trail where there are events."""
-        if action == "trail" and type(self).event_at_hand is StorePane.event_at_hand:
+        """Offer the trail, and what mentions an event's stream, where there are events."""
+        if action in ("trail", "mentions") and type(self).event_at_hand is StorePane.event_at_hand:
             return False
         return super().check_action(action, parameters)
 
@@ -133,6 +144,12 @@ class StorePane(Keyed, Pane):
             self.notify("choose an event first", severity="warning")
         else:
             self.post_message(self.TrailWanted(self, number))
+
+    def action_mentions(self) -> None:
+        """Find all events that mention the value under the cursor, or the stream at hand."""
+        focused = self.screen.focused
+        value = focused.text_at_cursor if isinstance(focused, EventDetail) else None
+        self.post_message(self.MentionsWanted(self, value))
 
     def action_summary(self) -> None:
         """Show what happened lately."""

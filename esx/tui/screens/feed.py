@@ -1,6 +1,5 @@
 """Screen Feed: the ordered feed as it comes, with what holds it back and what was missed."""
 
-import contextlib
 from dataclasses import replace
 from functools import partial
 from typing import ClassVar
@@ -13,15 +12,15 @@ from textual.widgets import Static
 
 from esx.errors import EsxError, InvalidQuery
 from esx.eventstore import EventStore
+from esx.filter_language import EXAMPLE, filter_text
 from esx.filters import Filter
-from esx.fold.vocabulary import types_like
 from esx.store.views import FeedView, View
 from esx.text import visible
 from esx.tui.lists.feedlist import FeedList, feed_columns
 from esx.tui.lists.rowtable import RowTable
 from esx.tui.panels.event import EventPanel
 from esx.tui.panels.feed_figures import figures
-from esx.tui.panels.filter_text import STREAMS_PLACEHOLDER, parse_stream_filter, stream_filter_text
+from esx.tui.panels.filter_line import FilterLine, types_meant
 from esx.tui.panels.panel import keys_of
 from esx.tui.panes import title_if_hidden
 from esx.tui.screens.list_and_event import ListAndEventPane
@@ -43,7 +42,7 @@ class FeedPane(ListAndEventPane):
     FIRST_FOCUS = "#feed"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("space", "pause", "Pause", tooltip="Stop the view and keep counting; again to go on"),
-        Binding("f", "filter", "Filter", tooltip="Choose events: orders-* type:Order*Placed $.total > 100"),
+        Binding("f,slash", "filter", "Filter", key_display="f /", tooltip=f"Choose events: {EXAMPLE}"),
         *keys_of("feed-detail-panel", EventPanel.KEYS),
         *keys_of("feed-detail-panel", [replace(key, show=False) for key in EventPanel.PAST_KEYS]),
         *ListAndEventPane.FOCUS_KEYS,
@@ -66,7 +65,7 @@ class FeedPane(ListAndEventPane):
         super().__init__(session, self.table, id=id, empty="choose an event with enter first")
         self.follower = follower
         self._numbers = Static(id="feed-numbers")
-        self._line = AskLine(id="feed-line")
+        self._line = FilterLine(session, id="feed-line")
         self._written_at = 0.0
         self._lines = 0
         self._received = -1
@@ -147,7 +146,7 @@ class FeedPane(ListAndEventPane):
             title = "following"
         else:
             title = f"not following · {self.table.behind:,} below · end follows again"
-        chosen = stream_filter_text(self.follower.where)
+        chosen = filter_text(self.follower.where)
         gone = f" · {log.gone:,} earlier no longer kept" if log.gone else ""
         self.panel.entitle(
             f"{title} · {visible(chosen, limit=80)}" if chosen else title,
@@ -175,30 +174,16 @@ class FeedPane(ListAndEventPane):
 
     def action_filter(self) -> None:
         """Open the line for the filter."""
-        words = self.session.words
-        types = sorted({row.event_type for row in self.table.rows})
-        self._line.ask(
-            "filter",
-            text=stream_filter_text(self.follower.where),
-            placeholder=STREAMS_PLACEHOLDER,
+        self._line.ask_filter(
+            self.follower.where,
             hint="enter applies · → completes · ↑ earlier ones · empty shows all · esc leaves",
-            complete=lambda text: words.complete(text, types=types),
-            history=words.history(),
+            types=(row.event_type for row in self.table.rows),
         )
-        store = self.session.store
-        if store is not None:
-            start(self, partial(words.learn, store), "words")
 
-    @on(AskLine.Answered)
-    def _answered(self, message: AskLine.Answered) -> None:
+    @on(FilterLine.Entered)
+    def _entered(self, message: FilterLine.Entered) -> None:
         message.stop()
-        try:
-            chosen = parse_stream_filter(message.text)
-        except ValueError as error:
-            self._line.say(str(error), error=True)
-            return
-        self.session.words.entered(message.text)
-        start(self, partial(self._choose, chosen), "filter")
+        start(self, partial(self._choose, message.where), "filter")
 
     @on(AskLine.Left)
     def _left(self, message: AskLine.Left) -> None:
@@ -236,17 +221,16 @@ class FeedPane(ListAndEventPane):
         self._written_at = 0.0
         self._flush()
         store = self.session.store
-        if store is not None and self.follower.where.event_type is not None:
-            start(self, partial(self._find_like, store, self.follower.where), "like")
+        if store is not None and chosen:
+            start(self, partial(self._say_meant, store, self.follower.where), "like")
 
-    async def _find_like(self, store: EventStore, chosen: Filter) -> None:
+    async def _say_meant(self, store: EventStore, chosen: Filter) -> None:
         """Say so where no type that is known passes the filter: it would wait for ever."""
-        with contextlib.suppress(EsxError):
-            like = types_like(chosen, await store.known_types())
-            if like and chosen == self.follower.where:
-                self._nothing = like.removeprefix("; ")
-                self._written_at = 0.0
-                self._flush()
+        meant = await types_meant(store, chosen)
+        if meant and chosen == self.follower.where:
+            self._nothing = meant
+            self._written_at = 0.0
+            self._flush()
 
     def action_back(self) -> None:
         """Undo the last narrowing: the line of the filter, the event in full, the filter."""

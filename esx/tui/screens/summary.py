@@ -12,6 +12,7 @@ from textual.binding import Binding, BindingType
 
 from esx.errors import EsxError, StoreUnavailable
 from esx.eventstore import EventStore
+from esx.filter_language import filter_text
 from esx.filters import Filter
 from esx.glob import glob_of
 from esx.store.overview.summary import WindowSummary
@@ -20,7 +21,7 @@ from esx.store.views import SummaryView
 from esx.text import lapse, present, visible
 from esx.times import clock
 from esx.tui.lists.rowtable import RowTable
-from esx.tui.panels.filter_text import STREAMS_PLACEHOLDER, parse_stream_filter, stream_filter_text
+from esx.tui.panels.filter_line import FilterLine, types_meant
 from esx.tui.panels.panel import Panel
 from esx.tui.panels.summary import SummaryList, summary_rows
 from esx.tui.panes import title_if_hidden
@@ -49,7 +50,9 @@ class SummaryPane(StorePane):
         Binding("W", "summary", "Longer", tooltip="A longer window: ten minutes, an hour, six, a day, a week"),
         Binding("left_square_bracket", "step(-1)", "Window before", key_display="["),
         Binding("right_square_bracket", "step(1)", "Window after", show=False, key_display="]"),
-        Binding("f", "find", "Filter", tooltip="Choose events, and the window: orders-* since:-1h"),
+        Binding(
+            "f,slash", "find", "Filter", key_display="f /", tooltip="Choose events, and the window: orders-* since:-1h"
+        ),
         Binding("r", "refresh", "Refresh", tooltip="Count again, up to now"),
         Binding("escape", "back", "Back", tooltip="Back to where you came from"),
     ]
@@ -59,7 +62,7 @@ class SummaryPane(StorePane):
         super().__init__(session, id=id)
         self.table = SummaryList(id="summary")
         self.panel = Panel(session, id="summary-panel")
-        self.line = AskLine(id="summary-line")
+        self.line = FilterLine(session, id="summary-line")
         self.where = Filter()
         self._from = source
         self.length = _WINDOWS[0]
@@ -124,7 +127,9 @@ class SummaryPane(StorePane):
                 self.table.set_rows([], cursor=0, offset=0)
                 self.table.problem = str(error)
             return
+        meant = await types_meant(store, self.where) if not found.rows else ""
         self.table.problem = ""
+        self.table.empty = meant or "nothing happened then, nor in the window before"
         self.found = found
         self._show(found)
 
@@ -132,7 +137,6 @@ class SummaryPane(StorePane):
         rows, table = summary_rows(found), self.table
         chosen = None if table.row is None else table.row[:2]
         at = next((at for at, row in enumerate(rows) if row[:2] == chosen), 0)
-        table.empty = "nothing happened then, nor in the window before"
         table.set_rows(rows, cursor=at, offset=max(at - table.body_height // 2, 0))
         vague = sum(not (row.events.known and row.before.known) for row in found.rows)
         noun = "event" if found.events == Estimate.counted(1) else "events"
@@ -146,7 +150,7 @@ class SummaryPane(StorePane):
         since = until - self.length
         ends = clock(until)
         window = f"{clock(since)} to {ends[11:] if clock(since)[:10] == ends[:10] else ends}"
-        chosen = f" · {visible(stream_filter_text(self.where), limit=80)}" if self.where else ""
+        chosen = f" · {visible(filter_text(self.where), limit=80)}" if self.where else ""
         return f"lately · {lapse(self.length.total_seconds())}, {window}{chosen}"
 
     @on(RowTable.Chosen, "#summary")
@@ -165,34 +169,23 @@ class SummaryPane(StorePane):
 
     def action_find(self) -> None:
         """Open the line for the filter."""
-        words = self.session.words
-        self.line.ask(
-            "filter",
-            text=stream_filter_text(self.where),
-            placeholder=STREAMS_PLACEHOLDER,
-            hint="since: and until: too · enter counts · → completes · ↑ earlier ones · esc leaves",
-            complete=words.complete,
-            history=words.history(),
+        self.line.ask_filter(
+            self.where, hint="since: and until: too · enter counts · → completes · ↑ earlier ones · esc leaves"
         )
-        store = self.session.store
-        if store is not None:
-            start(self, partial(words.learn, store), "words")
 
-    @on(AskLine.Answered)
-    def _answered(self, message: AskLine.Answered) -> None:
+    @on(FilterLine.Entered)
+    def _entered(self, message: FilterLine.Entered) -> None:
         message.stop()
-        now = present()
+        chosen = message.where
         try:
-            chosen = parse_stream_filter(message.text, now=now)
-            until = chosen.until or now
+            until = chosen.until or message.now
             length = self.length if chosen.since is None else until - chosen.since
-        except (ValueError, OverflowError) as error:
+        except OverflowError as error:
             self.line.say(str(error), error=True)
             return
         if length <= timedelta(0):
             self.line.say("since: is in the future: there is nothing in that window", error=True)
             return
-        self.session.words.entered(message.text)
         self.where = replace(chosen, since=None, until=None)
         self.length = length
         self.line.close()

@@ -109,6 +109,8 @@ class AskLine(Keyed, Vertical):
     def say(self, text: str, *, error: bool = False, question: bool = False) -> None:
         """Write below the line: a hint, an error, or a question that enter answers."""
         self._questioned = question
+        if question:
+            self._answered = self.line.value
         style = _ERROR if error else _QUESTION if question else MUTED
         shown = "\n".join(visible(part, limit=1000) for part in text.split("\n"))
         self.query_one(Static).update(Content.styled(shown, style))

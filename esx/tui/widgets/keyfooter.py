@@ -82,7 +82,7 @@ class KeyFooter(Footer):
                     fields.append(_Shown(key, name, said, cell_len(name) + cell_len(said) + 2, active))
                 continue
             if in_field:
-                is_typed = key == "space" or (len(name) == 1 and name.isascii())
+                is_typed = key == "space" or (name.isascii() and all(len(one) == 1 for one in name.split()))
                 wanted = key == "ctrl+q" or (wanted and not is_typed)
             if not wanted and (in_field or not self._is_of_use(active)):
                 continue
@@ -118,7 +118,7 @@ class KeyFooter(Footer):
             return 0
         of_panel = re.match(r"panel\('([^']+)'", active.binding.action)
         if of_panel is None:
-            return 2 if active.binding.action == "trail" else 1
+            return 2 if active.binding.action in ("trail", "mentions", "summary") else 1
         return 0 if focused is not None and any(node.id == of_panel[1] for node in focused.ancestors) else 3
 
     def _key(self, shown: _Shown, *, last: bool = False) -> FooterKey:
