@@ -118,7 +118,7 @@ class KeyFooter(Footer):
             return 0
         of_panel = re.match(r"panel\('([^']+)'", active.binding.action)
         if of_panel is None:
-            return 2 if active.binding.action in ("trail", "mentions", "summary") else 1
+            return 2 if active.binding.id in ("pane.trail", "pane.mentions", "pane.summary") else 1
         return 0 if focused is not None and any(node.id == of_panel[1] for node in focused.ancestors) else 3
 
     def _key(self, shown: _Shown, *, last: bool = False) -> FooterKey:
