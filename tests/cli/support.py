@@ -77,10 +77,7 @@ def on_terminal(*arguments: str, columns: int = 80, lines: int = 24, **extra: st
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
     given = {name: value for name, value in environment(TERM="xterm-256color").items() if name not in _OF_TERMINALS}
-    process = subprocess.Popen(
-        [*ESX, *arguments], stdin=theirs, stdout=theirs, stderr=theirs, env=given | extra, start_new_session=True
-    )
-    os.close(theirs)
+    code = forked.run_on(theirs, [*arguments], environment=given | extra, timeout=_TIMEOUT)
     got = b""
     try:
         while piece := os.read(ours, 65536):
@@ -88,7 +85,7 @@ def on_terminal(*arguments: str, columns: int = 80, lines: int = 24, **extra: st
     except OSError:  # how Linux tells that the other end is closed
         pass
     os.close(ours)
-    return process.wait(_TIMEOUT), got.decode().replace("\r\n", "\n")
+    return code(), got.decode().replace("\r\n", "\n")
 
 
 _OF_TERMINALS = ("PAGER", "LESS", "NO_COLOR", "COLUMNS", "LINES")

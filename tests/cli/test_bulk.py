@@ -302,7 +302,7 @@ async def test_memory_stays_the_same_at_any_size(dsn18: str, tmp_path: Path) -> 
     peaks = {}
     out = tmp_path / "out"
     connection = await asyncpg.connect(dsn18)
-    for events in (60_000, 200_000):  # several chunks are in flight with both
+    for events in (60_000, 140_000):  # several chunks are in flight with both
         await fill(dsn18, events)
         exporting = peak("export", "--force", "-o", str(out))
         await connection.execute(EMPTY)
@@ -310,5 +310,5 @@ async def test_memory_stays_the_same_at_any_size(dsn18: str, tmp_path: Path) -> 
         assert await connection.fetchval("SELECT count(*) FROM events") == events
     await connection.close()
     for few, many in zip(*peaks.values(), strict=True):
-        # The file grows by 33 MB, and would come to several times that in objects; what allocators keep varies.
-        assert many < few + 25_000, peaks
+        # The file grows by 19 MB, and would come to several times that in objects; what allocators keep varies.
+        assert many < few + 20_000, peaks

@@ -11,6 +11,7 @@ import asyncpg
 import pytest
 
 from esx import NewEvent
+from tests.cli import support
 from tests.cli.support import ESX, Running, environment, ndjson, one_line_error
 from tests.store.consume.test_projection import at, until
 
@@ -40,7 +41,9 @@ async def lonely(event): ...
 
 
 def esx(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    """Run a command in a new process: a fork of one that runs already would not find the handlers of this test."""
+    """Run a command; one that loads handlers in a new process, as a fork would not find those of this test."""
+    if arguments[0] != "project":
+        return support.esx(*arguments, stdin=stdin)
     return subprocess.run(
         [*ESX, *arguments], input=stdin, capture_output=True, text=True, env=environment(), timeout=200, check=False
     )

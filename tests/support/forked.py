@@ -23,6 +23,10 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _SERVE = f"from {__name__} import serve; serve()"
 # What commands import when they run, beside the modules of `esx.cli`.
@@ -67,6 +71,21 @@ def run(
             raise subprocess.TimeoutExpired(command, timeout) from None
         writing.result()
         return subprocess.CompletedProcess(command, code, out.result(), err.result())
+
+
+def run_on(terminal: int, arguments: list[str], *, environment: dict[str, str], timeout: float) -> Callable[[], int]:
+    """Start ``esx`` on a terminal, which is closed here; return what waits for its exit code."""
+    assert _can_fork(environment)
+    streams = os.dup(terminal), os.dup(terminal), terminal
+    answers = _fork([*_ESX, *arguments], environment, *streams)
+    answers.settimeout(timeout)
+
+    def code() -> int:
+        with answers:
+            answers.recv(_CODE, socket.MSG_WAITALL)
+            return int.from_bytes(answers.recv(_CODE, socket.MSG_WAITALL), "big", signed=True)
+
+    return code
 
 
 class Process:
