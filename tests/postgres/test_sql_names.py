@@ -104,7 +104,8 @@ FUNCTIONS = """
     hashint8 host int8multirange int8range isfinite jsonb_array_elements_text jsonb_build_array jsonb_build_object
     jsonb_object_field_text jsonb_path_query_first jsonb_to_recordset jsonb_typeof lag lead left length lo_get lower
     make_interval max min nextval now octet_length pg_advisory_lock pg_advisory_xact_lock pg_backend_pid
-    pg_column_size pg_control_checkpoint pg_control_recovery pg_control_system pg_current_snapshot
+    pg_column_compression pg_column_size pg_control_checkpoint pg_control_recovery pg_control_system
+    pg_current_snapshot
     pg_current_wal_insert_lsn pg_current_wal_lsn pg_current_xact_id pg_get_constraintdef pg_get_expr
     pg_get_function_sqlbody pg_get_functiondef pg_get_indexdef pg_get_partkeydef pg_get_serial_sequence
     pg_get_triggerdef pg_get_userbyid pg_has_role pg_indexes_size pg_input_is_valid pg_is_in_recovery
