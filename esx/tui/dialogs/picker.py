@@ -103,7 +103,7 @@ class ConnectionPicker(OptionsDialog["ConnectionChoice"]):
         if choice is None:
             return Option(Content.assemble("  type an address …"))
         if isinstance(choice, str):  # a heading, which is never chosen
-            return Option(Content.from_text(f"  {choice}").stylize("dim"), disabled=True)
+            return Option(Content.styled(f"  {choice}", MUTED), disabled=True)
         return Option(self._line(choice))
 
     def _line(self, choice: ConnectionChoice) -> Content:
