@@ -76,7 +76,7 @@ async def explorer(
     that nobody looks at take half of the time.
     """
     app = Explorer(Database(dsn, "--dsn", label, False, read_only=read_only, store=store), **options)
-    frames = contextlib.nullcontext() if drawn else _no_frames()
+    frames = contextlib.nullcontext() if drawn else no_frames()
     if not drawn:
         app.animation_level = "none"
     with frames:
@@ -90,7 +90,7 @@ async def explorer(
 
 
 @contextlib.contextmanager
-def _no_frames() -> Iterator[None]:
+def no_frames() -> Iterator[None]:
     """Let nothing be drawn on what would be the terminal, except when all of it is asked for, as for a picture."""
     render = Compositor.render_update
 

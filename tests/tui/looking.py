@@ -9,7 +9,7 @@ from textual._context import visible_screen_stack
 from textual.color import Color
 
 from esx.tui.contrast import LEAST, contrast
-from tests.tui.helpers import lines_of
+from tests.tui.helpers import lines_of, no_frames
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,11 +22,14 @@ SIZES = ((100, 30), (120, 40), (200, 55))
 """The sizes of pictures in text, beside those as SVG."""
 
 
-async def texts_of(app: Explorer, pilot: Pilot[None], expected: Sequence[str] = ()) -> list[str]:
-    """Return the screen as text in each of `SIZES`, as soon as it is the expected one, or once it no longer changes."""
+async def texts_of(
+    app: Explorer, pilot: Pilot[None], sizes: Sequence[tuple[int, int]], expected: Sequence[str] = ()
+) -> list[str]:
+    """Return the screen as text in each size, as soon as it is the expected one, or once it no longer changes."""
     before, texts = app.size, []
-    for at, size in enumerate(SIZES):
-        await pilot.resize_terminal(*size)
+    for at, size in enumerate(sizes):
+        with no_frames():
+            await pilot.resize_terminal(*size)
         wanted = expected[at] if at < len(expected) else None
         last, same = "", 0
         while same < (60 if wanted else 8) and last != wanted:

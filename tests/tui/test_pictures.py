@@ -1,7 +1,7 @@
 """How every screen looks: `pytest --snapshot-update tests/tui/test_pictures.py` updates the snapshots.
 
-A picture is an SVG of 80 by 24 in dark colours, or one of the documents, and a text of each larger size. What it shows
-is also looked at in light colours: whether it can be read.
+A picture is an SVG of 80 by 24 in dark colours, or one of the documents, and a text of larger sizes. What it shows is
+also looked at: whether it can be read.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from esx.tui.session.connections import Connections
 from esx.tui.session.session import SessionState
 from tests.tui import pictures
 from tests.tui.helpers import browse, feed_of, text_of, until
-from tests.tui.looking import texts_of, unreadable
+from tests.tui.looking import SIZES, texts_of, unreadable
 from tests.tui.pictures import (
     LIVE,
     fill_shop,
@@ -54,6 +54,8 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow
 
 SMALL = (80, 24)
+MAIN = ("streams", "account", "trail", "feed", "load", "load-running", "health", "types", "lately")
+"""The pictures that are looked at in all sizes, and in light colours; others in the largest size."""
 BETWEEN = f"\n{'═' * 100}\n"
 """Between the texts of a picture in several sizes."""
 _DOCS = Path(__file__).parents[2] / "docs"
@@ -84,10 +86,10 @@ def fits(snapshot: SnapshotAssertion, request: pytest.FixtureRequest, clock: pic
     async def compare(app: Explorer, pilot: Pilot[None], name: str) -> None:
         path = Path(TextExtension.get_location(test_location=location, index=name))
         expected = path.read_text(encoding="utf-8").split(BETWEEN) if path.exists() else []
-        texts = await texts_of(app, pilot, expected)
+        texts = await texts_of(app, pilot, SIZES if name in MAIN else SIZES[-1:], expected)
         assert BETWEEN.join(texts) == snapshot(name=name, extension_class=TextExtension)
         assert unreadable(app) == [], text_of(app)
-        if not app.no_color:
+        if name in MAIN:
             theme, app.theme = app.theme, "textual-light"
             # The colours follow with the next frame.
             await pilot.pause()
