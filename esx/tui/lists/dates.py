@@ -37,7 +37,8 @@ class Dates(Generic[Row]):
     def cell(self, row: Row) -> Cell:
         """Return the time of a row, with the date where another begins; an unusual one, such as infinity, as it is."""
         text = clock(self._moment(row))
-        if self._date and _USUAL.fullmatch(text):
+        # Also before `prepare`: rows may be measured before they come on screen.
+        if _USUAL.fullmatch(text):
             text = self._begins.get(text, text[11:])
         return Cell(text, "muted")
 
