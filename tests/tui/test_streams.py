@@ -8,6 +8,7 @@ import asyncpg
 import pytest
 
 from esx.model import JsonText, NewEvent
+from esx.tui.lists import pagedlist
 from tests.tui.helpers import browse, explorer, fill, ids, lines_of, text_of, until
 
 if TYPE_CHECKING:
@@ -327,6 +328,29 @@ async def test_a_list_follows_at_its_top_and_else_says_what_is_newer(
         await until(pilot, lambda: "1 newer" in str(panel.border_subtitle))
         await pilot.press("home")
         await until(pilot, lambda: "newer" not in str(panel.border_subtitle) and streams.at_top)
+
+
+@pytest.mark.parametrize("keys", ["", "a"])
+async def test_a_list_that_rests_after_a_slow_reading_says_what_is_newer(
+    keys: str, dsn18: str, store18: EventStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pagedlist, "_STALE", 0.0)
+    monkeypatch.setattr(pagedlist, "_FOLLOW", 3600.0)
+    monkeypatch.setattr(pagedlist, "_LONGEST_REST", 3600.0)
+    await fill(store18, 3, 1)
+    async with explorer(dsn18) as (app, pilot):
+        table = browse(app).events if keys else browse(app).streams
+        panel = browse(app).events_panel if keys else browse(app).streams_panel
+        await until(pilot, lambda: app.follower.listening and browse(app).streams.rows)
+        await pilot.press(*keys)
+        await until(pilot, lambda: table.rows and table.at_top)
+        # The first reading after it is the last one for an hour.
+        await store18.append("s-001", [NewEvent("Late")])
+        await until(pilot, lambda: table.as_of == 4)
+        await store18.append("s-002", [NewEvent("Late")])
+        await until(pilot, lambda: "1 newer, r reads them" in str(panel.border_subtitle))
+        await pilot.press("r")
+        await until(pilot, lambda: table.as_of == 5 and "newer" not in str(panel.border_subtitle))
 
 
 async def test_events_follow_where_their_newest_is_on_screen(dsn18: str, store18: EventStore) -> None:

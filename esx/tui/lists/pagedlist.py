@@ -22,6 +22,9 @@ _FAR = 2 * PAGE
 """At more than this many rows from the loaded ones, a jump is faster than reading on."""
 _FOLLOW = 1.0
 """Seconds between readings of a list that follows, at least."""
+_LONGEST_REST = 15.0
+"""Seconds between readings of a list that follows, at most."""
+_STALE = 3.0
 _PATIENCE = 0.25
 """Seconds after which a jump is given up, if the list has been scrolled on since."""
 
@@ -47,6 +50,7 @@ class PagedList(RowTable[Row], Generic[Row, Key]):
         self.position: Callable[[], int] = lambda: 0
         """Returns up to which global_seq events have come; `as_of` is what it was when the rows were read."""
         self.as_of = 0
+        self._read_at = 0.0
         self.nothing = empty
         """What `empty` says when nothing is being loaded."""
         self._forget()
@@ -151,12 +155,21 @@ class PagedList(RowTable[Row], Generic[Row, Key]):
     def follow(self) -> None:
         """Read the rows on screen again, and light those that have changed for a second.
 
-        It costs one percent of the time at most: after a slow reading the next one waits.
+        It costs one percent of the time at most: after a slow reading the next one waits, though for 15 s at most.
         """
         window = self.window
         idle = not (self.busy or self.problem or self.stopped)
         if window is not None and window.loaded and idle and monotonic() >= self._follow_at:
             self._load(lambda: self._follow(window))
+
+    @property
+    def stale(self) -> bool:
+        """Whether it was read some seconds ago, and rests before it follows again, as reading it took long."""
+        now = monotonic()
+        return now < self._follow_at and now - self._read_at > _STALE
+
+    def _note_read(self, as_of: int) -> None:
+        self.as_of, self._read_at = as_of, monotonic()
 
     async def _follow(self, window: Window[Row, Key]) -> None:
         began = monotonic()
@@ -168,7 +181,7 @@ class PagedList(RowTable[Row], Generic[Row, Key]):
             await self._refresh_top(window, first=first)
         else:
             await self._refresh(window, row)
-        self._follow_at = monotonic() + max(_FOLLOW, 100 * (monotonic() - began))
+        self._follow_at = monotonic() + max(_FOLLOW, min(100 * (monotonic() - began), _LONGEST_REST))
         shown = self.rows_on_screen
         self.light([each for each in shown if before.get(window.source.key(each)) != each])
 
@@ -225,7 +238,7 @@ class PagedList(RowTable[Row], Generic[Row, Key]):
         window = self.window
         as_of = self.position()
         if await jump() and window is not None:
-            self.as_of = as_of
+            self._note_read(as_of)
             end = window.first + len(window.rows)
             self._take(window, cursor=end - 1 if at_end else 0, offset=end if at_end else 0)
 
@@ -233,7 +246,7 @@ class PagedList(RowTable[Row], Generic[Row, Key]):
         self.empty = "loading …"
         as_of = self.position()
         if await window.around(key, self.cursor):
-            self.as_of = as_of
+            self._note_read(as_of)
             # The row with the key, or the first of the page that was read from there on.
             place = window.joint if (found := window.place_of(key)) is None else found
             self._take(window, cursor=place, offset=place - self.body_height // 3)
@@ -256,7 +269,7 @@ class PagedList(RowTable[Row], Generic[Row, Key]):
         as_of = self.position()
         row = self.row
         if await window.home():
-            self.as_of = as_of
+            self._note_read(as_of)
             # Equal rows are drawn too, because their ages have changed.
             self.refresh()
             # The cursor may have moved on while the rows were read.
@@ -268,7 +281,7 @@ class PagedList(RowTable[Row], Generic[Row, Key]):
         was_at = self.cursor
         as_of = self.position()
         if await window.around(window.source.key(row), was_at):
-            self.as_of = as_of
+            self._note_read(as_of)
             self.refresh()
             line = self.cursor - self.scroll_offset.y
             # The cursor may have moved on while the rows were read.

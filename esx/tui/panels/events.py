@@ -186,7 +186,11 @@ class EventsPanel(Panel):
         row = table.row
         text = ""
         if self.stream_id is None and self.filter and self.filter == self.usual:
-            text = "without load tests · esc shows all"
+            newer = 0 if window is None or not window.loaded or table.problem else self.follower.position - table.as_of
+            follows = table.at_top and not table.stale
+            said = ["without load tests", "esc shows all"]
+            said += [f"up to {newer:,} newer, r reads them"] if newer > 0 and not follows else []
+            text = " · ".join(said)
         elif isinstance(self._source, SearchResults):
             text = "" if window is None else self._source.progress(window, busy=table.busy, stopped=table.stopped)
             self._offer_like()
@@ -236,7 +240,7 @@ class EventsPanel(Panel):
             return []
         newest = rows[0 if newest_first else -1].global_seq if rows else 0
         newer = self.follower.position - newest
-        if newer <= 0 or (newest_first and self.table.at_top and self.follows):
+        if newer <= 0 or (newest_first and self.table.at_top and self.follows and not self.table.stale):
             return []
         # Which numbers have no event is known only as far back as the feed has followed.
         exact = self.follower.began <= newest and not self.follower.counts.dead

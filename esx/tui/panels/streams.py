@@ -156,7 +156,7 @@ class StreamsPanel(Panel):
     def _newer(self) -> str:
         """Return how many events came since the streams were read, in words: their ages go on alone."""
         newer, follower = self._behind, self.follower
-        if newer <= 0 or (self.table.at_top and not self._searching):
+        if newer <= 0 or (self.table.at_top and not self._searching and not self.table.stale):
             return ""
         exact = follower.began <= self._as_of and not follower.counts.dead and not self._filter
         return f"{'' if exact else 'up to '}{newer:,} newer, r reads them"
