@@ -1,6 +1,7 @@
 """Text in cells of the terminal: cutting, padding, and the steady colour of a type."""
 
 import re
+import textwrap
 import zlib
 from collections.abc import Sequence
 from functools import lru_cache
@@ -8,6 +9,8 @@ from typing import NamedTuple
 
 from rich.cells import cell_len, set_cell_size
 from rich.style import Style
+
+from esx.text import visible
 
 MUTED = "$quiet"
 """The style of what matters less, for `Content`."""
@@ -50,6 +53,12 @@ def fit(text: str, width: int, *, right: bool = False, middle: bool = False) -> 
         return set_cell_size(text, width - 1) + "…"
     padding = " " * (width - size)
     return padding + text if right else text + padding
+
+
+def line_of(text: str, place: int, width: int) -> str:
+    """Return a line, in exactly `width` cells, of a text in place of rows: of several where one has too little room."""
+    lines = textwrap.wrap(visible(text, limit=1000), max(width - 2, 8))
+    return fit(f" {lines[place]}" if place < len(lines) else "", width)
 
 
 class _Failures:

@@ -16,8 +16,7 @@ from textual.reactive import Reactive, var
 from textual.scrollbar import ScrollDown, ScrollUp
 from textual.strip import Strip
 
-from esx.text import visible
-from esx.tui.cells import fit, tint_style
+from esx.tui.cells import fit, line_of, tint_style
 from esx.tui.keymap import Keyed
 from esx.tui.lists.column import ListColumn, Row, measured, widths_of
 from esx.tui.tasks import SETTLE, Delay
@@ -354,9 +353,9 @@ class RowTable(Keyed, BrushedView, Generic[Row], can_focus=True, inherit_binding
             return self._row_line(index, brush)
         if index < self.length:
             return Strip([Segment(fit(" ·", width), base + brush.role("muted"))], width)
-        if not self.rows and y == 2:
+        if not self.rows and y >= 2:
             text, role = (self.problem, "problem") if self.problem else (self.empty, "muted")
-            return Strip([Segment(fit(" " + visible(text, limit=1000), width), base + brush.role(role))], width)
+            return Strip([Segment(line_of(text, y - 2, width), base + brush.role(role))], width)
         return Strip.blank(width, base)
 
     def _row_line(self, index: int, brush: Brush) -> Strip:

@@ -37,6 +37,7 @@ _OWN_KEYS = [
     Binding("f", "find", "Find", tooltip=f"Choose events: {EXAMPLE}"),
     Binding("colon", "go", "Go to", key_display=":", tooltip=f"Go to a number or a time: {SYNTAX}"),
 ]
+_NOTHING = "no event passes the filter · esc takes it away"
 
 
 class EventsPanel(Panel):
@@ -153,7 +154,7 @@ class EventsPanel(Panel):
         # A search that is still being planned must not replace these events.
         cancel(self, "plan")
         if self.filter:
-            self.table.nothing = "no event passes the filter"
+            self.table.nothing = _NOTHING
             self.table.show(None)
             self.table.empty = "searching …"
             agreed = in_all and self.filter == self.usual
@@ -215,7 +216,7 @@ class EventsPanel(Panel):
         meant = await types_meant(store, chosen)
         if chosen == self.filter and not self.table.rows:
             # Alone, as there may be little room.
-            self.table.empty = self.table.nothing = meant or "no event passes the filter"
+            self.table.empty = self.table.nothing = meant or _NOTHING
 
     def follow(self) -> None:
         """Show what has come, while the end of the list where it belongs is on screen."""
@@ -309,7 +310,7 @@ class EventsPanel(Panel):
             self._agreed = (chosen, stream_id)
         self.filter, self._offered = chosen, Filter()
         self._source = SearchResults(store, plan, newest_first=self.newest_first[stream_id is None])
-        self.table.nothing = "no event passes the filter"
+        self.table.nothing = _NOTHING
         self._write_title()
         if self.line.shown:
             self.line.close()
