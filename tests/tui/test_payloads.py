@@ -45,7 +45,7 @@ async def test_an_event_in_full_is_decoded_and_says_how(packed: str) -> None:
         await go_to(app, pilot, "xml", "XML as text")
         assert "<order>" in text_of(app)
         await go_to(app, pilot, "cipher", "37 bytes, not JSON")
-        assert "0000  fff8 f1ea e3dc d5ce c7c0 b9b2 aba4 9d96  " in text_of(app)
+        assert "0000  fff8 f1ea e3dc d5ce" in text_of(app)
         await go_to(app, pilot, "json", '"amount": 1.50')
         assert "decoded" not in text_of(app)
 

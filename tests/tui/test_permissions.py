@@ -57,9 +57,10 @@ _READING = """
     help.page-up help.quit help.scroll_by help.scroll_page help.search help.start help.up jump.close list.choose
     list.down list.first list.last list.move list.page list.page-down list.page-up list.up load-compared.down
     load-compared.scroll_by load-compared.up load-form.field-before load-form.next load-form.next-field
-    load-runs.compare load-runs.mark load.edit load.form load.leave_field load.runs load.stop paged-list.first
-    paged-list.last paged-list.move paged-list.page pair.focus_detail pair.focus_list pane.panel pane.summary
-    pane.trail parts.higher parts.lower parts.narrower parts.resize parts.wider parts.zoom path-list.choose
+    load-runs.compare load-runs.mark load-sweep.down load-sweep.scroll_by load-sweep.up load.edit load.form
+    load.leave_field load.runs load.stop paged-list.first paged-list.last paged-list.move paged-list.page
+    pair.focus_detail pair.focus_list pane.mentions pane.panel pane.summary pane.trail
+    parts.higher parts.lower parts.narrower parts.resize parts.wider parts.zoom path-list.choose
     path-list.copy_path remedy.close remedy.copy remedy.quit screen.blur screen.copy_text screen.dismiss
     screen.focus screen.maximize screen.minimize screen.notify screen.page_down screen.page_left screen.page_right
     screen.page_up screen.scroll_down screen.scroll_end screen.scroll_home screen.scroll_left screen.scroll_right

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.slow
 
-TITLE = "$all · newest first · where:!exists($metadata.run_id)"
+TITLE = "$all · newest first · !exists($metadata.run_id)"
 
 
 async def tested(store: EventStore) -> None:

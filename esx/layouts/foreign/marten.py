@@ -5,7 +5,6 @@ tenants in one table a stream is one of a tenant's: then the unique index begins
 in a partition of their own. Which metadata there are depends on the version and the application.
 """
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 from esx.layouts.foreign.kind import (
@@ -27,7 +26,7 @@ from esx.layouts.stream_keys import ID
 def _reading(tables: StoreTables) -> Reading:
     events = tables.events
     stream_id, keys = uuid_or_text(events, "stream_id")
-    category = _category(tables, ("id",), (ID,) if keys is None else keys.values(ID))
+    [one] = (ID,) if keys is None else keys.values(ID)
     reading = Reading(
         EventColumns(
             global_seq="r.seq_id",
@@ -40,29 +39,24 @@ def _reading(tables: StoreTables) -> Reading:
             event_id="r.id",
         ),
         keys=keys,
-        category=category,
+        category=_category(tables, one),
         correlation=id_column(events, "correlation_id"),
         causation=id_column(events, "causation_id"),
     )
     if "tenant_id" not in events.columns:
         return reading
     stream_id, keys = joined_ids(events, ("tenant_id", "stream_id"))
-    tenants = replace(
-        reading,
-        columns=replace(reading.columns, stream_id=stream_id),
-        keys=keys,
-        category=_category(tables, ("tenant_id", "id"), keys.values(ID)),
-    )
+    # Their categories are the tenants, with which the ids begin.
+    tenants = replace(reading, columns=replace(reading.columns, stream_id=stream_id), keys=keys, category=None)
     return replace(reading, otherwise=tenants)
 
 
-def _category(tables: StoreTables, columns: Sequence[str], values: Sequence[str]) -> str | None:
+def _category(tables: StoreTables, stream_id: str) -> str | None:
     streams = tables.beside["mt_streams"]
-    if not streams.readable.issuperset((*columns, "type")):
+    if not streams.readable.issuperset(("id", "type")):
         return None
-    found = " AND ".join(f"c.{column} = {value}" for column, value in zip(columns, values, strict=True))
-    # With several tenants in one table an id can be there twice; in partitions by is_archived too.
-    return f"(SELECT c.type FROM {streams.quoted} c WHERE {found} LIMIT 1)"
+    # In partitions by is_archived an id can be there twice.
+    return f"(SELECT c.type FROM {streams.quoted} c WHERE c.id = {stream_id} LIMIT 1)"
 
 
 def _progress(_tables: StoreTables, table: StoreTable) -> CheckpointColumns:
