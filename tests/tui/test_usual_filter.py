@@ -62,6 +62,18 @@ async def test_a_stream_of_a_load_test_is_shown_in_full(dsn18: str, store18: Eve
         await until(pilot, lambda: TITLE in text_of(app) and types(app) and "LoadTested" not in types(app))
 
 
+async def test_load_tests_are_left_out_of_what_mentions_a_stream(dsn18: str, store18: EventStore) -> None:
+    await fill(store18)
+    await store18.append("load-run-1-0", [NewEvent("LoadTested", {"n": 1018}, {"run_id": "run-1"})])
+    async with sitting(dsn18, (160, 40)) as (app, pilot):
+        await until(pilot, lambda: TITLE in text_of(app))
+        browse(app).go_to("accounts-1018", None)
+        await until(pilot, lambda: browse(app).events_panel.stream_id == "accounts-1018" and browse(app).events.rows)
+        await pilot.press("A")
+        await until(pilot, lambda: "mentions:1018" in text_of(app) and len(types(app)) > 1)
+        assert "LoadTested" not in types(app)
+
+
 async def test_a_load_test_that_ran_meanwhile_is_left_out_too(dsn18: str, store18: EventStore) -> None:
     await fill(store18)
     async with sitting(dsn18, (160, 40)) as (app, pilot):

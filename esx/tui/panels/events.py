@@ -115,7 +115,12 @@ class EventsPanel(Panel):
             self.show(at=at)
 
     def find(self, where: Filter) -> None:
-        """Show the events of all streams that pass a filter; where that is dear, say so and ask."""
+        """Show the events of all streams that pass a filter; where that is dear, say so and ask.
+
+        Where load tests are left out of all events, they are left out of those that mention something.
+        """
+        if where.mentions:
+            where = replace(where, also=(*where.also, *self.usual.paths))
         self.line.close()
         self.stream_id, self._version, self.filter = None, -1, where
         self._wanted = where
