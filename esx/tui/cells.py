@@ -1,7 +1,6 @@
 """Text in cells of the terminal: cutting, padding, and the steady colour of a type."""
 
 import re
-import textwrap
 import zlib
 from collections.abc import Sequence
 from functools import lru_cache
@@ -57,7 +56,7 @@ def fit(text: str, width: int, *, right: bool = False, middle: bool = False) -> 
 
 def line_of(text: str, place: int, width: int) -> str:
     """Return a line, in exactly `width` cells, of a text in place of rows: of several where one has too little room."""
-    lines = textwrap.wrap(visible(text, limit=1000), max(width - 2, 8))
+    lines = wrap_words(visible(text, limit=1000), max(width - 2, 8))
     return fit(f" {lines[place]}" if place < len(lines) else "", width)
 
 

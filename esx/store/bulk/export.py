@@ -1,4 +1,6 @@
-"""Exports events as NDJSON, which PostgreSQL makes and streams through one COPY: the global order, or a snapshot.
+"""Exports events as NDJSON, which PostgreSQL makes: the global order, or a snapshot.
+
+Small events of esx's own table are read by pages, all others through COPY.
 
 The safe position is found first, as `esx.store.feed.gap_barrier` does: read the head, then list
 the open writers in a later statement. A number up to the head was drawn by one of these, or by a transaction that has
@@ -23,7 +25,7 @@ from esx.model import UNNUMBERED, Event
 from esx.postgres.settings import limit_within
 from esx.postgres.values import CREATED_AT, UNREADABLE, fetch
 from esx.store.bulk.export_line import PREFIX, line_sql
-from esx.store.bulk.line_pages import PAGE, LinePages, is_plain
+from esx.store.bulk.line_pages import PAGE, PIECE, LinePages, is_plain
 from esx.store.feed.batch import Gap, Writer
 from esx.store.feed.fence import read_fence
 from esx.store.feed.settings import FeedSettings
@@ -42,7 +44,6 @@ from esx.store.rows import events_of
 from esx.store.trail.trail import FieldNames
 from esx.text import encodable
 
-_PIECE = 2**18
 _NO_LIMIT = 86400.0 * 365
 # One is written while the next is received.
 _PIECES_AHEAD = 2
@@ -148,8 +149,8 @@ class Export:
 
         async def take(data: bytes) -> None:
             held.extend(data)
-            while len(held) >= _PIECE and b"\n" in data:
-                end = held.rfind(b"\n", 0, _PIECE) + 1 or held.find(b"\n", _PIECE) + 1
+            while len(held) >= PIECE and b"\n" in data:
+                end = held.rfind(b"\n", 0, PIECE) + 1 or held.find(b"\n", PIECE) + 1
                 if not end:
                     break
                 await hand_over(_unescaped(held[:end]))

@@ -16,7 +16,7 @@ _TOGETHER = 64
 """How many numbers a row spans: PostgreSQL takes longer to make longer texts."""
 _SMALL = 2000
 """An event with more bytes of payload is large, and one that is compressed, as its text may be very long."""
-_PIECE = 2**18
+PIECE = 2**18
 _COLUMNS = {
     "global_seq": "bigint",
     "stream_id": "text",
@@ -75,8 +75,8 @@ class LinePages:
                 reading = await begun(self._rows(last))
                 if any(text is None or text.count("\n") + 1 != count for text, count, _ in rows):
                     self.large = last
-                    # A statement that is cancelled would end the transaction.
-                    await asyncio.wait([reading])
+                    # One that is cancelled would end the transaction, and one that failed has.
+                    await reading
                     return
                 for piece in _joined(text.encode() for text, _, _ in rows):
                     yield piece
@@ -96,7 +96,7 @@ def _joined(texts: Iterable[bytes]) -> Iterator[bytes]:
     for text in texts:
         held += text, b"\n"
         size += len(text)
-        if size >= _PIECE:
+        if size >= PIECE:
             yield b"".join(held)
             held, size = [], 0
     if held:
