@@ -36,42 +36,42 @@ _NAMES = [field.name for field in fields(Permissions)]
 
 _READING = """
     agree.close agree.quit app.add_class app.back app.bell app.change_theme app.command_palette app.consumers
-    app.copy_as app.faster app.feed app.focus app.focus_next app.focus_previous app.health app.help app.help_quit
-    app.hide_help_panel app.jump app.load app.notify app.play app.pop_screen app.push_screen app.quit
-    app.quit-anywhere app.remove_class app.retry app.screen app.show_help_panel app.simulate_key app.slower app.step
-    app.step-back app.streams app.switch_mode app.switch_screen app.toggle app.toggle_class app.toggle_dark
-    app.types ask-line.earlier ask-line.history ask-line.later ask-line.leave bookmark.close bookmarks.close
-    bookmarks.copy bookmarks.down bookmarks.quit bookmarks.up choice.next choice.previous choice.turn
-    conflicts.close conflicts.quit conflicts.refresh connections.close connections.down connections.quit
-    connections.up consumer-actions.close consumer-actions.down consumer-actions.quit consumer-actions.up
-    consumers.refresh copy.close copy.down copy.quit copy.up detail.copy detail.diff detail.state
-    detail.version-back detail.version-on dialog.close event-list.all event-list.find event-list.flip event-list.go
-    event-part.back event-part.copy event-part.diff event-part.search event-part.state event-part.version
-    event-part.version-back event-part.version-on event.a-level-less event.a-level-more event.copy_path
-    event.copy_value event.down event.end event.fold event.fold-all event.fold_here event.line event.match
-    event.next-match event.page event.page-down event.page-up event.previous-match event.start event.text
-    event.unfold event.up events.all events.find events.flip events.go export.cancel feed-detail.copy
-    feed-detail.diff feed-detail.state feed-detail.version-back feed-detail.version-on feed-list.choose feed.back
-    feed.close_detail feed.filter feed.focus_detail feed.focus_list feed.pause feed.retry fields.close
-    health.conflicts health.refresh health.remedy help.close help.down help.end help.leave help.page-down
-    help.page-up help.quit help.scroll_by help.scroll_page help.search help.start help.up jump.close list.choose
-    list.down list.first list.last list.move list.page list.page-down list.page-up list.up load-compared.down
-    load-compared.scroll_by load-compared.up load-form.field-before load-form.next load-form.next-field
-    load-runs.compare load-runs.mark load-sweep.down load-sweep.scroll_by load-sweep.up load.edit load.form
-    load.leave_field load.runs load.stop paged-list.first paged-list.last paged-list.move paged-list.page
-    pair.focus_detail pair.focus_list pane.mentions pane.panel pane.summary pane.trail
+    app.copy_as app.faster app.feed app.focus app.focus_next app.focus_previous app.health app.help
+    app.help_quit app.hide_help_panel app.jump app.load app.notify app.play app.pop_screen app.push_screen
+    app.quit app.quit-anywhere app.remove_class app.retry app.screen app.show_help_panel app.simulate_key
+    app.slower app.step app.step-back app.streams app.switch_mode app.switch_screen app.toggle app.toggle_class
+    app.toggle_dark app.types ask-line.earlier ask-line.history ask-line.later ask-line.leave bookmark.close
+    bookmarks.close bookmarks.copy bookmarks.down bookmarks.quit bookmarks.up choice.next choice.previous
+    choice.turn conflicts.close conflicts.quit conflicts.refresh connections.close connections.down
+    connections.quit connections.up consumer-actions.close consumer-actions.down consumer-actions.quit
+    consumer-actions.up consumers.refresh copy.close copy.down copy.quit copy.up detail.copy detail.diff
+    detail.state detail.version-back detail.version-on dialog.close event-list.all event-list.find
+    event-list.flip event-list.go event-part.back event-part.copy event-part.diff event-part.search
+    event-part.state event-part.version event-part.version-back event-part.version-on event.a-level-less
+    event.a-level-more event.copy_path event.copy_value event.down event.end event.fold event.fold-all
+    event.fold_here event.line event.match event.next-match event.page event.page-down event.page-up
+    event.previous-match event.start event.text event.unfold event.up events.all events.find events.flip
+    events.go export.cancel feed-detail.copy feed-detail.diff feed-detail.state feed-detail.version-back
+    feed-detail.version-on feed-list.choose feed.back feed.close_detail feed.filter feed.focus_detail
+    feed.focus_list feed.pause feed.retry fields.close health.conflicts health.refresh health.remedy help.close
+    help.down help.end help.leave help.page-down help.page-up help.quit help.scroll_by help.scroll_page
+    help.search help.start help.up jump.close list.choose list.down list.first list.last list.move list.page
+    list.page-down list.page-up list.up load-compared.down load-compared.up load-form.field-before
+    load-form.next load-form.next-field load-runs.compare load-runs.mark load-sweep.down load-sweep.up load.edit
+    load.form load.leave_field load.runs load.stop paged-list.first paged-list.last paged-list.move
+    paged-list.page pair.focus_detail pair.focus_list pane.mentions pane.panel pane.summary pane.trail
     parts.higher parts.lower parts.narrower parts.resize parts.wider parts.zoom path-list.choose
     path-list.copy_path remedy.close remedy.copy remedy.quit screen.blur screen.copy_text screen.dismiss
-    screen.focus screen.maximize screen.minimize screen.notify screen.page_down screen.page_left screen.page_right
-    screen.page_up screen.scroll_down screen.scroll_end screen.scroll_home screen.scroll_left screen.scroll_right
-    screen.scroll_up screen.toggle step.close step.quit stream-list.categories stream-list.collapse
-    stream-list.expand stream-list.filter stream-list.sort streams.back streams.categories streams.filter
-    streams.focus_panel streams.part-to-the-left streams.part-to-the-right streams.refresh streams.sort
-    summary-list.choose summary.back summary.find summary.refresh summary.step summary.summary summary.window-after
-    summary.window-before trail-detail.copy trail-detail.diff trail-detail.state trail-detail.version-back
-    trail-detail.version-on trail-table.choose trail.back trail.focus_detail trail.focus_list trail.more trail.order
-    trail.refresh type-list.choose types.back types.filter types.focus_detail types.focus_list types.more
-    types.refresh types.sort
+    screen.focus screen.maximize screen.minimize screen.notify screen.page_down screen.page_left
+    screen.page_right screen.page_up screen.scroll_down screen.scroll_end screen.scroll_home screen.scroll_left
+    screen.scroll_right screen.scroll_up screen.toggle scrolled-text.scroll_by step.close step.quit
+    stream-list.categories stream-list.collapse stream-list.expand stream-list.filter stream-list.sort
+    streams.back streams.categories streams.filter streams.focus_panel streams.part-to-the-left
+    streams.part-to-the-right streams.refresh streams.sort summary-list.choose summary.back summary.find
+    summary.refresh summary.step summary.summary summary.window-after summary.window-before trail-detail.copy
+    trail-detail.diff trail-detail.state trail-detail.version-back trail-detail.version-on trail-table.choose
+    trail.back trail.focus_detail trail.focus_list trail.more trail.order trail.refresh type-list.choose
+    types.back types.filter types.focus_detail types.focus_list types.more types.refresh types.sort
 """
 READING = frozenset(_READING.split())
 """Actions that only read, move, copy to the user's own clipboard, or close something."""

@@ -4,8 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
 from textual.app import ComposeResult
-from textual.binding import Binding, BindingType
-from textual.containers import VerticalScroll
+from textual.binding import BindingType
 from textual.content import Content
 from textual.widgets import Static
 
@@ -17,6 +16,7 @@ from esx.load.sweep.sweep import Result, Sweep, Turn, Value, point_text
 from esx.text import counted, visible
 from esx.tui.cells import MUTED, wrap_words
 from esx.tui.keymap import Keyed
+from esx.tui.panels.scrolled import SCROLL_KEYS, ScrolledText
 from esx.tui.panes import is_hidden
 
 _FIGURES = 38
@@ -25,20 +25,10 @@ _LONGEST_BAR = 60
 _PARTS = " ▏▎▍▌▋▊▉█"
 
 
-class LoadSweep(Keyed, VerticalScroll):
+class LoadSweep(Keyed, ScrolledText):
     """Shows one sweep."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("down,j", "scroll_by(1)", "Down", show=False),
-        Binding("up,k", "scroll_by(-1)", "Up", show=False),
-    ]
-    DEFAULT_CSS = """
-    LoadSweep {
-        height: 1fr; border: round $foreground 25%; border-title-color: $text-muted;
-        border-subtitle-color: $text-muted; background: $surface; padding: 0 1;
-        &:focus { border: round $primary; border-title-color: $text-primary; border-title-style: bold; }
-    }
-    """
+    BINDINGS: ClassVar[list[BindingType]] = [*SCROLL_KEYS]
 
     def __init__(self, *, id: str) -> None:
         super().__init__(id=id)
@@ -81,10 +71,6 @@ class LoadSweep(Keyed, VerticalScroll):
         """Show how it ended: in a word, and what went wrong, if anything did."""
         self._turn, self._ended, self._problem = None, ended, problem
         self._draw()
-
-    def action_scroll_by(self, by: int) -> None:
-        """Scroll by lines."""
-        self.scroll_relative(y=by, animate=False)
 
     def _draw(self) -> None:
         if self._sweep is None or not self.is_attached or is_hidden(self):
