@@ -26,11 +26,13 @@ def environment(**extra: str) -> dict[str, str]:
 
 
 def esx(
-    *arguments: str, stdin: str | bytes = "", onto: str | None = None, **extra: str
+    *arguments: str, stdin: str | bytes = "", onto: str | None = None, closed: str = "", **extra: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end; its standard output can go to the file `onto`."""
+    """Run a command to its end, with its standard output in the file `onto`, without the streams that are `closed`."""
     given = stdin.encode() if isinstance(stdin, str) else stdin
-    done = forked.run([*arguments], stdin=given, environment=environment(**extra), timeout=_TIMEOUT, onto=onto)
+    done = forked.run(
+        [*arguments], stdin=given, environment=environment(**extra), timeout=_TIMEOUT, onto=onto, closed=closed
+    )
     return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
 
 
@@ -57,6 +59,11 @@ class Running:
     async def start(cls, *arguments: str, **extra: str) -> Running:
         return cls(await forked.start(*arguments, environment=environment(**extra)))
 
+    @classmethod
+    async def fed(cls, *arguments: str, **extra: str) -> Running:
+        """Start a command that has a pipe for its standard input."""
+        return cls(await forked.start(*arguments, environment=environment(**extra), fed=True))
+
     async def line(self) -> str:
         assert self.process.stdout is not None
         return (await asyncio.wait_for(self.process.stdout.readline(), _TIMEOUT)).decode()
@@ -65,6 +72,13 @@ class Running:
         assert self.process.stderr is not None
         return (await asyncio.wait_for(self.process.stderr.readline(), _TIMEOUT)).decode()
 
+    async def read_no_further(self) -> tuple[int, str]:
+        """Close the pipe that its output comes by; return its exit code and what it says."""
+        assert isinstance(self.process, forked.Process)
+        self.process.stop_reading()
+        said = await asyncio.wait_for(self.process.stderr.read(), _TIMEOUT)
+        return await asyncio.wait_for(self.process.wait(), _TIMEOUT), said.decode()
+
     async def end(self, signal: int) -> int:
         self.process.send_signal(signal)
         await asyncio.wait_for(self.process.communicate(), _TIMEOUT)
@@ -72,12 +86,14 @@ class Running:
         return self.process.returncode
 
 
-def on_terminal(*arguments: str, columns: int = 80, lines: int = 24, **extra: str) -> tuple[int, str]:
-    """Run a command on a terminal of that size; return its exit code and what the terminal got."""
+def on_terminal(
+    *arguments: str, columns: int = 80, lines: int = 24, explorer: bool = False, **extra: str
+) -> tuple[int, str]:
+    """Run a command, which may be the `explorer`, on a terminal of that size; return its code and what that got."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
     given = {name: value for name, value in environment(TERM="xterm-256color").items() if name not in _OF_TERMINALS}
-    code = forked.run_on(theirs, [*arguments], environment=given | extra, timeout=_TIMEOUT)
+    process = forked.OnTerminal(theirs, [*arguments], environment=given | extra, explorer=explorer)
     got = b""
     try:
         while piece := os.read(ours, 65536):
@@ -85,7 +101,7 @@ def on_terminal(*arguments: str, columns: int = 80, lines: int = 24, **extra: st
     except OSError:  # how Linux tells that the other end is closed
         pass
     os.close(ours)
-    return code(), got.decode().replace("\r\n", "\n")
+    return process.wait(_TIMEOUT), got.decode().replace("\r\n", "\n")
 
 
 _OF_TERMINALS = ("PAGER", "LESS", "NO_COLOR", "COLUMNS", "LINES")

@@ -1,4 +1,7 @@
-"""Standard streams that are closed, full, or read no further."""
+"""Standard streams that are closed, full, or read no further.
+
+How Python starts where one is closed, one command of each kind shows, which a shell starts.
+"""
 
 from __future__ import annotations
 
@@ -40,16 +43,12 @@ def refusals(done: subprocess.CompletedProcess[str]) -> list[str]:
 
 async def test_a_closed_stdout_is_an_error(dsn18: str, store18: EventStore) -> None:
     await store18.append("s", [NewEvent("T")])
-    for command in PRINTING:
-        done = shell(command, ">&-", ESX_DSN=dsn18)
-        assert done.returncode == 1, command
-        assert ["closed" in line for line in refusals(done)] == [True], command
-
-
-@pytest.mark.parametrize("command", WITHOUT_STORE)
-def test_a_closed_stdout_is_an_error_without_a_store_too(command: str) -> None:
-    done = shell(command, ">&-")
-    assert (done.returncode, ["stdout is closed" in line for line in refusals(done)]) == (1, [True])
+    by_a_shell = {command: shell(command, ">&-", ESX_DSN=dsn18) for command in ("read s", "--version")}
+    forked = {command: esx(*command.split(), closed="stdout", ESX_DSN=dsn18) for command in [*PRINTING, *WITHOUT_STORE]}
+    for done in (by_a_shell, forked):
+        for command, each in done.items():
+            assert each.returncode == 1, command
+            assert ["stdout is closed" in line for line in refusals(each)] == [True], command
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
@@ -62,19 +61,22 @@ async def test_a_full_stdout_is_an_error(dsn18: str, store18: EventStore) -> Non
 
 
 async def test_a_closed_stdin_is_an_error_where_it_is_read(dsn18: str, store18: EventStore) -> None:
+    by_a_shell = shell("append s T -", "<&-", ESX_DSN=dsn18)
+    assert (by_a_shell.returncode, by_a_shell.stdout) == (1, "")
+    assert ["stdin is closed" in line for line in refusals(by_a_shell)] == [True]
     for command, code in {"import -": 2, "append s T -": 1, "append s --ndjson -": 1}.items():
-        done = shell(command, "<&-", ESX_DSN=dsn18)
+        done = esx(*command.split(), closed="stdin", ESX_DSN=dsn18)
         assert (done.returncode, done.stdout) == (code, ""), command
         assert ["stdin is closed" in line for line in refusals(done)] == [True], command
     assert await store18.head() == 0
-    assert shell("streams", "<&-", ESX_DSN=dsn18).returncode == 0
+    assert esx("streams", closed="stdin", ESX_DSN=dsn18).returncode == 0
 
 
 async def test_a_closed_stderr_changes_no_exit_code(dsn18: str, store18: EventStore) -> None:
     await store18.append("s", [NewEvent("T")])
-    done = shell("export", "2>&-", ESX_DSN=dsn18)
+    done = esx("export", closed="stderr", ESX_DSN=dsn18)
     assert (done.returncode, done.stdout.count("\n")) == (0, 1)
-    assert shell("export --where $.(", "2>&-", ESX_DSN=dsn18).returncode == 2
+    assert esx("export", "--where", "$.(", closed="stderr", ESX_DSN=dsn18).returncode == 2
     assert shell("read nobody", "2>&- >&- <&-", ESX_DSN=dsn18).returncode == 1
 
 

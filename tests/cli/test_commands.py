@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import pty
 import signal
 import subprocess
 import sys
@@ -16,7 +14,7 @@ import asyncpg
 import pytest
 
 from esx import EventStore, NewEvent, __version__
-from tests.cli.support import ESX, Running, environment, esx, ndjson, one_line_error
+from tests.cli.support import ESX, Running, environment, esx, ndjson, on_terminal, one_line_error
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -253,20 +251,23 @@ async def test_tail_follows_what_others_append(dsn18: str, store18: EventStore, 
 @pytest.mark.slow
 async def test_whoever_reads_half_of_it_sees_no_error(dsn18: str, store18: EventStore) -> None:
     await store18.append("s", [NewEvent("T", {"x": "y" * 1000}) for _ in range(2000)])
-    for arguments in ("tail --from start --json --no-follow", "read s --json", "read s"):
-        command = f"set -o pipefail; {' '.join(ESX)} {arguments} -d '{dsn18}' | head -1"
-        done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=environment(), check=False)
-        assert len(done.stdout.splitlines()) == 1
-        assert (done.returncode, done.stderr) == (0, "")
+    command = f"set -o pipefail; {' '.join(ESX)} read s -d '{dsn18}' | head -1"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=environment(), check=False)
+    assert (len(done.stdout.splitlines()), done.returncode, done.stderr) == (1, 0, "")
+    for arguments in (["tail", "--from", "start", "--json", "--no-follow"], ["read", "s", "--json"], ["read", "s"]):
+        running = await Running.start(*arguments, "-d", dsn18)
+        assert await running.line()
+        assert await running.read_no_further() == (0, "")
 
 
 @pytest.mark.slow
 async def test_closed_and_odd_streams_are_no_reason_for_a_traceback(dsn18: str) -> None:
-    for redirected in ("streams >&-", "--version >&-", "append s T - <&-", "append s T - < <(printf '\\xff')"):
-        command = f"{' '.join(ESX)} {redirected.replace(' >', f' -d {chr(39)}{dsn18}{chr(39)} >', 1)}"
-        if "append" in redirected:
-            command = f"ESX_DSN='{dsn18}' {command}"
-        done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=environment(), check=False)
+    for done in (
+        esx("streams", "-d", dsn18, closed="stdout"),
+        esx("--version", closed="stdout"),
+        esx("append", "s", "T", "-", "-d", dsn18, closed="stdin"),
+        esx("append", "s", "T", "-", "-d", dsn18, stdin=b"\xff"),
+    ):
         assert "Traceback" not in done.stderr
         assert "unexpected" not in done.stderr
         assert len(done.stderr.splitlines()) <= 1
@@ -344,24 +345,9 @@ async def test_nothing_that_a_terminal_obeys_reaches_it(dsn18: str, store18: Eve
     await store18.append(f"s{hostile}", [NewEvent(f"T{hostile}", {"k": hostile})])
     for arguments in (["streams"], ["streams", "--json"], ["tail", "--from", "start", "--no-follow"],
                       ["read", "$all", "--json"]):  # fmt: skip
-        shown = on_a_terminal(*arguments, "-d", dsn18).replace("\r\n", "\n")
+        code, shown = on_terminal(*arguments, "-d", dsn18, NO_COLOR="1")
+        assert code == 0
         assert [char for char in shown if (ord(char) < 32 and char != "\n") or char in "\x7f\x9b\u202e"] == []
         assert shown.count("\n") == (1 if "--json" in arguments else 2)
         if "--json" in arguments:
             assert json.loads(shown)["stream_id"] == f"s{hostile}"
-
-
-def on_a_terminal(*arguments: str) -> str:
-    """Return what the command prints with a terminal as its stdout."""
-    ours, theirs = pty.openpty()
-    process = subprocess.Popen([*ESX, *arguments], stdout=theirs, stderr=subprocess.PIPE, env=environment(NO_COLOR="1"))
-    os.close(theirs)
-    output = b""
-    try:
-        while chunk := os.read(ours, 65536):
-            output += chunk
-    except OSError:  # Linux's way of saying that the other side has closed
-        pass
-    os.close(ours)
-    assert process.wait() == 0
-    return output.decode()

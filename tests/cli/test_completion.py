@@ -22,14 +22,8 @@ if TYPE_CHECKING:
 
 
 def offered(line: str, **extra: str) -> list[str]:
-    done = subprocess.run(
-        ESX,
-        env=environment(COMP_WORDS=line, _ESX_COMPLETE="bash_complete", **extra),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stderr == ""
+    done = esx(COMP_WORDS=line, _ESX_COMPLETE="bash_complete", **extra)
+    assert (done.returncode, done.stderr) == (0, "")
     return [item.partition(",")[2] for item in done.stdout.splitlines() if item]
 
 

@@ -9,24 +9,23 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextlib
+import fcntl
 import gc
 import importlib
 import json
 import os
 import pkgutil
 import runpy
+import select
 import signal
 import socket
 import subprocess
 import sys
+import termios
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 _SERVE = f"from {__name__} import serve; serve()"
 # What commands import when they run, beside the modules of `esx.cli`.
@@ -34,6 +33,7 @@ _USED = (
     *("esx.database_choice", "esx.doctor.diagnosis", "esx.embedded.server", "esx.eventstore", "esx.load.process"),
     *("esx.load.sweep.text", "esx.payloads.decoder", "esx.store.bulk.import_", "uvloop"),
 )
+_OF_EXPLORER = ("esx.load.archive", "esx.load.process", "esx.tui.app", "textual.drivers.linux_driver")
 # What Python and the C library read when a process starts.
 _AT_THE_START = ("PYTHON", "LC_", "LANG", "LD_")
 _ESX = [sys.executable, "-m", "esx"]
@@ -41,25 +41,36 @@ _LINE = 2**20
 """Bytes that a line of output may have."""
 _CODE = 4
 """Bytes of a process id, and of an exit code."""
+_AT_ONCE = 10.0
+_SHORT, _EXPLORER = b".", b"e"
+"""What is asked for."""
 
 
 def run(
-    arguments: list[str], *, stdin: bytes, environment: dict[str, str], timeout: float, onto: str | None = None
+    arguments: list[str],
+    *,
+    stdin: bytes,
+    environment: dict[str, str],
+    timeout: float,
+    onto: str | None = None,
+    closed: str = "",
 ) -> subprocess.CompletedProcess[bytes]:
     """Run ``esx`` with these arguments to its end, as `subprocess.run` does. Raises `subprocess.TimeoutExpired`.
 
-    `onto` is a file that its standard output goes to, instead of being returned; then the environment must be ours in
-    what Python reads when it starts.
+    `onto` is a file that its standard output goes to, instead of being returned. `closed` names the standard
+    streams that are closed. With one of these the environment must be ours in what Python reads at the start.
     """
     command = [*_ESX, *arguments]
     if not _can_fork(environment):
         assert onto is None
+        assert not closed
         return subprocess.run(command, input=stdin, capture_output=True, timeout=timeout, env=environment, check=False)
     (read_in, write_in), (read_out, write_out), (read_err, write_err) = os.pipe(), os.pipe(), os.pipe()
     if onto is not None:
         os.close(write_out)
         write_out = os.open(onto, os.O_WRONLY)
-    with _fork(command, environment, read_in, write_out, write_err) as answers, ThreadPoolExecutor(3) as pool:
+    streams = read_in, write_out, write_err
+    with _fork(command, environment, *streams, closed=closed) as answers, ThreadPoolExecutor(3) as pool:
         writing = pool.submit(_write, write_in, stdin)
         out, err = pool.submit(_read, read_out), pool.submit(_read, read_err)
         pid = int.from_bytes(answers.recv(_CODE, socket.MSG_WAITALL), "big")
@@ -73,28 +84,55 @@ def run(
         return subprocess.CompletedProcess(command, code, out.result(), err.result())
 
 
-def run_on(terminal: int, arguments: list[str], *, environment: dict[str, str], timeout: float) -> Callable[[], int]:
-    """Start ``esx`` on a terminal, which is closed here; return what waits for its exit code."""
-    assert _can_fork(environment)
-    streams = os.dup(terminal), os.dup(terminal), terminal
-    answers = _fork([*_ESX, *arguments], environment, *streams)
-    answers.settimeout(timeout)
+class OnTerminal:
+    """``esx`` on a terminal, whose end is closed here. In a `session` it is its controlling terminal, as for a shell.
 
-    def code() -> int:
-        with answers:
-            answers.recv(_CODE, socket.MSG_WAITALL)
-            return int.from_bytes(answers.recv(_CODE, socket.MSG_WAITALL), "big", signed=True)
+    Where it is the `explorer` that starts, that is imported before.
+    """
 
-    return code
+    def __init__(
+        self,
+        terminal: int,
+        arguments: list[str],
+        *,
+        environment: dict[str, str],
+        session: bool = False,
+        explorer: bool = False,
+    ) -> None:
+        assert _can_fork(environment)
+        streams = os.dup(terminal), os.dup(terminal), terminal
+        self._answers = _fork([*_ESX, *arguments], environment, *streams, explorer=explorer, session=session)
+        self.pid = int.from_bytes(self._answers.recv(_CODE, socket.MSG_WAITALL), "big")
+        self._code: int | None = None
+
+    def wait(self, timeout: float) -> int:
+        """Return the exit code, when it has ended. Raises TimeoutError."""
+        if self._code is None:
+            with self._answers:
+                self._answers.settimeout(timeout)
+                self._code = int.from_bytes(self._answers.recv(_CODE, socket.MSG_WAITALL), "big", signed=True)
+        return self._code
+
+    def poll(self) -> int | None:
+        """Return the exit code if it has ended."""
+        if self._code is None and not select.select([self._answers], [], [], 0)[0]:
+            return None
+        return self.wait(_AT_ONCE)
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
 
 
 class Process:
     """A command that goes on: what tests use of `asyncio.subprocess.Process`."""
 
+    stdin: asyncio.StreamWriter | None = None
     stdout: asyncio.StreamReader
     stderr: asyncio.StreamReader
     pid: int
     returncode: int | None = None
+    _output: asyncio.ReadTransport
     _writer: asyncio.StreamWriter
     _end: asyncio.Task[int]
 
@@ -105,20 +143,30 @@ class Process:
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)
 
+    def stop_reading(self) -> None:
+        """Close the pipe of its output."""
+        self._output.close()
+
     async def wait(self) -> int:
         return await asyncio.shield(self._end)
 
     async def communicate(self) -> tuple[bytes, bytes]:
+        if self.stdin is not None:
+            self.stdin.close()
         out, err, _ = await asyncio.gather(self.stdout.read(), self.stderr.read(), self.wait())
         return out, err
 
     @classmethod
-    async def start(cls, *arguments: str, environment: dict[str, str]) -> Process:
+    async def start(cls, *arguments: str, environment: dict[str, str], fed: bool) -> Process:
         self = cls()
         (read_out, write_out), (read_err, write_err) = os.pipe(), os.pipe()
-        nothing = os.open(os.devnull, os.O_RDONLY)
-        answers = _fork([*_ESX, *arguments], environment, nothing, write_out, write_err)
-        self.stdout, self.stderr = await _reader(read_out), await _reader(read_err)
+        if fed:
+            read_in, write_in = os.pipe()
+            self.stdin = await _written(write_in)
+        else:
+            read_in = os.open(os.devnull, os.O_RDONLY)
+        answers = _fork([*_ESX, *arguments], environment, read_in, write_out, write_err)
+        (self.stdout, self._output), (self.stderr, _) = await _reader(read_out), await _reader(read_err)
         told, self._writer = await asyncio.open_connection(sock=answers)
         self.pid = int.from_bytes(await told.readexactly(_CODE), "big")
         self._end = asyncio.create_task(self._ended(told))
@@ -130,13 +178,15 @@ class Process:
         return self.returncode
 
 
-async def start(*arguments: str, environment: dict[str, str]) -> Process | asyncio.subprocess.Process:
-    """Start ``esx`` with these arguments, nothing on its standard input, and pipes for its output."""
+async def start(
+    *arguments: str, environment: dict[str, str], fed: bool = False
+) -> Process | asyncio.subprocess.Process:
+    """Start ``esx`` with these arguments and pipes for its output; if `fed`, also one for its input, else nothing."""
     if _can_fork(environment):
-        return await Process.start(*arguments, environment=environment)
+        return await Process.start(*arguments, environment=environment, fed=fed)
     return await asyncio.create_subprocess_exec(
         *(*_ESX, *arguments),
-        stdin=asyncio.subprocess.DEVNULL,
+        stdin=asyncio.subprocess.PIPE if fed else asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         env=environment,
@@ -151,37 +201,78 @@ def serve() -> None:
     for name in _USED:
         importlib.import_module(name)
     gc.freeze()
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    with socket.socket(fileno=0) as requests:
-        while True:
-            said, descriptors, _, _ = socket.recv_fds(requests, 1, 4)
-            if not said:
-                os._exit(0)
-            if os.fork() == 0:
-                requests.detach()
-                break
-            for descriptor in descriptors:
-                os.close(descriptor)
-    _handle(*descriptors)
-
-
-def _handle(answers: int, *streams: int) -> None:
-    """Run one command in a child, tell its process id and its exit code; return in the child, when it has ended."""
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    with socket.socket(fileno=answers) as client:
-        command, environment, directory = json.loads(client.makefile("rb").read())
-        pid = os.fork()
-        if pid:
-            with contextlib.suppress(BrokenPipeError):  # it did not wait for us
-                client.sendall(pid.to_bytes(_CODE, "big"))
-                code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-                client.sendall(code.to_bytes(_CODE, "big", signed=True))
+    running: dict[int, socket.socket] = {}  # who waits for each process
+    ended, ending = socket.socketpair()
+    for each in (ended, ending):
+        each.setblocking(False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(ending.fileno(), warn_on_full_buffer=False)
+    requests = socket.socket(fileno=0)
+    while True:
+        ready, _, _ = select.select([requests, ended], [], [])
+        if ended in ready:
+            ended.recv(_LINE)
+            _tell_ended(running)
+        if requests not in ready:
+            continue
+        said, descriptors, _, _ = socket.recv_fds(requests, 1, 4)
+        if not said:
             os._exit(0)
+        if said == _EXPLORER:
+            _import_explorer()
+        answers = socket.socket(fileno=descriptors[0])
+        pid = os.fork()
+        if pid == 0:
+            break
+        running[pid] = answers
+        for descriptor in descriptors[1:]:
+            os.close(descriptor)
+        _tell(answers, pid.to_bytes(_CODE, "big"))
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    requests.detach()
+    for each in (ended, ending, *running.values()):
+        each.close()
+    _handle(answers, *descriptors[1:])
+
+
+@cache
+def _import_explorer() -> None:
+    for name in _OF_EXPLORER:
+        importlib.import_module(name)
+    gc.freeze()
+
+
+def _tell_ended(running: dict[int, socket.socket]) -> None:
+    """Tell the exit codes of the processes that have ended, to those who wait for them."""
+    while running:
+        pid, status = os.waitpid(-1, os.WNOHANG)
+        if not pid:
+            break
+        with running.pop(pid) as answers:
+            _tell(answers, os.waitstatus_to_exitcode(status).to_bytes(_CODE, "big", signed=True))
+
+
+def _tell(answers: socket.socket, what: bytes) -> None:
+    with contextlib.suppress(BrokenPipeError):  # nobody waits for it
+        answers.sendall(what)
+
+
+def _handle(answers: socket.socket, *streams: int) -> None:
+    """Run the command that is asked for, in this process."""
+    with answers:
+        command, environment, directory, closed, session = json.loads(answers.makefile("rb").read())
     for number, descriptor in enumerate(streams):
         os.dup2(descriptor, number)
         os.close(descriptor)
+    if session:
+        os.setsid()
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
     sys.stdin, sys.stdout = open(0, closefd=False), open(1, "w", closefd=False)  # noqa: SIM115 - until it ends
     sys.stderr = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115
+    for name in closed.split():
+        os.close(getattr(sys, name).fileno())
+        setattr(sys, name, None)  # as Python does when it starts
     os.chdir(directory)
     os.environ.clear()
     os.environ.update(environment)
@@ -209,24 +300,37 @@ def _can_fork(environment: dict[str, str]) -> bool:
     return _at_the_start(environment) == _at_the_start(dict(os.environ))
 
 
-def _fork(command: list[str], environment: dict[str, str], *streams: int) -> socket.socket:
+def _fork(
+    command: list[str],
+    environment: dict[str, str],
+    *streams: int,
+    explorer: bool = False,
+    session: bool = False,
+    closed: str = "",
+) -> socket.socket:
     """Ask for a command with these standard streams, which are closed here; return where the answers come."""
     answers, theirs = socket.socketpair()
     with theirs:
-        socket.send_fds(_server(), [b"."], [theirs.fileno(), *streams])
+        socket.send_fds(_server(), [_EXPLORER if explorer else _SHORT], [theirs.fileno(), *streams])
     for stream in streams:
         os.close(stream)
-    answers.sendall(json.dumps([command, environment, os.getcwd()]).encode())
+    answers.sendall(json.dumps([command, environment, os.getcwd(), closed, session]).encode())
     answers.shutdown(socket.SHUT_WR)
     return answers
 
 
-async def _reader(descriptor: int) -> asyncio.StreamReader:
+async def _written(descriptor: int) -> asyncio.StreamWriter:
+    loop = asyncio.get_running_loop()
+    transport, protocol = await loop.connect_write_pipe(asyncio.streams.FlowControlMixin, os.fdopen(descriptor, "wb"))
+    return asyncio.StreamWriter(transport, protocol, None, loop)
+
+
+async def _reader(descriptor: int) -> tuple[asyncio.StreamReader, asyncio.ReadTransport]:
     reader = asyncio.StreamReader(_LINE)
-    await asyncio.get_running_loop().connect_read_pipe(
+    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
         lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(descriptor, "rb")
     )
-    return reader
+    return reader, transport
 
 
 @cache
