@@ -21,6 +21,7 @@ import pytest_asyncio
 
 from esx.embedded import EmbeddedServer
 from esx.eventstore import EventStore
+from tests.support.clusters import TEMPLATE, choose_home, copy_cluster, remove_home
 from tests.support.connections import connected
 from tests.support.roles import Role, new_role
 
@@ -30,9 +31,10 @@ if TYPE_CHECKING:
 
 pytest_plugins = ["tests.support.kafka", "tests.support.limit", "tests.support.markers"]
 
-TEMPLATE = "esx_template"
 _commanding: dict[tuple[int, Path], psycopg.Connection[Any]] = {}
 """A connection to each server."""
+# Nothing there survives the test run, so a crash may lose it; and no test waits for what autovacuum does each minute.
+_SETTINGS = "fsync = off\nautovacuum_naptime = '1d'\n"
 _IN_MEMORY = Path("/dev/shm")
 _ROOM = 4 * 2**30
 
@@ -51,6 +53,16 @@ if "TMPDIR" not in os.environ and os.access(_IN_MEMORY, os.W_OK | os.X_OK):
 def pytest_xdist_auto_num_workers() -> int:
     """Return four more than there are cores: that many keep two busy, as tests wait for screens and for programs."""
     return int(os.environ.get("PYTEST_XDIST_AUTO_NUM_WORKERS") or (os.cpu_count() or 1) + 4)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):
+        choose_home()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):
+        remove_home()
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
@@ -89,19 +101,9 @@ class Servers:
 
     async def get(self, version: int) -> EmbeddedServer:
         if version not in self._running:
-            server = EmbeddedServer.start(self._directory, version=version)
-            self._running[version] = server
-            await self._prepare(server)
+            await copy_cluster(self._directory, version, _SETTINGS)
+            self._running[version] = EmbeddedServer.start(self._directory, version=version)
         return self._running[version]
-
-    async def _prepare(self, server: EmbeddedServer) -> None:
-        async with admin(server) as connection:
-            # Nothing here survives the test run, so a crash may lose it.
-            await connection.execute("ALTER SYSTEM SET fsync = off")
-            await connection.execute("SELECT pg_reload_conf()")
-            await connection.execute(f"CREATE DATABASE {TEMPLATE}")
-        async with EventStore.connect(server.dsn_for(TEMPLATE)) as store:
-            await store.init()
 
     async def kept(self, version: int, name: str, fill: Callable[[str], Awaitable[None]]) -> str:
         """Return the address of a database for all tests that only read it, which is filled when the first needs it.

@@ -10,7 +10,8 @@ from esx.eventstore import EventStore
 from esx.layouts.layout import Layout
 from esx.store.read.estimates import COUNTED, COUNTED_STREAMS, Estimate, Sample, count_events, count_streams, places
 from esx.store.read.event_list import EventList
-from tests.conftest import TEMPLATE, fresh_database
+from tests.conftest import fresh_database
+from tests.support.clusters import TEMPLATE
 from tests.support.connections import connected
 
 if TYPE_CHECKING:
