@@ -40,7 +40,7 @@ async def test_a_broker_that_is_killed_takes_nothing_with_it(
         for broker in brokers:
             broker.wait()
         settings = {"bootstrap.servers": ",".join(f"127.0.0.1:{node.plain}" for node in nodes)}
-        topic = Kafka(settings["bootstrap.servers"], None, None).topic(partitions=6)
+        topic = Kafka(settings["bootstrap.servers"]).topic(partitions=6)
         moved = asyncio.Event()
         sent = 0
 

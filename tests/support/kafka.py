@@ -51,11 +51,16 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 @dataclass(frozen=True)
 class Kafka:
-    """A broker. `secure` is its address with TLS and a login, if it is one of ours; `ca` its certificate."""
+    """A broker. If it is one of ours: `secure` is its address with TLS and a login, and `ca` its certificate.
+
+    At the port `front` nothing listens before a test leads from there to the port `behind`.
+    """
 
     address: str
-    secure: str | None
-    ca: Path | None
+    secure: str | None = None
+    ca: Path | None = None
+    front: int | None = None
+    behind: int | None = None
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -156,7 +161,7 @@ def read_all(settings: dict[str, Any], topics: tuple[str, ...], *, committed: bo
 def kafka() -> Iterator[Kafka]:
     """A broker, shared by all tests: each makes topics and relays of its own."""
     if (given := os.environ.get("ESX_TEST_KAFKA")) is not None:
-        yield Kafka(given, None, None)
+        yield Kafka(given)
         return
     home = Path(os.environ[_HOME])
     home.mkdir(exist_ok=True)
@@ -178,5 +183,5 @@ def kafka() -> Iterator[Kafka]:
             pytest.fail(f"Kafka did not start: {(home / 'failed').read_text()}")
         assert time.monotonic() < deadline, "Kafka did not start"
         time.sleep(0.1)
-    plain, secure = (home / "ready").read_text().split()
-    yield Kafka(plain, secure, home / "broker" / "ca.pem")
+    plain, secure, front, behind = (home / "ready").read_text().split()
+    yield Kafka(plain, secure, home / "broker" / "ca.pem", int(front), int(behind))

@@ -6,9 +6,9 @@ DIRECTORY gets the file `ready` when the broker answers, or `failed` with its la
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -29,7 +29,9 @@ _HEAP = "-Xmx256m"
 def jars() -> str | None:
     """Return the class path of Kafka, None if ESX_KAFKA names no folder with it."""
     folder = os.environ.get("ESX_KAFKA")
-    if folder is None or shutil.which("java") is None or not any(Path(folder).glob("kafka_2.13-*.jar")):
+    if folder is None or not all(map(shutil.which, ("java", "openssl"))):
+        return None
+    if not any(Path(folder).glob("kafka_2.13-*.jar")):
         return None
     return f"{folder}/*"
 
@@ -47,18 +49,24 @@ def free_ports(count: int) -> list[int]:
 
 @dataclass(frozen=True)
 class Node:
-    """A broker that is also a controller; all listen at the loopback interface only."""
+    """A broker that is also a controller; all listen at the loopback interface only.
+
+    Who asks at `behind` is sent on to `front`, where the broker does not listen: it is away until a test leads from
+    there to `behind`.
+    """
 
     number: int
     plain: int
     secure: int
     controller: int
+    behind: int
+    front: int
 
 
 def new_nodes(count: int) -> list[Node]:
     """Return nodes with free ports."""
-    ports = free_ports(3 * count)
-    return [Node(number + 1, *ports[3 * number : 3 * number + 3]) for number in range(count)]
+    ports = iter(free_ports(5 * count))
+    return [Node(number + 1, *itertools.islice(ports, 5)) for number in range(count)]
 
 
 def unprivileged() -> dict[str, Any]:
@@ -78,18 +86,18 @@ class Broker:
     def prepare(self) -> None:
         """Make its folder, its certificate and its settings."""
         self.directory.mkdir(parents=True)
-        store = self.directory / "broker.p12"
-        tool = ["keytool", "-keystore", str(store), "-storepass", PASSWORD, "-alias", "broker"]
+        # By openssl, as keytool would start Java twice more.
+        key, certificate = self.directory / "key.pem", self.directory / "ca.pem"
         subprocess.run(
             [
-                *(*tool, "-genkeypair", "-keyalg", "EC", "-storetype", "PKCS12", "-dname", "CN=localhost"),
-                *("-validity", "30", "-ext", "SAN=dns:localhost,ip:127.0.0.1"),
+                *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"),
+                *("-keyout", key, "-out", certificate, "-days", "30", "-subj", "/CN=localhost"),
+                *("-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"),
             ],
             check=True,
             capture_output=True,
         )
-        certificate = subprocess.run([*tool, "-exportcert", "-rfc"], check=True, capture_output=True).stdout
-        (self.directory / "ca.pem").write_bytes(certificate)
+        (self.directory / "broker.pem").write_bytes(key.read_bytes() + certificate.read_bytes())
         (self.directory / "server.properties").write_text(self._settings())
         if unprivileged():
             shutil.chown(self.directory, **unprivileged())
@@ -121,11 +129,6 @@ class Broker:
                 raise RuntimeError("the broker does not answer")
             time.sleep(0.1)
 
-    def hang(self, *, go_on: bool = False) -> None:
-        """Let it answer nothing, or `go_on`."""
-        assert self.process is not None
-        self.process.send_signal(signal.SIGCONT if go_on else signal.SIGSTOP)
-
     def kill(self) -> None:
         """Kill it at once."""
         if self.process is not None:
@@ -155,13 +158,14 @@ class Broker:
                 "node.id": node.number,
                 "controller.quorum.voters": ",".join(f"{n.number}@127.0.0.1:{n.controller}" for n in self._nodes),
                 "listeners": f"PLAINTEXT://127.0.0.1:{node.plain},SASL_SSL://127.0.0.1:{node.secure},"
-                f"CONTROLLER://127.0.0.1:{node.controller}",
-                "advertised.listeners": f"PLAINTEXT://127.0.0.1:{node.plain},SASL_SSL://localhost:{node.secure}",
+                f"CONTROLLER://127.0.0.1:{node.controller},AWAY://127.0.0.1:{node.behind}",
+                "advertised.listeners": f"PLAINTEXT://127.0.0.1:{node.plain},SASL_SSL://localhost:{node.secure},"
+                f"AWAY://127.0.0.1:{node.front}",
                 "controller.listener.names": "CONTROLLER",
-                "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SASL_SSL:SASL_SSL",
-                "ssl.keystore.location": self.directory / "broker.p12",
-                "ssl.keystore.password": PASSWORD,
-                "ssl.keystore.type": "PKCS12",
+                "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SASL_SSL:SASL_SSL,"
+                "AWAY:PLAINTEXT",
+                "ssl.keystore.location": self.directory / "broker.pem",
+                "ssl.keystore.type": "PEM",
                 "sasl.enabled.mechanisms": "PLAIN",
                 "listener.name.sasl_ssl.plain.sasl.jaas.config": f'{login} user_{USER}="{PASSWORD}";',
                 "log.dirs": self.directory / "data",
@@ -185,12 +189,16 @@ def main() -> None:
     home, master = Path(sys.argv[1]), int(sys.argv[2])
     [node] = nodes = new_nodes(1)
     broker = Broker(home / "broker", node, nodes)
+    # Kept from others, and refused to clients, until a test listens there too.
+    front = socket.socket()
+    front.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    front.bind(("127.0.0.1", node.front))
     try:
         broker.prepare()
         broker.start()
         broker.wait()
         told, there = home / "told", home / "ready"
-        told.write_text(f"127.0.0.1:{node.plain} localhost:{node.secure}")
+        told.write_text(f"127.0.0.1:{node.plain} localhost:{node.secure} {node.front} {node.behind}")
         told.rename(there)
         while psutil.pid_exists(master) and there.exists() and broker.answers():
             time.sleep(0.5)
@@ -198,6 +206,7 @@ def main() -> None:
         (home / "failed").write_text(str(error))
     finally:
         broker.kill()
+        front.close()
         shutil.rmtree(home, ignore_errors=True)
 
 
