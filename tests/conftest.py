@@ -26,7 +26,7 @@ from tests.support.connections import connected
 from tests.support.roles import Role, new_role
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
     from contextlib import AbstractAsyncContextManager
 
 pytest_plugins = ["tests.support.kafka", "tests.support.limit", "tests.support.markers"]
@@ -37,6 +37,9 @@ _commanding: dict[tuple[int, Path], psycopg.Connection[Any]] = {}
 _SETTINGS = "fsync = off\nautovacuum_naptime = '1d'\n"
 _IN_MEMORY = Path("/dev/shm")
 _ROOM = 4 * 2**30
+
+# Until all tests are collected: what they import makes hardly any garbage, which is searched for again and again.
+gc.disable()
 
 # Tests start Python some hundred times, and each process of pytest-xdist loads all tests: none need compile it again.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -77,9 +80,14 @@ def pytest_sessionstart(session: pytest.Session) -> None:
             importlib.import_module(module)
 
 
-def pytest_collection_finish() -> None:
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
     """Leave the tests and what they import out of the searches for garbage: they stay until the end."""
-    gc.freeze()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
