@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import signal
-import subprocess
 from typing import TYPE_CHECKING
 
 import asyncpg
 import pytest
 
 from esx import NewEvent
-from tests.cli import support
-from tests.cli.support import ESX, Running, environment, ndjson, one_line_error
+from tests.cli.support import Running, esx, ndjson, one_line_error
 from tests.store.consume.test_projection import at, until
 
 if TYPE_CHECKING:
@@ -40,19 +37,10 @@ async def lonely(event): ...
 """
 
 
-def esx(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    """Run a command; one that loads handlers in a new process, as a fork would not find those of this test."""
-    if arguments[0] != "project":
-        return support.esx(*arguments, stdin=stdin)
-    return subprocess.run(
-        [*ESX, *arguments], input=stdin, capture_output=True, text=True, env=environment(), timeout=200, check=False
-    )
-
-
 @pytest.fixture
 def handlers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "seen_handlers.py").write_text(HANDLERS)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.chdir(tmp_path)  # where they are looked for
     return tmp_path
 
 
@@ -61,14 +49,9 @@ async def test_it_runs_parks_and_tries_again(dsn18: str, store18: EventStore, ha
     await connection.execute("CREATE TABLE seen (global_seq bigint)")
     await store18.append("a", [NewEvent("T"), NewEvent("Bad"), NewEvent("T")])
     await store18.append("b", [NewEvent("T")])
-    process = await asyncio.create_subprocess_exec(
-        *ESX,
-        *("project", "run", "seen_handlers:many", "--batch", "--name", "p", "--on-error", "park", "-d", dsn18),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=environment(),
+    running = await Running.start(
+        *("project", "run", "seen_handlers:many", "--batch", "--name", "p", "--on-error", "park", "-d", dsn18)
     )
-    running = Running(process)
     assert "begins at the start" in await running.narration()
     await at(store18, 4)
     assert "has parked event 2: ValueError: bad" in await running.narration()

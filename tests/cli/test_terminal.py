@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import pty
 import select
 import signal
-import subprocess
 import termios
 import time
 from typing import TYPE_CHECKING
 
+import psutil
 import pytest
 
 from esx import NewEvent
 from esx.embedded import EmbeddedServer
-from tests.cli.support import ESX, environment
+from tests.cli.support import environment, esx
 from tests.embedded.test_embedded import runs, short_directory, until
+from tests.support.forked import OnTerminal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,13 +38,8 @@ class Terminal:
         self._ours, theirs = pty.openpty()
         self.before = termios.tcgetattr(theirs)
         self.out = b""
-        self.process = subprocess.Popen(
-            [*ESX, *arguments],
-            stdin=theirs, stdout=theirs, stderr=theirs,
-            env=environment(TERM="xterm-256color", LINES="30", COLUMNS="100", **extra),
-            start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509
-        )  # fmt: skip
+        given = environment(TERM="xterm-256color", LINES="30", COLUMNS="100", **extra)
+        self.process = OnTerminal(os.dup(theirs), [*arguments], environment=given, session=True, explorer=True)
         self._theirs = theirs
 
     def read(self, wanted: bytes | None = None) -> None:
@@ -69,10 +64,9 @@ class Terminal:
     def await_stop(self) -> None:
         """Wait until the process has stopped, reading what it writes: a terminal does not keep much."""
         end = time.monotonic() + 120
-        while (status := os.waitpid(self.process.pid, os.WUNTRACED | os.WNOHANG)) == (0, 0):
+        while psutil.Process(self.process.pid).status() != psutil.STATUS_STOPPED:
             assert time.monotonic() < end
             self.read()
-        assert os.WIFSTOPPED(status[1])
 
     def await_end(self) -> int:
         """Wait until the process has ended, reading what it writes, and return its code."""
@@ -96,9 +90,8 @@ class Terminal:
         return shown and not any(self.modes().values()) and termios.tcgetattr(self._theirs) == self.before
 
     def close(self) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            self.process.kill()
-        self.process.wait()
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait(120)
         if self._ours >= 0:
             self.hang_up()
 
@@ -114,14 +107,14 @@ def explorer(*arguments: str, **extra: str) -> Iterator[Terminal]:
         terminal.close()
 
 
-@pytest.mark.parametrize("name", ["SIGQUIT", "SIGTERM", "SIGHUP", "q", "ctrl+c"])
+@pytest.mark.parametrize("name", ["SIGQUIT", "SIGTERM", "SIGHUP", "ctrl+c"])
 async def test_the_terminal_is_given_back_however_it_ends(dsn18: str, store18: EventStore, name: str) -> None:
     await store18.append("one-stream", [NewEvent("T")])
     with explorer("-d", dsn18) as terminal:
         if name.startswith("SIG"):
             terminal.process.send_signal(signal.Signals[name])
         else:
-            terminal.press({"q": b"q", "ctrl+c": b"\x03"}[name])
+            terminal.press(b"\x03")
         code = terminal.await_end()
         assert terminal.is_given_back()
         assert b"Traceback" not in terminal.out
@@ -135,7 +128,7 @@ async def test_it_ends_with_its_terminal(dsn18: str, store18: EventStore) -> Non
         assert terminal.process.wait(120) != 0
 
 
-async def test_ctrl_z_stops_it_and_fg_goes_on(dsn18: str, store18: EventStore) -> None:
+async def test_ctrl_z_stops_it_fg_goes_on_and_q_ends_it(dsn18: str, store18: EventStore) -> None:
     await store18.append("one-stream", [NewEvent("T")])
     with explorer("-d", dsn18) as terminal:
         for _ in range(2):
@@ -152,12 +145,12 @@ async def test_ctrl_z_stops_it_and_fg_goes_on(dsn18: str, store18: EventStore) -
         terminal.press(b"q")
         assert terminal.await_end() == 0
         assert terminal.is_given_back()
+        assert b"Traceback" not in terminal.out
 
 
 def test_the_embedded_server_waits_for_a_stopped_explorer_and_ends_after_a_killed_one() -> None:
     with short_directory() as home:
-        append = [*ESX, "append", "one-stream", "T"]
-        subprocess.run(append, env=environment(ESX_DATA_DIR=str(home)), check=True, capture_output=True)
+        assert esx("append", "one-stream", "T", ESX_DATA_DIR=str(home)).returncode == 0
         with explorer(ESX_DATA_DIR=str(home)) as terminal:
             with EmbeddedServer.start(home) as server:
                 terminal.press(b"\x1a")
