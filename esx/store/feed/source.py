@@ -22,7 +22,7 @@ from esx.store.feed.settings import DEFAULT, FeedSettings
 from esx.store.feed.survey import Survey, survey
 from esx.store.feed.writers import writers_sql
 from esx.store.read.ahead import begin, begun
-from esx.store.rows import characters
+from esx.store.rows import about_characters
 
 Lend = Callable[[], AbstractAsyncContextManager[asyncpg.Connection]]
 
@@ -155,7 +155,7 @@ class Source:
     def _fit_limit(self, batch: Batch) -> None:
         """Make pages longer, up to `page`, or shorter where events are large."""
         most = self.settings.page_characters
-        size = characters(batch.events)
+        size = about_characters(batch.events)
         if size > 2 * most:
             self._limit = max(self._limit * most // size, 1)
         elif batch.full and 4 * size < most:

@@ -641,14 +641,18 @@ async def test_pages_of_large_events_are_short(store18: EventStore) -> None:
     await store18.append("small", [NewEvent("T") for _ in range(2000)])
     await store18.append("large", [NewEvent("T", {"text": "x" * 10_000}) for _ in range(1000)])
     await store18.append("small", [NewEvent("T") for _ in range(2000)])
+    await store18.append("mixed", [NewEvent("T", {"text": "x" * 10_000 * (n % 10 == 0)}) for n in range(3000)])
+    await store18.append("small", [NewEvent("T") for _ in range(2000)])
     feed = await store18.feed()
     batches = [batch async for batch in feed.to_safe_position()]
-    assert [event.global_seq for batch in batches for event in batch.events] == list(range(1, 5001))
+    assert [event.global_seq for batch in batches for event in batch.events] == list(range(1, 10_001))
     lengths = [len(batch.events) for batch in batches]
     assert max(lengths) == 1000
     large = [len(batch.events) for batch in batches if batch.events[0].stream_id == "large"]
     # The first may come as a surprise.
     assert max(large[1:]) <= 10
+    mixed = [len(batch.events) for batch in batches if batch.events[0].stream_id == "mixed"]
+    assert max(mixed[1:]) <= 100
     assert lengths[-1] > 100
 
 
