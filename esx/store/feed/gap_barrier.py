@@ -29,6 +29,7 @@ number read before the list. `esx.store.feed.fence` stores the highest such numb
 
 import time
 import weakref
+from array import array
 from bisect import bisect_right
 from datetime import datetime
 from operator import itemgetter
@@ -183,7 +184,8 @@ class Barrier:
         if rows:
             position = rows[-1][0]
             without_gap = position - rows[0][0] == len(rows) - 1
-            numbers = range(rows[0][0], position + 1) if without_gap else map(itemgetter(0), rows)
+            first = rows[0][0]
+            numbers = range(first, position + 1) if without_gap else array("q", map(itemgetter(0), rows))
             cursor.recent.passed(numbers, position, events, full=full)
         looks, self._untold = self._untold, []
         batch = Batch(

@@ -10,7 +10,7 @@ from __future__ import annotations
 from array import array
 from collections import deque
 from collections.abc import Iterable, Sequence
-from itertools import takewhile
+from itertools import chain, takewhile
 from typing import NamedTuple
 
 import asyncpg
@@ -55,26 +55,51 @@ class Recent:
         """The window: numbers above `low`, up to `position`."""
         self.server: Server | None = None
         self.run: object = None
-        self._numbers = array("q")
+        self._parts: deque[Sequence[int]] = deque()
+        """The visible numbers of the window, in parts; a range, where none is missing, takes no time for each."""
+        self._count = 0
         self._marks: deque[HistoryMark] = deque(maxlen=MARKS)
         self._unmarked: Sequence[Event] = ()
         """Events that are no marks yet, as more that follow may take their places."""
 
-    def passed(self, numbers: Iterable[int], position: int, events: Sequence[Event], *, full: bool = False) -> None:
+    def passed(self, numbers: Sequence[int], position: int, events: Sequence[Event], *, full: bool = False) -> None:
         """Add visible `numbers` up to the new `position`, and the `events` of them that were handed out.
 
         `full` says that more follow at once.
         """
-        self._numbers.extend(numbers)
+        self._add(numbers)
         self.position = position
         if len(events) < MARKS:
             self._mark()
         self._unmarked = events
         if not full:
             self._mark()
-        if len(self._numbers) > 2 * WINDOW:
-            self.low = self._numbers[-WINDOW - 1]
-            del self._numbers[:-WINDOW]
+        if self._count > 2 * WINDOW:
+            self._forget_first(self._count - WINDOW)
+
+    def _forget_first(self, many: int) -> None:
+        while many:
+            part = self._parts.popleft()
+            taken = min(many, len(part))
+            self.low = part[taken - 1] if taken else self.low
+            if taken < len(part):
+                self._parts.appendleft(part[taken:])
+            self._count -= taken
+            many -= taken
+
+    @property
+    def _numbers(self) -> array[int]:
+        return array("q", chain.from_iterable(self._parts))
+
+    def _add(self, numbers: Sequence[int], *, before: bool = False) -> None:
+        last = self._parts[-1] if self._parts else None
+        if before:
+            self._parts.appendleft(numbers)
+        elif isinstance(last, range) and isinstance(numbers, range) and last.stop == numbers.start:
+            self._parts[-1] = range(last.start, numbers.stop)
+        else:
+            self._parts.append(numbers)
+        self._count += len(numbers)
 
     def _mark(self) -> deque[HistoryMark]:
         self._marks.extend(map(HistoryMark.of, self._unmarked[-MARKS:]))
@@ -85,7 +110,7 @@ class Recent:
         """Return a copy that ends at `position`."""
         copy = Recent(min(self.low, position))
         copy.server, copy.run = self.server, self.run
-        copy.passed(takewhile(lambda number: number <= position, self._numbers), position, ())
+        copy.passed(array("q", takewhile(lambda number: number <= position, self._numbers)), position, ())
         copy._marks.extend(mark for mark in self._mark() if mark.global_seq <= position)
         return copy
 
@@ -99,7 +124,7 @@ class Recent:
         """What identifies this history; None before the first step."""
         if self.server is None:
             return None
-        return History(self.server, self.position, self.low, len(self._numbers), tuple(self._mark()))
+        return History(self.server, self.position, self.low, self._count, tuple(self._mark()))
 
     async def look_again(self, connection: asyncpg.Connection, layout: Layout) -> Look:
         """Count the events of the window again. The window changes only with `keep`."""
@@ -110,7 +135,7 @@ class Recent:
             self.low,
             self.position,
         )
-        if counted == len(self._numbers):
+        if counted == self._count:
             return Look((), 0, 0, head)
         now = await _visible(connection, layout, self.low, self.position)
         before = set(self._numbers)
@@ -128,12 +153,14 @@ class Recent:
     def keep(self, look: Look) -> None:
         """Make what a look has shown the window."""
         if look.numbers is not None:
-            self._numbers = look.numbers
+            self._parts.clear()
+            self._count = 0
+            self._add(look.numbers)
 
     async def look_back(self, connection: asyncpg.Connection, layout: Layout) -> None:
         """Extend the window downwards, with the events that are visible there now."""
         low = max(self.low - WINDOW, 0)
-        self._numbers = array("q", await _visible(connection, layout, low, self.low)) + self._numbers
+        self._add(array("q", await _visible(connection, layout, low, self.low)), before=True)
         self.low = low
 
 
