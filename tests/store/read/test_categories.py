@@ -29,9 +29,9 @@ async def fill(dsn: str, ids: list[str]) -> None:
     await connection.close()
 
 
-async def test_categories_from_either_end(dsn: str, store: EventStore) -> None:
-    await fill(dsn, IDS)
-    found = [category async for category in store.categories()]
+async def test_categories_from_either_end(dsn18: str, store18: EventStore) -> None:
+    await fill(dsn18, IDS)
+    found = [category async for category in store18.categories()]
     assert {category.category: category.streams.count for category in found if category.streams.exact} == {
         "": 2, "a": 3, "a!": 1, "ab": 1, "b": 2, "c": 1, "plain": 1, "z": 1, "Ünï": 1,
     }  # fmt: skip
@@ -44,7 +44,7 @@ async def test_categories_from_either_end(dsn: str, store: EventStore) -> None:
     for rows, back in ((forwards, False), (backwards, True)):
         after: str | None = None
         while True:
-            page = await store.categories_page(after=after, limit=2, backwards=back)
+            page = await store18.categories_page(after=after, limit=2, backwards=back)
             rows.extend(page.categories)
             if page.next_after is None:
                 break
@@ -53,8 +53,8 @@ async def test_categories_from_either_end(dsn: str, store: EventStore) -> None:
     # The fewer there are on a page, the further each is counted.
     assert forwards == [many._replace(streams=Estimate.counted(500)) if c is many else c for c in found]
     for category in forwards:
-        assert await store.category(category.place) == category
-    assert await store.category("missing-") is None
+        assert await store18.category(category.place) == category
+    assert await store18.category("missing-") is None
 
 
 async def test_few_categories_are_counted_and_longer_ones_estimated_by_how_long_their_streams_are(

@@ -22,45 +22,45 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow
 
 INSERT = "INSERT INTO events (stream_id, stream_seq, event_type, data) "
-# Each makes a store; the truth is counted.
+# Each makes a store; the truth is counted, once.
 STORES: dict[str, list[str]] = {
-    "as many streams as events": [f"{INSERT} SELECT 'account-' || n, 0, 'T', '{{}}' FROM generate_series(1, 100001) n"],
+    "as many streams as events": [f"{INSERT} SELECT 'account-' || n, 0, 'T', '{{}}' FROM generate_series(1, 50001) n"],
     "few huge streams and many tiny ones": [
         f"{INSERT} SELECT CASE WHEN n % 10 < 8 THEN 'huge-' || n % 3 ELSE 'tiny-' || n END, n, 'T', '{{}}' "
-        "FROM generate_series(1, 60000) n"
+        "FROM generate_series(1, 45000) n"
     ],
     "tiny streams after huge ones": [
-        f"{INSERT} SELECT CASE WHEN n < 70000 THEN 'huge-' || n % 2 ELSE 'tiny-' || n END, n, 'T', '{{}}' "
-        "FROM generate_series(1, 80000) n"
+        f"{INSERT} SELECT CASE WHEN n < 35000 THEN 'huge-' || n % 2 ELSE 'tiny-' || n END, n, 'T', '{{}}' "
+        "FROM generate_series(1, 40000) n"
     ],
-    "streams of seven": [f"{INSERT} SELECT 's-' || n / 7, n % 7, 'T', '{{}}' FROM generate_series(0, 69999) n"],
+    "streams of seven": [f"{INSERT} SELECT 's-' || n / 7, n % 7, 'T', '{{}}' FROM generate_series(0, 34999) n"],
     "streams of forty": [f"{INSERT} SELECT 's-' || n % 2500, n, 'T', '{{}}' FROM generate_series(0, 99999) n"],
     "streams of a hundred": [f"{INSERT} SELECT 's-' || n % 2100, n, 'T', '{{}}' FROM generate_series(0, 209999) n"],
-    "few streams": [f"{INSERT} SELECT 's-' || n % 1000, n, 'T', '{{}}' FROM generate_series(1, 50000) n"],
+    "few streams": [f"{INSERT} SELECT 's-' || n % 1000, n, 'T', '{{}}' FROM generate_series(1, 25000) n"],
     "most events deleted, here and there": [
-        f"{INSERT} SELECT 's-' || n / 10, n, 'T', '{{}}' FROM generate_series(1, 90000) n",
+        f"{INSERT} SELECT 's-' || n / 10, n, 'T', '{{}}' FROM generate_series(1, 45000) n",
         "ANALYZE events",
         "DELETE FROM events WHERE global_seq % 4 <> 0",
     ],
     "nine tenths deleted in a block": [
-        f"{INSERT} SELECT 's-' || n / 2, n, 'T', '{{}}' FROM generate_series(1, 120000) n",
+        f"{INSERT} SELECT 's-' || n / 2, n, 'T', '{{}}' FROM generate_series(1, 60000) n",
         "ANALYZE events",
-        "DELETE FROM events WHERE global_seq BETWEEN 6000 AND 105000",
+        "DELETE FROM events WHERE global_seq BETWEEN 3000 AND 52500",
     ],
     "all deleted": [
         f"{INSERT} SELECT 's-' || n, 0, 'T', '{{}}' FROM generate_series(1, 30000) n",
         "DELETE FROM events",
     ],
     "truncated, and filled anew": [
-        f"{INSERT} SELECT 's-' || n, 0, 'T', '{{}}' FROM generate_series(1, 60000) n",
+        f"{INSERT} SELECT 's-' || n, 0, 'T', '{{}}' FROM generate_series(1, 30000) n",
         "ANALYZE events",
         "TRUNCATE events",
         f"{INSERT} SELECT 't-' || n % 3000, n, 'T', '{{}}' FROM generate_series(1, 15000) n",
     ],
     "grown a hundredfold since it was analysed": [
-        f"{INSERT} SELECT 'old', n, 'T', '{{}}' FROM generate_series(1, 800) n",
+        f"{INSERT} SELECT 'old', n, 'T', '{{}}' FROM generate_series(1, 400) n",
         "ANALYZE events",
-        f"{INSERT} SELECT 's-' || n / 2, n, 'T', '{{}}' FROM generate_series(1, 80000) n",
+        f"{INSERT} SELECT 's-' || n / 2, n, 'T', '{{}}' FROM generate_series(1, 40000) n",
     ],
     "a leap in the numbers": [
         f"{INSERT} SELECT 's-' || n / 2, n, 'T', '{{}}' FROM generate_series(1, 12000) n",
@@ -68,6 +68,8 @@ STORES: dict[str, list[str]] = {
         f"{INSERT} SELECT 't-' || n / 2, n, 'T', '{{}}' FROM generate_series(1, 12000) n",
     ],
 }
+
+_THE_TRUTH = "CREATE TEMP TABLE truth AS SELECT stream_id, count(*) AS events FROM events GROUP BY stream_id"
 
 
 def fits(estimate: Estimate, truth: int, bound: int) -> bool:
@@ -101,7 +103,7 @@ async def _estimate(dsn: str, sql: asyncpg.Connection, case: str) -> None:
     await sql.execute(
         "ALTER TABLE events DISABLE TRIGGER events_doorbell; ALTER TABLE events SET (autovacuum_enabled = off)"
     )
-    for statement in STORES[case]:
+    for statement in (*STORES[case], _THE_TRUTH):
         await sql.execute(statement)
     async with EventStore.connect(dsn) as store:
         await check_estimates(store, sql)
@@ -116,20 +118,18 @@ async def _estimate(dsn: str, sql: asyncpg.Connection, case: str) -> None:
 
 
 async def check_estimates(store: EventStore, sql: asyncpg.Connection) -> None:
-    row = await sql.fetchrow("SELECT count(*), count(DISTINCT stream_id) FROM events")
+    row = await sql.fetchrow("SELECT coalesce(sum(events), 0)::bigint, count(*) FROM truth")
     assert row is not None
     events, streams = row
     told = (await store.health()).events
     assert fits(told, events, COUNTED), told
     assert fits(await store.count_streams(), streams, COUNTED_STREAMS)
     for prefix in ("s-", "huge-", "tiny-", "account-1", "none"):
-        truth = await sql.fetchval(
-            "SELECT count(DISTINCT stream_id) FROM events WHERE starts_with(stream_id, $1)", prefix
-        )
+        truth = await sql.fetchval("SELECT count(*) FROM truth WHERE starts_with(stream_id, $1)", prefix)
         assert fits(await store.count_streams(prefix=prefix), truth, COUNTED_STREAMS), prefix
     for category in [category async for category in store.categories()]:
         truth = await sql.fetchval(
-            "SELECT count(DISTINCT stream_id) FROM events WHERE split_part(stream_id, '-', 1) = $1", category.category
+            "SELECT count(*) FROM truth WHERE split_part(stream_id, '-', 1) = $1", category.category
         )
         assert fits(category.streams, truth, 100), category
 
@@ -139,9 +139,9 @@ async def test_the_events_of_a_part_of_a_list(store18: EventStore, sql18: asyncp
         await sql18.execute(statement)
     layout = Layout()
     assert await count_events(sql18, layout, EventList(), 100, 200) == Estimate.counted(100)
-    assert (await count_events(sql18, layout, EventList(), 20_000, 50_000)).count == pytest.approx(30_000, rel=0.01)
+    assert (await count_events(sql18, layout, EventList(), 15_000, 40_000)).count == pytest.approx(25_000, rel=0.01)
     huge = await count_events(sql18, layout, EventList("huge-1"))
-    assert huge.count == pytest.approx(16_000, rel=0.2), "whose stream_seq have holes"
+    assert huge.count == pytest.approx(12_000, rel=0.2), "whose stream_seq have holes"
     assert await count_events(sql18, layout, EventList("tiny-9")) == Estimate.counted(1)
     assert await count_events(sql18, layout, EventList(), 10**9) == Estimate.counted(0)
     assert await count_streams(sql18, layout, "huge-") == Estimate.counted(3)

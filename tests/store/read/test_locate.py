@@ -14,6 +14,7 @@ from esx.layouts.layout import Layout
 from esx.positions import Position
 from esx.store.read.event_list import EventList
 from esx.store.read.locate import place_of_moment
+from tests.support.rounds import rounds
 
 if TYPE_CHECKING:
     from esx.eventstore import EventStore
@@ -32,7 +33,7 @@ EVENTS = st.lists(
 )
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=rounds(12, 30), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(events=EVENTS, seconds=st.integers(-70, 1000), number=st.integers(0, 200))
 async def test_the_first_event_at_a_time_or_number(
     dsn18: str, store18: EventStore, events: list[tuple[int, str, int, int]], seconds: int, number: int

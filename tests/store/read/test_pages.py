@@ -90,9 +90,9 @@ async def test_previews_are_the_same_page_without_payloads(store: EventStore) ->
     assert large.data_bytes > 8192
 
 
-async def test_an_event_as_ndjson(store: EventStore) -> None:
-    done = await store.append("s-1", [NewEvent("T", {"a": 'quote " and \n'}, None)])
-    event = await store.event(done.global_seq)
+async def test_an_event_as_ndjson(store18: EventStore) -> None:
+    done = await store18.append("s-1", [NewEvent("T", {"a": 'quote " and \n'}, None)])
+    event = await store18.event(done.global_seq)
     assert event is not None
     line = event.to_json()
     assert "\n" not in line
@@ -103,17 +103,17 @@ async def test_an_event_as_ndjson(store: EventStore) -> None:
     assert fields["data"] == {"a": 'quote " and \n'}
     assert fields["created_at"].endswith("Z")
     assert datetime.fromisoformat(fields["created_at"]) == event.created_at
-    assert await store.event(10**12) is None
+    assert await store18.event(10**12) is None
 
 
-async def test_streams_by_prefix_glob_and_page(store: EventStore) -> None:
+async def test_streams_by_prefix_glob_and_page(store18: EventStore) -> None:
     names = [f"account-{n:03}" for n in range(450)] + ["accounting-1", "zebra", "ünï-1", "a%_b", "a\\b", "a'b"]
     for name in names:
-        await store.append(name, [NewEvent("T")])
+        await store18.append(name, [NewEvent("T")])
     by_bytes = sorted(names, key=str.encode)
 
     async def ids(**options: str | int) -> list[str]:
-        return [stream.stream_id async for stream in store.streams(**options)]  # type: ignore[arg-type]
+        return [stream.stream_id async for stream in store18.streams(**options)]  # type: ignore[arg-type]
 
     assert await ids() == by_bytes
     assert await ids(prefix="account-") == names[:450]
@@ -125,27 +125,27 @@ async def test_streams_by_prefix_glob_and_page(store: EventStore) -> None:
     assert await ids(match="account-[!0-3]?[02]", limit=3) == ["account-400", "account-402", "account-410"]
     assert await ids(prefix="nothing") == []
 
-    middle = await store.streams_page(after=None, prefix="account-", limit=10)
+    middle = await store18.streams_page(after=None, prefix="account-", limit=10)
     assert middle.next_after is not None
-    following = await store.streams_page(after=middle.next_after, prefix="account-", limit=10)
+    following = await store18.streams_page(after=middle.next_after, prefix="account-", limit=10)
     assert [stream.stream_id for stream in following.streams] == names[10:20]
-    last = await store.streams_page(prefix="account-", limit=10, backwards=True)
+    last = await store18.streams_page(prefix="account-", limit=10, backwards=True)
     assert [stream.stream_id for stream in last.streams] == names[449:439:-1]
-    back = await store.streams_page(after=last.next_after, prefix="account-", limit=10, backwards=True)
+    back = await store18.streams_page(after=last.next_after, prefix="account-", limit=10, backwards=True)
     assert [stream.stream_id for stream in back.streams] == names[439:429:-1]
 
 
-async def test_recent_streams_behind_a_hot_one_are_found_in_steps(store: EventStore) -> None:
-    await store.append("cold", [NewEvent("T")])
+async def test_recent_streams_behind_a_hot_one_are_found_in_steps(store18: EventStore) -> None:
+    await store18.append("cold", [NewEvent("T")])
     for _ in range(6):
-        await store.append("hot", [NewEvent("T") for _ in range(1000)])
-    assert [stream.stream_id async for stream in store.streams(recent=True)] == ["hot", "cold"]
+        await store18.append("hot", [NewEvent("T") for _ in range(1000)])
+    assert [stream.stream_id async for stream in store18.streams(recent=True)] == ["hot", "cold"]
 
 
-async def test_the_summary_counts_from_the_first_event_there(store: EventStore, sql: asyncpg.Connection) -> None:
-    await fill(store, {"s": 10})
-    await sql.execute("DELETE FROM events WHERE stream_seq < 4")
-    [stream] = [stream async for stream in store.streams()]
+async def test_the_summary_counts_from_the_first_event_there(store18: EventStore, sql18: asyncpg.Connection) -> None:
+    await fill(store18, {"s": 10})
+    await sql18.execute("DELETE FROM events WHERE stream_seq < 4")
+    [stream] = [stream async for stream in store18.streams()]
     assert (stream.version, stream.events) == (9, 6)
 
 
@@ -207,10 +207,10 @@ async def test_no_table_and_no_server_are_told_apart(empty_dsn: str) -> None:
         assert "sec" not in str(refused.value)
 
 
-async def test_health_in_figures(store: EventStore, sql: asyncpg.Connection) -> None:
-    await fill(store, {"s": 5})
-    await sql.execute("SELECT nextval('events_global_seq_seq')")
-    health = await store.health()
+async def test_health_in_figures(store18: EventStore, sql18: asyncpg.Connection) -> None:
+    await fill(store18, {"s": 5})
+    await sql18.execute("SELECT nextval('events_global_seq_seq')")
+    health = await store18.health()
     assert (health.first, health.last, health.head) == (1, 5, 6)
     # Nobody has analysed the table yet, and there cannot be more between the first and the last.
     assert health.events == Estimate.counted(5)
@@ -218,20 +218,20 @@ async def test_health_in_figures(store: EventStore, sql: asyncpg.Connection) -> 
         "INSERT INTO events (stream_id, stream_seq, event_type, data) "
         "SELECT 'grown', n, 'T', '{\"n\": 1}' FROM generate_series($1::bigint, $2::bigint) n"
     )
-    await sql.execute(grow, 0, 1999)
-    await sql.execute("ANALYZE events")
+    await sql18.execute(grow, 0, 1999)
+    await sql18.execute("ANALYZE events")
     # Twice as many as when it was analysed: the growth shows at once, and rolled-back numbers do not count.
-    await sql.execute("SELECT setval('events_global_seq_seq', 100000)")
-    await sql.execute(grow, 2000, 3999)
-    assert (await store.health()).events.count == 4005
-    await sql.execute("DELETE FROM events WHERE stream_id = 'grown'")
-    health = await store.health()
+    await sql18.execute("SELECT setval('events_global_seq_seq', 100000)")
+    await sql18.execute(grow, 2000, 3999)
+    assert (await store18.health()).events.count == 4005
+    await sql18.execute("DELETE FROM events WHERE stream_id = 'grown'")
+    health = await store18.health()
     assert health.doorbell
     assert health.writers == ()
     assert health.table_bytes > 0
-    await sql.execute("DROP TRIGGER events_doorbell ON events")
-    async with sql.transaction():
-        await sql.execute("DELETE FROM events WHERE false")
-        health = await store.health()
+    await sql18.execute("DROP TRIGGER events_doorbell ON events")
+    async with sql18.transaction():
+        await sql18.execute("DELETE FROM events WHERE false")
+        health = await store18.health()
     assert not health.doorbell
-    assert [writer.pid for writer in health.writers] == [sql.get_server_pid()]
+    assert [writer.pid for writer in health.writers] == [sql18.get_server_pid()]
