@@ -46,22 +46,22 @@ async def test_only_the_runs_events_go_and_the_feed_passes_the_gap(store: EventS
 
 
 async def test_what_is_appended_behind_the_look_stays_unless_it_is_marked(
-    store: EventStore, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+    store18: EventStore, sql18: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between the look at the events and their deletion others may append to the same streams."""
-    await load(store, "r1", 3, 5)
+    await load(store18, "r1", 3, 5)
     look = Eraser.look
 
     async def looked(self: Eraser, on_progress: Callable[[int], None] | None = None) -> Marked:
         found = await look(self, on_progress)
         for metadata in (None, {"run_id": "r2"}, {"run": "r1"}, "r1", {"run_id": ["r1"]}, {"run_id": "r1"}):
-            await store.append("load-r1-1", [NewEvent("Late", {}, metadata)])
-        await store.append("load-r1", [NewEvent("Late", {}, {"run_id": "r1"})])
+            await store18.append("load-r1-1", [NewEvent("Late", {}, metadata)])
+        await store18.append("load-r1", [NewEvent("Late", {}, {"run_id": "r1"})])
         return found
 
     monkeypatch.setattr(Eraser, "look", looked)
-    assert await store.delete_marked("load-r1-", MARK, batch=4) == 16
-    left = await sql.fetch("SELECT stream_id, stream_seq FROM events ORDER BY global_seq")
+    assert await store18.delete_marked("load-r1-", MARK, batch=4) == 16
+    left = await sql18.fetch("SELECT stream_id, stream_seq FROM events ORDER BY global_seq")
     assert [tuple(row) for row in left] == [*(("load-r1-1", seq) for seq in range(5, 10)), ("load-r1", 0)]
 
 

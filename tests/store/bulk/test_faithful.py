@@ -185,19 +185,19 @@ KEPT = 2**63 - 1 - 2**59 + 1
 
 @pytest.mark.parametrize("faithful", [False, True])
 async def test_no_number_is_kept_after_which_few_are_left(
-    store: EventStore, sql: asyncpg.Connection, faithful: bool
+    store18: EventStore, sql18: asyncpg.Connection, faithful: bool
 ) -> None:
     def at(number: int) -> bytes:
         return line("s", 0, global_seq=number, created_at="2026-01-01T00:00:00Z", event_id=ID)
 
     for number in (2**63 - 2, 2**63 - 3, 2**62 + 2**61 + 2**60 + 2**59 + 1, KEPT + 1):
         with pytest.raises(ImportFailed, match=f"line 1: global_seq {number} is too high.*the highest is {KEPT};"):
-            await store.import_ndjson([at(number)], keep_global_seq=not faithful, faithful=faithful)
+            await store18.import_ndjson([at(number)], keep_global_seq=not faithful, faithful=faithful)
     with pytest.raises(ImportFailed, match="is not a number"):
-        await store.import_ndjson([at(2**63 - 1)], keep_global_seq=not faithful, faithful=faithful)
-    assert await sql.fetchval("SELECT is_called FROM events_global_seq_seq") is False
-    assert (await store.import_ndjson([at(KEPT)], keep_global_seq=not faithful, faithful=faithful)).stored == 1
-    assert (await store.append("s", [NewEvent("T")])).global_seq == KEPT + 1
+        await store18.import_ndjson([at(2**63 - 1)], keep_global_seq=not faithful, faithful=faithful)
+    assert await sql18.fetchval("SELECT is_called FROM events_global_seq_seq") is False
+    assert (await store18.import_ndjson([at(KEPT)], keep_global_seq=not faithful, faithful=faithful)).stored == 1
+    assert (await store18.append("s", [NewEvent("T")])).global_seq == KEPT + 1
 
 
 async def test_a_sequence_of_smaller_numbers_leaves_less_room(empty_dsn: str) -> None:
@@ -265,41 +265,41 @@ async def test_numbers_that_are_drawn_by_hand_wait_for_those_that_are_kept(
     await other.close()
 
 
-async def test_a_stream_is_left_numbers_to_go_on_with(store: EventStore, sql: asyncpg.Connection) -> None:
+async def test_a_stream_is_left_numbers_to_go_on_with(store18: EventStore, sql18: asyncpg.Connection) -> None:
     last = 2**63 - 1 - 2**59
-    await sql.execute(INSERT + "'{}', NULL, now())", "s", last - 1, "T")
-    assert (await store.import_ndjson([line("s", last)])).stored == 1
+    await sql18.execute(INSERT + "'{}', NULL, now())", "s", last - 1, "T")
+    assert (await store18.import_ndjson([line("s", last)])).stored == 1
     with pytest.raises(ImportFailed, match=f"line 1: stream_seq {last + 1} is too high.*--renumber"):
-        await store.import_ndjson([line("s", last + 1)])
+        await store18.import_ndjson([line("s", last + 1)])
 
 
-async def test_a_stream_that_is_full_says_so(store: EventStore, sql: asyncpg.Connection) -> None:
-    await sql.execute(INSERT + "'{}', NULL, now())", "s", 2**63 - 1, "T")
-    await sql.execute(INSERT + "'{}', NULL, now())", "t", 2**63 - 3, "T")
+async def test_a_stream_that_is_full_says_so(store18: EventStore, sql18: asyncpg.Connection) -> None:
+    await sql18.execute(INSERT + "'{}', NULL, now())", "s", 2**63 - 1, "T")
+    await sql18.execute(INSERT + "'{}', NULL, now())", "t", 2**63 - 3, "T")
     one, three = [NewEvent("T")], [NewEvent("T") for _ in range(3)]
 
     async def under_lock(stream: str, events: list[NewEvent]) -> None:
-        async with store.lock_stream(stream) as locked:
+        async with store18.lock_stream(stream) as locked:
             await locked.append(events)
 
     for expected in (ANY, STREAM_EXISTS):
         for strategy in Strategy:
             for stream, events in (("s", one), ("s", three), ("t", three)):
                 with pytest.raises(StoreFailed, match=f"stream {stream} is full: its version is 92233"):
-                    await store.append(stream, events, expected=expected, strategy=strategy)
+                    await store18.append(stream, events, expected=expected, strategy=strategy)
     for stream, events in (("s", three), ("t", three)):
         with pytest.raises(StoreFailed, match=f"stream {stream} is full"):
-            await store.append_to_streams([StreamAppend("other", one), StreamAppend(stream, events)])
+            await store18.append_to_streams([StreamAppend("other", one), StreamAppend(stream, events)])
     with pytest.raises(StoreFailed, match="stream t is full"):
-        await store.append("t", three, expected=2**63 - 3)
+        await store18.append("t", three, expected=2**63 - 3)
     with pytest.raises(StoreFailed, match="stream t is full"):
         await under_lock("t", three)
     for stream in "st":
         with pytest.raises(WrongVersion, match="expected none, but its version is 92233"):
-            await store.append(stream, one, expected=NO_STREAM)
-    assert (await store.append("t", one)).version == 2**63 - 2
-    assert (await store.append("t", one)).version == 2**63 - 1
-    assert await sql.fetchval("SELECT count(*) FROM events") == 4
+            await store18.append(stream, one, expected=NO_STREAM)
+    assert (await store18.append("t", one)).version == 2**63 - 2
+    assert (await store18.append("t", one)).version == 2**63 - 1
+    assert await sql18.fetchval("SELECT count(*) FROM events") == 4
 
 
 async def test_of_smaller_numbers_a_stream_is_full_earlier(empty_dsn18: str) -> None:

@@ -10,7 +10,7 @@ import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -131,40 +131,41 @@ async def test_lines_out_of_the_order_of_the_log_are_counted(store18: EventStore
     assert [event[0] for event in await stored(store18)] == ["order-1", "a", "b"]
 
 
-@pytest.mark.parametrize(
-    ("data", "kept", "lost"),
-    [
-        ('{"a": 1.10}', '{"a": 1.10}', 0),
-        ({"a": 1}, '{"a": 1}', 0),  # a program of one's own has decoded it
-        (None, "null", 0),
-        (" [1,\r\n2] ", "[1, 2]", 0),
-        ("{} {}", "null", 1),
-        ("NaN", "null", 1),
-        ('{"a": "\n"}', "null", 1),
-        ("\udcff", "null", 1),
-        ("[" * 100_000, None, 0),
-        ("[1" + " " * 2**24, None, 0),
-        ('{"a": "\\u0000"}', None, 0),
-    ],
-)
-async def test_payloads_are_json_or_counted_as_lost(
-    store18: EventStore, data: object, kept: str | None, lost: int
-) -> None:
-    if kept is None:
-        # PostgreSQL judges what Python does not.
-        with pytest.raises(ImportFailed, match=r"line 2: .*data"):
-            await taken(store18, b"\n", _LINE | {"data": data})
-        return
-    done = await taken(store18, _LINE | {"data": data})
-    assert done.changes.data_lost == lost
-    assert [event[3] for event in await stored(store18)] == [kept]
+PAYLOADS: list[tuple[object, str | None, int]] = [
+    ('{"a": 1.10}', '{"a": 1.10}', 0),
+    ({"a": 1}, '{"a": 1}', 0),  # a program of one's own has decoded it
+    (None, "null", 0),
+    (" [1,\r\n2] ", "[1, 2]", 0),
+    ("{} {}", "null", 1),
+    ("NaN", "null", 1),
+    ('{"a": "\n"}', "null", 1),
+    ("\udcff", "null", 1),
+    # PostgreSQL judges what Python does not.
+    ("[" * 100_000, None, 0),
+    ("[1" + " " * 2**24, None, 0),
+    ('{"a": "\\u0000"}', None, 0),
+]
 
 
-@pytest.mark.parametrize(("data", "kept"), [("12", "null"), ('{"a": 1}', '{"a": 1}'), (" [1]", "[1]"), ("{", "null")])
-async def test_binary_is_lost_unless_it_is_an_object_or_an_array(store18: EventStore, data: str, kept: str) -> None:
-    done = await taken(store18, _LINE | {"data": data, "content_type": "application/octet-stream"})
-    assert done.changes.data_lost == (kept == "null")
-    assert [event[3] for event in await stored(store18)] == [kept]
+async def test_payloads_are_json_or_counted_as_lost(store18: EventStore) -> None:
+    for number, (data, kept, lost) in enumerate(PAYLOADS):
+        given = _LINE | {"stream_name": f"s-{number}", "id": str(UUID(int=number)), "data": data}
+        if kept is None:
+            with pytest.raises(ImportFailed, match=r"line 2: .*data"):
+                await taken(store18, b"\n", given)
+            continue
+        done = await taken(store18, given)
+        assert done.changes.data_lost == lost, data
+        assert [event.data_json for event in await store18.read_page(f"s-{number}")] == [kept], data
+
+
+async def test_binary_is_lost_unless_it_is_an_object_or_an_array(store18: EventStore) -> None:
+    for data, kept in (("12", "null"), ('{"a": 1}', '{"a": 1}'), (" [1]", "[1]"), ("{", "null")):
+        stream = f"s{data}"
+        given = _LINE | {"stream_name": stream, "id": str(uuid4()), "data": data}
+        done = await taken(store18, given | {"content_type": "application/octet-stream"})
+        assert done.changes.data_lost == (kept == "null"), data
+        assert [event.data_json for event in await store18.read_page(stream)] == [kept], data
 
 
 async def test_an_event_without_a_content_type_may_be_json(store18: EventStore) -> None:
@@ -173,40 +174,38 @@ async def test_an_event_without_a_content_type_may_be_json(store18: EventStore) 
     assert (done.stored, done.changes.data_lost) == (2, 0)
 
 
-@pytest.mark.parametrize(
-    ("line", "reason"),
-    [
-        (b"{\n", "it is not JSON"),
-        (b"[]\n", "it is not a JSON object"),
-        (b"{}\n", "it is no event of KurrentDB"),
-        (json.dumps(_LINE).encode().replace(b"order-1", b"\xff") + b"\n", "it is not UTF-8"),
-        ({"entries": []}, "it is a whole page of a feed: jq"),
-        ({"stream_id": "s", "event_type": "T", "data": 1}, ".* leave out --from-kurrent"),
-        (_LINE | {"extra": 1}, "'extra' is unknown"),
-        (_LINE | {"id": "7"}, "id '7' is not a UUID"),
-        (_LINE | {"id": 7}, "id is not a string"),
-        (_LINE | {"stream_position": -1}, "stream_position '-1' is not a number"),
-        (_LINE | {"stream_position": None}, "stream_position is missing"),
-        (_LINE | {"stream_name": None}, "stream_name is missing"),
-        (_LINE | {"stream_name": 1}, "stream_name is not a string"),
-        (_LINE | {"type": ""}, "event_type is empty: --no-type"),
-        (_LINE | {"commit_position": "x"}, "commit_position .* is not a number"),
-        (_LINE | {"recorded_at": "2026-01-04 12:00:00"}, "recorded_at .* is not ISO 8601 with an offset"),
-        (_LINE | {"recorded_at": "2026-13-04T12:00:00Z", "stream_name": "t"}, ".*created_at.*2026-13-04"),
-        (_LINE | {"data": "b'{}'"}, r"data is what Python shows of bytes: write them as text, with decode\(\)"),
-        ({name: value for name, value in _LINE.items() if name != "data"}, "data is missing"),
-        ({name: value for name, value in _ENTRY.items() if name != "data"}, "it has no data: .* embed=body"),
-        (_ENTRY | {"eventNumber": 1.5}, "eventNumber '1.5' is not a number"),
-        (_ENTRY | {"updated": "yesterday"}, "updated 'yesterday' is not ISO 8601"),
-    ],
-)
-async def test_a_bad_line_is_named_with_the_reason(
-    store18: EventStore, line: dict[str, Any] | bytes, reason: str
-) -> None:
-    with pytest.raises(ImportFailed, match=rf"line 3: {reason}") as failed:
-        await taken(store18, _LINE, _LINE | {"type": "$metadata"}, line)
-    assert "\n" not in str(failed.value)
-    assert await stored(store18) == []
+BAD_LINES: list[tuple[dict[str, Any] | bytes, str]] = [
+    (b"{\n", "it is not JSON"),
+    (b"[]\n", "it is not a JSON object"),
+    (b"{}\n", "it is no event of KurrentDB"),
+    (json.dumps(_LINE).encode().replace(b"order-1", b"\xff") + b"\n", "it is not UTF-8"),
+    ({"entries": []}, "it is a whole page of a feed: jq"),
+    ({"stream_id": "s", "event_type": "T", "data": 1}, ".* leave out --from-kurrent"),
+    (_LINE | {"extra": 1}, "'extra' is unknown"),
+    (_LINE | {"id": "7"}, "id '7' is not a UUID"),
+    (_LINE | {"id": 7}, "id is not a string"),
+    (_LINE | {"stream_position": -1}, "stream_position '-1' is not a number"),
+    (_LINE | {"stream_position": None}, "stream_position is missing"),
+    (_LINE | {"stream_name": None}, "stream_name is missing"),
+    (_LINE | {"stream_name": 1}, "stream_name is not a string"),
+    (_LINE | {"type": ""}, "event_type is empty: --no-type"),
+    (_LINE | {"commit_position": "x"}, "commit_position .* is not a number"),
+    (_LINE | {"recorded_at": "2026-01-04 12:00:00"}, "recorded_at .* is not ISO 8601 with an offset"),
+    (_LINE | {"recorded_at": "2026-13-04T12:00:00Z", "stream_name": "t"}, ".*created_at.*2026-13-04"),
+    (_LINE | {"data": "b'{}'"}, r"data is what Python shows of bytes: write them as text, with decode\(\)"),
+    ({name: value for name, value in _LINE.items() if name != "data"}, "data is missing"),
+    ({name: value for name, value in _ENTRY.items() if name != "data"}, "it has no data: .* embed=body"),
+    (_ENTRY | {"eventNumber": 1.5}, "eventNumber '1.5' is not a number"),
+    (_ENTRY | {"updated": "yesterday"}, "updated 'yesterday' is not ISO 8601"),
+]
+
+
+async def test_a_bad_line_is_named_with_the_reason(store18: EventStore) -> None:
+    for line, reason in BAD_LINES:
+        with pytest.raises(ImportFailed, match=rf"line 3: {reason}") as failed:
+            await taken(store18, _LINE, _LINE | {"type": "$metadata"}, line)
+        assert "\n" not in str(failed.value), reason
+        assert await stored(store18) == [], reason
 
 
 async def test_lines_are_counted_where_some_are_left_out(store18: EventStore) -> None:
@@ -215,10 +214,10 @@ async def test_lines_are_counted_where_some_are_left_out(store18: EventStore) ->
         await taken(store18, system, system, _LINE, system, system, _LINE | {"id": "x"}, bounds=ChunkBounds(lines=2))
 
 
-@pytest.mark.parametrize("option", ["faithful", "keep_global_seq"])
-async def test_numbers_of_a_log_are_not_kept(store18: EventStore, option: str) -> None:
-    with pytest.raises(ValueError, match="cannot be kept"):
-        await taken(store18, _LINE, **{option: True})
+async def test_numbers_of_a_log_are_not_kept(store18: EventStore) -> None:
+    for option in ("faithful", "keep_global_seq"):
+        with pytest.raises(ValueError, match="cannot be kept"):
+            await taken(store18, _LINE, **{option: True})
 
 
 async def test_without_the_option_the_error_names_it(store18: EventStore) -> None:

@@ -12,6 +12,7 @@ from esx.errors import InvalidQuery
 from esx.filter_language import filter_text, parse_filter
 from esx.filters import Filter
 from esx.model import NewEvent
+from tests.support.rounds import rounds
 
 if TYPE_CHECKING:
     from esx.eventstore import EventStore
@@ -62,7 +63,7 @@ async def test_the_feed_and_an_export_have_it_too(store18: EventStore) -> None:
 TEXT = st.text(min_size=1, max_size=8).filter(lambda text: text.strip() and "\0" not in text and text.isprintable())
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=rounds(25, 60), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(TEXT)
 async def test_any_value_of_an_event_is_found_by_what_it_is(store18: EventStore, text: str) -> None:
     assert parse_filter(filter_text(Filter(mentions=(text,)))).mentions == (text,)
