@@ -37,33 +37,33 @@ async def take_no_writes(sql: asyncpg.Connection) -> None:
 
 
 async def test_a_refusal_of_the_repeat_does_not_hide_that_the_first_attempt_may_be_stored(
-    dsn: str, sql: asyncpg.Connection, tmp_path: Path, append: Append, about: bytes
+    dsn18: str, sql18: asyncpg.Connection, tmp_path: Path, append: Append, about: bytes
 ) -> None:
-    async with proxied(dsn, tmp_path) as (proxy, address), EventStore.connect(address, max_connections=1) as store:
+    async with proxied(dsn18, tmp_path) as (proxy, address), EventStore.connect(address, max_connections=1) as store:
         await store.append("warm", [NewEvent("T")])
-        await take_no_writes(sql)
+        await take_no_writes(sql18)
         proxy.about, proxy.cut = about, "before the reply"
         with pytest.raises(OutcomeUnknown, match="read-only transaction; whether the append was stored is not known"):
             await append(store, [NewEvent("T")])
         assert proxy.losses == 1
-    assert await sql.fetchval("SELECT count(*) FROM events WHERE stream_id = 's'") == 1
+    assert await sql18.fetchval("SELECT count(*) FROM events WHERE stream_id = 's'") == 1
 
 
 async def test_a_refusal_without_a_lost_attempt_says_that_nothing_is_stored(
-    dsn: str, sql: asyncpg.Connection, append: Append, about: bytes
+    dsn18: str, sql18: asyncpg.Connection, append: Append, about: bytes
 ) -> None:
-    await take_no_writes(sql)
-    async with EventStore.connect(dsn) as store:
+    await take_no_writes(sql18)
+    async with EventStore.connect(dsn18) as store:
         with pytest.raises(NotAllowed):
             await append(store, [NewEvent("T")])
-    assert await sql.fetchval("SELECT count(*) FROM events") == 0
+    assert await sql18.fetchval("SELECT count(*) FROM events") == 0
 
 
 async def test_a_repeat_that_finds_the_stream_elsewhere_says_so(
-    dsn: str, tmp_path: Path, append: Append, about: bytes
+    dsn18: str, tmp_path: Path, append: Append, about: bytes
 ) -> None:
     """That is an answer: the first attempt would have been recognised."""
-    async with proxied(dsn, tmp_path) as (proxy, address), EventStore.connect(address) as store:
+    async with proxied(dsn18, tmp_path) as (proxy, address), EventStore.connect(address) as store:
         await store.append("s", [NewEvent("T")])
         proxy.cut = "before the reply"
         with pytest.raises(WrongVersion):

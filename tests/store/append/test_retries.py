@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import tempfile
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,78 +41,81 @@ MOMENTS: list[Moment] = ["before the request", "in flight", "before the reply"]
 
 
 @pytest.fixture
-async def through_proxy(dsn: str) -> AsyncIterator[tuple[Proxy, EventStore]]:
+async def front(dsn: str) -> AsyncIterator[tuple[Proxy, str]]:
     with tempfile.TemporaryDirectory() as directory:
-        async with proxied(dsn, Path(directory)) as (proxy, address), EventStore.connect(address) as store:
-            # So that the statements are prepared, and the message to be lost is the one that executes.
-            await store.append("warm", [NewEvent("T")], expected=NO_STREAM)
-            await store.append("other", [NewEvent("T"), NewEvent("T")], expected=NO_STREAM)
-            yield proxy, store
+        async with proxied(dsn, Path(directory)) as front:
+            yield front
 
 
-@pytest.mark.one_older
-@pytest.mark.parametrize("moment", MOMENTS)
-@pytest.mark.parametrize("expected", [NO_STREAM, 0], ids=["none", "exact"])
-@pytest.mark.parametrize("count", [1, 3])
-async def test_a_lost_connection_neither_loses_nor_doubles_an_append(
-    through_proxy: tuple[Proxy, EventStore], moment: Moment, expected: ExpectedVersion, count: int
-) -> None:
-    proxy, store = through_proxy
-    stream = "new" if expected is NO_STREAM else "warm"
-    proxy.cut = moment
-    done = await store.append(stream, [NewEvent("T", {"n": n}) for n in range(count)], expected=expected)
-    assert proxy.losses == 1
-    before = -1 if expected is NO_STREAM else 0
-    assert done.version == before + count
-    events = [event async for event in store.read(stream, start=before + 1)]
-    assert [event.data["n"] for event in events] == list(range(count))
-    assert events[-1].global_seq == done.global_seq
+@contextlib.asynccontextmanager
+async def warm(front: tuple[Proxy, str], case: str) -> AsyncIterator[tuple[Proxy, EventStore]]:
+    """Yield the proxy, and a store behind it that has made the streams "warm" and "other" of the case."""
+    proxy, address = front
+    async with EventStore.connect(address) as store:
+        # So that the statements are prepared, and the message to be lost is the one that executes.
+        await store.append(f"warm {case}", [NewEvent("T")], expected=NO_STREAM)
+        await store.append(f"other {case}", [NewEvent("T"), NewEvent("T")], expected=NO_STREAM)
+        proxy.losses = 0
+        yield proxy, store
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
-async def test_any_is_not_repeated_blindly(through_proxy: tuple[Proxy, EventStore], moment: Moment) -> None:
-    proxy, store = through_proxy
-    proxy.cut = moment
-    with pytest.raises(OutcomeUnknown, match="not known"):
-        await store.append("new", [NewEvent("T")], expected=ANY)
-    assert proxy.losses == 1
+async def test_a_lost_connection_neither_loses_nor_doubles_an_append(front: tuple[Proxy, str]) -> None:
+    expectations: list[ExpectedVersion] = [NO_STREAM, 0]
+    for moment, expected, count in product(MOMENTS, expectations, (1, 3)):
+        case = f"{moment} {expected} {count}"
+        async with warm(front, case) as (proxy, store):
+            stream = f"{'new' if expected is NO_STREAM else 'warm'} {case}"
+            proxy.cut = moment
+            done = await store.append(stream, [NewEvent("T", {"n": n}) for n in range(count)], expected=expected)
+            assert proxy.losses == 1, case
+            before = -1 if expected is NO_STREAM else 0
+            assert done.version == before + count, case
+            events = [event async for event in store.read(stream, start=before + 1)]
+            assert [event.data["n"] for event in events] == list(range(count)), case
+            assert events[-1].global_seq == done.global_seq, case
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
-async def test_any_survives_where_event_ids_are_unique(
-    dsn: str, tmp_path: Path, sql: asyncpg.Connection, moment: Moment
-) -> None:
+async def test_any_is_not_repeated_blindly(front: tuple[Proxy, str]) -> None:
+    for moment in MOMENTS:
+        async with warm(front, moment) as (proxy, store):
+            proxy.cut = moment
+            with pytest.raises(OutcomeUnknown, match="not known"):
+                await store.append(f"new {moment}", [NewEvent("T")], expected=ANY)
+            assert proxy.losses == 1, moment
+
+
+async def test_any_survives_where_event_ids_are_unique(front: tuple[Proxy, str], sql: asyncpg.Connection) -> None:
     await sql.execute("CREATE UNIQUE INDEX ids ON events (event_id)")
-    async with proxied(dsn, tmp_path) as (proxy, address), EventStore.connect(address) as store:
-        await store.version("s")
-        proxy.cut = moment
-        done = await store.append("s", [NewEvent("A"), NewEvent("B")], expected=ANY)
-        assert (proxy.losses, done.version) == (1, 1)
-        assert await store.count_events("s") == 2
-
-
-@pytest.mark.parametrize("moment", MOMENTS)
-async def test_a_conflict_after_a_lost_connection_is_still_a_conflict(
-    through_proxy: tuple[Proxy, EventStore], moment: Moment
-) -> None:
-    proxy, store = through_proxy
-    proxy.cut = moment
-    with pytest.raises(WrongVersion) as caught:
-        await store.append("warm", [NewEvent("T")], expected=NO_STREAM)
-    assert (proxy.losses, caught.value.actual) == (1, 0)
-
-
-@pytest.mark.parametrize("moment", MOMENTS)
-async def test_what_is_lost_before_the_first_append_began_is_tried_again(dsn18: str, moment: Moment) -> None:
-    with tempfile.TemporaryDirectory() as directory:
-        async with proxied(dsn18, Path(directory)) as (proxy, address), EventStore.connect(address) as store:
+    proxy, address = front
+    for losses, moment in enumerate(MOMENTS, 1):
+        async with EventStore.connect(address) as store:
+            await store.version(moment)
             proxy.cut = moment
-            assert (await store.append("s", [NewEvent("T")], expected=ANY)).version == 0
-            assert proxy.losses == 1
-        async with proxied(dsn18, Path(directory)) as (proxy, address), EventStore.connect(address) as store:
+            done = await store.append(moment, [NewEvent("A"), NewEvent("B")], expected=ANY)
+            assert (proxy.losses, done.version) == (losses, 1), moment
+            assert await store.count_events(moment) == 2, moment
+
+
+async def test_a_conflict_after_a_lost_connection_is_still_a_conflict(front: tuple[Proxy, str]) -> None:
+    for moment in MOMENTS:
+        async with warm(front, moment) as (proxy, store):
             proxy.cut = moment
-            [done] = await store.append_to_streams([StreamAppend("s", [NewEvent("T")], ANY)])
-            assert (proxy.losses, done.version) == (1, 1)
+            with pytest.raises(WrongVersion) as caught:
+                await store.append(f"warm {moment}", [NewEvent("T")], expected=NO_STREAM)
+            assert (proxy.losses, caught.value.actual) == (1, 0), moment
+
+
+async def test_what_is_lost_before_the_first_append_began_is_tried_again(dsn18: str) -> None:
+    for moment in MOMENTS:
+        with tempfile.TemporaryDirectory() as directory:
+            async with proxied(dsn18, Path(directory)) as (proxy, address), EventStore.connect(address) as store:
+                proxy.cut = moment
+                assert (await store.append(moment, [NewEvent("T")], expected=ANY)).version == 0
+                assert proxy.losses == 1
+            async with proxied(dsn18, Path(directory)) as (proxy, address), EventStore.connect(address) as store:
+                proxy.cut = moment
+                [done] = await store.append_to_streams([StreamAppend(moment, [NewEvent("T")], ANY)])
+                assert (proxy.losses, done.version) == (1, 1)
 
 
 async def test_without_event_ids_nothing_is_repeated_blindly(dsn18: str, sql18: asyncpg.Connection) -> None:
@@ -155,27 +160,26 @@ async def test_patience_ends(dsn18: str) -> None:
             assert await store.version("s") == 0
 
 
-@pytest.mark.one_older
-@pytest.mark.parametrize("moment", MOMENTS)
-@pytest.mark.parametrize("expected", [NO_STREAM, 0, ANY], ids=["none", "exact", "any"])
-async def test_a_commit_that_is_lost_is_repeated_only_if_that_is_recognised(
-    through_proxy: tuple[Proxy, EventStore], moment: Moment, expected: ExpectedVersion
-) -> None:
-    proxy, store = through_proxy
-    stream = "new" if expected is NO_STREAM else "warm"
-    parts = [StreamAppend("a", [NewEvent("T")], NO_STREAM), StreamAppend(stream, [NewEvent("T")], expected)]
-    proxy.cut, proxy.about = moment, b"COMMIT"
-    if expected is ANY:
-        with pytest.raises(OutcomeUnknown):
-            await store.append_to_streams(parts)
-        stored = moment == "before the reply"
-        if moment != "in flight":  # it may still be about to be done
-            assert (await store.count_events("a"), await store.count_events(stream)) == (stored, 1 + stored)
-    else:
-        before = -1 if expected is NO_STREAM else 0
-        assert [done.version for done in await store.append_to_streams(parts)] == [0, before + 1]
-        assert (await store.count_events("a"), await store.count_events(stream)) == (1, before + 2)
-    assert proxy.losses == 1
+async def test_a_commit_that_is_lost_is_repeated_only_if_that_is_recognised(front: tuple[Proxy, str]) -> None:
+    expectations: list[ExpectedVersion] = [NO_STREAM, 0, ANY]
+    for moment, expected in product(MOMENTS, expectations):
+        case = f"{moment} {expected}"
+        async with warm(front, case) as (proxy, store):
+            a, stream = f"a {case}", f"{'new' if expected is NO_STREAM else 'warm'} {case}"
+            parts = [StreamAppend(a, [NewEvent("T")], NO_STREAM), StreamAppend(stream, [NewEvent("T")], expected)]
+            proxy.cut, proxy.about = moment, b"COMMIT"
+            if expected is ANY:
+                with pytest.raises(OutcomeUnknown):
+                    await store.append_to_streams(parts)
+                stored = moment == "before the reply"
+                if moment != "in flight":  # it may still be about to be done
+                    assert (await store.count_events(a), await store.count_events(stream)) == (stored, 1 + stored), case
+            else:
+                before = -1 if expected is NO_STREAM else 0
+                assert [done.version for done in await store.append_to_streams(parts)] == [0, before + 1], case
+                assert (await store.count_events(a), await store.count_events(stream)) == (1, before + 2), case
+            assert proxy.losses == 1, case
+            proxy.about = b""
 
 
 async def test_several_streams_at_once_or_none(store: EventStore) -> None:
@@ -243,28 +247,30 @@ async def test_several_streams_wait_for_the_writer_that_has_locked_one(store18: 
     await looking.close()
 
 
-@pytest.mark.parametrize("count", [1, 3])
-@pytest.mark.parametrize("expected", [ANY, STREAM_EXISTS], ids=str)
 async def test_of_several_streams_one_that_lost_a_race_is_tried_again_with_the_others(
-    store: EventStore, sql: asyncpg.Connection, expected: ExpectedVersion, count: int
+    store18: EventStore, sql18: asyncpg.Connection
 ) -> None:
     """A transaction that has failed can be tried again as a whole only."""
-    await store.append("b", [NewEvent("First")])
-    transaction = sql.transaction()
-    await transaction.start()
-    await sql.execute("INSERT INTO events (stream_id, stream_seq, event_type, data) VALUES ('b', 1, 'Faster', '{}')")
-    first, second = ([NewEvent("T", {"n": n}) for n in range(count)] for _ in range(2))
-    appending = asyncio.create_task(
-        store.append_to_streams([StreamAppend("a", first), StreamAppend("b", second, expected)])
-    )
-    async with asyncio.timeout(120):
-        while not await sql.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
-            assert not appending.done()
-            await asyncio.sleep(0.01)
-    await transaction.commit()
-    assert [done.version for done in await appending] == [count - 1, count + 1]
-    assert [event.event_type async for event in store.read("b")] == ["First", "Faster"] + ["T"] * count
-    assert await store.count_events("a") == count
+    insert = "INSERT INTO events (stream_id, stream_seq, event_type, data) VALUES ($1, 1, 'Faster', '{}')"
+    expectations: list[ExpectedVersion] = [ANY, STREAM_EXISTS]
+    for expected, count in product(expectations, (1, 3)):
+        a, b = (f"{name} {expected} {count}" for name in "ab")
+        await store18.append(b, [NewEvent("First")])
+        transaction = sql18.transaction()
+        await transaction.start()
+        await sql18.execute(insert, b)
+        first, second = ([NewEvent("T", {"n": n}) for n in range(count)] for _ in range(2))
+        appending = asyncio.create_task(
+            store18.append_to_streams([StreamAppend(a, first), StreamAppend(b, second, expected)])
+        )
+        async with asyncio.timeout(120):
+            while not await sql18.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+                assert not appending.done()
+                await asyncio.sleep(0.01)
+        await transaction.commit()
+        assert [done.version for done in await appending] == [count - 1, count + 1], b
+        assert [event.event_type async for event in store18.read(b)] == ["First", "Faster"] + ["T"] * count, b
+        assert await store18.count_events(a) == count, a
 
 
 def test_pauses_grow_up_to_a_limit() -> None:
@@ -306,14 +312,14 @@ async def test_crossing_appends_to_two_streams_neither_deadlock_nor_tear(store: 
     assert [by for by in a if by is not None] == b
 
 
-async def test_deciding_again_after_conflicts_counts_everybody(store: EventStore) -> None:
+async def test_deciding_again_after_conflicts_counts_everybody(store18: EventStore) -> None:
     def withdraw(history: list[Event]) -> Sequence[NewEvent]:
         balance = 20 - len(history)
         return [NewEvent("Withdrawn", {"left": balance - 1})] if balance > 0 else []
 
-    results = await asyncio.gather(*(store.decide("account", withdraw, attempts=100) for _ in range(25)))
+    results = await asyncio.gather(*(store18.decide("account", withdraw, attempts=100) for _ in range(25)))
     assert sum(result is None for result in results) == 5
-    assert [event.data["left"] async for event in store.read("account")] == list(range(19, -1, -1))
+    assert [event.data["left"] async for event in store18.read("account")] == list(range(19, -1, -1))
 
 
 async def test_deciding_gives_up_with_the_conflict(store18: EventStore) -> None:

@@ -60,6 +60,7 @@ async def test_all_tasks_that_decide_about_one_stream_have_their_share(dsn18: st
     assert min(counts) >= 10 / 4
 
 
+@pytest.mark.one_older
 @pytest.mark.parametrize("connections", [1, 4])
 @pytest.mark.parametrize("streams", [1, 12])
 async def test_the_holder_of_a_lock_can_read_although_all_connections_wait_for_it(
