@@ -20,7 +20,7 @@ from esx.store.consume.checkpoints import CheckpointRow
 from esx.store.feed.comparison import DifferenceKind
 from esx.store.feed.history import history_at
 from tests.cli.support import esx
-from tests.store.consume.test_projection import at, fill, handled, note, read, running, status, until
+from tests.store.consume.test_projection import at, fill, handled, note, read, read18, running, status, until
 from tests.support.roles import new_role
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.slow
 
-__all__ = ["read"]  # a fixture
+__all__ = ["read", "read18"]  # fixtures
 
 _DEADLINE = 120.0
 SCHEMA_1 = Path(__file__).with_name("schema_1.sql").read_text()
@@ -102,16 +102,17 @@ async def test_a_truncated_table_ends_it(store: EventStore, read: asyncpg.Connec
     assert await handled(read) == list(range(1, count + 1))
 
 
-async def test_a_truncated_table_ends_one_that_runs(store: EventStore, read: asyncpg.Connection) -> None:
-    await fill(store, 10)
-    projecting = asyncio.create_task(store.project("p", note))
-    await at(store, 10, projecting)
-    await read.execute("TRUNCATE events RESTART IDENTITY")
+async def test_a_truncated_table_ends_one_that_runs(store18: EventStore, read18: asyncpg.Connection) -> None:
+    await fill(store18, 10)
+    projecting = asyncio.create_task(store18.project("p", note))
+    await at(store18, 10, projecting)
+    await read18.execute("TRUNCATE events RESTART IDENTITY")
     async with asyncio.timeout(_DEADLINE):
         with pytest.raises(HistoryChanged, match="beyond the head"):
             await projecting
 
 
+@pytest.mark.one_older
 @pytest.mark.parametrize("later", [2, 7])
 async def test_an_older_dump_ends_it(
     dsn: str, server: EmbeddedServer, store: EventStore, read: asyncpg.Connection, later: int
@@ -136,19 +137,19 @@ async def test_an_older_dump_ends_it(
     assert (changed.head, changed.erased) == (5 + later, ())
 
 
-async def test_a_position_set_beyond_the_head_ends_it(store: EventStore, read: asyncpg.Connection) -> None:
+async def test_a_position_set_beyond_the_head_ends_it(store18: EventStore, read18: asyncpg.Connection) -> None:
     """Nothing is known of its history, but that it cannot be there."""
-    await fill(store, 6)
-    await read.execute("INSERT INTO projections (name, position) VALUES ('p', 100)")
-    changed = await stopped(store)
+    await fill(store18, 6)
+    await read18.execute("INSERT INTO projections (name, position) VALUES ('p', 100)")
+    changed = await stopped(store18)
     assert (changed.position, changed.head) == (100, 6)
 
 
-async def test_a_history_that_cannot_be_read_ends_it(store: EventStore, read: asyncpg.Connection) -> None:
-    await fill(store, 2)
-    await project_to(store, 2)
-    await read.execute("""UPDATE projections SET history = '{"position": true}'""")
-    assert "cannot be read" in (await stopped(store)).reason
+async def test_a_history_that_cannot_be_read_ends_it(store18: EventStore, read18: asyncpg.Connection) -> None:
+    await fill(store18, 2)
+    await project_to(store18, 2)
+    await read18.execute("""UPDATE projections SET history = '{"position": true}'""")
+    assert "cannot be read" in (await stopped(store18)).reason
 
 
 # -- erased events --------------------------------------------------------------------------------------------
@@ -171,29 +172,31 @@ async def test_erased_events_are_asked_about(store: EventStore, read: asyncpg.Co
     assert await handled(read) == list(range(1, 33))
 
 
-async def test_an_event_that_the_filter_passed_over_is_missed_too(store: EventStore, read: asyncpg.Connection) -> None:
-    await store.append("account-1", [NewEvent("T")])
-    await fill(store, 30)
-    await project_to(store, 31, stream="account-*")
-    assert (await history(read))["count"] == 31
-    await read.execute("DELETE FROM events WHERE global_seq = 17")
-    assert "1 of the 31 events" in (await stopped(store)).reason
+async def test_an_event_that_the_filter_passed_over_is_missed_too(
+    store18: EventStore, read18: asyncpg.Connection
+) -> None:
+    await store18.append("account-1", [NewEvent("T")])
+    await fill(store18, 30)
+    await project_to(store18, 31, stream="account-*")
+    assert (await history(read18))["count"] == 31
+    await read18.execute("DELETE FROM events WHERE global_seq = 17")
+    assert "1 of the 31 events" in (await stopped(store18)).reason
 
 
-async def test_what_was_handled_before_a_failure_is_known(store: EventStore, read: asyncpg.Connection) -> None:
+async def test_what_was_handled_before_a_failure_is_known(store18: EventStore, read18: asyncpg.Connection) -> None:
     async def fails(connection: asyncpg.Connection, event: Event) -> None:
         if event.global_seq == 4:
             raise ValueError("4")
         await note(connection, event)
 
-    await fill(store, 10)
+    await fill(store18, 10)
     with pytest.raises(ProjectionFailed):
-        await store.project("p", fails)
-    known = await history(read)
+        await store18.project("p", fails)
+    known = await history(read18)
     assert isinstance(known["marks"], list)
     assert (known["position"], known["count"], [mark[0] for mark in known["marks"]]) == (3, 3, [1, 2, 3])
-    await read.execute("DELETE FROM events WHERE global_seq = 2")
-    assert (await stopped(store)).erased == (2,)
+    await read18.execute("DELETE FROM events WHERE global_seq = 2")
+    assert (await stopped(store18)).erased == (2,)
 
 
 async def test_nothing_is_accepted_beyond_the_head(store18: EventStore, dsn18: str) -> None:
@@ -264,17 +267,19 @@ async def test_it_moves_only_from_where_it_was_left(store18: EventStore, dsn18: 
 
 
 async def test_a_reset_while_the_filter_passes_events_over_is_kept(
-    store: EventStore, read: asyncpg.Connection, sql: asyncpg.Connection
+    store18: EventStore, read18: asyncpg.Connection, sql18: asyncpg.Connection
 ) -> None:
     """The checkpoint is set back in the moment in which there is something to move it on for."""
-    await store.append("account-1", [NewEvent("T")])
-    async with running(store.project("p", note, stream="account-*")) as task:
-        await at(store, 1, task)
-        async with sql.transaction():
-            await sql.execute("UPDATE projections SET position = 0, history = NULL")
-            await sql.execute("INSERT INTO events (stream_id, stream_seq, event_type, data) VALUES ('s', 0, 'T', '1')")
-        await at(store, 2, task)
-    assert await handled(read) == [1, 1]
+    await store18.append("account-1", [NewEvent("T")])
+    async with running(store18.project("p", note, stream="account-*")) as task:
+        await at(store18, 1, task)
+        async with sql18.transaction():
+            await sql18.execute("UPDATE projections SET position = 0, history = NULL")
+            await sql18.execute(
+                "INSERT INTO events (stream_id, stream_seq, event_type, data) VALUES ('s', 0, 'T', '1')"
+            )
+        await at(store18, 2, task)
+    assert await handled(read18) == [1, 1]
 
 
 async def test_what_is_known_is_kept_with_each_step(store: EventStore, read: asyncpg.Connection) -> None:
@@ -460,13 +465,13 @@ async def test_what_is_no_projection_is_not_shown_as_one(store18: EventStore, ds
     await connection.close()
 
 
-async def test_a_newer_schema_is_left_alone(dsn: str, store: EventStore, sql: asyncpg.Connection) -> None:
-    await sql.execute("UPDATE esx_schema SET version = 4; DROP FUNCTION esx_lock_stream(text)")
+async def test_a_newer_schema_is_left_alone(dsn18: str, store18: EventStore, sql18: asyncpg.Connection) -> None:
+    await sql18.execute("UPDATE esx_schema SET version = 4; DROP FUNCTION esx_lock_stream(text)")
     with pytest.raises(StoreFailed, match=r"version 4.*nothing was changed") as refused:
-        await store.init()
+        await store18.init()
     assert "\n" not in str(refused.value)
-    assert await sql.fetchval("SELECT to_regprocedure('esx_lock_stream(text)')") is None
-    done = esx("init", "-d", dsn)
+    assert await sql18.fetchval("SELECT to_regprocedure('esx_lock_stream(text)')") is None
+    done = esx("init", "-d", dsn18)
     assert (done.returncode, done.stdout) == (1, "")
     assert len(done.stderr.splitlines()) == 1
 

@@ -216,7 +216,7 @@ async def test_killed_in_the_middle_it_loses_and_repeats_nothing(
     """Writers pause and roll back, so numbers come late and stay missing; the relay dies before or after commits."""
     path = tmp_path / "out"
     writing = asyncio.create_task(moody_writers(dsn18, writers=4, transactions=40))
-    for last in (2, 3, 4):
+    for last in (2, 4):
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-c", SUICIDE, dsn18, str(path), str(last), "late" if late else "early"), cwd=os.getcwd()
         )
