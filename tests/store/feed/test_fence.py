@@ -32,19 +32,21 @@ async def test_it_only_moves_forwards(store: EventStore, sql: asyncpg.Connection
     assert await read_fence(sql, LAYOUT) == 9
 
 
-async def test_of_two_at_once_one_is_first_and_none_waits(dsn: str, store: EventStore, sql: asyncpg.Connection) -> None:
-    await fill(store, 10)
-    histories = [await history_at(sql, LAYOUT, position) for position in range(1, 11)]
-    others = [await asyncpg.connect(dsn) for _ in histories]
+async def test_of_two_at_once_one_is_first_and_none_waits(
+    dsn18: str, store18: EventStore, sql18: asyncpg.Connection
+) -> None:
+    await fill(store18, 10)
+    histories = [await history_at(sql18, LAYOUT, position) for position in range(1, 11)]
+    others = [await asyncpg.connect(dsn18) for _ in histories]
     done = await asyncio.gather(
         *(advance_fence(other, LAYOUT, history) for other, history in zip(others, histories, strict=True))
     )
     assert any(done)
-    assert await read_fence(sql, LAYOUT) in {n + 1 for n in range(10) if done[n]}
-    async with sql.transaction(), asyncio.timeout(120):
-        await sql.execute("SELECT FROM feed_fence FOR UPDATE")
-        await sql.execute("UPDATE feed_fence SET advanced_at = now()")
-        later = await fill(store, 5)
+    assert await read_fence(sql18, LAYOUT) in {n + 1 for n in range(10) if done[n]}
+    async with sql18.transaction(), asyncio.timeout(120):
+        await sql18.execute("SELECT FROM feed_fence FOR UPDATE")
+        await sql18.execute("UPDATE feed_fence SET advanced_at = now()")
+        later = await fill(store18, 5)
         assert not await advance_fence(others[0], LAYOUT, await history_at(others[0], LAYOUT, later[-1].global_seq))
     for other in others:
         await other.close()
@@ -100,25 +102,25 @@ async def test_what_names_no_history_is_not_written(
 
 
 async def test_who_may_not_write_does_not_and_who_may_not_read_knows_nothing(
-    dsn: str, store: EventStore, sql: asyncpg.Connection
+    dsn18: str, store18: EventStore, sql18: asyncpg.Connection
 ) -> None:
-    await fill(store, 10)
-    known = await history_at(sql, LAYOUT, 10)
-    async with new_role(dsn) as role:
+    await fill(store18, 10)
+    known = await history_at(sql18, LAYOUT, 10)
+    async with new_role(dsn18) as role:
         await role.grant("SELECT ON events")
-        guest = await asyncpg.connect(role.dsn(dsn))
+        guest = await asyncpg.connect(role.dsn(dsn18))
         async with guest.transaction():
             assert not await advance_fence(guest, LAYOUT, known)
             assert await read_fence(guest, LAYOUT) == 0
         await role.grant("SELECT ON feed_fence")
         assert not await advance_fence(guest, LAYOUT, known)
-        assert await advance_fence(sql, LAYOUT, known)
+        assert await advance_fence(sql18, LAYOUT, known)
         assert await read_fence(guest, LAYOUT) == 10
         await guest.close()
-    await fill(store, 1)
-    async with sql.transaction(readonly=True):
-        assert not await advance_fence(sql, LAYOUT, await history_at(sql, LAYOUT, 11))
-        assert await read_fence(sql, LAYOUT) == 10
+    await fill(store18, 1)
+    async with sql18.transaction(readonly=True):
+        assert not await advance_fence(sql18, LAYOUT, await history_at(sql18, LAYOUT, 11))
+        assert await read_fence(sql18, LAYOUT) == 10
 
 
 async def test_who_makes_the_row_just_now_is_not_waited_for(

@@ -58,25 +58,25 @@ async def test_the_same_history_is_known_again(store: EventStore, sql: asyncpg.C
     assert await compare(sql, layout, known) is None
 
 
-async def test_a_truncated_table_is_another_history(store: EventStore, sql: asyncpg.Connection) -> None:
-    known = await known_of(sql, await fill(store, 10))
-    await sql.execute("TRUNCATE events RESTART IDENTITY")
+async def test_a_truncated_table_is_another_history(store18: EventStore, sql18: asyncpg.Connection) -> None:
+    known = await known_of(sql18, await fill(store18, 10))
+    await sql18.execute("TRUNCATE events RESTART IDENTITY")
     for count in (0, 3):
-        await fill(store, count)
-        difference = await differs(sql, known)
+        await fill(store18, count)
+        difference = await differs(sql18, known)
         assert (difference.kind, difference.head) == (DifferenceKind.CHANGED, count)
         assert "beyond the head" in difference.reason
-    await fill(store, 20)
-    difference = await differs(sql, known)
+    await fill(store18, 20)
+    difference = await differs(sql18, known)
     assert (difference.kind, difference.missing) == (DifferenceKind.CHANGED, tuple(range(1, 11)))
 
 
 async def test_a_table_emptied_without_restart_is_told_for_what_it_is(
-    store: EventStore, sql: asyncpg.Connection
+    store18: EventStore, sql18: asyncpg.Connection
 ) -> None:
-    known = await known_of(sql, await fill(store, 10))
-    await sql.execute("TRUNCATE events")
-    difference = await differs(sql, known)
+    known = await known_of(sql18, await fill(store18, 10))
+    await sql18.execute("TRUNCATE events")
+    difference = await differs(sql18, known)
     assert (difference.kind, difference.head) == (DifferenceKind.ERASED, 10)
     assert "nothing of what was handed out last is there any more" in difference.reason
 
@@ -100,84 +100,84 @@ async def test_erased_events_are_told_apart(store: EventStore, sql: asyncpg.Conn
     assert str(pickle.loads(pickle.dumps(error))) == str(error)
 
 
-async def test_the_last_event_alone_may_have_gone_in_a_crash(store: EventStore, sql: asyncpg.Connection) -> None:
-    known = await known_of(sql, await fill(store, 10))
-    await sql.execute("DELETE FROM events WHERE global_seq >= 9")
-    difference = await differs(sql, known)
+async def test_the_last_event_alone_may_have_gone_in_a_crash(store18: EventStore, sql18: asyncpg.Connection) -> None:
+    known = await known_of(sql18, await fill(store18, 10))
+    await sql18.execute("DELETE FROM events WHERE global_seq >= 9")
+    difference = await differs(sql18, known)
     assert (difference.kind, difference.missing) == (DifferenceKind.ERASED, (9, 10))
     assert difference.reason == "events 9, 10 are there no more, erased or lost in a crash"
 
 
-async def test_a_lost_event_far_back_shows_in_the_count(store: EventStore, sql: asyncpg.Connection) -> None:
-    known = await known_of(sql, await fill(store, 40))
-    await sql.execute("DELETE FROM events WHERE global_seq = 3")
-    difference = await differs(sql, known)
+async def test_a_lost_event_far_back_shows_in_the_count(store18: EventStore, sql18: asyncpg.Connection) -> None:
+    known = await known_of(sql18, await fill(store18, 40))
+    await sql18.execute("DELETE FROM events WHERE global_seq = 3")
+    difference = await differs(sql18, known)
     assert (difference.kind, difference.missing) == (DifferenceKind.ERASED, ())
     assert difference.reason == "1 of the 40 events between 1 and 40 are gone"
     moved = known.on(known.server._replace(timeline=0))
-    difference = await differs(sql, moved)
+    difference = await differs(sql18, moved)
     assert difference.kind is DifferenceKind.CHANGED
     assert "promoted" in difference.reason
 
 
-async def test_on_another_server_all_must_be_there(store: EventStore, sql: asyncpg.Connection) -> None:
-    events = await fill(store, 20)
-    here = await read_server(sql, LAYOUT)
+async def test_on_another_server_all_must_be_there(store18: EventStore, sql18: asyncpg.Connection) -> None:
+    events = await fill(store18, 20)
+    here = await read_server(sql18, LAYOUT)
     assert here.system is not None
     for server in (Server(here.system ^ 1, 1), Server(None, None), Server(here.system, None), Server(here.system, 7)):
-        known = (await known_of(sql, events)).on(server)
-        assert await compare(sql, LAYOUT, known) is None
-        await sql.execute("BEGIN; DELETE FROM events WHERE global_seq = 12")
-        assert (await differs(sql, known)).kind is DifferenceKind.CHANGED
-        await sql.execute("ROLLBACK")
+        known = (await known_of(sql18, events)).on(server)
+        assert await compare(sql18, LAYOUT, known) is None
+        await sql18.execute("BEGIN; DELETE FROM events WHERE global_seq = 12")
+        assert (await differs(sql18, known)).kind is DifferenceKind.CHANGED
+        await sql18.execute("ROLLBACK")
 
 
-async def test_an_event_that_was_missed_is_no_other_history(store: EventStore, sql: asyncpg.Connection) -> None:
-    await sql.execute("SELECT nextval('events_global_seq_seq')")
-    known = await known_of(sql, await fill(store, 5))
-    await sql.execute(
+async def test_an_event_that_was_missed_is_no_other_history(store18: EventStore, sql18: asyncpg.Connection) -> None:
+    await sql18.execute("SELECT nextval('events_global_seq_seq')")
+    known = await known_of(sql18, await fill(store18, 5))
+    await sql18.execute(
         "INSERT INTO events (global_seq, stream_id, stream_seq, event_type, data) VALUES (1, 'l', 0, 'T', '1')"
     )
-    assert await compare(sql, LAYOUT, known) is None
+    assert await compare(sql18, LAYOUT, known) is None
 
 
-async def test_a_position_from_elsewhere(store: EventStore, sql: asyncpg.Connection) -> None:
+async def test_a_position_from_elsewhere(store18: EventStore, sql18: asyncpg.Connection) -> None:
     """What a reader knows is that of an earlier position, or of a later one than it was set back to."""
-    events = await fill(store, 20)
-    known = await known_of(sql, events[:10])
-    assert await compare(sql, LAYOUT, known, 15) is None
-    difference = await compare(sql, LAYOUT, known, 100)
+    events = await fill(store18, 20)
+    known = await known_of(sql18, events[:10])
+    assert await compare(sql18, LAYOUT, known, 15) is None
+    difference = await compare(sql18, LAYOUT, known, 100)
     assert difference is not None
     assert (difference.kind, difference.head) == (DifferenceKind.CHANGED, 20)
-    await sql.execute("DELETE FROM events WHERE global_seq = 8")
-    assert await compare(sql, LAYOUT, known, 7) is None
-    assert await compare(sql, LAYOUT, known, 8) is not None
+    await sql18.execute("DELETE FROM events WHERE global_seq = 8")
+    assert await compare(sql18, LAYOUT, known, 7) is None
+    assert await compare(sql18, LAYOUT, known, 8) is not None
 
 
-async def test_what_esx_noted_as_erased_is_not_missed(store: EventStore, sql: asyncpg.Connection) -> None:
-    known = await known_of(sql, await fill(store, 40))
-    await sql.execute(
+async def test_what_esx_noted_as_erased_is_not_missed(store18: EventStore, sql18: asyncpg.Connection) -> None:
+    known = await known_of(sql18, await fill(store18, 40))
+    await sql18.execute(
         "INSERT INTO erased_events (first, last, numbers) VALUES (3, 32, '{[3,4), [30,33)}');"
         "DELETE FROM events WHERE global_seq IN (3, 30, 31, 32)"
     )
-    assert await compare(sql, LAYOUT, known) is None
-    await sql.execute("DELETE FROM events WHERE global_seq = 4")
-    assert (await differs(sql, known)).reason == "1 of the 40 events between 1 and 40 are gone"
-    await sql.execute("DELETE FROM events WHERE global_seq = 33")
-    assert (await differs(sql, known)).missing == (33,)
+    assert await compare(sql18, LAYOUT, known) is None
+    await sql18.execute("DELETE FROM events WHERE global_seq = 4")
+    assert (await differs(sql18, known)).reason == "1 of the 40 events between 1 and 40 are gone"
+    await sql18.execute("DELETE FROM events WHERE global_seq = 33")
+    assert (await differs(sql18, known)).missing == (33,)
 
 
-async def test_who_may_not_ask_does_not_harm_the_transaction_and_is_told_so(dsn: str, store: EventStore) -> None:
-    events = await fill(store, 20)
-    async with new_role(dsn) as role:
-        admin = await asyncpg.connect(dsn)
+async def test_who_may_not_ask_does_not_harm_the_transaction_and_is_told_so(dsn18: str, store18: EventStore) -> None:
+    events = await fill(store18, 20)
+    async with new_role(dsn18) as role:
+        admin = await asyncpg.connect(dsn18)
         asked = ("pg_control_system()", "pg_current_wal_lsn()")
         await admin.execute(f"GRANT SELECT ON events TO {role.name}")
         known = await known_of(admin, events)
         for function in asked:
             await admin.execute(f"REVOKE EXECUTE ON FUNCTION {function} FROM PUBLIC")
         try:
-            guest = await asyncpg.connect(role.dsn(dsn))
+            guest = await asyncpg.connect(role.dsn(dsn18))
             async with guest.transaction():
                 assert await read_server(guest, LAYOUT) == Server(None, None)
                 assert await compare(guest, LAYOUT, known) is None
@@ -192,13 +192,13 @@ async def test_who_may_not_ask_does_not_harm_the_transaction_and_is_told_so(dsn:
             await admin.close()
 
 
-async def test_dead_numbers_before_the_position_are_no_change(store: EventStore, sql: asyncpg.Connection) -> None:
-    await fill(store, 3)
-    await sql.execute("SELECT nextval('events_global_seq_seq') FROM generate_series(1, 4)")
-    events = await fill(store, 3)
-    known = await known_of(sql, events)
+async def test_dead_numbers_before_the_position_are_no_change(store18: EventStore, sql18: asyncpg.Connection) -> None:
+    await fill(store18, 3)
+    await sql18.execute("SELECT nextval('events_global_seq_seq') FROM generate_series(1, 4)")
+    events = await fill(store18, 3)
+    known = await known_of(sql18, events)
     assert (known.position, known.count) == (10, 6)
-    assert await compare(sql, LAYOUT, known) is None
+    assert await compare(sql18, LAYOUT, known) is None
 
 
 def event(number: int) -> Event:

@@ -31,10 +31,11 @@ OFTEN = FeedSettings(look_every=0.0, poll=0.01)
 _BY_HAND = "INSERT INTO events (global_seq, stream_id, stream_seq, event_type, data) VALUES ($1, $2, 0, 'Late', '{}')"
 
 
-@pytest.fixture(autouse=True)
-def looking_often(store: EventStore) -> None:
-    """Let feeds count again all the time, and look for news as often."""
-    store.feed_settings = OFTEN
+@pytest.fixture
+def often(store18: EventStore) -> EventStore:
+    """A store whose feeds count again all the time, and look for news as often."""
+    store18.feed_settings = OFTEN
+    return store18
 
 
 @contextlib.asynccontextmanager
@@ -64,7 +65,10 @@ async def test_an_event_with_a_number_drawn_by_hand_is_told_as_missed(
     await store.append("a", [NewEvent("T")])
     number = await drawn(sql)
     await store.append("b", [NewEvent("T")])
-    async with feeds_of(dsn) as feeds, following(feed := feeds.feed(tails=Tails() if shared else None)) as batches:
+    async with (
+        feeds_of(dsn, OFTEN) as feeds,
+        following(feed := feeds.feed(tails=Tails() if shared else None)) as batches,
+    ):
         assert await until(batches, 3) == [1, 3]
         await sql.execute(_BY_HAND, number, "by hand")
         batch = await anext(batches)
@@ -79,58 +83,58 @@ async def test_an_event_with_a_number_drawn_by_hand_is_told_as_missed(
 
 
 async def test_a_number_drawn_before_a_feed_began_at_the_end_is_told_as_missed(
-    store: EventStore, sql: asyncpg.Connection
+    often: EventStore, sql18: asyncpg.Connection
 ) -> None:
-    await store.append("a", [NewEvent("T")])
-    number = await drawn(sql)
-    await store.append("b", [NewEvent("T")])
-    feed = await store.feed_from_end()
+    await often.append("a", [NewEvent("T")])
+    number = await drawn(sql18)
+    await often.append("b", [NewEvent("T")])
+    feed = await often.feed_from_end()
     async with following(feed) as batches:
-        done = await store.append("c", [NewEvent("T")])
+        done = await often.append("c", [NewEvent("T")])
         assert await until(batches, done.global_seq) == [done.global_seq]
-        await sql.execute(_BY_HAND, number, "by hand")
+        await sql18.execute(_BY_HAND, number, "by hand")
         assert (await anext(batches)).missed == (Missed(number, "by hand", "Late"),)
 
 
 async def test_what_lies_below_a_start_that_was_given_was_never_promised(
-    store: EventStore, sql: asyncpg.Connection
+    often: EventStore, sql18: asyncpg.Connection
 ) -> None:
-    number = await drawn(sql)
-    first = await store.append("a", [NewEvent("T")])
-    feed = await store.feed(after=first.global_seq)
+    number = await drawn(sql18)
+    first = await often.append("a", [NewEvent("T")])
+    feed = await often.feed(after=first.global_seq)
     async with following(feed) as batches:
-        done = await store.append("b", [NewEvent("T")])
+        done = await often.append("b", [NewEvent("T")])
         await until(batches, done.global_seq)
-        await sql.execute(_BY_HAND, number, "by hand")
-        last = await store.append("c", [NewEvent("T")])
+        await sql18.execute(_BY_HAND, number, "by hand")
+        last = await often.append("c", [NewEvent("T")])
         await until(batches, last.global_seq)
     assert feed.missed == 0
 
 
-async def test_a_truncated_and_restarted_table_ends_a_feed(store: EventStore, sql: asyncpg.Connection) -> None:
-    await store.append("a", [NewEvent("T") for _ in range(6)])
-    feed = await store.feed()
+async def test_a_truncated_and_restarted_table_ends_a_feed(often: EventStore, sql18: asyncpg.Connection) -> None:
+    await often.append("a", [NewEvent("T") for _ in range(6)])
+    feed = await often.feed()
     async with following(feed) as batches:
         assert await until(batches, 6) == [1, 2, 3, 4, 5, 6]
-        await sql.execute("TRUNCATE events RESTART IDENTITY")
-        await store.append("b", [NewEvent("T")])
+        await sql18.execute("TRUNCATE events RESTART IDENTITY")
+        await often.append("b", [NewEvent("T")])
         with pytest.raises(HistoryChanged) as told:
             await anext(batches)
     assert (told.value.position, told.value.head) == (6, 1)
 
 
-async def test_another_history_that_has_come_further_ends_a_feed(store: EventStore, sql: asyncpg.Connection) -> None:
+async def test_another_history_that_has_come_further_ends_a_feed(often: EventStore, sql18: asyncpg.Connection) -> None:
     """The head tells nothing then, but the events that were handed out do."""
-    await store.append("a", [NewEvent("T") for _ in range(6)])
-    feed = await store.feed()
+    await often.append("a", [NewEvent("T") for _ in range(6)])
+    feed = await often.feed()
     async with following(feed) as batches:
         await until(batches, 6)
-        async with sql.transaction():
-            await sql.execute("TRUNCATE events RESTART IDENTITY")
+        async with sql18.transaction():
+            await sql18.execute("TRUNCATE events RESTART IDENTITY")
             for seq in range(9):
-                await sql.fetchval(INSERT, "b", seq)
+                await sql18.fetchval(INSERT, "b", seq)
         # The connection that it reads on is lost: on the next one it looks first.
-        await sql.execute(
+        await sql18.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'esx%' "
             "AND datname = current_database() AND pid <> pg_backend_pid()"
         )
@@ -139,39 +143,39 @@ async def test_another_history_that_has_come_further_ends_a_feed(store: EventSto
     assert told.value.position == 6
 
 
-async def test_a_start_beyond_the_head_is_no_silence(store: EventStore) -> None:
-    await store.append("a", [NewEvent("T") for _ in range(6)])
-    feed = await store.feed(after=100)
+async def test_a_start_beyond_the_head_is_no_silence(often: EventStore) -> None:
+    await often.append("a", [NewEvent("T") for _ in range(6)])
+    feed = await often.feed(after=100)
     with pytest.raises(HistoryChanged) as told:
         await anext(feed.follow())
     assert (told.value.position, told.value.head) == (100, 6)
     with pytest.raises(HistoryChanged):
-        async for _ in (await store.feed(after=100)).to_safe_position():
+        async for _ in (await often.feed(after=100)).to_safe_position():
             pass
     with pytest.raises(HistoryChanged):
-        await store.export(after=100)
-    assert (await store.export(after=6)).until == 6
+        await often.export(after=100)
+    assert (await often.export(after=6)).until == 6
 
 
 async def test_events_that_are_deleted_while_the_server_runs_end_no_feed(
-    store: EventStore, sql: asyncpg.Connection
+    often: EventStore, sql18: asyncpg.Connection
 ) -> None:
-    await store.append("a", [NewEvent("T") for _ in range(6)])
-    feed = await store.feed()
+    await often.append("a", [NewEvent("T") for _ in range(6)])
+    feed = await often.feed()
     async with following(feed) as batches:
         await until(batches, 6)
-        await sql.execute("DELETE FROM events WHERE global_seq IN (2, 6)")
+        await sql18.execute("DELETE FROM events WHERE global_seq IN (2, 6)")
         while not feed.erased:
-            done = await store.append("b", [NewEvent("T")])
+            done = await often.append("b", [NewEvent("T")])
             await until(batches, done.global_seq)
         assert feed.erased == 2
         assert feed.missed == 0
 
 
-async def test_a_connection_that_is_lost_while_counting_costs_no_event(dsn: str, store: EventStore) -> None:
+async def test_a_connection_that_is_lost_while_counting_costs_no_event(dsn18: str, often: EventStore) -> None:
     """What was read must not be gone with the look that comes in the same step."""
-    await store.append("a", [NewEvent("T") for _ in range(3)])
-    connection = await asyncpg.connect(dsn)
+    await often.append("a", [NewEvent("T") for _ in range(3)])
+    connection = await asyncpg.connect(dsn18)
     hooked: Any = Hooked(connection)
     barrier = Barrier(Layout(), settings=OFTEN)
 
@@ -186,13 +190,13 @@ async def test_a_connection_that_is_lost_while_counting_costs_no_event(dsn: str,
 
 
 async def test_what_was_missed_is_told_also_where_nothing_else_comes(
-    store: EventStore, sql: asyncpg.Connection
+    often: EventStore, sql18: asyncpg.Connection
 ) -> None:
-    await store.append("a", [NewEvent("T")])
-    number = await drawn(sql)
-    await store.append("b", [NewEvent("T")])
-    feed = await store.feed()
+    await often.append("a", [NewEvent("T")])
+    number = await drawn(sql18)
+    await often.append("b", [NewEvent("T")])
+    feed = await often.feed()
     assert [event.global_seq async for batch in feed.to_safe_position() for event in batch.events] == [1, 3]
-    await sql.execute(_BY_HAND, number, "by hand")
+    await sql18.execute(_BY_HAND, number, "by hand")
     told = [batch.missed async for batch in feed.to_safe_position()]
     assert told == [(Missed(number, "by hand", "Late"),)]

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import asyncpg
 import pytest
+import pytest_asyncio
 
 from esx import EventStore, NewEvent, QueryCancelled, StoreFailed
 from esx.embedded import EmbeddedServer
@@ -68,6 +69,12 @@ def standby(server: EmbeddedServer) -> Iterator[EmbeddedServer]:
         yield running
 
 
+@pytest_asyncio.fixture
+async def standby18(servers: Servers) -> AsyncIterator[EmbeddedServer]:
+    with standby_of(await servers.get(18)) as running:
+        yield running
+
+
 QUICKLY = FeedSettings(standby_moment=1.0)
 
 
@@ -92,7 +99,7 @@ async def test_a_feed_on_a_standby_waits_for_gaps_and_polls(
     await store.append("quick", [NewEvent("T")])
     async with asyncio.timeout(_DEADLINE), connect(standby.dsn_for(name)) as replica:
         while not await replica.head():
-            await asyncio.sleep(0)
+            await asyncio.sleep(0.01)
         feed = await replica.feed()
         async for batch in feed.to_safe_position(patience=1.5):
             assert batch.events == []
@@ -117,15 +124,15 @@ async def test_a_feed_on_a_standby_waits_for_gaps_and_polls(
 
 
 async def test_a_query_that_recovery_cancels_is_told_as_such(
-    dsn: str, store: EventStore, sql: asyncpg.Connection, standby: EmbeddedServer
+    dsn18: str, store18: EventStore, sql18: asyncpg.Connection, standby18: EmbeddedServer
 ) -> None:
-    name = await sql.fetchval("SELECT current_database()")
-    admin = await asyncpg.connect(standby.dsn_for("postgres"))
+    name = await sql18.fetchval("SELECT current_database()")
+    admin = await asyncpg.connect(standby18.dsn_for("postgres"))
     await admin.execute("ALTER SYSTEM SET max_standby_streaming_delay = 0")
     await admin.execute("SELECT pg_reload_conf()")
-    await store.append("s", [NewEvent("T")])
+    await store18.append("s", [NewEvent("T")])
 
-    async with asyncio.timeout(_DEADLINE), store_and_pool(standby.dsn_for(name)) as (replica, pool):
+    async with asyncio.timeout(_DEADLINE), store_and_pool(standby18.dsn_for(name)) as (replica, pool):
 
         async def read_at_length() -> None:
             async with pool.lend(guarded=False) as connection:
@@ -136,8 +143,8 @@ async def test_a_query_that_recovery_cancels_is_told_as_such(
         reading = asyncio.create_task(read_at_length())
         while not await admin.fetchval("SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event = 'PgSleep')"):
             await asyncio.sleep(0.01)
-        async with sql.transaction():
-            await sql.execute("LOCK TABLE events")
+        async with sql18.transaction():
+            await sql18.execute("LOCK TABLE events")
         with pytest.raises(QueryCancelled, match="conflict with recovery"):
             await reading
     await admin.close()
@@ -162,11 +169,11 @@ async def number_without_id(
         )
     )
     while not await sql.fetchval("SELECT last_value > $1 FROM events_global_seq_seq", warm.global_seq):
-        await asyncio.sleep(0)
+        await asyncio.sleep(0.01)
     await store.append("quick", [NewEvent("T")])
     assert not writing.done()
     while await replica.version("quick") < 0:
-        await asyncio.sleep(0)
+        await asyncio.sleep(0.01)
 
     async def has_its_id() -> None:
         await writing
@@ -299,20 +306,20 @@ async def primary_silent(_: asyncpg.Connection, primary: asyncpg.Connection) -> 
 
 @pytest.mark.parametrize("deaf", [replay_paused, primary_silent])
 async def test_time_does_not_pass_a_gap_while_the_standby_hears_nothing(
-    dsn: str,
-    store: EventStore,
-    sql: asyncpg.Connection,
-    standby: EmbeddedServer,
+    dsn18: str,
+    store18: EventStore,
+    sql18: asyncpg.Connection,
+    standby18: EmbeddedServer,
     deaf: Callable[[asyncpg.Connection, asyncpg.Connection], AbstractAsyncContextManager[None]],
 ) -> None:
-    name = await sql.fetchval("SELECT current_database()")
-    there = await asyncpg.connect(standby.dsn_for(name))
+    name = await sql18.fetchval("SELECT current_database()")
+    there = await asyncpg.connect(standby18.dsn_for(name))
     async with (
         asyncio.timeout(_DEADLINE),
-        connect(standby.dsn_for(name)) as replica,
-        number_without_id(dsn, store, sql, replica) as slow,
+        connect(standby18.dsn_for(name)) as replica,
+        number_without_id(dsn18, store18, sql18, replica) as slow,
     ):
-        async with deaf(there, sql):
+        async with deaf(there, sql18):
             await slow.has_its_id()
             feed = await replica.feed()
             seen: list[str] = []
@@ -364,20 +371,20 @@ async def test_a_gap_is_not_passed_where_an_address_comes_to_lead_to_a_standby(
 
 
 async def test_an_event_that_was_deleted_ends_no_feed_on_a_standby(
-    dsn: str, store: EventStore, sql: asyncpg.Connection, standby: EmbeddedServer
+    dsn18: str, store18: EventStore, sql18: asyncpg.Connection, standby18: EmbeddedServer
 ) -> None:
     """What was read from this server as it runs can only have been deleted, and nothing is left to wait for."""
-    address = standby.dsn_for(await sql.fetchval("SELECT current_database()"))
-    await store.append("a", [NewEvent("T") for _ in range(3)])
+    address = standby18.dsn_for(await sql18.fetchval("SELECT current_database()"))
+    await store18.append("a", [NewEvent("T") for _ in range(3)])
     async with asyncio.timeout(_DEADLINE), connect(address) as replica:
         while await replica.head() < 3:
-            await asyncio.sleep(0)
+            await asyncio.sleep(0.01)
         feed = await replica.feed()
         batches = feed.follow()
         assert [event.global_seq for event in (await anext(batches)).events] == [1, 2, 3]
-        await sql.execute("DELETE FROM events WHERE global_seq = 2")
+        await sql18.execute("DELETE FROM events WHERE global_seq = 2")
         while await replica.event(2) is not None:
-            await asyncio.sleep(0)
+            await asyncio.sleep(0.01)
         # On a connection that is new to it, the feed looks first.
         connection = await asyncpg.connect(address)
         await connection.execute(
@@ -385,7 +392,7 @@ async def test_an_event_that_was_deleted_ends_no_feed_on_a_standby(
             "AND datname = current_database()"
         )
         await connection.close()
-        last = await store.append("b", [NewEvent("T")])
+        last = await store18.append("b", [NewEvent("T")])
         seen: list[int] = []
         while last.global_seq not in seen:
             seen += [event.global_seq for event in (await anext(batches)).events]
@@ -393,11 +400,11 @@ async def test_an_event_that_was_deleted_ends_no_feed_on_a_standby(
 
 
 async def test_a_deleted_event_does_not_hold_a_reader_for_ever(
-    dsn: str, store: EventStore, sql: asyncpg.Connection, standby: EmbeddedServer
+    dsn18: str, store18: EventStore, sql18: asyncpg.Connection, standby18: EmbeddedServer
 ) -> None:
     """After a restart of the standby what is missing might still come; when all is replayed, it was deleted."""
-    name = await sql.fetchval("SELECT current_database()")
-    await store.append("s", [NewEvent("T") for _ in range(3)])
+    name = await sql18.fetchval("SELECT current_database()")
+    await store18.append("s", [NewEvent("T") for _ in range(3)])
     seen: list[int] = []
 
     async def follow(replica: EventStore) -> None:
@@ -406,17 +413,17 @@ async def test_a_deleted_event_does_not_hold_a_reader_for_ever(
 
     async with (
         asyncio.timeout(2 * _DEADLINE),
-        connect(standby.dsn_for(name), FeedSettings(standby_moment=1.0, behind_for=0.2)) as replica,
+        connect(standby18.dsn_for(name), FeedSettings(standby_moment=1.0, behind_for=0.2)) as replica,
     ):
         following = asyncio.create_task(follow(replica))
         while seen != [1, 2, 3]:
             assert not following.done()
             await asyncio.sleep(0.01)
-        await sql.execute("DELETE FROM events WHERE global_seq = 2")
-        directory, version = standby.data_dir.parent.parent, standby.version
-        standby.stop()
+        await sql18.execute("DELETE FROM events WHERE global_seq = 2")
+        directory, version = standby18.data_dir.parent.parent, standby18.version
+        standby18.stop()
         with EmbeddedServer.start(directory, version=version):
-            await store.append("s", [NewEvent("T")])
+            await store18.append("s", [NewEvent("T")])
             while seen != [1, 2, 3, 4]:
                 assert not following.done()
                 await asyncio.sleep(0.01)

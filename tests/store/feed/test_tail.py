@@ -73,18 +73,18 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> Counter[Barrier]:
     return counted
 
 
-async def test_five_subscribers_read_as_one(store: EventStore, steps: Counter[Barrier]) -> None:
-    await store.append("s", [NewEvent("T") for _ in range(10)])
-    async with following(*[await store.feed() for _ in range(5)]) as followers:
+async def test_five_subscribers_read_as_one(store18: EventStore, steps: Counter[Barrier]) -> None:
+    await store18.append("s", [NewEvent("T") for _ in range(10)])
+    async with following(*[await store18.feed() for _ in range(5)]) as followers:
         for each in followers:
             await each.reach(10)
         # All are members once an event has come to all.
-        done = await store.append("s", [NewEvent("T")])
+        done = await store18.append("s", [NewEvent("T")])
         for each in followers:
             await each.reach(done.global_seq)
         steps.clear()
         for _ in range(20):
-            done = await store.append("s", [NewEvent("T")])
+            done = await store18.append("s", [NewEvent("T")])
             for each in followers:
                 await each.reach(done.global_seq)
         assert len(steps) == 1
@@ -94,7 +94,7 @@ async def test_five_subscribers_read_as_one(store: EventStore, steps: Counter[Ba
 
 @pytest.mark.slow
 async def test_nothing_is_lost_whenever_one_joins_or_leaves(dsn: str, store: EventStore) -> None:
-    writing = asyncio.create_task(moody_writers(dsn, transactions=30))
+    writing = asyncio.create_task(moody_writers(dsn, transactions=18))
     feeds = [await store.feed(page=20) for _ in range(4)]
     async with following(*feeds) as followers:
         latecomers: list[Feed] = []
@@ -114,20 +114,22 @@ async def test_nothing_is_lost_whenever_one_joins_or_leaves(dsn: str, store: Eve
 
 
 @pytest.mark.parametrize("large", ["data", "metadata"])
-async def test_a_slow_subscriber_holds_no_other_back_and_catches_up(dsn: str, store: EventStore, large: str) -> None:
+async def test_a_slow_subscriber_holds_no_other_back_and_catches_up(
+    dsn18: str, store18: EventStore, large: str
+) -> None:
     tails = Tails()
     async with (
-        feeds_of(dsn, FeedSettings(shared_characters=100_000)) as feeds,
+        feeds_of(dsn18, FeedSettings(shared_characters=100_000)) as feeds,
         following(feeds.feed(tails=tails), feeds.feed(tails=tails)) as (slow, quick),
     ):
-        first = (await store.append("s", [NewEvent("T")])).global_seq
+        first = (await store18.append("s", [NewEvent("T")])).global_seq
         await slow.reach(first)
         slow.gate.clear()
-        await store.append("s", [NewEvent("T")])
+        await store18.append("s", [NewEvent("T")])
         for _ in range(30):
             text = {"text": "x" * 10_000}
             event = NewEvent("T", text) if large == "data" else NewEvent("T", metadata=text)
-            done = await store.append("s", [event])
+            done = await store18.append("s", [event])
             await quick.reach(done.global_seq)
         [tail] = tails
         assert tail.end - tail.first < 15
@@ -137,23 +139,23 @@ async def test_a_slow_subscriber_holds_no_other_back_and_catches_up(dsn: str, st
         assert slow.feed.counts == quick.feed.counts
 
 
-async def test_a_feed_that_begins_above_a_gap_is_not_held_by_it(store: EventStore, sql: asyncpg.Connection) -> None:
-    async with following(await store.feed()) as [held]:
-        await held.reach((await store.append("s", [NewEvent("T")])).global_seq)
-        open_writer = sql.transaction()
+async def test_a_feed_that_begins_above_a_gap_is_not_held_by_it(store18: EventStore, sql18: asyncpg.Connection) -> None:
+    async with following(await store18.feed()) as [held]:
+        await held.reach((await store18.append("s", [NewEvent("T")])).global_seq)
+        open_writer = sql18.transaction()
         await open_writer.start()
-        pending = await sql.fetchval(INSERT, "slow", 0)
-        above = (await store.append("s", [NewEvent("T")])).global_seq
+        pending = await sql18.fetchval(INSERT, "slow", 0)
+        above = (await store18.append("s", [NewEvent("T")])).global_seq
         async with asyncio.timeout(DEADLINE):
             while held.feed.gap is None:
                 held.news.clear()
                 await held.news.wait()
-        async with following(await store.feed(after=above)) as [free]:
+        async with following(await store18.feed(after=above)) as [free]:
             for _ in range(3):
-                await free.reach((await store.append("s", [NewEvent("T")])).global_seq)
+                await free.reach((await store18.append("s", [NewEvent("T")])).global_seq)
             assert held.seen == [1]
             await open_writer.commit()
-            last = (await store.append("s", [NewEvent("T")])).global_seq
+            last = (await store18.append("s", [NewEvent("T")])).global_seq
             await held.reach(last)
             await free.reach(last)
             assert held.seen == list(range(1, last + 1))
@@ -162,21 +164,21 @@ async def test_a_feed_that_begins_above_a_gap_is_not_held_by_it(store: EventStor
 
 
 async def test_a_feed_that_is_held_by_a_gap_does_not_follow_those_above_it(
-    store: EventStore, sql: asyncpg.Connection
+    store18: EventStore, sql18: asyncpg.Connection
 ) -> None:
-    await store.append("s", [NewEvent("T")])
-    open_writer = sql.transaction()
+    await store18.append("s", [NewEvent("T")])
+    open_writer = sql18.transaction()
     await open_writer.start()
-    await sql.fetchval(INSERT, "slow", 0)
-    above = (await store.append("s", [NewEvent("T")])).global_seq
-    async with following(await store.feed(after=above)) as [free]:
-        await free.reach((await store.append("s", [NewEvent("T")])).global_seq)
-        async with following(await store.feed()) as [held]:
+    await sql18.fetchval(INSERT, "slow", 0)
+    above = (await store18.append("s", [NewEvent("T")])).global_seq
+    async with following(await store18.feed(after=above)) as [free]:
+        await free.reach((await store18.append("s", [NewEvent("T")])).global_seq)
+        async with following(await store18.feed()) as [held]:
             await held.reach(1)
-            await free.reach((await store.append("s", [NewEvent("T")])).global_seq)
+            await free.reach((await store18.append("s", [NewEvent("T")])).global_seq)
             assert held.seen == [1]
             await open_writer.commit()
-            last = (await store.append("s", [NewEvent("T")])).global_seq
+            last = (await store18.append("s", [NewEvent("T")])).global_seq
             await held.reach(last)
             assert held.seen == list(range(1, last + 1))
 
@@ -210,13 +212,13 @@ async def test_a_feed_that_meets_a_gap_on_its_way_to_the_others_waits_there(
     assert held.seen == [1]
 
 
-async def test_a_start_beyond_the_end_misleads_nobody(store: EventStore) -> None:
-    async with following(await store.feed(after=1000)) as [ahead]:
+async def test_a_start_beyond_the_end_misleads_nobody(store18: EventStore) -> None:
+    async with following(await store18.feed(after=1000)) as [ahead]:
         while not ahead.feed.listening:
             await asyncio.sleep(0)
-        async with following(await store.feed()) as [other]:
+        async with following(await store18.feed()) as [other]:
             for _ in range(3):
-                await other.reach((await store.append("s", [NewEvent("T")])).global_seq)
+                await other.reach((await store18.append("s", [NewEvent("T")])).global_seq)
             assert other.seen == [1, 2, 3]
             assert ahead.seen == []
 
@@ -317,14 +319,16 @@ async def test_nothing_is_read_for_a_subscriber_that_does_not_pull(
         assert follower.seen == list(range(1, last + 1))
 
 
-async def test_a_feed_that_joins_a_held_tail_is_told_what_holds_it(store: EventStore, sql: asyncpg.Connection) -> None:
-    async with following(await store.feed()) as [first]:
-        await first.reach((await store.append("s", [NewEvent("T")])).global_seq)
-        open_writer = sql.transaction()
+async def test_a_feed_that_joins_a_held_tail_is_told_what_holds_it(
+    store18: EventStore, sql18: asyncpg.Connection
+) -> None:
+    async with following(await store18.feed()) as [first]:
+        await first.reach((await store18.append("s", [NewEvent("T")])).global_seq)
+        open_writer = sql18.transaction()
         await open_writer.start()
-        pending = await sql.fetchval(INSERT, "slow", 0)
-        await store.append("s", [NewEvent("T")])
-        async with following(await store.feed()) as [second]:
+        pending = await sql18.fetchval(INSERT, "slow", 0)
+        await store18.append("s", [NewEvent("T")])
+        async with following(await store18.feed()) as [second]:
             async with asyncio.timeout(DEADLINE):
                 for each in (first, second):
                     while each.feed.gap is None:
