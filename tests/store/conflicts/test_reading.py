@@ -97,9 +97,12 @@ def test_a_rule_is_two_types(text: str) -> None:
         Commuting([("[a", "b")])
 
 
-@pytest.mark.parametrize(
-    ("text", "minutes"),
-    [
+async def test_filters_choose_among_conflicts(store18: EventStore, sql18: asyncpg.Connection) -> None:
+    await put(sql18, "Deposited", "Deposited", minute=0, user="ann", won_user="bob")
+    await put(sql18, "Deposited", "Withdrawn", minute=1)
+    await put(sql18, "Withdrawn", "Closed", minute=2, correlation="c-1")
+    await put(sql18, "Shipped", "Cancelled", minute=3, stream="order-1", won_user="Ann")
+    choices: list[tuple[str, set[int]]] = [
         ("", {0, 1, 2, 3}),
         ("account-*", {0, 1, 2}),
         ("type:deposited", {0, 1}),
@@ -109,19 +112,13 @@ def test_a_rule_is_two_types(text: str) -> None:
         ("corr:c-1", {2}),
         ("since:'2026-08-07 12:01 UTC' until:'2026-08-07 12:03 UTC'", {1, 2}),
         ("order-1 user:a*", {3}),
-    ],
-)
-async def test_filters_choose_among_conflicts(
-    store18: EventStore, sql18: asyncpg.Connection, text: str, minutes: set[int]
-) -> None:
-    await put(sql18, "Deposited", "Deposited", minute=0, user="ann", won_user="bob")
-    await put(sql18, "Deposited", "Withdrawn", minute=1)
-    await put(sql18, "Withdrawn", "Closed", minute=2, correlation="c-1")
-    await put(sql18, "Shipped", "Cancelled", minute=3, stream="order-1", won_user="Ann")
-    where = parse_filter(text)
-    each = await store18.newest_conflicts(where)
-    assert {round((one.at - BEGAN).total_seconds() / 60) for one in each} == minutes
-    assert sum(pair.recorded for pair in (await store18.conflicts(where)).pairs) == len(minutes)
+    ]
+    for text, minutes in choices:
+        where = parse_filter(text)
+        each = await store18.newest_conflicts(where)
+        assert {round((one.at - BEGAN).total_seconds() / 60) for one in each} == minutes, text
+        pairs = (await store18.conflicts(where)).pairs
+        assert sum(pair.recorded for pair in pairs) == len(minutes), text
 
 
 async def test_what_conflicts_cannot_tell_is_one_line(

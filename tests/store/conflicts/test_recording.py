@@ -48,8 +48,8 @@ async def rows_of(sql: asyncpg.Connection) -> list[asyncpg.Record]:
 
 
 @pytest.mark.parametrize("grouping", [True, False], ids=["grouped", "each by itself"])
-async def test_a_row_says_what_lost_to_what_and_by_whom(dsn: str, sql: asyncpg.Connection, grouping: bool) -> None:
-    async with EventStore.connect(dsn, record_conflicts=True, grouping=grouping) as store:
+async def test_a_row_says_what_lost_to_what_and_by_whom(dsn18: str, sql18: asyncpg.Connection, grouping: bool) -> None:
+    async with EventStore.connect(dsn18, record_conflicts=True, grouping=grouping) as store:
         won = NewEvent("Deposited", metadata={"user_id": "ann", "correlation_id": "c-1"})
         await store.append("account-1", [NewEvent("Opened")], expected=NO_STREAM)
         done = await store.append("account-1", [won, NewEvent("Audited"), NewEvent("Deposited")], expected=0)
@@ -57,7 +57,7 @@ async def test_a_row_says_what_lost_to_what_and_by_whom(dsn: str, sql: asyncpg.C
         await lose(store, "account-1", lost, NewEvent("Withdrawn"), NewEvent("Closed"), expected=0)
         assert store.recording is not None
         assert (store.recording.seen, store.recording.problem) == (1, None)
-    [row] = await rows_of(sql)
+    [row] = await rows_of(sql18)
     assert (row["stream_id"], row["expected"], row["actual"]) == ("account-1", 0, 3)
     assert (row["lost_types"], row["lost_user"], row["lost_correlation"]) == (["Withdrawn", "Closed"], "bob", "7")
     assert (row["won_types"], row["won_user"], row["won_correlation"]) == (["Deposited", "Audited"], "ann", "c-1")
