@@ -33,11 +33,7 @@ _USED = (
     *("esx.database_choice", "esx.doctor.diagnosis", "esx.embedded.server", "esx.eventstore", "esx.load.process"),
     *("esx.load.sweep.text", "esx.payloads.decoder", "esx.store.bulk.import_", "uvloop"),
 )
-_NEEDED = {
-    "the explorer": ("esx.load.archive", "esx.load.process", "esx.tui.app", "textual.drivers.linux_driver"),
-    "serve": ("esx.web.guard", "esx.web.server"),
-}
-"""What some commands import besides: it takes much, and is imported before the first of them."""
+_OF_EXPLORER = ("esx.load.archive", "esx.load.process", "esx.tui.app", "textual.drivers.linux_driver")
 # What Python and the C library read when a process starts.
 _AT_THE_START = ("PYTHON", "LC_", "LANG", "LD_")
 _ESX = [sys.executable, "-m", "esx"]
@@ -45,9 +41,9 @@ _LINE = 2**20
 """Bytes that a line of output may have."""
 _CODE = 4
 """Bytes of a process id, and of an exit code."""
-_NAME = 100
-"""Bytes of a request, which tells for what the server should import more."""
 _AT_ONCE = 10.0
+_SHORT, _EXPLORER = b".", b"e"
+"""What is asked for."""
 
 
 def run(
@@ -219,10 +215,11 @@ def serve() -> None:
             _tell_ended(running)
         if requests not in ready:
             continue
-        said, descriptors, _, _ = socket.recv_fds(requests, _NAME, 4)
+        said, descriptors, _, _ = socket.recv_fds(requests, 1, 4)
         if not said:
             os._exit(0)
-        _import_for(said.decode())
+        if said == _EXPLORER:
+            _import_explorer()
         answers = socket.socket(fileno=descriptors[0])
         pid = os.fork()
         if pid == 0:
@@ -240,8 +237,8 @@ def serve() -> None:
 
 
 @cache
-def _import_for(command: str) -> None:
-    for name in _NEEDED.get(command, ()):
+def _import_explorer() -> None:
+    for name in _OF_EXPLORER:
         importlib.import_module(name)
     gc.freeze()
 
@@ -313,9 +310,8 @@ def _fork(
 ) -> socket.socket:
     """Ask for a command with these standard streams, which are closed here; return where the answers come."""
     answers, theirs = socket.socketpair()
-    name = "the explorer" if explorer else next((each for each in command if each in _NEEDED), "another")
     with theirs:
-        socket.send_fds(_server(), [name.encode()], [theirs.fileno(), *streams])
+        socket.send_fds(_server(), [_EXPLORER if explorer else _SHORT], [theirs.fileno(), *streams])
     for stream in streams:
         os.close(stream)
     answers.sendall(json.dumps([command, environment, os.getcwd(), closed, session]).encode())
