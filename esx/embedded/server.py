@@ -18,8 +18,6 @@ from pathlib import Path
 from typing import Self
 from urllib.parse import quote
 
-import psutil
-
 from esx.embedded.account import (
     REMEDY,
     EmbeddedFailed,
@@ -133,6 +131,8 @@ class EmbeddedServer:
     @classmethod
     def runs(cls, data_dir: Path | None = None, *, version: int = DEFAULT_VERSION) -> bool:
         """Return whether the server that `start` would share runs already; it starts nothing."""
+        import psutil
+
         found = Postmaster.read(root_directory(data_dir) / f"postgresql-{version}" / "data")
         return found is not None and found.ready and psutil.pid_exists(found.pid)
 
