@@ -32,7 +32,7 @@ from esx.tui.session.session import SessionState
 from esx.tui.tuning import Tuning
 from tests.layouts.foreign.fixtures import load_into
 from tests.support.connections import connected
-from tests.tui.helpers import browse, feed_of, text_of, until
+from tests.tui.helpers import browse, feed_of, no_frames, text_of, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
@@ -181,13 +181,14 @@ async def fill_conflicts(dsn: str) -> None:
 
 @contextlib.asynccontextmanager
 async def sitting(dsn: str, size: tuple[int, int], **options: Any) -> AsyncIterator[tuple[Explorer, Pilot[None]]]:
-    """Open the explorer on a database, as a user of esx's own would."""
+    """Open the explorer on a database, as a user of esx's own would; only what is looked at is drawn."""
     label = options.pop("label", "embedded PostgreSQL 18")
     database = Database(dsn, "embedded", label, embedded=options.pop("embedded", True))
     app = Explorer(database, tuning=Tuning(clock=_clock), **options)
     app.animation_level = "none"
-    async with app.run_test(size=size, notifications=True) as pilot:
-        yield app, pilot
+    with no_frames():
+        async with app.run_test(size=size, notifications=True) as pilot:
+            yield app, pilot
 
 
 async def live(app: Explorer, pilot: Pilot[None]) -> None:

@@ -20,7 +20,7 @@ from esx.store.health import Health
 from esx.store.read.estimates import Estimate
 from esx.tui.app import Explorer
 from tests.capsule.made import make, moment
-from tests.tui.helpers import feed_of, text_of, until
+from tests.tui.helpers import feed_of, no_frames, text_of, until
 from tests.tui.pictures import NOW, settled, shop
 
 if TYPE_CHECKING:
@@ -112,6 +112,7 @@ async def take_recording(
     with (
         tempfile.TemporaryDirectory(prefix="esx-capsule-") as directory,
         Capsule(make_capsule(Path(directory) / "incident.esx")) as capsule,
+        no_frames(),
     ):
         async with opened_recording(capsule, server) as recording:
             database = Database(recording.dsn, "capsule", "incident.esx", embedded=False, read_only=True)
