@@ -14,7 +14,7 @@ from esx.store.consume.report import ConsumerReport
 from esx.tui.app import Explorer
 from tests.capsule.made import line, make, moment
 from tests.capsule.test_recording import GAP, at, health, recording_of
-from tests.tui.helpers import browse, feed_of, text_of, until
+from tests.tui.helpers import browse, feed_of, no_frames, text_of, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -63,9 +63,10 @@ async def opened(recording: Recording, size: tuple[int, int]) -> AsyncIterator[t
     database = Database(recording.dsn, "capsule", "incident.esx", embedded=False, read_only=True)
     app = Explorer(database, recording=recording)
     app.animation_level = "none"
-    async with app.run_test(size=size, notifications=True) as pilot:
-        await until(pilot, lambda: browse(app).streams.rows and app.follower.started, "for the first rows")
-        yield app, pilot
+    with no_frames():
+        async with app.run_test(size=size, notifications=True) as pilot:
+            await until(pilot, lambda: browse(app).streams.rows and app.follower.started, "for the first rows")
+            yield app, pilot
 
 
 @contextlib.asynccontextmanager
@@ -83,25 +84,33 @@ def streams_of(app: Explorer) -> list[str]:
     return [row.summary.stream_id for row in browse(app).streams.rows if row.summary is not None]
 
 
+def numbers_of(app: Explorer) -> list[int]:
+    return [row.global_seq for row in feed_of(app).table.rows]
+
+
 async def jump(pilot: Pilot[None], text: str) -> None:
     await pilot.press("at")
     await until(pilot, lambda: "jump to" in text_of(pilot.app))
     await pilot.press(*("full_stop" if each == "." else "plus" if each == "+" else each for each in text), "enter")
 
 
-async def test_every_screen_says_that_it_is_a_recording(servers: Servers, tmp_path: Path) -> None:
-    async with shown(servers, tmp_path) as (app, pilot, _):
-        for key in "12345":
-            await pilot.press(key)
-            await until(pilot, lambda: "RECORDING incident.esx" in text_of(app) and "● recording" in text_of(app))
-
-
-async def test_lists_show_what_had_appeared_after_each_jump(servers: Servers, tmp_path: Path) -> None:
+async def test_the_clock_plays_and_jumps_and_lists_show_what_had_appeared(servers: Servers, tmp_path: Path) -> None:
     async with shown(servers, tmp_path) as (app, pilot, player):
         await until(pilot, lambda: streams_of(app) == ["account-1", "account-2"])
-        await jump(pilot, "end")
+        before = player.at
+        await jump(pilot, "soon")
+        await until(pilot, lambda: "neither a position nor a time" in text_of(app), "to be asked again")
+        await pilot.press("escape")
+        await until(pilot, lambda: "jump to" not in text_of(app))
+        assert player.at == before
+
+        await jump(pilot, "+5s")
+        await until(pilot, lambda: player.at == at(5))
+        await pilot.press("right_parenthesis", "right_parenthesis", "right_parenthesis", "P")
+        assert player.playing
+        await until(pilot, lambda: not player.playing and player.at == player.timeline.end)
         await until(pilot, lambda: streams_of(app) == ["account-1", "account-2", "account-3"])
-        assert player.at == player.timeline.end
+
         await jump(pilot, "start")
         await until(pilot, lambda: streams_of(app) == ["account-1"])
         await until(pilot, lambda: "not recorded" in text_of(app))
@@ -109,29 +118,18 @@ async def test_lists_show_what_had_appeared_after_each_jump(servers: Servers, tm
         await until(pilot, lambda: streams_of(app) == ["account-1", "account-2"])
         await pilot.press("comma")
         await until(pilot, lambda: streams_of(app) == ["account-1"])
+        await jump(pilot, "end")
+        await until(pilot, lambda: streams_of(app) == ["account-1", "account-2", "account-3"])
+        assert player.at == player.timeline.end
 
 
-async def test_the_feed_is_held_as_it_was_and_goes_on(servers: Servers, tmp_path: Path) -> None:
+async def test_every_screen_says_that_it_is_a_recording_and_shows_what_was(servers: Servers, tmp_path: Path) -> None:
     async with shown(servers, tmp_path) as (app, pilot, player):
-        await pilot.press("2")
-        await until(pilot, lambda: [row.global_seq for row in feed_of(app).table.rows] == [1, 2])
-        await jump(pilot, "#5")
-        await until(pilot, lambda: "waiting for 4, may be held by pid 4242" in text_of(app))
-        await until(pilot, lambda: [row.global_seq for row in feed_of(app).table.rows] == [1, 2, 3])
-        assert player.at == at(20)
-        await jump(pilot, "+5s")
-        await until(pilot, lambda: "▲ held 5 s" in text_of(app))
-        await jump(pilot, "+5s")
-        await until(pilot, lambda: [row.global_seq for row in feed_of(app).table.rows] == [1, 2, 3, 4, 5, 6])
-        await until(pilot, lambda: "1 late" in text_of(app) or "complete and in order" in text_of(app))
-        await jump(pilot, "-30m")
-        await until(pilot, lambda: "safe position not recorded" in text_of(app))
-        await until(pilot, lambda: [row.global_seq for row in feed_of(app).table.rows] == [1])
+        for key in "12345":
+            await pilot.press(key)
+            await until(pilot, lambda: "RECORDING incident.esx" in text_of(app) and "● recording" in text_of(app), key)
 
-
-async def test_figures_and_consumers_are_those_of_then(servers: Servers, tmp_path: Path) -> None:
-    async with shown(servers, tmp_path) as (app, pilot, _):
-        await pilot.press("5")
+        # Consumers and figures are those of then.
         await until(pilot, lambda: "balances" in text_of(app) and "4 events behind" in text_of(app))
         await jump(pilot, "end")
         await until(pilot, lambda: "0 events behind" in text_of(app))
@@ -149,6 +147,22 @@ async def test_figures_and_consumers_are_those_of_then(servers: Servers, tmp_pat
         await pilot.press("3")
         await until(pilot, lambda: "this is a recording: no load test here" in text_of(app))
 
+        # The feed is held as it was, and goes on.
+        await pilot.press("2", "full_stop")
+        await until(pilot, lambda: numbers_of(app) == [1, 2])
+        await jump(pilot, "#5")
+        await until(pilot, lambda: "waiting for 4, may be held by pid 4242" in text_of(app))
+        await until(pilot, lambda: numbers_of(app) == [1, 2, 3])
+        assert player.at == at(20)
+        await jump(pilot, "+5s")
+        await until(pilot, lambda: "▲ held 5 s" in text_of(app))
+        await jump(pilot, "+5s")
+        await until(pilot, lambda: numbers_of(app) == [1, 2, 3, 4, 5, 6])
+        await until(pilot, lambda: "1 late" in text_of(app) or "complete and in order" in text_of(app))
+        await jump(pilot, "-30m")
+        await until(pilot, lambda: "safe position not recorded" in text_of(app))
+        await until(pilot, lambda: numbers_of(app) == [1])
+
 
 async def test_what_a_slice_leaves_out_is_said(servers: Servers, tmp_path: Path) -> None:
     """Events before the slice are missing in counts and states."""
@@ -164,26 +178,6 @@ async def test_what_a_slice_leaves_out_is_said(servers: Servers, tmp_path: Path)
         await until(pilot, lambda: "state at version 23, without those before 23" in text_of(app))
         await pilot.resize_terminal(80, 24)
         await until(pilot, lambda: "RECORDING of a slice 2026-08-07" in text_of(app))
-
-
-async def test_the_clock_plays_and_lists_follow(servers: Servers, tmp_path: Path) -> None:
-    async with shown(servers, tmp_path) as (app, pilot, player):
-        await jump(pilot, "+5s")
-        await until(pilot, lambda: player.at == at(5))
-        await pilot.press("right_parenthesis", "right_parenthesis", "right_parenthesis", "P")
-        assert player.playing
-        await until(pilot, lambda: not player.playing and player.at == player.timeline.end)
-        await until(pilot, lambda: streams_of(app) == ["account-1", "account-2", "account-3"])
-
-
-async def test_a_time_that_means_nothing_is_told_and_asked_again(servers: Servers, tmp_path: Path) -> None:
-    async with shown(servers, tmp_path) as (app, pilot, player):
-        before = player.at
-        await jump(pilot, "soon")
-        await until(pilot, lambda: "neither a position nor a time" in text_of(app))
-        await pilot.press("escape")
-        await until(pilot, lambda: "jump to" not in text_of(app))
-        assert player.at == before
 
 
 async def test_keys_of_recordings_do_nothing_elsewhere(dsn18: str) -> None:
