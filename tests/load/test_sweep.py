@@ -204,5 +204,7 @@ def test_runs_side_by_side(tmp_path: Path) -> None:
     assert [each["ratios"]["goodput, /s"] for each in comparison_json(compared)] == [1.0, 2.0]
     assert max(map(len, comparison_lines(compare([*runs * 2, archive.load("r3")])))) <= 80
     assert "strategy=row-lock" in check(compare_page(compared)).text
+    stopped = replace(runs[1], summary=replace(faster, elapsed=7.2, interrupted=True))
+    assert "   strategy=row-lock, stopped after 7 s" in comparison_lines(compare([runs[0], stopped]))
     with pytest.raises(InvalidOptions, match="ended without a summary"):
         compare([runs[0], replace(runs[1], summary=None)])

@@ -77,7 +77,7 @@ class Compared:
     run: SavedRun
     summary: LoadSummary
     differs: str
-    """In which options it differs from the others, e.g. ``strategy=row-lock``."""
+    """In which options it differs from the others, e.g. ``strategy=row-lock``, and whether it was stopped."""
 
 
 def compare(runs: Sequence[SavedRun]) -> list[Compared]:
@@ -87,7 +87,10 @@ def compare(runs: Sequence[SavedRun]) -> list[Compared]:
     for at, run in enumerate(runs):
         if run.summary is None:
             raise InvalidOptions(f"run {run.id} ended without a summary, so there is nothing to compare")
-        differs = ", ".join(f"{knob(name)}={value_text(getattr(run.header.options, name))}" for name in names)
+        said = [f"{knob(name)}={value_text(getattr(run.header.options, name))}" for name in names]
+        if run.summary.interrupted:
+            said.append(f"stopped after {run.summary.elapsed:.0f} s")
+        differs = ", ".join(said)
         letter = ascii_uppercase[at] if at < len(ascii_uppercase) else str(at + 1)
         found.append(Compared(letter, run, run.summary, differs))
     return found
