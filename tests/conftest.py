@@ -182,14 +182,14 @@ def servers() -> Iterator[Servers]:
 @contextlib.asynccontextmanager
 async def fresh_database(server: EmbeddedServer, template: str) -> AsyncIterator[str]:
     name = f"test_{uuid4().hex}"
-    _command(server, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
+    administer(server, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
     try:
         yield server.dsn_for(name)
     finally:
-        _command(server, f"DROP DATABASE {name} WITH (FORCE)")
+        administer(server, f"DROP DATABASE {name} WITH (FORCE)")
 
 
-def _command(server: EmbeddedServer, command: str) -> None:
+def administer(server: EmbeddedServer, command: str) -> None:
     """Run a command on a connection that stays: to make one for each test costs a fifth of what its database costs."""
     known = server.pid, server.data_dir
     connection = _commanding.get(known)

@@ -26,9 +26,9 @@ def environment(**extra: str) -> dict[str, str]:
 
 
 def esx(
-    *arguments: str, stdin: str | bytes = "", onto: str | None = None, closed: str = "", **extra: str
+    *arguments: str, stdin: str | bytes = "", onto: str | int | None = None, closed: str = "", **extra: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end, with its standard output in the file `onto`, without the streams that are `closed`."""
+    """Run a command to its end, with its standard output in `onto`, a file, without the streams that are `closed`."""
     given = stdin.encode() if isinstance(stdin, str) else stdin
     done = forked.run(
         [*arguments], stdin=given, environment=environment(**extra), timeout=_TIMEOUT, onto=onto, closed=closed

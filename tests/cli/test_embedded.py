@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from esx.embedded import EmbeddedServer
 from tests.cli.support import Running, esx, ndjson
 
 if TYPE_CHECKING:
@@ -28,33 +29,31 @@ def home() -> Iterator[str]:
     shutil.rmtree(directory, ignore_errors=True)
 
 
-def test_the_first_command_may_be_one_that_only_reads(home: str) -> None:
+def test_the_first_command_may_be_one_that_only_reads_and_it_is_said_where_things_go(home: str) -> None:
     first = esx("streams", "--json", ESX_DATA_DIR=home)
     assert (first.returncode, first.stdout, first.stderr) == (0, "", "no streams yet\n")
-
-
-def test_it_is_said_where_things_go_when_nothing_is_named(home: str) -> None:
     where = "in embedded PostgreSQL 18, as no database is named"
-    written = esx("append", "s", "T", ESX_DATA_DIR=home)
-    assert (written.returncode, written.stderr) == (0, f"{where}\n")
-    missing = esx("read", "nobody", ESX_DATA_DIR=home)
-    assert missing.returncode == 1
-    assert missing.stderr.splitlines()[0] == where
-    assert "nobody has no events" in missing.stderr
-    named = esx("append", "s", "T", "-d", "embedded", ESX_DATA_DIR=home)
-    assert (named.returncode, named.stderr) == (0, "")
+    with EmbeddedServer.start(Path(home)):  # which the others need not start
+        written = esx("append", "s", "T", ESX_DATA_DIR=home)
+        assert (written.returncode, written.stderr) == (0, f"{where}\n")
+        missing = esx("read", "nobody", ESX_DATA_DIR=home)
+        assert missing.returncode == 1
+        assert missing.stderr.splitlines()[0] == where
+        assert "nobody has no events" in missing.stderr
+        named = esx("append", "s", "T", "-d", "embedded", ESX_DATA_DIR=home)
+        assert (named.returncode, named.stderr) == (0, "")
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="Windows has no SIGHUP")
-@pytest.mark.parametrize("name", ["SIGHUP", "SIGTERM"])
-async def test_the_server_stops_with_a_command_whose_terminal_is_closed(home: str, name: str) -> None:
-    number = signal.Signals[name]
-    tail = await Running.start("tail", ESX_DATA_DIR=home)
-    assert "following" in await tail.narration()
-    pid_file = Path(home, "postgresql-18", "data", "postmaster.pid")
-    assert pid_file.exists()
-    assert await tail.end(number) == 128 + number
-    assert not pid_file.exists()
+async def test_the_server_stops_with_a_command_whose_terminal_is_closed(home: str) -> None:
+    for name in ("SIGHUP", "SIGTERM"):
+        number = signal.Signals[name]
+        tail = await Running.start("tail", ESX_DATA_DIR=home)
+        assert "following" in await tail.narration()
+        pid_file = Path(home, "postgresql-18", "data", "postmaster.pid")
+        assert pid_file.exists()
+        assert await tail.end(number) == 128 + number, name
+        assert not pid_file.exists(), name
 
 
 def test_the_demo_fills_the_store_once(home: str) -> None:
@@ -62,17 +61,18 @@ def test_the_demo_fills_the_store_once(home: str) -> None:
     assert (first.returncode, first.stderr) == (0, "")
     assert first.stdout.startswith("made ")
     assert "embedded PostgreSQL 18" in first.stdout
-    second = esx("demo", "--no-tui", ESX_DATA_DIR=home, ESX_DSN="postgresql://127.0.0.1:1/elsewhere")
-    assert "there already" in second.stdout
-    tail = esx("tail", "--from", "start", "--json", "--no-follow", ESX_DATA_DIR=home)
-    events = ndjson(tail.stdout)
-    assert len(events) >= 5000
-    assert {event["stream_id"].partition("-")[0] for event in events} == {"accounts", "orders", "payments", "carts"}
-    summary = esx("load", "--users", "4", "--max-appends", "200", "--streams", "3", "--json", ESX_DATA_DIR=home)
-    assert summary.returncode == 0, summary.stderr
-    last = json.loads(summary.stdout.splitlines()[-1])
-    assert last["kind"] == "summary"
-    assert last["verdict"] == "pass"
-    assert last["successes"] == last["stored"] > 0
-    stored = esx("tail", "--from", "start", "--stream", "load-*", "--json", "--no-follow", ESX_DATA_DIR=home)
-    assert len(stored.stdout.splitlines()) == last["successes"]
+    with EmbeddedServer.start(Path(home)):
+        second = esx("demo", "--no-tui", ESX_DATA_DIR=home, ESX_DSN="postgresql://127.0.0.1:1/elsewhere")
+        assert "there already" in second.stdout
+        tail = esx("tail", "--from", "start", "--json", "--no-follow", ESX_DATA_DIR=home)
+        events = ndjson(tail.stdout)
+        assert len(events) >= 5000
+        assert {event["stream_id"].partition("-")[0] for event in events} == {"accounts", "orders", "payments", "carts"}
+        summary = esx("load", "--users", "4", "--max-appends", "200", "--streams", "3", "--json", ESX_DATA_DIR=home)
+        assert summary.returncode == 0, summary.stderr
+        last = json.loads(summary.stdout.splitlines()[-1])
+        assert last["kind"] == "summary"
+        assert last["verdict"] == "pass"
+        assert last["successes"] == last["stored"] > 0
+        stored = esx("tail", "--from", "start", "--stream", "load-*", "--json", "--no-follow", ESX_DATA_DIR=home)
+        assert len(stored.stdout.splitlines()) == last["successes"]

@@ -33,8 +33,11 @@ def arguments_of(process: psutil.Process) -> Iterator[str]:
         yield " ".join(each.cmdline())
 
 
-@pytest.mark.parametrize("written", [["-d", "{}"], ["--dsn", "{}"], ["--dsn={}"], ["-d{}"]], ids=" ".join)
-@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize(
+    ("written", "first"),
+    [(["-d", "{}"], True), (["--dsn", "{}"], False), (["--dsn={}"], True), (["-d{}"], False)],
+    ids=str,
+)
 async def test_no_password_is_in_the_arguments(
     written: Sequence[str], first: bool, dsn18: str, store18: EventStore
 ) -> None:
@@ -63,10 +66,11 @@ async def test_nor_in_those_of_a_server_and_its_pages(dsn18: str, store18: Event
 
 
 async def test_nor_in_those_of_a_load_test(dsn18: str, store18: EventStore) -> None:
-    running = await Running.start(
-        "load", "--duration", "4", "--users", "1", "-d", f"host={dsn18.partition('host=')[2].partition('&')[0]} "
-        f"user=postgres dbname={dsn18.partition('@/')[2].partition('?')[0]} port=5432 password=hunter2",
-    )  # fmt: skip
+    address = (
+        f"host={dsn18.partition('host=')[2].partition('&')[0]} "
+        f"user=postgres dbname={dsn18.partition('@/')[2].partition('?')[0]} port=5432 password=hunter2"
+    )
+    running = await Running.start("load", "--duration", "4", "--users", "1", "--rate", "10", "-d", address)
     try:
         process = psutil.Process(running.process.pid)
         await until(lambda: any("locustfile" in each for each in arguments_of(process)), "the load test")

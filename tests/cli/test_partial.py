@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -13,7 +12,7 @@ import asyncpg
 import pytest
 
 from esx import EventStore, NewEvent
-from tests.cli.support import ESX, environment, esx, ndjson
+from tests.cli.support import esx, ndjson
 from tests.support.roles import Role
 
 if TYPE_CHECKING:
@@ -96,14 +95,7 @@ async def test_whoever_has_had_enough_misses_nothing(dsn18: str, held: int) -> N
     os.close(read)
     try:
         for arguments in (["export"], ["tail", "--from", "start", "--no-follow"]):
-            done = subprocess.run(
-                [*ESX, *arguments, "-d", dsn18],
-                stdout=write,
-                stderr=subprocess.PIPE,
-                timeout=200,
-                env=environment(),
-                check=False,
-            )
+            done = esx(*arguments, "-d", dsn18, onto=write)
             assert done.returncode == 0, done.stderr
     finally:
         os.close(write)

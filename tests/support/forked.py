@@ -52,13 +52,13 @@ def run(
     stdin: bytes,
     environment: dict[str, str],
     timeout: float,
-    onto: str | None = None,
+    onto: str | int | None = None,
     closed: str = "",
 ) -> subprocess.CompletedProcess[bytes]:
     """Run ``esx`` with these arguments to its end, as `subprocess.run` does. Raises `subprocess.TimeoutExpired`.
 
-    `onto` is a file that its standard output goes to, instead of being returned. `closed` names the standard
-    streams that are closed. With one of these the environment must be ours in what Python reads at the start.
+    `onto` is a file, or its number, that its standard output goes to, instead of being returned. `closed` names the
+    standard streams that are closed. With one of these the environment must be ours in what Python reads at the start.
     """
     command = [*_ESX, *arguments]
     if not _can_fork(environment):
@@ -68,7 +68,7 @@ def run(
     (read_in, write_in), (read_out, write_out), (read_err, write_err) = os.pipe(), os.pipe(), os.pipe()
     if onto is not None:
         os.close(write_out)
-        write_out = os.open(onto, os.O_WRONLY)
+        write_out = os.dup(onto) if isinstance(onto, int) else os.open(onto, os.O_WRONLY)
     streams = read_in, write_out, write_err
     with _fork(command, environment, *streams, closed=closed) as answers, ThreadPoolExecutor(3) as pool:
         writing = pool.submit(_write, write_in, stdin)

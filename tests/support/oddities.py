@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from typing import TYPE_CHECKING, NamedTuple
-from uuid import uuid4
+from urllib.parse import urlsplit
 
 import asyncpg
 
 from esx.eventstore import EventStore
-from tests.conftest import admin
+from tests.conftest import administer, fresh_database
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -62,23 +62,27 @@ EUC_JP = Encoding("EUC_JP", "あ".encode("euc_jp"), "あ", b"\xfe\xfe")
 ENCODINGS = (SQL_ASCII, WIN1252, EUC_JP)
 
 
+_templates: set[tuple[int, str]] = set()
+"""The servers that have a template in an encoding."""
+
+
 @contextlib.asynccontextmanager
 async def database(server: EmbeddedServer, encoding: str = "UTF8") -> AsyncIterator[str]:
     """Yield the address of a database of that encoding with the schema."""
-    name = f"test_{uuid4().hex}"
-    async with admin(server) as connection:
-        await connection.execute(
-            f"CREATE DATABASE {name} TEMPLATE template0 ENCODING '{encoding}' LOCALE_PROVIDER libc "
-            "LC_COLLATE 'C' LC_CTYPE 'C'"
+    template = f"esx_template_{encoding.lower()}"
+    if (server.pid, encoding) not in _templates:
+        administer(
+            server,
+            f"CREATE DATABASE {template} TEMPLATE template0 ENCODING '{encoding}' LOCALE_PROVIDER libc "
+            "LC_COLLATE 'C' LC_CTYPE 'C'",
         )
-        try:
-            # Where the time zone shows if it is not asked for.
-            await connection.execute(f"ALTER DATABASE {name} SET TimeZone = 'America/New_York'")
-            async with EventStore.connect(server.dsn_for(name)) as store:
-                await store.init()
-            yield server.dsn_for(name)
-        finally:
-            await connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+        async with EventStore.connect(server.dsn_for(template)) as store:
+            await store.init()
+        _templates.add((server.pid, encoding))
+    async with fresh_database(server, template) as dsn:
+        # Where the time zone shows if it is not asked for.
+        administer(server, f"ALTER DATABASE {urlsplit(dsn).path[1:]} SET TimeZone = 'America/New_York'")
+        yield dsn
 
 
 async def run_sql(dsn: str, *statements: str) -> None:
