@@ -129,7 +129,8 @@ def test_the_fixture_in_a_project_of_its_own(tmp_path: Path, data_dir: Path) -> 
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "--strict-markers", "-p", "no:cacheprovider", str(tmp_path)],
         cwd=tmp_path,
-        env={**os.environ, "ESX_DATA_DIR": str(data_dir)},
+        # The plugins of this environment are not what is tested, and take long to import.
+        env={**os.environ, "ESX_DATA_DIR": str(data_dir), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
         capture_output=True,
         text=True,
         check=False,

@@ -9,7 +9,6 @@ import os
 import pty
 import signal
 import struct
-import subprocess
 import termios
 import zipfile
 from typing import TYPE_CHECKING
@@ -18,9 +17,10 @@ import pytest
 
 from esx import EventStore, NewEvent
 from tests.capsule.test_recording import story
-from tests.cli.support import ESX, Running, environment, esx, ndjson, one_line_error
+from tests.cli.support import Running, environment, esx, ndjson, one_line_error
 from tests.layouts.foreign.fixtures import load_into
 from tests.support.connections import connected
+from tests.support.forked import OnTerminal
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -165,15 +165,9 @@ async def test_a_capsule_is_opened_on_a_terminal(servers: Servers, tmp_path: Pat
     assert "needs a terminal" in refused
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 110, 0, 0))
-    process = subprocess.Popen(
-        [*ESX, "capsule", "open", str(path), "--at", "#5"],
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-        env=environment(TERM="xterm-256color", ESX_DATA_DIR=data_dir),
-        start_new_session=True,
-    )
-    os.close(theirs)
+    given = environment(TERM="xterm-256color", ESX_DATA_DIR=data_dir)
+    command = ["capsule", "open", str(path), "--at", "#5"]
+    process = OnTerminal(theirs, command, environment=given, session=True, explorer=True)
     assert "14:00:20" in await asyncio.to_thread(_until_shown, ours)
     assert await asyncio.to_thread(process.wait, 120) == 0
     os.close(ours)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import asyncpg
 import pytest
 import pytest_asyncio
 
@@ -12,28 +11,43 @@ from esx.config import Config, Connection
 from esx.eventstore import EventStore
 from esx.model import NewEvent
 from tests.cli.support import esx, ndjson, one_line_error
+from tests.support.connections import connected
 from tests.support.partitions import COLUMNS
 from tests.tui.helpers import explorer, lines_of, until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
     from pathlib import Path
+
+    from tests.conftest import Servers
 
 _QUOTED = '"Odd one"."My ""events"""'
 _TABLE = f"({COLUMNS}, PRIMARY KEY (global_seq), UNIQUE (stream_id, stream_seq))"
 
 
-@pytest_asyncio.fixture
-async def stores(dsn18: str, sql18: asyncpg.Connection) -> AsyncIterator[str]:
-    """Yield the address of a database with an event in each of its stores, of a type that names it."""
-    await sql18.execute(
-        f'CREATE SCHEMA tenant; CREATE TABLE tenant.events {_TABLE}; CREATE SCHEMA "Odd one"; '
-        f"CREATE TABLE {_QUOTED} {_TABLE}; CREATE VIEW shown AS SELECT * FROM tenant.events"
-    )
+async def fill(dsn: str) -> None:
+    """Make stores with an event in each, of a type that names it."""
+    async with EventStore.connect(dsn) as plain:
+        await plain.init()
+    async with connected(dsn) as connection:
+        await connection.execute(
+            f'CREATE SCHEMA tenant; CREATE TABLE tenant.events {_TABLE}; CREATE SCHEMA "Odd one"; '
+            f"CREATE TABLE {_QUOTED} {_TABLE}; CREATE VIEW shown AS SELECT * FROM tenant.events"
+        )
     for store, kind in ((None, "Plain"), ("tenant.events", "Tenant"), (_QUOTED, "Quoted")):
-        async with EventStore.connect(dsn18, store=store) as opened:
+        async with EventStore.connect(dsn, store=store) as opened:
             await opened.append("s-1", [NewEvent(kind, {"n": 1}, metadata={"correlation_id": "c"})])
-    yield dsn18
+
+
+@pytest_asyncio.fixture
+async def stores(servers: Servers) -> str:
+    """The address of a database with these stores, which is only read."""
+    return await servers.kept(18, "named_stores", fill)
+
+
+@pytest_asyncio.fixture
+async def writable(empty_dsn18: str) -> str:
+    await fill(empty_dsn18)
+    return empty_dsn18
 
 
 def types(*arguments: str, **environ: str) -> list[str]:
@@ -43,7 +57,8 @@ def types(*arguments: str, **environ: str) -> list[str]:
 
 
 @pytest.mark.slow
-async def test_another_table_is_read_and_written_by_every_command(stores: str) -> None:
+async def test_another_table_is_read_and_written_by_every_command(writable: str) -> None:
+    stores = writable
     for store, kind in (("tenant.events", "Tenant"), (_QUOTED, "Quoted")):
         there = ("-d", stores, "--store", store)
         # It may stand before the command's name as well.
@@ -81,34 +96,35 @@ async def test_a_view_is_read_with_one_line_about_whose_it_is(stores: str) -> No
     assert esx("streams", "-d", stores, "--store", "tenant.events").stderr == ""
 
 
+NOTHING = {
+    "tenant.nothing": "has no table or view tenant.nothing: name it as schema.table",
+    "nowhere.events": "has no table or view nowhere.events: name it as schema.table",
+    "Tenant.Events2": 'quote capitals as SQL does: "Name"',
+    "a b c": "has no table or view a b c",
+    '"': 'has no table or view "',
+    "events; DROP TABLE events": "has no table or view events; DROP TABLE events",
+    "stream_locks": "has no column global_seq",
+    "events_global_seq_seq": "is neither a table nor a view",
+    "x\x1b[31my": "x\u241b[31my",
+}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "reason"),
-    [
-        ("tenant.nothing", "has no table or view tenant.nothing: name it as schema.table"),
-        ("nowhere.events", "has no table or view nowhere.events: name it as schema.table"),
-        ("Tenant.Events2", 'quote capitals as SQL does: "Name"'),
-        ("a b c", "has no table or view a b c"),
-        ('"', 'has no table or view "'),
-        ("events; DROP TABLE events", "has no table or view events; DROP TABLE events"),
-        ("stream_locks", "has no column global_seq"),
-        ("events_global_seq_seq", "is neither a table nor a view"),
-        ("x\x1b[31my", "x\u241b[31my"),
-    ],
-)
-async def test_a_name_of_nothing_is_one_line(name: str, reason: str, stores: str) -> None:
-    for command in (["streams"], ["append", "s", "T"], ["tail", "--no-follow"], ["export"], ["health"]):
+async def test_a_name_of_nothing_is_one_line(stores: str) -> None:
+    streams, *others = [["streams"], ["append", "s", "T"], ["tail", "--no-follow"], ["export"], ["health"]]
+    every = [(name, streams) for name in NOTHING] + [("tenant.nothing", command) for command in others]
+    for name, command in every:
         line = one_line_error(esx(*command, "-d", stores, "--store", name), 1)
-        assert reason in line, command
-        assert "\x1b" not in line, command
+        assert NOTHING[name] in line, (name, command)
+        assert "\x1b" not in line, (name, command)
 
 
-@pytest.mark.parametrize("name", ["", " "])
-async def test_an_empty_name_is_wrong_usage(name: str, stores: str) -> None:
-    done = esx("streams", "-d", stores, "--store", name)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert "--store" in done.stderr
-    assert "Traceback" not in done.stderr
+def test_an_empty_name_is_wrong_usage() -> None:
+    for name in ("", " "):
+        done = esx("streams", "-d", "postgresql://127.0.0.1:1/x", "--store", name)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "--store" in done.stderr
+        assert "Traceback" not in done.stderr
 
 
 async def test_the_doctor_tells_of_a_name_of_nothing_too(stores: str) -> None:
@@ -120,19 +136,21 @@ async def test_the_doctor_tells_of_a_name_of_nothing_too(stores: str) -> None:
 
 
 @pytest.mark.slow
-async def test_what_belongs_to_events_is_refused_elsewhere(stores: str, sql18: asyncpg.Connection) -> None:
-    before = await sql18.fetch("SELECT relname FROM pg_class WHERE relnamespace = 'tenant'::regnamespace ORDER BY 1")
-    there = ("-d", stores, "--store", "tenant.events")
+async def test_what_belongs_to_events_is_refused_elsewhere(writable: str) -> None:
+    tables = "SELECT relname FROM pg_class WHERE relnamespace = 'tenant'::regnamespace ORDER BY 1"
+    async with connected(writable) as connection:
+        before = await connection.fetch(tables)
+    there = ("-d", writable, "--store", "tenant.events")
     assert "leave the store's name out" in one_line_error(esx("init", *there), 1)
     for command in (["load", "--duration", "1"], ["load", "sweep", "--vary", "users=1,2"]):
         line = one_line_error(esx(*command, *there), 1)
         assert "a load test goes to the table events" in line
         assert "tenant.events" in line
     assert "leave --store out" in one_line_error(esx("demo", "--no-tui", *there), 2)
-    after = await sql18.fetch("SELECT relname FROM pg_class WHERE relnamespace = 'tenant'::regnamespace ORDER BY 1")
-    assert before == after
-    assert await sql18.fetchval("SELECT count(*) FROM tenant.events") == 1
-    assert await sql18.fetchval("SELECT count(*) FROM events") == 1
+    async with connected(writable) as connection:
+        assert await connection.fetch(tables) == before
+        assert await connection.fetchval("SELECT count(*) FROM tenant.events") == 1
+        assert await connection.fetchval("SELECT count(*) FROM events") == 1
 
 
 @pytest.mark.slow
