@@ -21,6 +21,7 @@ import pytest_asyncio
 
 from esx.embedded import EmbeddedServer
 from esx.eventstore import EventStore
+from tests.support import forked_locust
 from tests.support.clusters import TEMPLATE, choose_home, copy_cluster, remove_home
 from tests.support.connections import connected
 from tests.support.roles import Role, new_role
@@ -145,6 +146,12 @@ def interruptible() -> None:
     for name in ("SIGQUIT", "SIGHUP"):  # nohup ignores the latter
         if hasattr(signal, name) and signal.getsignal(getattr(signal, name)) is signal.SIG_IGN:
             signal.signal(getattr(signal, name), signal.SIG_DFL)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def load_tests_are_forked() -> None:
+    """Let load tests that esx starts be forked; `REALLY` in the environment has them started."""
+    forked_locust.ask_at()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -17,6 +17,7 @@ import pytest
 
 from tests.cli.support import Running, environment
 from tests.support.browser import until
+from tests.support.forked_locust import REALLY
 from tests.support.pages import serve
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ async def test_a_load_test_ends_with_esx(
 ) -> None:
     running = await Running.start(
         *arguments, "--duration", "60s", *([] if "sweep" in arguments else ["--json"]), "-d", dsn18,
-        ESX_DATA_DIR=str(tmp_path),
+        **{"ESX_DATA_DIR": str(tmp_path), REALLY: "1"},
     )  # fmt: skip
     parent = psutil.Process(running.process.pid)
     await until(lambda: len(started_by(parent)) >= least, "all processes of the load test")
@@ -97,7 +98,7 @@ async def test_workers_and_subscribers_end_with_locust(dsn18: str) -> None:
         *("--processes", "2", "--master-bind-port", port, "--master-port", port, "--subscribers", "1"),
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.DEVNULL,
-        env=environment(ESX_DSN=dsn18),
+        env=environment(**{"ESX_DSN": dsn18, REALLY: "1"}),
     )
     parent = psutil.Process(process.pid)
     await until(lambda: len(started_by(parent)) >= 3, "two workers and the subscribers")

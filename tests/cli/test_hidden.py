@@ -17,6 +17,7 @@ from esx.eventstore import EventStore
 from esx.model import NewEvent
 from tests.cli.support import Running, environment, esx, one_line_error
 from tests.support.browser import until
+from tests.support.forked_locust import REALLY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -70,7 +71,8 @@ async def test_nor_in_those_of_a_load_test(dsn18: str, store18: EventStore) -> N
         f"host={dsn18.partition('host=')[2].partition('&')[0]} "
         f"user=postgres dbname={dsn18.partition('@/')[2].partition('?')[0]} port=5432 password=hunter2"
     )
-    running = await Running.start("load", "--duration", "4", "--users", "1", "--rate", "10", "-d", address)
+    options = ("--duration", "4", "--users", "1", "--rate", "10")
+    running = await Running.start("load", *options, "-d", address, **{REALLY: "1"})
     try:
         process = psutil.Process(running.process.pid)
         await until(lambda: any("locustfile" in each for each in arguments_of(process)), "the load test")

@@ -37,6 +37,7 @@ from esx.load.options import validate
 from esx.load.process import LoadRun
 from esx.load.report.describe import workload
 from esx.load.report.text import render_progress, render_summary
+from tests.support.forked_locust import REALLY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow
 
 _ROOT = Path(__file__).parents[2]
+_CALM = LoadOptions(think_time=0.01)
+"""Its users leave the machine something, and are many enough to meet."""
 _NOBODY = "postgresql://somebody:secret@127.0.0.1:1/nothing"
 
 
@@ -72,7 +75,7 @@ def is_running(pid: int) -> bool:
 
 
 async def test_a_run_stores_what_it_acknowledges_and_counts_conflicts_apart(dsn: str) -> None:
-    options = LoadOptions(users=8, duration=2.2, streams=20, hot_streams=1, hot_share=0.5, seed=7)
+    options = replace(_CALM, users=8, duration=2.2, streams=20, hot_streams=1, hot_share=0.5, seed=7)
     progress, summary = await finish(LoadRun(dsn, options))
 
     total = summary.total
@@ -113,8 +116,8 @@ async def test_a_run_whose_writers_append_together_is_judged_the_same(dsn18: str
 
 @pytest.mark.parametrize("processes", [1, 2])
 async def test_a_run_tells_which_types_collided_if_it_records_them(dsn18: str, processes: int) -> None:
-    options = LoadOptions(
-        users=8, duration=1, streams=4, hot_streams=1, hot_share=0.9, record_conflicts="on", processes=processes
+    options = replace(
+        _CALM, users=8, duration=1, streams=4, hot_streams=1, hot_share=0.9, record_conflicts="on", processes=processes
     )
     _, summary = await finish(LoadRun(dsn18, options))
     assert summary.verdict == "pass", summary.evidence
@@ -151,7 +154,7 @@ async def test_a_run_that_cannot_record_says_so_and_is_judged_all_the_same(
 
 
 async def test_stopping_early_still_gives_the_summary(dsn18: str) -> None:
-    run = LoadRun(dsn18, LoadOptions(users=4, duration=600))
+    run = LoadRun(dsn18, replace(_CALM, users=4, duration=600))
     lines: list[LoadProgress | LoadSummary] = []
     async for line in run:
         lines.append(line)
@@ -166,7 +169,7 @@ async def test_stopping_early_still_gives_the_summary(dsn18: str) -> None:
 
 
 async def test_closing_the_generator_ends_the_child(dsn18: str) -> None:
-    run = LoadRun(dsn18, LoadOptions(users=2, duration=600))
+    run = LoadRun(dsn18, replace(_CALM, users=2, duration=600))
     async for _ in run:
         break
     assert run.pid is not None
@@ -176,7 +179,7 @@ async def test_closing_the_generator_ends_the_child(dsn18: str) -> None:
 
 
 async def test_cancelling_the_reader_ends_the_child(dsn18: str) -> None:
-    run = LoadRun(dsn18, LoadOptions(users=2, duration=600))
+    run = LoadRun(dsn18, replace(_CALM, users=2, duration=600))
     reader = asyncio.create_task(finish(run))
 
     async def started() -> bool:
@@ -231,7 +234,7 @@ async def test_a_database_that_cannot_be_reached_is_one_line(empty_dsn18: str) -
 
 async def test_a_database_that_goes_away_is_survived(dsn18: str) -> None:
     """Connections cut in mid-run: users pause and go on, and the sums still fit."""
-    run = LoadRun(dsn18, LoadOptions(users=4, duration=60, streams=10))
+    run = LoadRun(dsn18, replace(_CALM, users=4, duration=60, streams=10))
     cuts = 0
     after: LoadCounts | None = None
     async for line in run:
@@ -262,18 +265,18 @@ async def test_a_database_that_goes_away_is_survived(dsn18: str) -> None:
     assert line.total.successes <= line.stored <= line.total.successes + line.total.unknown
 
 
-def locust(dsn: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "ESX_DSN": dsn}
-    return subprocess.run(
-        [sys.executable, "-m", "locust", "-f", "loadtest/locustfile.py", "--headless", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=200,
+async def locust(dsn: str, *arguments: str) -> tuple[int | None, str]:
+    """Run plain Locust to its end; return its exit code and what it said."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "locust", "-f", "loadtest/locustfile.py", "--headless", *arguments),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
         cwd=_ROOT,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        check=False,
+        env={**os.environ, "ESX_DSN": dsn},
     )
+    _, said = await asyncio.wait_for(process.communicate(), 200)
+    return process.returncode, said.decode()
 
 
 def locust_counts(table: str) -> dict[str, list[str]]:
@@ -282,16 +285,13 @@ def locust_counts(table: str) -> dict[str, list[str]]:
     return {name: [requests, failures] for name, requests, failures in rows}
 
 
-async def test_plain_locust_runs_the_scenario(dsn18: str) -> None:
-    done = await asyncio.to_thread(
-        locust,
-        dsn18,
-        *("-u", "4", "-r", "4", "--max-appends", "300"),
-        *("--run-id", "plain", "--hot-streams", "1", "--hot-share", "1"),
-    )
-    assert done.returncode == 0, done.stderr
-    assert "Traceback" not in done.stderr
-    shown = locust_counts(done.stderr)
+async def test_plain_locust_runs_the_scenario(dsn18: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(REALLY, "1")
+    options = ("-u", "4", "-r", "4", "--max-appends", "300", "--hot-streams", "1", "--hot-share", "1")
+    code, said = await locust(dsn18, *options, "--run-id", "plain")
+    assert code == 0, said
+    assert "Traceback" not in said
+    shown = locust_counts(said)
     assert int(shown["append (conflict)"][0]) > 0
     async with EventStore.connect(dsn18) as store:
         stored = await store.count_events(run_prefix("plain"))
@@ -414,7 +414,7 @@ async def test_forked_workers_share_one_run(dsn18: str) -> None:
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
 async def test_a_worker_that_dies_leaves_the_run_without_a_verdict(dsn18: str) -> None:
     """What its writers were told has died with it, so nobody can say what must be stored."""
-    run = LoadRun(dsn18, LoadOptions(users=2, duration=600, processes=2))
+    run = LoadRun(dsn18, replace(_CALM, users=2, duration=600, processes=2))
     killed = False
     async for line in run:
         if isinstance(line, LoadProgress) and line.users == 2 and line.total.successes > 0 and not killed:
@@ -498,10 +498,10 @@ async def test_plain_locust_says_in_one_line_what_is_wrong() -> None:
         ((), "esx: cannot reach somebody@127.0.0.1:1/nothing: "),
         (("--hot-share", "0.5"), "esx: --hot-share is 0.5 but no stream is hot"),
     ):
-        done = await asyncio.to_thread(locust, _NOBODY, "-t", "1s", *arguments)
-        assert done.returncode == 1
-        assert "Traceback" not in done.stderr
-        assert done.stderr.splitlines()[-1].startswith(message)
+        code, said = await locust(_NOBODY, "-t", "1s", *arguments)
+        assert code == 1
+        assert "Traceback" not in said
+        assert said.splitlines()[-1].startswith(message)
 
 
 @pytest.mark.parametrize(

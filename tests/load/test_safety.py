@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import subprocess
 import sys
 from argparse import Namespace
 from pathlib import Path
@@ -95,16 +94,16 @@ async def test_esx_s_own_server_may_hold_stores_that_are_not_to_be_played_with(
         await check_may_write(store18, None)
 
 
-def test_plain_locust_takes_connections_by_their_names(dsn18: str, tmp_path: Path) -> None:
+async def test_plain_locust_takes_connections_by_their_names(dsn18: str, tmp_path: Path) -> None:
     config = tmp_path / "config.toml"
     config.write_text(f'[connections.test]\ndsn = "{dsn18}"\n')
-    named = locust("test", ESX_CONFIG=str(config))
-    assert named.returncode == 0, named.stderr
-    assert "verdict pass" in named.stderr
-    refused = locust("tset", ESX_CONFIG=str(config))
-    assert refused.returncode == 1
-    assert "is no connection of" in refused.stderr.splitlines()[-1]
-    assert "Traceback" not in refused.stderr
+    code, said = await locust("test", ESX_CONFIG=str(config))
+    assert code == 0, said
+    assert "verdict pass" in said
+    code, said = await locust("tset", ESX_CONFIG=str(config))
+    assert code == 1
+    assert "is no connection of" in said.splitlines()[-1]
+    assert "Traceback" not in said
 
 
 def test_which_database_plain_locust_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,36 +133,26 @@ async def test_commands_and_plain_locust_obey(dsn18: str, store18: EventStore) -
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.splitlines()[-1].endswith(f"give --yes-write-to {name}")
     assert "Traceback" not in done.stderr
-    refused = await asyncio.to_thread(locust, dsn18)
-    assert refused.returncode == 1
-    assert refused.stderr.splitlines()[-1].endswith(f"give --yes-write-to {name}")
+    code, said = await locust(dsn18)
+    assert code == 1
+    assert said.splitlines()[-1].endswith(f"give --yes-write-to {name}")
     assert await store18.stream_outside("orders-") is None
 
-    allowed = await asyncio.to_thread(locust, dsn18, "--yes-write-to", name)
-    assert allowed.returncode == 0, allowed.stderr
-    assert "verdict pass" in allowed.stderr
+    code, said = await locust(dsn18, "--yes-write-to", name)
+    assert code == 0, said
+    assert "verdict pass" in said
 
 
-def locust(dsn: str, *arguments: str, **extra: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "locust",
-            "-f",
-            "loadtest/locustfile.py",
-            "--headless",
-            "-u",
-            "1",
-            "--max-appends",
-            "20",
-            *arguments,
-        ],
-        capture_output=True,
-        text=True,
-        timeout=200,
+async def locust(dsn: str, *arguments: str, **extra: str) -> tuple[int | None, str]:
+    """Run plain Locust to its end; return its exit code and what it said."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "locust", "-f", "loadtest/locustfile.py", "--headless", "-u", "1"),
+        *("--max-appends", "20", *arguments),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
         cwd=_ROOT,
         env={**os.environ, "ESX_DSN": dsn, **extra},
-        stdin=subprocess.DEVNULL,
-        check=False,
     )
+    _, said = await asyncio.wait_for(process.communicate(), 200)
+    return process.returncode, said.decode()

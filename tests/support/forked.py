@@ -7,7 +7,6 @@ what happens before esx is imported, or meanwhile, start Python themselves.
 from __future__ import annotations
 
 import asyncio
-import atexit
 import contextlib
 import fcntl
 import gc
@@ -22,25 +21,21 @@ import socket
 import subprocess
 import sys
 import termios
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
-_SERVE = f"from {__name__} import serve; serve()"
+from tests.support import forked_locust
+from tests.support.forking import CODE, LINE, can_fork, end, reader, written
+
+_SERVE = f"from {__name__} import serve; serve({{}})"
 # What commands import when they run, beside the modules of `esx.cli`.
 _USED = (
     *("esx.database_choice", "esx.doctor.diagnosis", "esx.embedded.server", "esx.eventstore", "esx.load.process"),
     *("esx.load.sweep.text", "esx.payloads.decoder", "esx.store.bulk.import_", "uvloop"),
 )
 _OF_EXPLORER = ("esx.load.archive", "esx.load.process", "esx.tui.app", "textual.drivers.linux_driver")
-# What Python and the C library read when a process starts.
-_AT_THE_START = ("PYTHON", "LC_", "LANG", "LD_")
 _ESX = [sys.executable, "-m", "esx"]
-_LINE = 2**20
-"""Bytes that a line of output may have."""
-_CODE = 4
-"""Bytes of a process id, and of an exit code."""
 _AT_ONCE = 10.0
 _SHORT, _EXPLORER = b".", b"e"
 """What is asked for."""
@@ -61,7 +56,7 @@ def run(
     standard streams that are closed. With one of these the environment must be ours in what Python reads at the start.
     """
     command = [*_ESX, *arguments]
-    if not _can_fork(environment):
+    if not can_fork(environment):
         assert onto is None
         assert not closed
         return subprocess.run(command, input=stdin, capture_output=True, timeout=timeout, env=environment, check=False)
@@ -73,10 +68,10 @@ def run(
     with _fork(command, environment, *streams, closed=closed) as answers, ThreadPoolExecutor(3) as pool:
         writing = pool.submit(_write, write_in, stdin)
         out, err = pool.submit(_read, read_out), pool.submit(_read, read_err)
-        pid = int.from_bytes(answers.recv(_CODE, socket.MSG_WAITALL), "big")
+        pid = int.from_bytes(answers.recv(CODE, socket.MSG_WAITALL), "big")
         answers.settimeout(timeout)
         try:
-            code = int.from_bytes(answers.recv(_CODE, socket.MSG_WAITALL), "big", signed=True)
+            code = int.from_bytes(answers.recv(CODE, socket.MSG_WAITALL), "big", signed=True)
         except TimeoutError:
             os.kill(pid, signal.SIGKILL)
             raise subprocess.TimeoutExpired(command, timeout) from None
@@ -99,10 +94,10 @@ class OnTerminal:
         session: bool = False,
         explorer: bool = False,
     ) -> None:
-        assert _can_fork(environment)
+        assert can_fork(environment)
         streams = os.dup(terminal), os.dup(terminal), terminal
         self._answers = _fork([*_ESX, *arguments], environment, *streams, explorer=explorer, session=session)
-        self.pid = int.from_bytes(self._answers.recv(_CODE, socket.MSG_WAITALL), "big")
+        self.pid = int.from_bytes(self._answers.recv(CODE, socket.MSG_WAITALL), "big")
         self._code: int | None = None
 
     def wait(self, timeout: float) -> int:
@@ -110,7 +105,7 @@ class OnTerminal:
         if self._code is None:
             with self._answers:
                 self._answers.settimeout(timeout)
-                self._code = int.from_bytes(self._answers.recv(_CODE, socket.MSG_WAITALL), "big", signed=True)
+                self._code = int.from_bytes(self._answers.recv(CODE, socket.MSG_WAITALL), "big", signed=True)
         return self._code
 
     def poll(self) -> int | None:
@@ -162,18 +157,18 @@ class Process:
         (read_out, write_out), (read_err, write_err) = os.pipe(), os.pipe()
         if fed:
             read_in, write_in = os.pipe()
-            self.stdin = await _written(write_in)
+            self.stdin = await written(write_in)
         else:
             read_in = os.open(os.devnull, os.O_RDONLY)
         answers = _fork([*_ESX, *arguments], environment, read_in, write_out, write_err)
-        (self.stdout, self._output), (self.stderr, _) = await _reader(read_out), await _reader(read_err)
+        (self.stdout, self._output), (self.stderr, _) = await reader(read_out), await reader(read_err)
         told, self._writer = await asyncio.open_connection(sock=answers)
-        self.pid = int.from_bytes(await told.readexactly(_CODE), "big")
+        self.pid = int.from_bytes(await told.readexactly(CODE), "big")
         self._end = asyncio.create_task(self._ended(told))
         return self
 
     async def _ended(self, told: asyncio.StreamReader) -> int:
-        self.returncode = int.from_bytes(await told.readexactly(_CODE), "big", signed=True)
+        self.returncode = int.from_bytes(await told.readexactly(CODE), "big", signed=True)
         self._writer.close()
         return self.returncode
 
@@ -182,7 +177,7 @@ async def start(
     *arguments: str, environment: dict[str, str], fed: bool = False
 ) -> Process | asyncio.subprocess.Process:
     """Start ``esx`` with these arguments and pipes for its output; if `fed`, also one for its input, else nothing."""
-    if _can_fork(environment):
+    if can_fork(environment):
         return await Process.start(*arguments, environment=environment, fed=fed)
     return await asyncio.create_subprocess_exec(
         *(*_ESX, *arguments),
@@ -190,12 +185,16 @@ async def start(
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         env=environment,
-        limit=_LINE,
+        limit=LINE,
     )
 
 
-def serve() -> None:
-    """Run commands, as `run` asks for them on the socket that is our standard input, until it closes."""
+def serve(load_tests: int) -> None:
+    """Run commands, as `run` asks for them on the socket that is our standard input, until it closes.
+
+    At the socket `load_tests` is asked for Locust, where they start it.
+    """
+    forked_locust.ask_at(load_tests)
     for module in pkgutil.walk_packages(importlib.import_module("esx.cli").__path__, "esx.cli."):
         importlib.import_module(module.name)
     for name in _USED:
@@ -211,7 +210,7 @@ def serve() -> None:
     while True:
         ready, _, _ = select.select([requests, ended], [], [])
         if ended in ready:
-            ended.recv(_LINE)
+            ended.recv(LINE)
             _tell_ended(running)
         if requests not in ready:
             continue
@@ -227,7 +226,7 @@ def serve() -> None:
         running[pid] = answers
         for descriptor in descriptors[1:]:
             os.close(descriptor)
-        _tell(answers, pid.to_bytes(_CODE, "big"))
+        _tell(answers, pid.to_bytes(CODE, "big"))
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     requests.detach()
@@ -250,7 +249,7 @@ def _tell_ended(running: dict[int, socket.socket]) -> None:
         if not pid:
             break
         with running.pop(pid) as answers:
-            _tell(answers, os.waitstatus_to_exitcode(status).to_bytes(_CODE, "big", signed=True))
+            _tell(answers, os.waitstatus_to_exitcode(status).to_bytes(CODE, "big", signed=True))
 
 
 def _tell(answers: socket.socket, what: bytes) -> None:
@@ -283,21 +282,8 @@ def _handle(answers: socket.socket, *streams: int) -> None:
     except SystemExit as ended:
         if isinstance(ended.code, int | None):
             with contextlib.suppress(OSError, ValueError):  # Python itself tells what cannot be written
-                _end(ended.code or 0)
+                end(ended.code or 0)
         raise
-
-
-def _end(code: int) -> None:
-    """End as Python does, but without taking all that was imported apart, which takes a third of a short command."""
-    threading._shutdown()  # type: ignore[attr-defined]
-    atexit._run_exitfuncs()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
-
-
-def _can_fork(environment: dict[str, str]) -> bool:
-    return _at_the_start(environment) == _at_the_start(dict(os.environ))
 
 
 def _fork(
@@ -319,31 +305,19 @@ def _fork(
     return answers
 
 
-async def _written(descriptor: int) -> asyncio.StreamWriter:
-    loop = asyncio.get_running_loop()
-    transport, protocol = await loop.connect_write_pipe(asyncio.streams.FlowControlMixin, os.fdopen(descriptor, "wb"))
-    return asyncio.StreamWriter(transport, protocol, None, loop)
-
-
-async def _reader(descriptor: int) -> tuple[asyncio.StreamReader, asyncio.ReadTransport]:
-    reader = asyncio.StreamReader(_LINE)
-    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
-        lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(descriptor, "rb")
-    )
-    return reader, transport
-
-
 @cache
 def _server() -> socket.socket:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
         # It ends when this process does, as the socket closes then.
-        subprocess.Popen([sys.executable, "-c", _SERVE], stdin=theirs.fileno(), stdout=subprocess.DEVNULL)
+        load_tests = forked_locust.server().fileno()
+        subprocess.Popen(
+            [sys.executable, "-c", _SERVE.format(load_tests)],
+            stdin=theirs.fileno(),
+            stdout=subprocess.DEVNULL,
+            pass_fds=[load_tests],
+        )
     return ours
-
-
-def _at_the_start(environment: dict[str, str]) -> dict[str, str]:
-    return {name: value for name, value in environment.items() if name.startswith(_AT_THE_START)}
 
 
 def _write(descriptor: int, data: bytes) -> None:
