@@ -16,7 +16,7 @@ import pytest
 from esx.cli.decoding import Unreadable, plain
 from esx.store.bulk.chunks import ChunkBounds
 from esx.store.bulk.import_ import ImportFailed
-from tests.cli.support import ESX, environment, esx, ndjson, one_line_error
+from tests.cli.support import Running, esx, ndjson, one_line_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,15 +68,14 @@ def test_what_is_cut_short_or_damaged_is_said(name: str) -> None:
             read(whole[:200] + bytes(200) + whole[400:])
 
 
-@formats
 async def test_a_compressed_file_is_imported_and_one_that_is_cut_short_gone_on_with_when_it_is_whole(
-    name: str, dsn18: str, store18: EventStore, tmp_path: Path
+    dsn18: str, store18: EventStore, tmp_path: Path
 ) -> None:
     path = tmp_path / "events.txt"  # whatever it is called
-    whole = COMPRESS[name](LINES.encode())
+    whole = gzip.compress(LINES.encode())
     path.write_bytes(whole[:-10])
     error = one_line_error(esx("import", str(path), "-d", dsn18), 1)
-    assert f"{path} cannot be read: its {name} ends too early: it was cut short; " in error
+    assert f"{path} cannot be read: its gzip ends too early: it was cut short; " in error
     there = await store18.head()
     assert there in (0, 10_000)
     assert ("nothing was stored" if there == 0 else f"{there:,} events were stored before: run the same") in error
@@ -87,6 +86,14 @@ async def test_a_compressed_file_is_imported_and_one_that_is_cut_short_gone_on_w
     assert ndjson(piped.stdout) == [{"stored": 0, "skipped": 12_000, "changed": MADE}]
 
 
+async def test_each_format_is_imported(dsn18: str) -> None:
+    for name, compress in COMPRESS.items():
+        line = f'{{"stream_id": "{name}", "event_type": "T", "data": "é"}}\n'
+        assert esx("import", "-", "-d", dsn18, stdin=compress(line.encode())).returncode == 0, name
+    events = ndjson(esx("export", "-d", dsn18).stdout)
+    assert [(event["stream_id"], event["data"]) for event in events] == [(name, "é") for name in COMPRESS]
+
+
 async def test_a_bad_line_is_named_by_its_number_when_unpacked(dsn18: str, tmp_path: Path) -> None:
     path = tmp_path / "events"
     path.write_bytes(gzip.compress(LINES.encode() + b"{}\n"))
@@ -94,10 +101,7 @@ async def test_a_bad_line_is_named_by_its_number_when_unpacked(dsn18: str, tmp_p
 
 
 async def test_it_is_imported_as_it_comes(dsn18: str) -> None:
-    process = await asyncio.create_subprocess_exec(
-        *ESX, "import", "-", "-d", dsn18,
-        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, env=environment(),
-    )  # fmt: skip
+    process = (await Running.fed("import", "-", "-d", dsn18)).process
     assert process.stdin is not None
     process.stdin.write(gzip.compress(LINES.encode()))
     connection = await asyncpg.connect(dsn18)
@@ -105,17 +109,27 @@ async def test_it_is_imported_as_it_comes(dsn18: str) -> None:
         while await connection.fetchval("SELECT count(*) FROM events") < 10_000:
             await asyncio.sleep(0.01)
     await connection.close()
-    process.stdin.close()
     await asyncio.wait_for(process.communicate(), 120)
     assert process.returncode == 0
 
 
-@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-8-sig", "utf-8"])
-@pytest.mark.parametrize("packed", [False, True])
-async def test_other_encodings_are_read(encoding: str, packed: bool, dsn18: str, tmp_path: Path) -> None:
+ENCODINGS = ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-8-sig", "utf-8"]
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_other_encodings_are_read(encoding: str) -> None:
+    data = LINES[:500].replace("\n", "\r\n").encode(encoding)
+    for size in (7, 1000):
+        for given in (data, gzip.compress(data)):
+            # A mark at the beginning is left to what cuts it into lines.
+            assert read(given, size).decode().removeprefix("\ufeff") == LINES[:500].replace("\n", "\r\n")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig"])
+async def test_a_file_in_another_encoding_is_imported(encoding: str, dsn18: str, tmp_path: Path) -> None:
     data = LINES[:500].rpartition("\n")[0].replace("\n", "\r\n").encode(encoding)
     path = tmp_path / "events"
-    path.write_bytes(gzip.compress(data) if packed else data)
+    path.write_bytes(gzip.compress(data) if encoding == "utf-16" else data)
     assert esx("import", str(path), "-d", dsn18).returncode == 0
     text = esx("read", "s", "--json", "-d", dsn18).stdout
     assert [event["data"] for event in ndjson(text)][:2] == ["é0", "é1"]
@@ -133,9 +147,9 @@ def test_an_archive_is_refused_with_the_remedy() -> None:
 
 @formats
 def test_few_bytes_that_stand_for_many_are_handed_on_in_small_pieces(name: str) -> None:
-    bomb = COMPRESS[name](bytes(50_000_000))
+    bomb = COMPRESS[name](bytes(10_000_000))
     sizes = [len(piece) for piece in plain(iter([bomb]))]
-    assert sum(sizes) == 50_000_000
+    assert sum(sizes) == 10_000_000
     assert max(sizes) <= 2**20
 
 

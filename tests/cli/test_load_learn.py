@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,7 +13,7 @@ from esx import EventStore, NewEvent
 from esx.load.learn.profile import profile_text
 from tests.capsule.made import line, make
 from tests.cli.support import esx, ndjson, one_line_error
-from tests.load.learn.traffic import fill_history
+from tests.load.learn.traffic import HOURS, fill_history
 from tests.loadtest.test_mix import profile
 
 if TYPE_CHECKING:
@@ -25,7 +26,8 @@ pytestmark = pytest.mark.slow
 
 @pytest_asyncio.fixture
 async def history_dsn(servers: Servers) -> str:
-    return await servers.kept(18, "traffic", fill_history)
+    """A day that has the kinds of the history, with few of each."""
+    return await servers.kept(18, "little_traffic", partial(fill_history, hours=[each // 40 for each in HOURS]))
 
 
 async def test_what_was_appended_is_learned(dsn: str, store: EventStore) -> None:

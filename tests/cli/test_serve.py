@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import socket
@@ -15,12 +16,16 @@ import aiohttp
 import psutil
 import pytest
 
+from esx.cli.explore import make_explorer
+from esx.database_choice import Database
 from esx.eventstore import EventStore
+from esx.fold.reducer import MERGE
+from esx.load.errors import LoadFailed
+from esx.load.model import LoadOptions
 from esx.model import NewEvent
-from esx.web import server
 from tests.cli.support import esx, one_line_error
 from tests.support.browser import browser, needs_browser, until
-from tests.support.pages import Address, serve
+from tests.support.pages import serve
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -143,88 +148,33 @@ async def test_beyond_loopback_token_and_host_are_asked_for_too(dsn18: str) -> N
                     assert ("wss://" in await page.text()) == (status == 200)
 
 
-async def test_the_size_of_a_page_is_bounded(dsn18: str) -> None:
+async def test_an_explorer_of_any_size_that_a_page_asks_for_is_bounded(dsn18: str) -> None:
     async with serve("-d", dsn18) as (running, url):
-        sizes = (
-            ("width=100000&height=100000", (10**30, 10**30)),
-            ("width=-1&height=-1", (100_000, 100_000)),
-            ("width=x&height=1e9", (-1, 0)),
-            (f"width={'9' * 4000}", (500, 200)),
-        )
-        for query, (width, height) in sizes:
-            async with url.page(query) as page:
-                assert await page.receive()
-                await page.socket.send_json(["resize", {"width": width, "height": height}])
-                await page.draws()
-                [child] = explorers(psutil.Process(running.process.pid))
-                assert child.memory_info().rss < 400 * 2**20
-            await until(lambda: not explorers(psutil.Process(running.process.pid)), "the explorer to end")
+        async with url.page("width=100000&height=100000") as page:
+            assert await page.receive()
+            await page.socket.send_json(["resize", {"width": 10**30, "height": 10**30}])
+            await page.draws()
+            [child] = explorers(psutil.Process(running.process.pid))
+            assert child.memory_info().rss < 400 * 2**20
+        await until(lambda: not explorers(psutil.Process(running.process.pid)), "the explorer to end")
 
 
-async def test_a_page_that_sends_nonsense_is_closed_and_others_can_be_opened(dsn18: str) -> None:
-    async with serve("-d", dsn18) as (running, url):
-        for said, code in (
-            ("not JSON", 1008),
-            ("[" * 100_000, 1008),
-            ('["resize", {"width": "wide"}]', 1008),
-            ('["stdin", 7]', 1008),
-            ('{"stdin": ""}', 1008),
-            ('["stdin", "' + "x" * 300_000 + '"]', 1009),
-        ):
-            async with url.page() as page:
-                await page.socket.send_str('["stdin", "\\ud800"]')
-                await page.socket.send_str('["ping", "x"]')
-                await page.shows("esx")
-                await page.socket.send_str(said)
-                assert await page.until_closed() == code, said[:40]
-            await until(lambda: not explorers(psutil.Process(running.process.pid)), "the explorer to end")
-        async with url.page() as page:
-            await page.shows("esx")
-
-
-async def test_no_more_pages_than_allowed(dsn18: str) -> None:
-    async with serve("-d", dsn18, "--max-sessions", "2") as (running, url), url.client() as client:
-        async with url.page() as first, url.page() as second:
+async def test_no_more_pages_than_allowed_and_others_after_those_that_were_closed(dsn18: str) -> None:
+    async with serve("-d", dsn18, "--max-sessions", "1") as (running, url), url.client() as client:
+        async with url.page() as first:
+            await first.socket.send_str('["stdin", "\\ud800"]')
             await first.shows("esx")
-            await second.shows("esx")
             async with client.get(url.bare) as page:
                 assert (page.status, page.content_type) == (503, "text/plain")
                 assert "--max-sessions" in await page.text()
             with pytest.raises(aiohttp.WSServerHandshakeError, match="503"):
                 await client.ws_connect(f"{url.bare}ws")
-            assert len(explorers(psutil.Process(running.process.pid))) == 2
-        await until(lambda: not explorers(psutil.Process(running.process.pid)), "the explorers to end")
+            assert len(explorers(psutil.Process(running.process.pid))) == 1
+            await first.socket.send_str("not JSON")
+            assert await first.until_closed() == 1008
+        await until(lambda: not explorers(psutil.Process(running.process.pid)), "the explorer to end")
         async with url.page() as page:
             await page.shows("esx")
-
-
-async def test_pages_cannot_be_opened_as_fast_as_one_likes() -> None:
-    address: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-    bounds = server.Bounds(sessions=100, starts=4)
-    serving = asyncio.create_task(
-        server.serve(
-            [sys.executable, "-c", "input()"],
-            os.environ,
-            host="127.0.0.1",
-            port=0,
-            token="only-for-this-test",
-            bounds=bounds,
-            started=address.set_result,
-            told=print,
-        )
-    )
-    url = Address(await asyncio.wait_for(address, 60))
-    async with url.client() as client:
-        opened = []
-        with pytest.raises(aiohttp.WSServerHandshakeError, match="503"):
-            for _ in range(10):
-                opened.append(await client.ws_connect(f"{url.bare}ws"))
-                await opened[-1].close()
-        assert len(opened) == bounds.starts < server.Bounds().starts
-        async with client.get(url.bare) as page:
-            assert "4 pages were opened within 60 s: try again in a minute" in await page.text()
-    serving.cancel()
-    await asyncio.gather(serving, return_exceptions=True)
 
 
 async def test_a_page_without_input_ends_and_one_that_is_used_does_not(dsn18: str) -> None:
@@ -246,11 +196,10 @@ async def test_an_explorer_that_takes_too_much_memory_ends(dsn18: str) -> None:
         assert running.process.returncode is None
 
 
-@pytest.mark.parametrize("seconds", [0.0, 0.4, 1.0])
-async def test_a_page_that_is_closed_early_leaves_nothing(dsn18: str, seconds: float) -> None:
+async def test_a_page_that_is_closed_early_leaves_nothing(dsn18: str) -> None:
     async with serve("-d", dsn18) as (running, url):
         process = psutil.Process(running.process.pid)
-        for abruptly in (False, True):
+        for seconds, abruptly in ((0.0, False), (0.4, True), (1.0, False)):
             async with url.page("width=500&height=200") as page:
                 await asyncio.sleep(seconds)
                 if abruptly:
@@ -261,7 +210,7 @@ async def test_a_page_that_is_closed_early_leaves_nothing(dsn18: str, seconds: f
         after = process.cpu_times()
         assert after.user + after.system - before.user - before.system < 0.3, "nothing spins"
         async with url.page():
-            await asyncio.sleep(seconds)
+            await asyncio.sleep(0.4)
             children = process.children()
             assert await running.end(signal.SIGTERM) == 143
             await until(lambda: all(map(has_ended, children)), "the explorer to end with the server")
@@ -340,37 +289,41 @@ async def test_a_page_reads_and_nothing_else(config: dict[str, str], store18: Ev
     assert await store18.count_events("load-") == 0
 
 
-async def test_each_thing_is_switched_on_by_itself(config: dict[str, str], store18: EventStore, tmp_path: Path) -> None:
+async def test_what_is_switched_on_can_be_done_and_nothing_else(
+    config: dict[str, str], store18: EventStore, tmp_path: Path
+) -> None:
     await store18.append("account-1", [NewEvent("Opened", metadata={"seen": "in the event alone"})])
-    for option, keys, shows in (
-        ("--allow-export", "e", "handed to your browser"),
-        ("--allow-connections", "\x0f", "other"),
-        ("--allow-load", "3", "writes events to"),
-        ("--allow-reducer", "llv", "written_by_visitors"),
+    for options, shown in (
+        (
+            ["--allow-export", "--allow-connections", "--allow-load"],
+            {"e": "handed to your browser", "\x0f": "other", "3": "writes events to"},
+        ),
+        (["--allow-reducer"], {"llv": "written_by_visitors"}),
     ):
-        async with serve("-d", "shown", option, **config) as (_running, url), url.page("width=160&height=40") as page:
+        async with serve("-d", "shown", *options, **config) as (running, url), url.page("width=160&height=40") as page:
             await page.shows("account-1")
+            [explorer] = explorers(psutil.Process(running.process.pid))
+            permitted = {f"--allow-{each}" for each in explorer.environ()["ESX_SERVED"].split(",")}
+            assert permitted == set(options)
             while "in the event alone" not in page.everything:  # some keys need the event that is shown
                 assert await page.receive()
-            await page.press(keys)
-            await page.shows(shows)
-            assert (tmp_path / "trace").exists() == (option == "--allow-reducer")
+            for keys, text in shown.items():
+                await page.press(keys)
+                await page.shows(text)
+                await page.press("\x1b")
+                await page.draws(0.3)
+            assert (tmp_path / "trace").exists() == ("--allow-reducer" in options)
 
 
-async def test_a_page_cannot_confirm_what_a_load_test_may_write_to(dsn18: str, store18: EventStore) -> None:
-    await store18.append("account-1", [NewEvent("Opened")])
-    environ = {**os.environ, "ESX_DSN": dsn18, "ESX_SERVED": "load"}
-    code = (
-        "import os\nfrom esx.tui import app\nfrom esx.load.model import LoadOptions\n"
-        "class Explorer:\n    def __init__(self, *a, run_load, **k): self.run_load = run_load\n"
-        "    def run(self): self.run_load(None, LoadOptions(yes_write_to='x/y'))\n"
-        "app.Explorer = Explorer\nfrom esx.cli.main import main\nmain()\n"
-    )
-    environ["TEXTUAL_DRIVER"] = "esx.tui.webdriver:BrowserDriver"
-    done = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, check=False, timeout=60)
-    assert "cannot confirm" in one_line_error(
-        subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode()), 1
-    )
+async def test_a_page_cannot_confirm_what_a_load_test_may_write_to(dsn18: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ESX_SERVED", "load")
+    try:
+        explorer = make_explorer(Database(dsn18, "ESX_DSN", "a database", embedded=False), MERGE)
+    finally:
+        gc.enable()  # as the explorer does once it has begun
+    assert explorer._run_load is not None
+    with pytest.raises(LoadFailed, match="cannot confirm"):
+        explorer._run_load(dsn18, LoadOptions(yes_write_to="x/y"))
 
 
 def test_an_explorer_that_fails_says_so_by_its_exit_code(dsn18: str) -> None:

@@ -34,11 +34,15 @@ _USED = (
     *("esx.database_choice", "esx.doctor.diagnosis", "esx.embedded.server", "esx.eventstore", "esx.load.process"),
     *("esx.load.sweep.text", "esx.payloads.decoder", "esx.store.bulk.import_", "uvloop"),
 )
-_OF_EXPLORER = ("esx.load.archive", "esx.load.process", "esx.tui.app", "textual.drivers.linux_driver")
+_NEEDED = {
+    "the explorer": ("esx.load.archive", "esx.load.process", "esx.tui.app", "textual.drivers.linux_driver"),
+    "serve": ("esx.web.guard", "esx.web.server"),
+}
+"""What some commands import besides: it takes much, and is imported before the first of them."""
 _ESX = [sys.executable, "-m", "esx"]
+_NAME = 100
+"""Bytes of a request, which tells for what the server should import more."""
 _AT_ONCE = 10.0
-_SHORT, _EXPLORER = b".", b"e"
-"""What is asked for."""
 
 
 def run(
@@ -214,11 +218,10 @@ def serve(load_tests: int) -> None:
             _tell_ended(running)
         if requests not in ready:
             continue
-        said, descriptors, _, _ = socket.recv_fds(requests, 1, 4)
+        said, descriptors, _, _ = socket.recv_fds(requests, _NAME, 4)
         if not said:
             os._exit(0)
-        if said == _EXPLORER:
-            _import_explorer()
+        _import_for(said.decode())
         answers = socket.socket(fileno=descriptors[0])
         pid = os.fork()
         if pid == 0:
@@ -236,8 +239,8 @@ def serve(load_tests: int) -> None:
 
 
 @cache
-def _import_explorer() -> None:
-    for name in _OF_EXPLORER:
+def _import_for(command: str) -> None:
+    for name in _NEEDED.get(command, ()):
         importlib.import_module(name)
     gc.freeze()
 
@@ -296,8 +299,9 @@ def _fork(
 ) -> socket.socket:
     """Ask for a command with these standard streams, which are closed here; return where the answers come."""
     answers, theirs = socket.socketpair()
+    name = "the explorer" if explorer else next((each for each in command if each in _NEEDED), "another")
     with theirs:
-        socket.send_fds(_server(), [_EXPLORER if explorer else _SHORT], [theirs.fileno(), *streams])
+        socket.send_fds(_server(), [name.encode()], [theirs.fileno(), *streams])
     for stream in streams:
         os.close(stream)
     answers.sendall(json.dumps([command, environment, os.getcwd(), closed, session]).encode())

@@ -44,6 +44,13 @@ class Page:
         if press:
             await self.press(press)
 
+    async def answers(self) -> None:
+        """Wait until the server has taken what was sent before."""
+        await self.socket.send_json(["ping", "all before"])
+        async with asyncio.timeout(_PATIENCE):
+            while (await self.socket.receive()).data != '["pong", "all before"]':
+                assert not self.socket.closed
+
     async def receive(self) -> bool:
         """Take what comes next; return whether there was anything before the end."""
         message = await self.socket.receive()

@@ -143,7 +143,7 @@ def sampled(
     return TrafficSample(BEGINS, until, first, last, 3600.0, (*parts,), (*found,), (*spans,), False, births, 0, "-", 0)
 
 
-async def fill_history(dsn: str) -> None:
+async def fill_history(dsn: str, hours: Sequence[int] = HOURS) -> None:
     """Put the history into a database, with its table."""
     from esx import EventStore
 
@@ -152,6 +152,6 @@ async def fill_history(dsn: str) -> None:
     async with connected(dsn) as connection:
         await connection.execute("ALTER TABLE events DISABLE TRIGGER USER")
         columns = ["stream_id", "stream_seq", "event_type", "data", "created_at", "event_id"]
-        await connection.copy_records_to_table("events", records=history(), columns=columns)
+        await connection.copy_records_to_table("events", records=history(hours=hours), columns=columns)
         await connection.execute("ALTER TABLE events ENABLE TRIGGER USER")
         await connection.execute("ANALYZE events")
