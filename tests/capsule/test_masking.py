@@ -380,7 +380,7 @@ def _all_text(value: Any) -> str:
     return str(value)
 
 
-async def test_no_value_is_in_the_unpacked_members_of_a_capsule(store: EventStore, tmp_path: Path) -> None:
+async def test_no_value_is_in_the_unpacked_members_of_a_capsule(store18: EventStore, tmp_path: Path) -> None:
     people = [f"person{number}.of.{number}@example.com" for number in range(50)]
     cards = [f"4111-2222-3333-{number:04}" for number in range(50)]
     for number, (person, card) in enumerate(zip(people, cards, strict=True)):
@@ -389,10 +389,10 @@ async def test_no_value_is_in_the_unpacked_members_of_a_capsule(store: EventStor
             {"email": person, "card": {"number": card, "owner": f"Owner Number {number}"}, "note": f"{person}: {card}"},
             metadata={"correlation_id": f"request-of-{person}", "user": person},
         )
-        await store.append(f"customer-{person}", [event])
+        await store18.append(f"customer-{person}", [event])
     path = tmp_path / "masked.esx"
     with path.open("wb") as file:
-        done = await CapsuleRecorder(store, RecordOptions(), masker=masker("$.email", "$.card.*", ids=True)).run(file)
+        done = await CapsuleRecorder(store18, RecordOptions(), masker=masker("$.email", "$.card.*", ids=True)).run(file)
     with Capsule(path) as capsule:
         assert capsule.verify() == []
         assert capsule.info.masks == ("$.email", "$.card.*")

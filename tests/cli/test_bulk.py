@@ -183,9 +183,9 @@ async def test_bad_input_is_told_in_one_line(dsn18: str, tmp_path: Path) -> None
     assert esx("import", "-", "-d", dsn18, stdin="").stdout == "imported 0 events\n"
 
 
-async def test_events_of_kurrentdb_are_imported_and_what_is_not_as_it_was_is_said(dsn: str, tmp_path: Path) -> None:
+async def test_events_of_kurrentdb_are_imported_and_what_is_not_as_it_was_is_said(dsn18: str, tmp_path: Path) -> None:
     answers = Path(__file__).parent.parent / "store/bulk/data/kurrent_client.ndjson"
-    done = esx("import", "--from-kurrent", str(answers), "-d", dsn)
+    done = esx("import", "--from-kurrent", str(answers), "-d", dsn18)
     assert (done.returncode, done.stdout) == (4, "imported 7 events\n")
     assert done.stderr.splitlines() == [
         "1 event had data that are no JSON: null is stored",
@@ -194,16 +194,16 @@ async def test_events_of_kurrentdb_are_imported_and_what_is_not_as_it_was_is_sai
         "1 event came by a link of another stream: stored in the stream of the event itself",
         "7 events had a position in KurrentDB's log, which is not kept: global_seq is new",
     ]
-    again = esx("import", "--from-kurrent", str(answers), "--json", "--allow-partial", "-d", dsn)
+    again = esx("import", "--from-kurrent", str(answers), "--json", "--allow-partial", "-d", dsn18)
     assert again.returncode == 0
     [told] = ndjson(again.stdout)
     assert (told["stored"], told["skipped"], told["changed"]["positions"]) == (0, 7, 7)
     bad = tmp_path / "bad.ndjson"
     bad.write_text(answers.read_text().replace("order-2", "order-3") + '{"stream_name": "s"}\n')
-    error = one_line_error(esx("import", "--from-kurrent", str(bad), "-d", dsn), 1)
+    error = one_line_error(esx("import", "--from-kurrent", str(bad), "-d", dsn18), 1)
     assert error == "esx: line 9: type is missing; nothing was stored"
     for option in ("--faithful", "--keep-global-seq"):
-        assert f"leave {option} out" in one_line_error(esx("import", "--from-kurrent", option, "-", "-d", dsn), 2)
+        assert f"leave {option} out" in one_line_error(esx("import", "--from-kurrent", option, "-", "-d", dsn18), 2)
 
 
 async def test_no_table_is_said_with_the_remedy(empty_dsn18: str) -> None:

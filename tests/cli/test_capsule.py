@@ -66,11 +66,11 @@ async def test_the_events_of_a_capsule_can_be_imported(
     assert esx("export", "-d", empty_dsn18).stdout == lines
 
 
-async def test_ctrl_c_keeps_what_was_recorded(dsn: str, store: EventStore, tmp_path: Path) -> None:
-    await filled(store)
+async def test_ctrl_c_keeps_what_was_recorded(dsn18: str, store18: EventStore, tmp_path: Path) -> None:
+    await filled(store18)
     path = tmp_path / "x.esx"
     recording = await Running.start(
-        *("capsule", "record", "-o", str(path), "--from", "start", "--follow", "10m", "-d", dsn, "--json")
+        *("capsule", "record", "-o", str(path), "--from", "start", "--follow", "10m", "-d", dsn18, "--json")
     )
     assert "Ctrl-C ends it early" in await recording.narration()
     assert not path.exists()
@@ -81,10 +81,10 @@ async def test_ctrl_c_keeps_what_was_recorded(dsn: str, store: EventStore, tmp_p
     assert esx("capsule", "verify", str(path)).returncode == 0
 
 
-async def test_masked_values_are_nowhere(dsn: str, store: EventStore, tmp_path: Path) -> None:
-    await filled(store)
+async def test_masked_values_are_nowhere(dsn18: str, store18: EventStore, tmp_path: Path) -> None:
+    await filled(store18)
     path = tmp_path / "x.esx"
-    done = esx("capsule", "record", "-o", str(path), "-d", dsn, "--mask", "$.email", "--mask-ids")
+    done = esx("capsule", "record", "-o", str(path), "-d", dsn18, "--mask", "$.email", "--mask-ids")
     assert done.returncode == 0, done.stderr
     with zipfile.ZipFile(path) as archive:
         assert all(b"ann@example.com" not in archive.read(name) for name in archive.namelist())

@@ -214,20 +214,20 @@ async def test_tail_without_following_prints_every_event(dsn18: str, store18: Ev
 
 
 @pytest.mark.slow
-async def test_tail_ends_before_an_open_writer_and_names_it(dsn: str, sql: asyncpg.Connection) -> None:
+async def test_tail_ends_before_an_open_writer_and_names_it(dsn18: str, sql18: asyncpg.Connection) -> None:
     insert = "INSERT INTO events (stream_id, stream_seq, event_type, data) VALUES ($1, 0, 'T', '{}')"
-    await sql.execute(insert, "before")
-    other = await asyncpg.connect(dsn)
+    await sql18.execute(insert, "before")
+    other = await asyncpg.connect(dsn18)
     open_writer = other.transaction()
     await open_writer.start()
     await other.execute(insert, "held")
-    await sql.execute(insert, "after")
-    done = esx("tail", "--from", "start", "--json", "--no-follow", "-d", dsn)
+    await sql18.execute(insert, "after")
+    done = esx("tail", "--from", "start", "--json", "--no-follow", "-d", dsn18)
     assert [event["stream_id"] for event in ndjson(done.stdout)] == ["before"]
     assert f"pid {other.get_server_pid()}" in done.stderr
     await open_writer.commit()
     await other.close()
-    done = esx("tail", "--from", "start", "--json", "--no-follow", "-d", dsn)
+    done = esx("tail", "--from", "start", "--json", "--no-follow", "-d", dsn18)
     assert [event["stream_id"] for event in ndjson(done.stdout)] == ["before", "held", "after"]
 
 
@@ -293,8 +293,8 @@ async def test_no_table_is_said_with_the_remedy(empty_dsn18: str) -> None:
         ([], {"ESX_DSN": "postgresql://me:hunter2@127.0.0.1:1/y"}, "127.0.0.1:1/y", 1),
         ([], {"DATABASE_URL": "postgresql://me:hunter2@127.0.0.1:1/z"}, "127.0.0.1:1/z", 1),
         ([], {"PGHOST": "127.0.0.1", "PGPORT": "1", "PGPASSWORD": "hunter2"}, "127.0.0.1:1", 1),
-        (["-d", "mysql://me:hunter2@host/x"], {}, "mysql", 2),
-        (["-d", "postgresql://me:hunter2@127.0.0.1:notaport/x"], {}, "127.0.0.1", 2),
+        ([], {"ESX_DSN": "mysql://me:hunter2@host/x"}, "mysql", 2),
+        ([], {"ESX_DSN": "postgresql://me:hunter2@127.0.0.1:notaport/x"}, "127.0.0.1", 2),
         (["-d", ""], {}, "--dsn is empty", 2),
     ],
 )

@@ -28,12 +28,12 @@ async def collide(dsn: str) -> None:
             await store.append("account-1", [NewEvent("Opened")], expected=NO_STREAM)
 
 
-async def test_what_collided(dsn: str, sql: asyncpg.Connection, tmp_path: Path) -> None:
-    done = esx("conflicts", "-d", dsn)
+async def test_what_collided(dsn18: str, sql18: asyncpg.Connection, tmp_path: Path) -> None:
+    done = esx("conflicts", "-d", dsn18)
     assert (done.returncode, done.stdout) == (0, "")
     assert done.stderr.startswith("no conflict is recorded: EventStore.connect(record_conflicts=True)")
-    await collide(dsn)
-    done = esx("conflicts", "-d", dsn, "--commutes", "Withdrawn,Depos*")
+    await collide(dsn18)
+    done = esx("conflicts", "-d", dsn18, "--commutes", "Withdrawn,Depos*")
     assert done.returncode == 0
     assert done.stderr.startswith("4 conflicts of 2 pairs from ")
     assert done.stderr.endswith("; 75% commute\n")
@@ -41,24 +41,24 @@ async def test_what_collided(dsn: str, sql: asyncpg.Connection, tmp_path: Path) 
     assert head == ["LOST", "WON", "CONFLICTS", "STREAMS", "MOST", "ON", "WHEN", "LAST", "COMMUTES"]
     assert (first[:5], first[-1]) == (["Withdrawn", "Deposited", "3", "1", "account-1"], "yes")
     assert (second[:4], second[-1]) == (["Opened", "Opened", "1", "1"], "no")
-    [pair] = ndjson(esx("conflicts", "type:Withdrawn", "--json", "-d", dsn).stdout)
+    [pair] = ndjson(esx("conflicts", "type:Withdrawn", "--json", "-d", dsn18).stdout)
     assert (pair["lost"], pair["won"], pair["conflicts"], pair["commutes"]) == ("Withdrawn", "Deposited", 3, None)
-    assert esx("conflicts", "--as", "csv", "-d", dsn).stdout.startswith("lost,won,conflicts,")
+    assert esx("conflicts", "--as", "csv", "-d", dsn18).stdout.startswith("lost,won,conflicts,")
     # The rule of the config file counts too.
     config = tmp_path / "config.toml"
     config.write_text('commutes = ["Opened,*"]\n')
-    pairs = ndjson(esx("conflicts", "--json", "-d", dsn, ESX_CONFIG=str(config)).stdout)
+    pairs = ndjson(esx("conflicts", "--json", "-d", dsn18, ESX_CONFIG=str(config)).stdout)
     assert {pair["lost"]: pair["commutes"] for pair in pairs} == {"Withdrawn": False, "Opened": True}
     assert 'commutes = ["Opened,*"]' in esx("config", ESX_CONFIG=str(config)).stdout
     config.write_text('commutes = ["Opened"]\n')
-    assert "write two" in one_line_error(esx("conflicts", "-d", dsn, ESX_CONFIG=str(config)), 2)
-    code, text = on_terminal("conflicts", "--commutes", "a,b", "--color", "never", "-d", dsn)
+    assert "write two" in one_line_error(esx("conflicts", "-d", dsn18, ESX_CONFIG=str(config)), 2)
+    code, text = on_terminal("conflicts", "--commutes", "a,b", "--color", "never", "-d", dsn18)
     assert code == 0
     table = [line for line in text.splitlines() if "account-1" in line]
     assert len(table) == 2
     assert all(len(line) <= 80 for line in table)
-    await sql.execute("DROP TABLE conflicts")
-    assert "`esx init` adds it" in one_line_error(esx("conflicts", "-d", dsn), 1)
+    await sql18.execute("DROP TABLE conflicts")
+    assert "`esx init` adds it" in one_line_error(esx("conflicts", "-d", dsn18), 1)
 
 
 async def test_each_conflict(dsn18: str) -> None:

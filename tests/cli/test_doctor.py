@@ -41,12 +41,12 @@ def test_the_embedded_store_is_healthy_from_the_first(tmp_path: Path) -> None:
     assert {finding["severity"] for finding in findings} == {"ok", "info"}
 
 
-async def test_findings_are_grouped_aligned_and_counted(dsn: str, sql: asyncpg.Connection) -> None:
-    await sql.execute(
+async def test_findings_are_grouped_aligned_and_counted(dsn18: str, sql18: asyncpg.Connection) -> None:
+    await sql18.execute(
         "CREATE INDEX mine ON events (stream_id); CREATE INDEX yours ON events (global_seq); "
         "ALTER SEQUENCE events_global_seq_seq CACHE 20"
     )
-    done = esx("doctor", "-d", dsn)
+    done = esx("doctor", "-d", dsn18)
     assert done.returncode == 1
     assert done.stderr == ""
     lines = done.stdout.splitlines()
@@ -58,7 +58,7 @@ async def test_findings_are_grouped_aligned_and_counted(dsn: str, sql: asyncpg.C
     finding = lines[lines.index(remedy) - 1]
     assert finding.startswith("warning  redundant-index")
     assert len(remedy) - len(remedy.lstrip()) == finding.index("index mine")
-    findings = ndjson(esx("doctor", "--json", "-d", dsn).stdout)
+    findings = ndjson(esx("doctor", "--json", "-d", dsn18).stdout)
     assert {"ALTER SEQUENCE events_global_seq_seq CACHE 1;"} == {
         step for finding in findings if finding["check"] == "sequence-cache" for step in finding["remedy"]
     }

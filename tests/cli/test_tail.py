@@ -20,14 +20,16 @@ pytestmark = pytest.mark.slow
 _INSERT = "INSERT INTO events (stream_id, stream_seq, event_type, data) VALUES ('slow', 0, 'T', '{}')"
 
 
-async def test_says_who_holds_the_feed_and_what_came_late(dsn: str, store: EventStore, sql: asyncpg.Connection) -> None:
-    tail = await Running.start("tail", "--json", "--stats", "-d", dsn)
+async def test_says_who_holds_the_feed_and_what_came_late(
+    dsn18: str, store18: EventStore, sql18: asyncpg.Connection
+) -> None:
+    tail = await Running.start("tail", "--json", "--stats", "-d", dsn18)
     assert "following after global_seq 0" in await tail.narration()
-    transaction = sql.transaction()
+    transaction = sql18.transaction()
     await transaction.start()
-    await sql.execute(_INSERT)
-    await store.append("s", [NewEvent("T")])
-    pid = await sql.fetchval("SELECT pg_backend_pid()")
+    await sql18.execute(_INSERT)
+    await store18.append("s", [NewEvent("T")])
+    pid = await sql18.fetchval("SELECT pg_backend_pid()")
     held = await tail.narration()
     assert "global_seq 1 may still appear" in held
     assert f"pid {pid}" in held
@@ -63,17 +65,17 @@ async def test_begins_at_a_time(dsn18: str, store18: EventStore) -> None:
 
 
 async def test_what_commits_late_is_printed_though_it_began_below_the_time(
-    dsn: str, store: EventStore, sql: asyncpg.Connection
+    dsn18: str, store18: EventStore, sql18: asyncpg.Connection
 ) -> None:
     at = datetime(2024, 8, 7, 12, tzinfo=UTC)
-    await store.import_events(
+    await store18.import_events(
         ImportedEvent("s", n, "T", "{}", None, at + timedelta(hours=n), uuid4()) for n in range(3)
     )
-    transaction = sql.transaction()
+    transaction = sql18.transaction()
     await transaction.start()
-    await sql.execute(_INSERT)
-    await store.import_events([ImportedEvent("s", 3, "T", "{}", None, at + timedelta(hours=3), uuid4())])
-    tail = await Running.start("tail", "--json", "--from", "2024-08-07T15:00Z", "-d", dsn)
+    await sql18.execute(_INSERT)
+    await store18.import_events([ImportedEvent("s", 3, "T", "{}", None, at + timedelta(hours=3), uuid4())])
+    tail = await Running.start("tail", "--json", "--from", "2024-08-07T15:00Z", "-d", dsn18)
     await tail.narration()
     await transaction.commit()
     assert [json.loads(await tail.line())["stream_id"] for _ in range(2)] == ["slow", "s"]
