@@ -13,7 +13,7 @@ from esx.libpq.parameters import BadParameter
 from esx.libpq.target import Target, gather, resolve_dsn
 from esx.model import Notification
 from esx.postgres.driver_errors import first_line, is_cancelled, login_refused
-from esx.postgres.driver_internals import look_up_types_with_jit
+from esx.postgres.driver_internals import know_arrays, look_up_types_with_jit
 from esx.postgres.hosts import dial
 from esx.postgres.pool import Pool
 from esx.postgres.pooler import EXAMINATION, Pooler, apply_if_own, examine, refuse_behind_a_pooler
@@ -131,6 +131,7 @@ class Connector:
         connection.asked = target.asked
         connection.limited = limit is not None
         connection.kept = {} if keep_statements else None
+        know_arrays(connection)
         if not keep_statements:
             look_up_types_with_jit(connection)
         return connection

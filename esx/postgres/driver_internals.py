@@ -20,8 +20,23 @@ T = TypeVar("T")
 
 _log = logging.getLogger("esx.postgres")
 # The exceptions of a call to something that has changed.
-_CHANGED = (AttributeError, TypeError, ValueError, ImportError, StopIteration)
+_CHANGED = (AttributeError, TypeError, ValueError, KeyError, ImportError, StopIteration)
 _BIND_EXECUTE = ("self", "state", "args", "portal_name", "limit", "return_extra", "timeout")
+# The numbers of PostgreSQL's arrays and of what is in them, which are the same in every version and database.
+_ARRAYS = {
+    "_json": (199, 114),
+    "_bool": (1000, 16),
+    "_bytea": (1001, 17),
+    "_name": (1003, 19),
+    "_int2": (1005, 21),
+    "_int4": (1007, 23),
+    "_int8": (1016, 20),
+    "_float4": (1021, 700),
+    "_float8": (1022, 701),
+    "_timestamptz": (1185, 1184),
+    "_uuid": (2951, 2950),
+    "_jsonb": (3807, 3802),
+}
 _told: set[str] = set()
 """The versions of asyncpg for which it was logged."""
 
@@ -145,3 +160,23 @@ def look_up_types_with_jit(connection: Any) -> None:
     Documented: nothing. Then jit may stay off in a session of the pooler, which changes no result.
     """
     connection._server_caps = connection._server_caps._replace(jit=False)
+
+
+@_or(_nothing)
+def know_arrays(connection: Any) -> None:
+    """Tell asyncpg of the arrays of PostgreSQL's own types, of which it knows some only.
+
+    It asks the catalogs for each of the others, in every session, which takes PostgreSQL longer than to plan most
+    queries.
+
+    Documented: nothing. Then asyncpg asks.
+    """
+    settings = connection._protocol.get_settings()
+    of_no_other_sort = dict.fromkeys(("basetype", "range_subtype", "attrtypoids", "attrnames"))
+    settings.register_data_types(
+        [
+            {**of_no_other_sort, "oid": oid, "ns": "pg_catalog", "name": name, "kind": b"b", "elemtype": element,
+             "elemdelim": ",", "elemtype_name": name[1:]}
+            for name, (oid, element) in _ARRAYS.items()
+        ]
+    )  # fmt: skip

@@ -6,7 +6,9 @@ import asyncio
 import subprocess
 import sys
 import tempfile
+from datetime import UTC, datetime
 from pathlib import Path
+from uuid import UUID
 
 import asyncpg
 import pytest
@@ -43,12 +45,44 @@ async def test_this_asyncpg_is_as_esx_knows_it(
         async with pool.lend(guarded=False) as connection:
             assert driver_internals.socket_of(connection) is not None
             driver_internals.look_up_types_with_jit(connection)
+            driver_internals.know_arrays(connection)
             asking = asyncio.create_task(connection.execute("SELECT pg_sleep(0.1)"))
             await asyncio.sleep(0)
             assert progress(connection) is not None
             await asking
             assert progress(connection) is None
     assert told(caplog) == []
+
+
+ARRAYS: dict[str, list[object]] = {
+    "json": ["[1.50]", None],
+    "bool": [True, False],
+    "bytea": [b"\0"],
+    "name": ["n"],
+    "smallint": [-1, 2],
+    "int": [-1, 2],
+    "bigint": [2**62, -1],
+    "real": [0.5],
+    "float8": [0.1],
+    "timestamptz": [datetime(2026, 8, 7, tzinfo=UTC)],
+    "uuid": [UUID(int=7)],
+    "jsonb": ['{"a": 1}'],
+}
+
+
+async def test_arrays_of_postgresqls_own_types_are_known_without_asking(
+    dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def ask(*_: object) -> None:
+        raise AssertionError("PostgreSQL is asked for a type")
+
+    monkeypatch.setattr(asyncpg.Connection, "_introspect_types", ask)
+    session = await Connector(dsn, "test").open()
+    for name, values in ARRAYS.items():
+        assert await session.fetchval(f"SELECT $1::{name}[]", values) == values, name
+        assert await session.fetchval(f"SELECT ARRAY(SELECT $1::{name})", values[0]) == values[:1], name
+    await session.close()
+    assert len(ARRAYS) == len(driver_internals._ARRAYS)
 
 
 @_CHANGES
