@@ -44,8 +44,8 @@ class Own:
         self.store = store
 
 
-CASES = [(name, version) for name in LAYOUTS for version in (16, 18) if (name, version) != ("named", 16)]
-"""PostgreSQL 16 is not asked again for what differs from another layout in its names alone."""
+CASES = [(name, version) for name in LAYOUTS for version in (16, 18) if version == 18 or name not in ("named", "view")]
+"""PostgreSQL 16 is not asked for what differs from another layout in names alone, or as a view does from its table."""
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -303,26 +303,26 @@ async def test_a_feed_waits_for_an_open_writer(own: Own) -> None:
 
 @pytest.mark.slow
 async def test_pages_are_read_by_the_tables_own_indexes(layout: Layout, empty_dsn: str) -> None:
-    """At 8,000 events no page of a list looks through a table: the server's own counters say so."""
+    """At 5,000 events no page of a list looks through a table: the server's own counters say so."""
     connection = await asyncpg.connect(empty_dsn)
     await layout.create(empty_dsn, connection)
-    await layout.fill(connection, contents(8_000))
+    await layout.fill(connection, contents(5_000))
     await connection.close()
     before = await table_scans(empty_dsn)
     async with EventStore.connect(empty_dsn, store=layout.store) as store:
         for backwards in (False, True):
-            await store.read_all_page(position=8_000, limit=50, backwards=backwards)
-            await store.preview_all_page(position=8_000, limit=50, backwards=backwards)
-            await store.read_page(HOT, start=2_000, limit=50, backwards=backwards)
-            await store.preview_page(HOT, start=2_000, limit=50, backwards=backwards)
+            await store.read_all_page(position=5_000, limit=50, backwards=backwards)
+            await store.preview_all_page(position=5_000, limit=50, backwards=backwards)
+            await store.read_page(HOT, start=1_500, limit=50, backwards=backwards)
+            await store.preview_page(HOT, start=1_500, limit=50, backwards=backwards)
             await store.streams_page(prefix="order-", limit=50, backwards=backwards)
         await store.streams_page(recent=True, limit=5)
         await store.categories_page(limit=3)
         await store.version(HOT)
         await store.summary(HOT)
-        await store.event(8_000)
-        await store.locate(Position(moment=START + timedelta(minutes=4_000)))
-        async for batch in (await store.feed(after=15_000)).to_safe_position():
+        await store.event(5_000)
+        await store.locate(Position(moment=START + timedelta(minutes=2_500)))
+        async for batch in (await store.feed(after=9_500)).to_safe_position():
             assert batch.events
     assert await table_scans(empty_dsn) == before
 

@@ -25,26 +25,29 @@ START = datetime(2024, 8, 7, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
 
 Block = tuple[int, timedelta]
-"""So many events, a second apart, from that time after START on."""
-NEW: Block = (3000, timedelta(days=30))
+"""So many events from that time after START on."""
+NEW: Block = (1500, timedelta(days=30))
+APART = timedelta(seconds=2)
 LISTS: dict[str, list[Block]] = {
-    "a clock that was set back": [(4000, timedelta(days=30)), (4000, timedelta(days=30, minutes=-50))],
-    "older events imported after the newer ones": [NEW, (8000, timedelta())],
-    "older events imported in between": [NEW, (5000, timedelta()), (3000, timedelta(days=30, hours=1))],
-    "newer events far below": [(2500, timedelta()), (3000, timedelta(days=31)), (7000, timedelta(hours=1))],
-    "a long transaction": [NEW, (4000, timedelta(days=30, minutes=-5)), (3000, timedelta(days=30, minutes=50))],
-    "in order": [(4000, timedelta()), NEW, (2000, timedelta(days=31))],
+    "a clock that was set back": [(2000, timedelta(days=30)), (2000, timedelta(days=30, minutes=-50))],
+    "older events imported after the newer ones": [NEW, (5000, timedelta())],
+    "older events imported in between": [NEW, (2500, timedelta()), (1500, timedelta(days=30, hours=1))],
+    "newer events far below": [(1250, timedelta()), (1500, timedelta(days=31)), (4500, timedelta(hours=1))],
+    "a long transaction": [NEW, (2000, timedelta(days=30, minutes=-5)), (1500, timedelta(days=30, minutes=50))],
+    "in order": [(2000, timedelta()), NEW, (1500, timedelta(days=31))],
 }
 MOMENTS = [timedelta(days=30), timedelta(days=30, minutes=20), timedelta(minutes=30), timedelta(days=31, seconds=100)]
 
 
-async def fill(sql: asyncpg.Connection, blocks: list[Block], streams: int = 2) -> None:
+async def fill(
+    sql: asyncpg.Connection, blocks: list[Block], streams: int = 2, apart: timedelta = timedelta(seconds=1)
+) -> None:
     await sql.execute("ALTER TABLE events DISABLE TRIGGER events_doorbell")
     for events, begin in blocks:
         await sql.execute(
             """
             INSERT INTO events (stream_id, stream_seq, event_type, data, created_at)
-            SELECT 's-' || n % $3, last.number + n / $3 + 1, 'T', '{}', $2::timestamptz + n * interval '1 second'
+            SELECT 's-' || n % $3, last.number + n / $3 + 1, 'T', '{}', $2::timestamptz + n * $4::interval
             FROM generate_series(0, $1::int - 1) n
             LEFT JOIN LATERAL (SELECT coalesce(max(stream_seq), -1) AS number FROM events
                                WHERE stream_id = 's-' || n % $3) last ON true
@@ -53,6 +56,7 @@ async def fill(sql: asyncpg.Connection, blocks: list[Block], streams: int = 2) -
             events,
             START + begin,
             streams,
+            apart,
         )
     await sql.execute("ANALYZE events")
 
@@ -90,7 +94,7 @@ async def found(store: EventStore, plan: SearchPlan) -> list[int]:
 async def test_all_events_of_a_time_are_found_or_the_doubt_is_told(
     store: EventStore, sql: asyncpg.Connection, case: str
 ) -> None:
-    await fill(sql, LISTS[case])
+    await fill(sql, LISTS[case], apart=APART)
     truth = Truth(sql)
     await _all_are_found(store, truth)
     store.search_limits = SearchLimits(look=0.0)
@@ -138,7 +142,7 @@ async def _a_sample_tells(store: EventStore, truth: Truth, *, in_order: bool) ->
 
 
 async def test_a_search_through_all_tells_its_cost(store18: EventStore, sql18: asyncpg.Connection) -> None:
-    await fill(sql18, [NEW, (20_000, timedelta())])
+    await fill(sql18, [(3000, timedelta(days=30)), (20_000, timedelta())])
     since = START + timedelta(days=30)
     for look in (order_check.LOOK, 0.0):
         store18.search_limits = SearchLimits(large=0.02, look=look)
@@ -154,8 +158,9 @@ async def test_an_index_on_created_at_makes_it_certain(store18: EventStore, sql1
     """A few events of today below twenty thousand old ones: too few for a sample, and too dear to look for."""
     # Dearer than to follow an index, cheaper than to look through the table.
     store18.search_limits = SearchLimits(look=1000.0)
-    await fill(sql18, [(20_000, timedelta()), (3, timedelta(days=30)), (40_000, timedelta(hours=10)), NEW])
-    since = START + timedelta(days=30)
+    month = timedelta(days=30)
+    await fill(sql18, [(20_000, timedelta()), (3, month), (40_000, timedelta(hours=10)), (3000, month)])
+    since = START + month
     expected = await Truth(sql18)(None, since, None)
     plan = await store18.plan_search(Filter(), since=since)
     assert plan.doubt is not None
