@@ -386,25 +386,25 @@ async def test_unique_event_ids_make_any_repeatable_too(store: EventStore, sql: 
 
 
 @pytest.mark.slow
-async def test_writers_of_both_strategies_lose_nothing_together(store: EventStore) -> None:
+async def test_writers_of_both_strategies_lose_nothing_together(store18: EventStore) -> None:
     async def writer(name: int) -> int:
         strategy = Strategy.ROW_LOCK if name % 2 else Strategy.CONDITIONAL
         won = 0
         for turn in range(10):
             try:
                 if turn % 2:
-                    await store.append("hot", [NewEvent("T")], strategy=strategy)
+                    await store18.append("hot", [NewEvent("T")], strategy=strategy)
                 else:
-                    version = await store.version("hot")
+                    version = await store18.version("hot")
                     expected = NO_STREAM if version < 0 else version
-                    await store.append("hot", [NewEvent("T")], expected=expected, strategy=strategy)
+                    await store18.append("hot", [NewEvent("T")], expected=expected, strategy=strategy)
             except WrongVersion:
                 continue
             won += 1
         return won
 
     acknowledged = sum(await asyncio.gather(*(writer(name) for name in range(24))))
-    assert [event.stream_seq async for event in store.read("hot")] == list(range(acknowledged))
+    assert [event.stream_seq async for event in store18.read("hot")] == list(range(acknowledged))
 
 
 async def test_a_writer_that_waits_for_the_row_sees_what_was_committed_meanwhile(

@@ -486,7 +486,7 @@ async def test_who_holds_a_lock_of_a_stream_waits_in_no_queue(dsn18: str) -> Non
         assert [await store.version(f"note-{n}") for n in range(6)] == [0] * 6
 
 
-async def test_two_stores_that_group_on_the_same_streams_lose_nothing(dsn: str, sql: asyncpg.Connection) -> None:
+async def test_two_stores_that_group_on_the_same_streams_lose_nothing(dsn18: str, sql18: asyncpg.Connection) -> None:
     async def write(store: EventStore, seed: int) -> list[AppendResult]:
         draw = random.Random(seed)
         done: list[AppendResult] = []
@@ -500,16 +500,16 @@ async def test_two_stores_that_group_on_the_same_streams_lose_nothing(dsn: str, 
                 continue
         return done
 
-    async with EventStore.connect(dsn) as left, EventStore.connect(dsn) as right, asyncio.timeout(100):
+    async with EventStore.connect(dsn18) as left, EventStore.connect(dsn18) as right, asyncio.timeout(100):
         written = await asyncio.gather(*(write(store, n) for n in range(12) for store in (left, right)))
     done = [each for every in written for each in every]
     stored = {
-        (row[0], row[1], row[2]) for row in await sql.fetch("SELECT stream_id, stream_seq, global_seq FROM events")
+        (row[0], row[1], row[2]) for row in await sql18.fetch("SELECT stream_id, stream_seq, global_seq FROM events")
     }
     assert {tuple(each) for each in done} <= stored
     assert len({each.global_seq for each in done}) == len(done)
     holes = "SELECT stream_id FROM events GROUP BY 1 HAVING count(*) <> max(stream_seq) + 1"
-    assert await sql.fetch(holes) == []
+    assert await sql18.fetch(holes) == []
 
 
 async def test_a_deadlock_is_a_passing_fault(store18: EventStore, dsn18: str) -> None:
@@ -782,24 +782,25 @@ def _array_text(values: Sequence[object]) -> str:
     return "{" + ",".join("NULL" if each is None else json.dumps(str(each)) for each in values) + "}"
 
 
-@pytest.mark.parametrize("statistics", ["SELECT 1", "ANALYZE events"], ids=["no statistics", "statistics"])
-async def test_a_group_finds_versions_by_the_index(sql: asyncpg.Connection, statistics: str) -> None:
+async def test_a_group_finds_versions_by_the_index(sql: asyncpg.Connection) -> None:
+    """With and without statistics."""
     await sql.execute(
         "ALTER TABLE events DISABLE TRIGGER USER; INSERT INTO events (stream_id, stream_seq, event_type, data) "
         "SELECT 's-' || n % 1000, n / 1000, 'T', '{}' FROM generate_series(0, 19999) n"
     )
-    await sql.execute(statistics)
-    layout = await detect_layout(sql)
-    statement = GroupStatement(KnownTable(layout, await find_arbiter(sql, layout)))
-    explaining: Any = Explaining(sql)
     event = ("T", '{"n": 1}', None)
-    singles = [Unit(f"s-{n}", -1, HIGHEST_BEFORE, [(*event, uuid4())]) for n in range(3)]
-    assert [each.version for each in await statement.send(explaining, singles)] == [19, 19, 19]
-    several = [Unit("s-1", at, at, [(*event, uuid4()), (*event, uuid4())]) for at in (19, 20)]
-    found = await statement.send(explaining, several)
-    assert [(each.version, each.numbers is not None) for each in found] == [(20, False), (20, True)]
-    assert {node for node, _ in explaining.nodes} <= {"Index Scan", "Index Only Scan"}
-    assert {index for _, index in explaining.nodes} == {"events_stream_id_stream_seq_key"}
+    for statistics, first in (("SELECT 1", 0), ("ANALYZE events", 100)):
+        await sql.execute(statistics)
+        layout = await detect_layout(sql)
+        statement = GroupStatement(KnownTable(layout, await find_arbiter(sql, layout)))
+        explaining: Any = Explaining(sql)
+        singles = [Unit(f"s-{first + n}", -1, HIGHEST_BEFORE, [(*event, uuid4())]) for n in range(3)]
+        assert [each.version for each in await statement.send(explaining, singles)] == [19, 19, 19]
+        several = [Unit(f"s-{first + 1}", at, at, [(*event, uuid4()), (*event, uuid4())]) for at in (19, 20)]
+        found = await statement.send(explaining, several)
+        assert [(each.version, each.numbers is not None) for each in found] == [(20, False), (20, True)]
+        assert {node for node, _ in explaining.nodes} <= {"Index Scan", "Index Only Scan"}, statistics
+        assert {index for _, index in explaining.nodes} == {"events_stream_id_stream_seq_key"}, statistics
 
 
 async def test_who_loses_a_race_asks_again_before_who_won_it(dsn18: str) -> None:

@@ -47,6 +47,13 @@ async def front(dsn: str) -> AsyncIterator[tuple[Proxy, str]]:
             yield front
 
 
+@pytest.fixture
+async def front18(dsn18: str) -> AsyncIterator[tuple[Proxy, str]]:
+    with tempfile.TemporaryDirectory() as directory:
+        async with proxied(dsn18, Path(directory)) as front:
+            yield front
+
+
 @contextlib.asynccontextmanager
 async def warm(front: tuple[Proxy, str], case: str) -> AsyncIterator[tuple[Proxy, EventStore]]:
     """Yield the proxy, and a store behind it that has made the streams "warm" and "other" of the case."""
@@ -75,9 +82,9 @@ async def test_a_lost_connection_neither_loses_nor_doubles_an_append(front: tupl
             assert events[-1].global_seq == done.global_seq, case
 
 
-async def test_any_is_not_repeated_blindly(front: tuple[Proxy, str]) -> None:
+async def test_any_is_not_repeated_blindly(front18: tuple[Proxy, str]) -> None:
     for moment in MOMENTS:
-        async with warm(front, moment) as (proxy, store):
+        async with warm(front18, moment) as (proxy, store):
             proxy.cut = moment
             with pytest.raises(OutcomeUnknown, match="not known"):
                 await store.append(f"new {moment}", [NewEvent("T")], expected=ANY)
@@ -96,9 +103,9 @@ async def test_any_survives_where_event_ids_are_unique(front: tuple[Proxy, str],
             assert await store.count_events(moment) == 2, moment
 
 
-async def test_a_conflict_after_a_lost_connection_is_still_a_conflict(front: tuple[Proxy, str]) -> None:
+async def test_a_conflict_after_a_lost_connection_is_still_a_conflict(front18: tuple[Proxy, str]) -> None:
     for moment in MOMENTS:
-        async with warm(front, moment) as (proxy, store):
+        async with warm(front18, moment) as (proxy, store):
             proxy.cut = moment
             with pytest.raises(WrongVersion) as caught:
                 await store.append(f"warm {moment}", [NewEvent("T")], expected=NO_STREAM)
@@ -160,11 +167,11 @@ async def test_patience_ends(dsn18: str) -> None:
             assert await store.version("s") == 0
 
 
-async def test_a_commit_that_is_lost_is_repeated_only_if_that_is_recognised(front: tuple[Proxy, str]) -> None:
+async def test_a_commit_that_is_lost_is_repeated_only_if_that_is_recognised(front18: tuple[Proxy, str]) -> None:
     expectations: list[ExpectedVersion] = [NO_STREAM, 0, ANY]
     for moment, expected in product(MOMENTS, expectations):
         case = f"{moment} {expected}"
-        async with warm(front, case) as (proxy, store):
+        async with warm(front18, case) as (proxy, store):
             a, stream = f"a {case}", f"{'new' if expected is NO_STREAM else 'warm'} {case}"
             parts = [StreamAppend(a, [NewEvent("T")], NO_STREAM), StreamAppend(stream, [NewEvent("T")], expected)]
             proxy.cut, proxy.about = moment, b"COMMIT"
@@ -281,17 +288,17 @@ def test_pauses_grow_up_to_a_limit() -> None:
 
 
 @pytest.mark.slow
-async def test_crossing_appends_to_two_streams_neither_deadlock_nor_tear(store: EventStore) -> None:
+async def test_crossing_appends_to_two_streams_neither_deadlock_nor_tear(store18: EventStore) -> None:
     async def transfers(name: int) -> int:
         done = 0
         for _ in range(10):
-            versions = {stream: await store.version(stream) for stream in "ab"}
+            versions = {stream: await store18.version(stream) for stream in "ab"}
             parts = [
                 StreamAppend(stream, [NewEvent("T", {"by": name})], NO_STREAM if version < 0 else version)
                 for stream, version in versions.items()
             ]
             try:
-                await store.append_to_streams(parts if name % 2 else parts[::-1])
+                await store18.append_to_streams(parts if name % 2 else parts[::-1])
             except WrongVersion:
                 continue
             done += 1
@@ -300,13 +307,13 @@ async def test_crossing_appends_to_two_streams_neither_deadlock_nor_tear(store: 
     async def loner() -> int:
         done = 0
         for _ in range(20):
-            await store.append("a", [NewEvent("T", {"by": None})])
+            await store18.append("a", [NewEvent("T", {"by": None})])
             done += 1
         return done
 
     together, alone = sum(await asyncio.gather(*(transfers(name) for name in range(12)))), await loner()
-    a = [event.data["by"] async for event in store.read("a")]
-    b = [event.data["by"] async for event in store.read("b")]
+    a = [event.data["by"] async for event in store18.read("a")]
+    b = [event.data["by"] async for event in store18.read("b")]
     assert len(b) == together
     assert len(a) == together + alone
     assert [by for by in a if by is not None] == b

@@ -318,26 +318,28 @@ async def test_of_smaller_numbers_a_stream_is_full_earlier(empty_dsn18: str) -> 
     await sql.close()
 
 
-@pytest.mark.parametrize("highest", [-1, -2, -5, -(2**63)])
 async def test_a_stream_of_numbers_below_0_is_neither_missing_nor_taken_on(
-    store18: EventStore, sql18: asyncpg.Connection, highest: int
+    store18: EventStore, sql18: asyncpg.Connection
 ) -> None:
-    await sql18.execute(INSERT + "'{}', NULL, now())", "s", highest, "T")
-    for strategy in Strategy:
-        for events in ([NewEvent("T")], [NewEvent("T"), NewEvent("T")]):
-            for any_suits in (ANY, STREAM_EXISTS):
-                with pytest.raises(StoreFailed, match=f"s has only events .* below 0, the highest {highest}, and esx"):
-                    await store18.append("s", events, expected=any_suits, strategy=strategy)
-            for exact in (NO_STREAM, 0):
-                with pytest.raises(WrongVersion, match=f"has events .* below 0, the highest {highest}") as conflict:
-                    await store18.append("s", events, expected=exact, strategy=strategy)
-                assert conflict.value.below
-    with pytest.raises(StoreFailed, match="below 0"):
-        await store18.append_to_streams([StreamAppend("s", [NewEvent("T")])])
-    with pytest.raises(WrongVersion, match="below 0"):
-        async with store18.lock_stream("s") as locked:
-            await locked.append([NewEvent("T")])
-    assert await sql18.fetchval("SELECT count(*) FROM events") == 1
-    # One event from 0 on, and it is a stream like others.
-    await sql18.execute(INSERT + "'{}', NULL, now())", "s", 0, "T")
-    assert (await store18.append("s", [NewEvent("T")], expected=0)).version == 1
+    for highest in (-1, -2, -5, -(2**63)):
+        stream = f"s{highest}"
+        await sql18.execute(INSERT + "'{}', NULL, now())", stream, highest, "T")
+        told = rf"s{highest} has only events .* below 0, the highest {highest}, and esx"
+        for strategy in Strategy:
+            for events in ([NewEvent("T")], [NewEvent("T"), NewEvent("T")]):
+                for any_suits in (ANY, STREAM_EXISTS):
+                    with pytest.raises(StoreFailed, match=told):
+                        await store18.append(stream, events, expected=any_suits, strategy=strategy)
+                for exact in (NO_STREAM, 0):
+                    with pytest.raises(WrongVersion, match=f"has events .* below 0, the highest {highest}") as conflict:
+                        await store18.append(stream, events, expected=exact, strategy=strategy)
+                    assert conflict.value.below
+        with pytest.raises(StoreFailed, match="below 0"):
+            await store18.append_to_streams([StreamAppend(stream, [NewEvent("T")])])
+        with pytest.raises(WrongVersion, match="below 0"):
+            async with store18.lock_stream(stream) as locked:
+                await locked.append([NewEvent("T")])
+        assert await sql18.fetchval("SELECT count(*) FROM events WHERE stream_id = $1", stream) == 1
+        # One event from 0 on, and it is a stream like others.
+        await sql18.execute(INSERT + "'{}', NULL, now())", stream, 0, "T")
+        assert (await store18.append(stream, [NewEvent("T")], expected=0)).version == 1, highest

@@ -317,7 +317,7 @@ async def test_killed_connections_lose_and_repeat_nothing(
 
 @pytest.mark.parametrize("committed", [True, False], ids=["committed", "not committed"])
 async def test_a_commit_of_unknown_outcome(
-    dsn: str, store: EventStore, read: asyncpg.Connection, tmp_path: Path, committed: bool
+    dsn18: str, store18: EventStore, read18: asyncpg.Connection, tmp_path: Path, committed: bool
 ) -> None:
     """The connection breaks around COMMIT: what became of it is found in the checkpoint."""
     ours: set[int] = set()
@@ -326,16 +326,16 @@ async def test_a_commit_of_unknown_outcome(
         ours.add(connection.get_server_pid())
         await note(connection, event)
 
-    await fill(store, 10)
-    async with proxied(dsn, tmp_path) as (proxy, address), EventStore.connect(address) as projecting:
+    await fill(store18, 10)
+    async with proxied(dsn18, tmp_path) as (proxy, address), EventStore.connect(address) as projecting:
         proxy.about, proxy.cut = b"COMMIT", "before the reply" if committed else "before the request"
         async with running(projecting.project("p", handle)) as task:
-            await at(store, 10, task)
-            await fill(store, 1)
-            await at(store, 11, task)
+            await at(store18, 10, task)
+            await fill(store18, 1)
+            await at(store18, 11, task)
         assert proxy.losses == 1
     assert len(ours) == 2, "it was the projection's connection that was lost"
-    assert await handled(read) == list(range(1, 12))
+    assert await handled(read18) == list(range(1, 12))
 
 
 async def test_cancelling_is_prompt_and_leaves_no_half_batch(store18: EventStore, read18: asyncpg.Connection) -> None:

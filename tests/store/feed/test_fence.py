@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
 
 import asyncpg
-import pytest
 
 from esx import EventStore
 from esx.layouts.layout import Layout
@@ -15,9 +13,6 @@ from esx.store.feed.history import History, history_at
 from esx.store.feed.server import Server
 from tests.store.feed.test_history import fill
 from tests.support.roles import new_role
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 LAYOUT = Layout()
 
@@ -52,10 +47,8 @@ async def test_of_two_at_once_one_is_first_and_none_waits(
         await other.close()
 
 
-@pytest.mark.one_older
-@pytest.mark.parametrize(
-    "breaking",
-    [
+async def test_nothing_is_proven_of_another_history(store: EventStore, sql: asyncpg.Connection) -> None:
+    for breaking in (
         "TRUNCATE events",
         "TRUNCATE events RESTART IDENTITY",
         "DELETE FROM events WHERE global_seq = 2",
@@ -67,38 +60,31 @@ async def test_of_two_at_once_one_is_first_and_none_waits(
         """UPDATE feed_fence SET history = history || '{"timeline": null}'""",
         """UPDATE feed_fence SET history = history || '{"system": 1}'""",
         "DROP TABLE feed_fence",
-    ],
-)
-async def test_nothing_is_proven_of_another_history(store: EventStore, sql: asyncpg.Connection, breaking: str) -> None:
-    await fill(store, 20)
-    assert await advance_fence(sql, LAYOUT, await history_at(sql, LAYOUT, 19))
-    assert await advance_fence(sql, LAYOUT, await history_at(sql, LAYOUT, 20))
-    await sql.execute(breaking)
-    assert await read_fence(sql, LAYOUT) == 0
-    there = "DROP" not in breaking
-    await fill(store, 3, "after")
-    newest = await sql.fetchval("SELECT max(global_seq) FROM events")
-    assert await advance_fence(sql, LAYOUT, await history_at(sql, LAYOUT, newest)) is there
-    assert await read_fence(sql, LAYOUT) == (newest if there else 0)
+    ):
+        await sql.execute("TRUNCATE events RESTART IDENTITY; TRUNCATE feed_fence")
+        await fill(store, 20)
+        assert await advance_fence(sql, LAYOUT, await history_at(sql, LAYOUT, 19)), breaking
+        assert await advance_fence(sql, LAYOUT, await history_at(sql, LAYOUT, 20)), breaking
+        await sql.execute(breaking)
+        assert await read_fence(sql, LAYOUT) == 0, breaking
+        there = "DROP" not in breaking
+        await fill(store, 3, "after")
+        newest = await sql.fetchval("SELECT max(global_seq) FROM events")
+        assert await advance_fence(sql, LAYOUT, await history_at(sql, LAYOUT, newest)) is there, breaking
+        assert await read_fence(sql, LAYOUT) == (newest if there else 0), breaking
 
 
-@pytest.mark.parametrize(
-    "unsure",
-    [
-        lambda known: known.on(Server(None, None)),
-        lambda known: known.on(Server(known.server.system, None)),
-        lambda known: known.on(Server(known.server.system, 2)),
-        lambda known: History(known.server, 10, 0, 0),
-    ],
-)
-async def test_what_names_no_history_is_not_written(
-    store18: EventStore, dsn18: str, unsure: Callable[[History], History]
-) -> None:
+async def test_what_names_no_history_is_not_written(store18: EventStore, sql18: asyncpg.Connection) -> None:
     await fill(store18, 10)
-    connection = await asyncpg.connect(dsn18)
-    assert not await advance_fence(connection, LAYOUT, unsure(await history_at(connection, LAYOUT, 10)))
-    assert await read_fence(connection, LAYOUT) == 0
-    await connection.close()
+    known = await history_at(sql18, LAYOUT, 10)
+    for unsure in (
+        known.on(Server(None, None)),
+        known.on(Server(known.server.system, None)),
+        known.on(Server(known.server.system, 2)),
+        History(known.server, 10, 0, 0),
+    ):
+        assert not await advance_fence(sql18, LAYOUT, unsure), unsure
+        assert await read_fence(sql18, LAYOUT) == 0, unsure
 
 
 async def test_who_may_not_write_does_not_and_who_may_not_read_knows_nothing(

@@ -89,15 +89,15 @@ async def connect(
 
 
 async def test_a_feed_on_a_standby_waits_for_gaps_and_polls(
-    dsn: str, store: EventStore, sql: asyncpg.Connection, standby: EmbeddedServer, tmp_path: Path
+    dsn18: str, store18: EventStore, sql18: asyncpg.Connection, standby18: EmbeddedServer, tmp_path: Path
 ) -> None:
-    name = await sql.fetchval("SELECT current_database()")
+    name = await sql18.fetchval("SELECT current_database()")
     insert = "INSERT INTO events (stream_id, stream_seq, event_type, data) VALUES ($1, 0, 'T', '{}')"
-    open_writer = sql.transaction()
+    open_writer = sql18.transaction()
     await open_writer.start()
-    await sql.execute(insert, "slow")
-    await store.append("quick", [NewEvent("T")])
-    async with asyncio.timeout(_DEADLINE), connect(standby.dsn_for(name)) as replica:
+    await sql18.execute(insert, "slow")
+    await store18.append("quick", [NewEvent("T")])
+    async with asyncio.timeout(_DEADLINE), connect(standby18.dsn_for(name)) as replica:
         while not await replica.head():
             await asyncio.sleep(0.01)
         feed = await replica.feed()

@@ -93,18 +93,18 @@ async def test_five_subscribers_read_as_one(store18: EventStore, steps: Counter[
 
 
 @pytest.mark.slow
-async def test_nothing_is_lost_whenever_one_joins_or_leaves(dsn: str, store: EventStore) -> None:
-    writing = asyncio.create_task(moody_writers(dsn, transactions=18))
-    feeds = [await store.feed(page=20) for _ in range(4)]
+async def test_nothing_is_lost_whenever_one_joins_or_leaves(dsn18: str, store18: EventStore) -> None:
+    writing = asyncio.create_task(moody_writers(dsn18, transactions=18))
+    feeds = [await store18.feed(page=20) for _ in range(4)]
     async with following(*feeds) as followers:
         latecomers: list[Feed] = []
         while not writing.done():
             # Each comes while the others are under way, at another place, and goes again.
-            feed = await store.feed(after=followers[0].feed.position // 2, page=20)
+            feed = await store18.feed(after=followers[0].feed.position // 2, page=20)
             latecomers.append(feed)
             await take(feed, 10)
         committed = sorted(await writing)
-        last = (await store.append("last", [NewEvent("Last")])).global_seq
+        last = (await store18.append("last", [NewEvent("Last")])).global_seq
         for each in followers:
             await each.reach(last)
             assert each.seen == [*committed, last]
