@@ -22,6 +22,7 @@ from esx.embedded import EmbeddedServer
 from esx.embedded.account import account_for, run
 from esx.embedded.postmaster import server_processes
 from tests.faults.history import Row
+from tests.support.clusters import copy_cluster
 from tests.support.proxy import Proxy
 
 if TYPE_CHECKING:
@@ -219,6 +220,7 @@ async def cluster(version: int) -> AsyncIterator[Cluster]:
     made: Cluster | None = None
     with tempfile.TemporaryDirectory(prefix="esx-gate-") as directory:
         try:
+            await copy_cluster(primary.directory, version)
             await asyncio.to_thread(primary.start)
             async with connected(primary.dsn) as connection:
                 assert await connection.fetchval("SHOW fsync") == "on"

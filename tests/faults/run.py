@@ -15,7 +15,7 @@ from tests.faults.readers import Projector, Reader, await_projected, make_table,
 from tests.faults.schedule import Schedule
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator
 
     from tests.faults.clients import Client
     from tests.faults.cluster import Cluster
@@ -53,10 +53,8 @@ class Run(NamedTuple):
         )
 
 
-async def run_faults(
-    version: int, seed: int, seconds: float, *, unique_ids: bool, kinds: Sequence[str] | None = None
-) -> Run:
-    """Run 32 clients against faults for `seconds`, or at least once each of `kinds`, and check what came of it."""
+async def run_faults(version: int, seed: int, seconds: float, *, unique_ids: bool) -> Run:
+    """Run 32 clients against faults for `seconds`, or at least once each kind, and check what came of it."""
     print(f"seed {seed}, PostgreSQL {version}, {seconds:g} s", flush=True)
     history = History()
     async with cluster(version) as servers:
@@ -67,7 +65,7 @@ async def run_faults(
             if unique_ids:
                 await connection.execute("CREATE UNIQUE INDEX ON events (event_id)")
         await servers.standby_has_all()
-        faults, cancelled = await _work(servers, history, seed, seconds, kinds)
+        faults, cancelled = await _work(servers, history, seed, seconds)
     assert servers.left() == [], "processes are left"
     faults["cancelled calls"] = cancelled
     return Run(
@@ -106,9 +104,7 @@ async def _clients(dsn: str, seed: int, history: History) -> AsyncIterator[list[
         yield clients
 
 
-async def _work(
-    servers: Cluster, history: History, seed: int, seconds: float, kinds: Sequence[str] | None
-) -> tuple[dict[str, int], int]:
+async def _work(servers: Cluster, history: History, seed: int, seconds: float) -> tuple[dict[str, int], int]:
     """Let all work until the faults are over and all readers have come to the end; return what was done."""
     stop = asyncio.Event()
     async with _following(servers, history) as (store, readers):
@@ -116,7 +112,7 @@ async def _work(
         async with _clients(servers.dsn, seed, history) as clients, asyncio.TaskGroup() as working:
             for client in clients:
                 working.create_task(client.run(stop))
-            schedule = Schedule(seed, servers, history, readers, clients, settler, kinds)
+            schedule = Schedule(seed, servers, history, readers, clients, settler)
             await schedule.run(seconds)
             await schedule.everybody_gets_on()
             stop.set()

@@ -32,8 +32,7 @@ _OFTEN = {"failovers": 1, "killed servers": 2}
 class Schedule:
     """Does harm to the cluster, one fault after another, each when the clients have got on since the last.
 
-    `counts` says how often each kind has happened; `kinds` are those to do, all if None. `mark` appends an event of its
-    own, to be waited for.
+    `counts` says how often each kind has happened. `mark` appends an event of its own, to be waited for.
     """
 
     def __init__(
@@ -44,7 +43,6 @@ class Schedule:
         readers: Sequence[Reader],
         clients: Sequence[Client],
         settler: StoreClient,
-        kinds: Sequence[str] | None = None,
     ) -> None:
         self._mood = random.Random(seed)
         self._cluster = cluster
@@ -65,8 +63,6 @@ class Schedule:
             "restarted subscribers": self._restart_reader,
             "failovers": self._fail_over,
         }
-        if kinds is not None:
-            self._faults = {kind: self._faults[kind] for kind in kinds}
         self.counts = dict.fromkeys(self._faults, 0)
 
     async def run(self, seconds: float) -> None:
