@@ -648,7 +648,7 @@ async def test_pages_of_large_events_are_short(store18: EventStore) -> None:
     assert max(large[1:]) <= 10
     mixed = [len(batch.events) for batch in batches if batch.events[0].stream_id == "mixed"]
     assert max(mixed[1:]) <= 100
-    assert lengths[-1] > 100
+    assert max(lengths[-3:]) > 100
 
 
 async def test_a_reader_that_stops_leaves_nothing_behind_of_what_it_read_ahead(dsn18: str) -> None:
