@@ -105,10 +105,10 @@ async def test_all_events_in_both_directions(store: EventStore) -> None:
         pages: list[Event] = []
         previews = []
         while page := await store.read_all_page(
-            position=pages[-1].global_seq if pages else None, limit=70, backwards=backwards
+            position=pages[-1].global_seq if pages else None, limit=170, backwards=backwards
         ):
             previews += await store.preview_all_page(
-                position=pages[-1].global_seq if pages else None, limit=70, backwards=backwards
+                position=pages[-1].global_seq if pages else None, limit=170, backwards=backwards
             )
             pages += page
         assert pages == EVENTS[:: -1 if backwards else 1]
@@ -123,8 +123,8 @@ async def test_each_stream_in_both_directions(store: EventStore) -> None:
         assert await listed(store.read(name, start=1, limit=2)) == events[1:3]
         assert await listed(store.read(name, start=1, backwards=True)) == events[1::-1]
         pages: list[Event] = []
-        while page := await store.read_page(name, start=len(pages), limit=50):
-            assert [each[:3] for each in await store.preview_page(name, start=len(pages), limit=50)] == [
+        while page := await store.read_page(name, start=len(pages), limit=130):
+            assert [each[:3] for each in await store.preview_page(name, start=len(pages), limit=130)] == [
                 event[:3] for event in page
             ]
             pages += page

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 INSERT = "INSERT INTO events (stream_id, stream_seq, event_type, data) "
 # Each makes a store; the truth is counted, once.
 STORES: dict[str, list[str]] = {
-    "as many streams as events": [f"{INSERT} SELECT 'account-' || n, 0, 'T', '{{}}' FROM generate_series(1, 50001) n"],
+    "as many streams as events": [f"{INSERT} SELECT 'account-' || n, 0, 'T', '{{}}' FROM generate_series(1, 30001) n"],
     "few huge streams and many tiny ones": [
         f"{INSERT} SELECT CASE WHEN n % 10 < 8 THEN 'huge-' || n % 3 ELSE 'tiny-' || n END, n, 'T', '{{}}' "
         "FROM generate_series(1, 45000) n"
