@@ -65,6 +65,8 @@ class Explorer(RecordedApp):
     shown; without it that screen says so. `reducer` folds streams, `decoder` decodes payloads that are no JSON.
     `permissions` limit an explorer in a browser; without them everything is allowed.
 
+    If the collection of garbage is disabled when it opens, it decides on that while it is open, as it suits its frames.
+
     Raises BadConfig if the keymap of `config` names an unknown action, or its theme is unknown.
     """
 
@@ -145,7 +147,7 @@ class Explorer(RecordedApp):
         self._background = background
         self._run_load = run_load
         self._begin_at = at
-        self._thresholds = gc.get_threshold()
+        self._thresholds: tuple[int, int, int] | None = None
 
     def _configure(self) -> None:
         config = self.config
@@ -177,11 +179,8 @@ class Explorer(RecordedApp):
         """Begin to connect; the first frame does not wait for it."""
         self.main.query_one(StatusBar).mark(STREAMS)
         self.begin_recording()
-        # What exists by the first frame stays: a search for garbage in it stops everything for a twentieth of a second,
-        # again and again. And each frame makes thousands of objects that last until the next.
-        self.call_after_refresh(gc.freeze)
-        gc.set_threshold(5000, 20, 10)
-        gc.enable()
+        if not gc.isenabled():
+            self._take_over_garbage()
         self.connect()
         # How long something has lasted grows.
         self.set_interval(1, self.tell_state)
@@ -189,6 +188,14 @@ class Explorer(RecordedApp):
         self.call_after_refresh(self.main.lay_out)
         if self._background is not None:
             start(self, partial(self._run_background, self._background), "background")
+
+    def _take_over_garbage(self) -> None:
+        # What exists by the first frame stays: a search for garbage in it stops everything for a twentieth of a second,
+        # again and again. And each frame makes thousands of objects that last until the next.
+        self.call_after_refresh(gc.freeze)
+        self._thresholds = gc.get_threshold()
+        gc.set_threshold(5000, 20, 10)
+        gc.enable()
 
     async def _run_background(self, background: Callable[[], Awaitable[None]]) -> None:
         try:
@@ -199,10 +206,11 @@ class Explorer(RecordedApp):
             self.notify(visible(text, limit=300), title="background work stopped", severity="error", timeout=15)
 
     async def on_unmount(self) -> None:
-        """Disconnect, and collect garbage as before."""
+        """Disconnect, and collect garbage as before, but for what was disabled."""
         self.end_recording()
-        gc.unfreeze()
-        gc.set_threshold(*self._thresholds)
+        if self._thresholds is not None:
+            gc.unfreeze()
+            gc.set_threshold(*self._thresholds)
         await self.disconnect()
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:

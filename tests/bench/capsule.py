@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import gc
 import os
 import statistics
 import tempfile
@@ -96,6 +97,7 @@ async def _opening(running: EmbeddedServer, path: Path, rounds: int) -> None:
         with Capsule(path) as capsule:
             async with opened_recording(capsule, running) as recording:
                 database_of = Database(recording.dsn, "capsule", "x.esx", embedded=False, read_only=True)
+                gc.disable()  # as the command does: the explorer decides on it
                 app = Explorer(database_of, recording=recording)
                 app.animation_level = "none"
                 async with app.run_test(size=(120, 40)) as pilot:
@@ -123,6 +125,7 @@ async def _scrubbing(recording: Recording) -> None:
             times.append((time.perf_counter() - began) * 1000)
     print(f"scrubbing, a jump with the lists of the first screen: {_told(times, 'ms')}", flush=True)
     database_of = Database(recording.dsn, "capsule", "x.esx", embedded=False, read_only=True)
+    gc.disable()
     app = Explorer(database_of, recording=recording)
     app.animation_level = "none"
     shown = []

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import gc
 import os
 import pty
 import random
@@ -138,6 +139,7 @@ def _watch_terminal(dsn: str, wanted: list[bytes]) -> list[float]:
 async def explorer(dsn: str) -> AsyncIterator[tuple[Explorer, float]]:
     """Open the explorer without a terminal; yields the time at which it was connected, too."""
     _connected.clear()
+    gc.disable()  # as the command does: the explorer decides on it
     app = Explorer(Database(dsn, "--dsn", "benchmark", embedded=False))
     async with app.run_test(size=_SIZE):
         await _until(lambda: len(app.query("#streams")) and browse(app).streams.rows)

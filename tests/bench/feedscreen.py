@@ -123,6 +123,7 @@ async def main(rate: int, seconds: float, size: tuple[int, int]) -> None:
     """Open the Feed screen, let the writer run, and print the figures."""
     with server() as running:
         dsn = await database(running, "feedscreen")
+        gc.disable()  # as the command does: the explorer decides on it
         app = DrawnExplorer(Database(dsn, "--dsn", "bench", embedded=False))
         process = psutil.Process()
         async with app.run_test(size=size) as pilot:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import json
 import os
 import subprocess
@@ -31,6 +32,7 @@ from tests.bench.feedscreen import DrawnExplorer, until
 
 async def screen(dsn: str, users: int, seconds: float, size: tuple[int, int]) -> None:
     """Run a test on the Load screen; print its goodput, and the share of a core that the explorer used meanwhile."""
+    gc.disable()  # as the command does: the explorer decides on it
     app = DrawnExplorer(
         Database(dsn, "--dsn", "bench", embedded=False), run_load=lambda dsn, options, **_: LoadRun(dsn, options)
     )

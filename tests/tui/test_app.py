@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from typing import TYPE_CHECKING
 
 import asyncpg
@@ -225,6 +226,23 @@ async def test_the_embedded_database_is_named() -> None:
     app = Explorer(Database(UNREACHABLE, "embedded", "demo", embedded=True))
     async with app.run_test(size=(100, 24)) as pilot:
         await until(pilot, lambda: "embedded PostgreSQL 18" in text_of(app).splitlines()[0])
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+async def test_it_decides_on_the_collection_of_garbage_where_that_is_disabled(enabled: bool) -> None:
+    before, frozen = gc.get_threshold(), gc.get_freeze_count()
+    if not enabled:
+        gc.disable()
+    try:
+        async with explorer(UNREACHABLE, connected=False) as (app, pilot):
+            await until(pilot, lambda: "No connection" in text_of(app))
+            assert gc.isenabled()
+            assert (gc.get_threshold() != before, gc.get_freeze_count() > frozen) == (not enabled, not enabled)
+        assert gc.get_threshold() == before
+    finally:
+        gc.enable()
+        if not enabled:
+            gc.freeze()
 
 
 async def test_themes_and_narrow_terminals(dsn18: str, store18: EventStore) -> None:
