@@ -50,7 +50,7 @@ class LoadWatch(Vertical):
         self._typed = typed
         self._now = Static(id="load-now")
         self._rates, self._times = LinePlot(id="load-goodput"), LinePlot(id="load-times")
-        self._heat = HeatMap(id="load-heat-map")
+        self._heat = HeatMap(self._draw, id="load-heat-map")
         self._heat_frame = Frame("conflicts by stream and time", id="load-heat-box")
         self._figures = Static(id="load-figures")
         self._options: LoadOptions | None = None

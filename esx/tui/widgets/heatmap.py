@@ -1,6 +1,6 @@
 """A heat map in cells of the terminal: a row for each name, time from left to right."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from rich.segment import Segment
 from rich.style import Style
@@ -15,18 +15,26 @@ _LEVELS = 12
 
 
 class HeatMap(Widget):
-    """Draws values as colours: the higher, the stronger. Rows that have no room are not drawn."""
+    """Draws values as colours: the higher, the stronger. Rows that have no room are not drawn.
+
+    `resized` is called when it has another size, for other rows.
+    """
 
     DEFAULT_CSS = """
     HeatMap { height: 1fr; background: $surface; color: $text-muted; }
     """
 
-    def __init__(self, *, id: str) -> None:
+    def __init__(self, resized: Callable[[], None], *, id: str) -> None:
         super().__init__(id=id)
+        self._resized = resized
         self.rows: list[tuple[str, Sequence[float]]] = []
         self.highest = 0.0
         self._columns = 1
         self._colours: tuple[str, list[Style]] = ("", [])
+
+    def on_resize(self) -> None:
+        """Ask for the rows of the new size."""
+        self._resized()
 
     @property
     def room(self) -> int:

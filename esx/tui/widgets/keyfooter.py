@@ -25,6 +25,12 @@ class _Shown(NamedTuple):
     width: int
     active: ActiveBinding
 
+    @property
+    def drawn(self) -> tuple[object, ...]:
+        """What is on screen of it, and what a click does."""
+        binding = self.active.binding
+        return self.key, self.name, self.said, binding.action, binding.tooltip, self.active.enabled
+
 
 class KeyFooter(Footer):
     """Textual's footer, but it leaves out the least important keys where there is no room, and cuts none in half."""
@@ -41,21 +47,43 @@ class KeyFooter(Footer):
     def __init__(self) -> None:
         super().__init__(compact=True)
         self._width = 0
+        self._drawn: list[tuple[object, ...]] | None = None
+        self._due = False
 
     def compose(self) -> ComposeResult:
         """Yield the keys for which there is room, and at the right end those that are always shown."""
         if not self._bindings_ready:
             return
+        own, always = self._chosen()
+        self._drawn = _drawn(own, always)
+        yield from map(self._key, own)
+        yield Static(id="footer-room")
+        for each in always:
+            yield self._key(each, last=each is always[-1])
+
+    def bindings_changed(self, screen: Screen[object]) -> None:
+        """Show the keys soon: once for all changes until then, and not if they are those on screen."""
+        self._bindings_ready = True
+        if screen.app.app_focus and self.is_attached and screen is self.screen and not self._due:
+            # Not after the next frame: that may be one of a dialog, and is lost if the dialog is closed before.
+            self._due = self.call_later(self._change)
+
+    async def _change(self) -> None:
+        self._due = False
+        if self.is_attached and _drawn(*self._chosen()) != self._drawn:
+            await self.recompose()
+
+    def _chosen(self) -> tuple[list[_Shown], list[_Shown]]:
+        """Return the keys for which there is room, and those that are always shown."""
         own, always = self._ranked()
         room = self.size.width - sum(each.width for each in always)
+        fitting = []
         for each in own:
             # The width includes Textual's margin.
             if each.width <= room:
                 room -= each.width
-                yield self._key(each)
-        yield Static(id="footer-room")
-        for each in always:
-            yield self._key(each, last=each is always[-1])
+                fitting.append(each)
+        return fitting, always
 
     def on_resize(self, event: events.Resize) -> None:
         """Choose keys for the new width."""
@@ -132,3 +160,7 @@ class KeyFooter(Footer):
             tooltip=binding.tooltip or binding.description,
             classes="-compact -last" if last else "-compact",
         )
+
+
+def _drawn(own: list[_Shown], always: list[_Shown]) -> list[tuple[object, ...]]:
+    return [*(each.drawn for each in own), (), *(each.drawn for each in always)]

@@ -1,6 +1,6 @@
 """The line at the top: the screens, the database, and the state of its connection."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -36,6 +36,18 @@ class ScreenTab(Static):
         self.post_message(self.Clicked(self._screen_id))
 
 
+class _Where(Static):
+    """The right end of the line; calls `resized` when its width changes."""
+
+    def __init__(self, resized: Callable[[], None]) -> None:
+        super().__init__(id="where")
+        self._resized = resized
+
+    def on_resize(self) -> None:
+        """Tell it."""
+        self._resized()
+
+
 class StatusBar(Horizontal):
     """The line itself."""
 
@@ -62,13 +74,14 @@ class StatusBar(Horizontal):
         self._screens = screens
         self._names: list[str] = [""]
         self._state: tuple[str, str] = ("", "")
+        self._where = _Where(self._write)
 
     def compose(self) -> ComposeResult:
         """Lay out the line."""
         yield Static("esx", id="brand")
         for key, name, screen_id in self._screens:
             yield ScreenTab(key, name, screen_id)
-        yield Static(id="where")
+        yield self._where
 
     def mark(self, current: str) -> None:
         """Mark the current screen."""
@@ -84,18 +97,19 @@ class StatusBar(Horizontal):
             self._write()
 
     def on_resize(self, event: events.Resize) -> None:
-        """Choose the name for the new width; where there is little room, the screens leave it what they can."""
+        """Let the screens leave the name what they can, where there is little room."""
         self.set_class(event.size.width < _NARROW, "-narrow")
-        self.call_after_refresh(self._write)
 
     def _write(self) -> None:
-        where = self.query_one("#where", Static)
+        width = self._where.size.width
         state, colour = self._state
-        if where.size.width < 50:
+        if width < 50:
             # "live" or "polling" is enough.
             state = state.removeprefix("connected, ")
-        room = where.size.width - len(state) - 4
+        room = width - len(state) - 4
         database = next((name for name in self._names if cell_len(name) <= room), None)
         if database is None:
             database = fit(self._names[-1], room) if room > 4 else ""
-        where.update(Content.assemble((database, MUTED), "  ", (f"{'●' if colour == MUTED else '▲'} {state}", colour)))
+        self._where.update(
+            Content.assemble((database, MUTED), "  ", (f"{'●' if colour == MUTED else '▲'} {state}", colour))
+        )
