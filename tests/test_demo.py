@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import pytest
+import pytest_asyncio
 
 from esx.demo import FillResult, TrafficStats, fill, history, run_traffic, samples, shop
 from esx.demo import traffic as traffic_module
@@ -23,6 +24,7 @@ from esx.errors import SchemaMissing, StoreUnavailable
 from esx.eventstore import EventStore
 from esx.model import NewEvent, category_of
 from esx.store.bulk.copy import ImportedEvent, StreamTaken
+from tests.conftest import Servers, fresh_database
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -242,6 +244,23 @@ def test_nothing_follows_from_an_event_the_shop_does_not_know() -> None:
 # -- filling --------------------------------------------------------------------------------------------------
 
 
+async def _filled(dsn: str) -> None:
+    async with EventStore.connect(dsn) as store:
+        await store.init()
+        await fill(store)
+
+
+@pytest_asyncio.fixture
+async def filled(servers: Servers) -> AsyncIterator[EventStore]:
+    """A store of the test's own that holds the history, which is made once."""
+    await servers.kept(18, "demo", _filled)
+    async with (
+        fresh_database(await servers.get(18), "kept_demo") as address,
+        EventStore.connect(address, max_connections=40) as store,
+    ):
+        yield store
+
+
 async def all_events(store: EventStore) -> list[Event]:
     return [event async for event in store.read_all()]
 
@@ -256,11 +275,10 @@ async def test_filling_puts_the_history_there(store18: EventStore, events: list[
     assert any('"unit_price": 12.50' in event.data_json for event in stored)
 
 
-async def test_filling_again_changes_nothing(store18: EventStore) -> None:
-    first = await fill(store18)
-    again = await fill(store18, now=datetime.now(UTC) + timedelta(days=1))
-    assert again == first._replace(created=False)
-    assert len(await all_events(store18)) == first.events
+async def test_filling_again_changes_nothing(filled: EventStore, events: list[ImportedEvent]) -> None:
+    again = await fill(filled, now=datetime.now(UTC) + timedelta(days=1))
+    assert again == FillResult(len({event.stream_id for event in events}), len(events), created=False)
+    assert len(await all_events(filled)) == len(events)
 
 
 async def test_filling_again_tells_what_is_stored(store18: EventStore) -> None:
@@ -341,14 +359,14 @@ def check_versions(stored: Sequence[Event]) -> None:
     assert all(numbers == list(range(len(numbers))) for numbers in streams.values())
 
 
-async def test_traffic_carries_the_history_on(store18: EventStore) -> None:
-    filled = await fill(store18)
-    old = {event.stream_id for event in await all_events(store18)}
-    async with traffic(store18) as stats:
+async def test_traffic_carries_the_history_on(filled: EventStore) -> None:
+    history = await all_events(filled)
+    old = {event.stream_id for event in history}
+    async with traffic(filled) as stats:
         await until(lambda: stats.appended >= 60)
-    stored = await all_events(store18)
+    stored = await all_events(filled)
     check_versions(stored)
-    new = stored[filled.events :]
+    new = stored[len(history) :]
     # An append may have been committed in the moment of the cancellation, at most one a writer.
     assert stats.appended <= len(new) <= stats.appended + 4
     assert {event.stream_id for event in new} & old
@@ -362,9 +380,8 @@ async def test_traffic_carries_the_history_on(store18: EventStore) -> None:
             assert known[event.metadata["causation_id"]] == event.metadata["correlation_id"]
 
 
-async def test_traffic_keeps_about_the_rate_without_bursts(store18: EventStore) -> None:
-    await fill(store18)
-    async with traffic(store18, rate=50) as stats:
+async def test_traffic_keeps_about_the_rate_without_bursts(filled: EventStore) -> None:
+    async with traffic(filled, rate=50) as stats:
         await until(lambda: stats.appended > 0)
         looks = [(time.monotonic(), stats.appended)]
         while len(looks) < 4 or stats.appended < looks[0][1] + 30:
@@ -375,11 +392,10 @@ async def test_traffic_keeps_about_the_rate_without_bursts(store18: EventStore) 
     assert looks[-1][1] - looks[0][1] <= 2 * 50 * (looks[-1][0] - looks[0][0])
 
 
-async def test_writers_meet_and_the_later_one_tries_again(store18: EventStore) -> None:
-    await fill(store18)
-    async with traffic(store18) as stats:
+async def test_writers_meet_and_the_later_one_tries_again(filled: EventStore) -> None:
+    async with traffic(filled) as stats:
         await until(lambda: stats.conflicts >= 2)
-    stored = await all_events(store18)
+    stored = await all_events(filled)
     check_versions(stored)
     # Whoever lost has reckoned with what the winner wrote.
     balance = Decimal(0)
@@ -402,10 +418,13 @@ async def test_customers_of_an_earlier_esx_stay_who_they_are(store18: EventStore
     await store18.append("accounts-1001", [NewEvent("AccountOpened", encode(owner), encode(opened))])
     await store18.append("accounts-1001", [NewEvent("EmailVerified", {"email": owner["email"]}, encode(opened))])
 
-    async def users() -> dict[str, set[str]]:
-        mine: dict[str, set[str]] = defaultdict(set)
-        carts = set()
-        for event in await all_events(store18):
+    mine: dict[str, set[str]] = defaultdict(set)
+    carts = set()
+
+    async def users(after: int) -> int:
+        """Note who did what in the events after that one; return the last."""
+        async for event in store18.read_all(after=after):
+            after = event.global_seq
             data = decode(event.data_json)
             if event.event_type == "CartCreated" and data["account_id"] == "accounts-1001":
                 carts.add(event.stream_id)
@@ -413,31 +432,33 @@ async def test_customers_of_an_earlier_esx_stay_who_they_are(store18: EventStore
                 mine["buyer"].add(data["customer"]["name"])
             if event.stream_id in carts or event.stream_id == "accounts-1001":
                 mine[category_of(event.stream_id)].add(event.metadata["user"])
-        return mine
+        return after
 
     async with traffic(store18):
         async with asyncio.timeout(120):
-            while not {"accounts", "carts", "buyer"} <= (known := await users()).keys():
+            last = await users(0)
+            while not {"accounts", "carts", "buyer"} <= mine.keys():
                 await asyncio.sleep(0.2)
+                last = await users(last)
+    await users(0)  # also what came later than an event after it
     programs = {"mail-link", "svc-billing", "scheduler"}
-    assert known["accounts"] - programs == known["carts"] - programs == {"ada.quill"}
-    assert known["buyer"] == {"Ada Quill"}
+    assert mine["accounts"] - programs == mine["carts"] - programs == {"ada.quill"}
+    assert mine["buyer"] == {"Ada Quill"}
 
 
 async def test_no_money_comes_before_the_mailbox_is_verified(
-    store18: EventStore, monkeypatch: pytest.MonkeyPatch
+    filled: EventStore, events: list[ImportedEvent], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(traffic_module, "_MEETING", 0.3)
-    filled = await fill(store18)
-    async with traffic(store18) as stats:
+    async with traffic(filled) as stats:
         await until(lambda: stats.appended >= 300)
     types: dict[str, list[str]] = defaultdict(list)
-    stored = await all_events(store18)
+    stored = await all_events(filled)
     for event in stored:
         if event.stream_id != shop.SHOP_ACCOUNT and category_of(event.stream_id) == "accounts":
             types[event.stream_id].append(event.event_type)
     assert all(each[:2] in (["AccountOpened"], ["AccountOpened", "EmailVerified"]) for each in types.values())
-    met = Counter(event.stream_id for event in stored[filled.events :] if event.event_type == "MoneyDeposited")
+    met = Counter(event.stream_id for event in stored[len(events) :] if event.event_type == "MoneyDeposited")
     assert met.most_common(1)[0][0] == shop.SHOP_ACCOUNT
     assert len(met) > 10
 
@@ -467,11 +488,10 @@ class Broken:
 
 
 async def test_an_error_while_two_meet_is_seen_as_it_is_and_leaves_no_task(
-    store18: EventStore, monkeypatch: pytest.MonkeyPatch
+    filled: EventStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(traffic_module, "_MEETING", 1.0)
-    await fill(store18)
-    broken = Broken(store18)
+    broken = Broken(filled)
     with pytest.raises(SchemaMissing, match="gone"):
         await asyncio.wait_for(run_traffic(broken, rate=100, writers=2), 120)  # type: ignore[arg-type]
     assert broken.waited

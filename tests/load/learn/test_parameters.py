@@ -26,8 +26,9 @@ def kind(name: str, share: float = 1.0, **changes: object) -> Kind:
     return replace(one, **changes)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(("births", "streams"), [(0.1, 20), (0.5, 20), (0.5, 200)])
-@pytest.mark.parametrize("zipf", [0.5, 1.2])
+@pytest.mark.parametrize(
+    ("births", "streams", "zipf"), [(0.1, 20, 0.5), (0.1, 20, 1.2), (0.5, 20, 1.2), (0.5, 200, 0.5)]
+)
 def test_few_young_streams_are_told_from_many(births: float, streams: int, zipf: float) -> None:
     carts = kind("carts", births=births, streams=streams, zipf=zipf, recency=True)
     sample = sampled(history(hours=[6_000] * 8, kinds=[carts]), slices=20, length=2000)

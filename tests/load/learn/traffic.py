@@ -8,7 +8,7 @@ from bisect import bisect_left
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import accumulate
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID
 
 from esx.store.traffic.sample import SampledEvent, TrafficSample
@@ -77,22 +77,26 @@ class _Streams:
 def history(
     seed: int = 7, hours: Sequence[int] = HOURS, kinds: Sequence[Kind] = KINDS, spread: float = SPREAD
 ) -> Iterator[tuple[object, ...]]:
-    """Yield rows of events: stream, number, type, data, time, id."""
+    """Yield events: stream, number, type, bytes of data, time, bits of the id."""
     source = random.Random(seed)
     streams = {kind.name: _Streams(kind, source) for kind in kinds}
     versions: dict[str, int] = {}
-    shares = [kind.share for kind in kinds]
+    shares = list(accumulate(kind.share for kind in kinds))
+    sizes = {kind.name: ([*kind.events_per_append], [*accumulate(kind.events_per_append.values())]) for kind in kinds}
+    types = {
+        kind.name: ([*kind.types.items()], [*accumulate(share for share, _, _ in kind.types.values())])
+        for kind in kinds
+    }
 
     def events(kind: Kind, stream: int, at: datetime) -> Iterator[tuple[object, ...]]:
         stream_id = f"{kind.name}-{stream}"
-        [size] = source.choices(list(kind.events_per_append), list(kind.events_per_append.values()))
+        appends, weights = sizes[kind.name]
+        [size] = source.choices(appends, cum_weights=weights)
+        named, weights = types[kind.name]
         for _ in range(size):
             versions[stream_id] = number = versions.get(stream_id, -1) + 1
-            [name] = source.choices(list(kind.types), [share for share, _, _ in kind.types.values()])
-            _, smallest, largest = kind.types[name]
-            pad = source.randint(smallest, largest) - len('{"pad": ""}')
-            data = json.dumps({"pad": "x" * pad})
-            yield stream_id, number, name, data, at, UUID(int=source.getrandbits(128), version=4)
+            [(name, (_, smallest, largest))] = source.choices(named, cum_weights=weights)
+            yield stream_id, number, name, source.randint(smallest, largest), at, source.getrandbits(128)
 
     # All streams that last have begun a day before.
     for kind in kinds:
@@ -104,7 +108,7 @@ def history(
             continue
         at = source.expovariate(rate)
         while at < 1:
-            [kind] = source.choices(kinds, shares)
+            [kind] = source.choices(kinds, cum_weights=shares)
             moment = BEGINS + timedelta(seconds=second, microseconds=int(at * 1e6))
             yield from events(kind, streams[kind.name].next(), moment)
             at += source.expovariate(rate)
@@ -143,6 +147,11 @@ def sampled(
     return TrafficSample(BEGINS, until, first, last, 3600.0, (*parts,), (*found,), (*spans,), False, births, 0, "-", 0)
 
 
+def _row(event: tuple[Any, ...]) -> tuple[object, ...]:
+    stream, number, name, size, at, bits = event
+    return stream, number, name, json.dumps({"pad": "x" * (size - len('{"pad": ""}'))}), at, UUID(int=bits, version=4)
+
+
 async def fill_history(dsn: str, hours: Sequence[int] = HOURS) -> None:
     """Put the history into a database, with its table."""
     from esx import EventStore
@@ -152,6 +161,6 @@ async def fill_history(dsn: str, hours: Sequence[int] = HOURS) -> None:
     async with connected(dsn) as connection:
         await connection.execute("ALTER TABLE events DISABLE TRIGGER USER")
         columns = ["stream_id", "stream_seq", "event_type", "data", "created_at", "event_id"]
-        await connection.copy_records_to_table("events", records=history(hours=hours), columns=columns)
+        await connection.copy_records_to_table("events", records=map(_row, history(hours=hours)), columns=columns)
         await connection.execute("ALTER TABLE events ENABLE TRIGGER USER")
         await connection.execute("ANALYZE events")
