@@ -13,6 +13,7 @@ import pytest
 
 from esx.embedded import EmbeddedServer
 from tests.cli.support import Running, esx, ndjson
+from tests.support.clusters import copy_cluster
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,6 +47,7 @@ def test_the_first_command_may_be_one_that_only_reads_and_it_is_said_where_thing
 
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="Windows has no SIGHUP")
 async def test_the_server_stops_with_a_command_whose_terminal_is_closed(home: str) -> None:
+    await copy_cluster(Path(home), 18)
     for name in ("SIGHUP", "SIGTERM"):
         number = signal.Signals[name]
         tail = await Running.start("tail", ESX_DATA_DIR=home)
@@ -56,7 +58,8 @@ async def test_the_server_stops_with_a_command_whose_terminal_is_closed(home: st
         assert not pid_file.exists(), name
 
 
-def test_the_demo_fills_the_store_once(home: str) -> None:
+async def test_the_demo_fills_the_store_once(home: str) -> None:
+    await copy_cluster(Path(home), 18)
     first = esx("demo", "--no-tui", ESX_DATA_DIR=home)
     assert (first.returncode, first.stderr) == (0, "")
     assert first.stdout.startswith("made ")

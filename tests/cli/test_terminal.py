@@ -18,6 +18,7 @@ from esx import NewEvent
 from esx.embedded import EmbeddedServer
 from tests.cli.support import environment, esx
 from tests.embedded.test_embedded import runs, short_directory, until
+from tests.support.clusters import copy_cluster
 from tests.support.forked import OnTerminal
 
 if TYPE_CHECKING:
@@ -148,8 +149,9 @@ async def test_ctrl_z_stops_it_fg_goes_on_and_q_ends_it(dsn18: str, store18: Eve
         assert b"Traceback" not in terminal.out
 
 
-def test_the_embedded_server_waits_for_a_stopped_explorer_and_ends_after_a_killed_one() -> None:
+async def test_the_embedded_server_waits_for_a_stopped_explorer_and_ends_after_a_killed_one() -> None:
     with short_directory() as home:
+        await copy_cluster(home, 18)
         assert esx("append", "one-stream", "T", ESX_DATA_DIR=str(home)).returncode == 0
         with explorer(ESX_DATA_DIR=str(home)) as terminal:
             with EmbeddedServer.start(home) as server:
