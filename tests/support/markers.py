@@ -18,13 +18,24 @@ _VERSION = ("server", "version", "logical")  # parameters
 _NEEDS = {"browser": needs_browser.mark, "pooler": needs_pgbouncer.mark, "kafka": needs_kafka.mark}
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     items[:] = _without_repetitions(items)
     for item in items:
         for marker in set(_markers(item)):
             item.add_marker(marker)
-    # The short ones last, so that no process has a long one left when the others are done.
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    items[:] = _dealt(items, getattr(config, "workerinput", {}).get("workercount", 1))
+
+
+def _dealt(items: list[pytest.Item], processes: int) -> Iterator[pytest.Item]:
+    """Give each process of pytest-xdist its part of the slow tests, and then of the short ones.
+
+    Each begins with as many as the others, one after another: so none has a long one left when the others are done.
+    """
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    short = [item for item in items if not item.get_closest_marker("slow")]
+    for number in range(processes):
+        for kind in (slow, short):
+            yield from kind[len(kind) * number // processes : len(kind) * (number + 1) // processes]
 
 
 def _without_repetitions(items: list[pytest.Item]) -> Iterator[pytest.Item]:
