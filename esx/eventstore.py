@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from esx.doctor import Checked, Finding, Thresholds
 from esx.errors import EsxError, OwnerNotTrusted, SchemaMissing, StoreFailed
 from esx.layouts import init
 from esx.layouts.detection import find_home
@@ -23,21 +22,23 @@ from esx.layouts.foreign.recognition import (
 )
 from esx.model import Notification
 from esx.postgres.connection import Connector, open_pool
-from esx.store import health, server_activity, table_shape
 from esx.store.append.facet import Appends
 from esx.store.bulk.facet import Bulk
 from esx.store.conflicts.facet import ConflictReads
 from esx.store.feed.facet import Feeds
-from esx.store.health import Health
 from esx.store.operate.facet import Operations
 from esx.store.overview.facet import Overviews
 from esx.store.relay.facet import Relays
 from esx.store.search.facet import Searches
-from esx.store.server_activity import ServerActivity, ServerPlace
-from esx.store.table_shape import TableShape
 from esx.store.traffic.facet import TrafficReads
-from esx.store.views import View
 from esx.text import visible
+
+if TYPE_CHECKING:
+    from esx.doctor import Checked, Finding, Thresholds
+    from esx.store.health import Health
+    from esx.store.server_activity import ServerActivity, ServerPlace
+    from esx.store.table_shape import TableShape
+    from esx.store.views import View
 
 
 class EventStore(Appends, Searches, Overviews, ConflictReads, TrafficReads, Relays, Operations, Bulk, Feeds):
@@ -174,8 +175,10 @@ class EventStore(Appends, Searches, Overviews, ConflictReads, TrafficReads, Rela
 
     async def databases(self) -> list[str]:
         """Return the names of the other databases of this server to which this user may connect, at most 200."""
+        from esx.store.server_activity import other_databases
+
         async with self._connection() as connection:
-            return await server_activity.other_databases(connection)
+            return await other_databases(connection)
 
     async def absent_layouts(self) -> list[str]:
         """Return, in a line each, the layouts given to `connect` whose relation is not in this database."""
@@ -234,20 +237,28 @@ class EventStore(Appends, Searches, Overviews, ConflictReads, TrafficReads, Rela
 
     async def health(self) -> Health:
         """Return the state of the store in figures; costs the same at any size."""
-        return replace(await self._read(health.read_health), recording=self.recording)
+        from esx.store.health import read_health
+
+        return replace(await self._read(read_health), recording=self.recording)
 
     async def table_shapes(self) -> list[TableShape]:
         """Return what the tables with the events look like; it reads no event."""
-        return await self._read(table_shape.read_shapes)
+        from esx.store.table_shape import read_shapes
+
+        return await self._read(read_shapes)
 
     async def pressure(self, application_name: str) -> ServerActivity:
         """Return counters of the database, and what sessions of that application name wait for now."""
-        return await self._read(server_activity.read_pressure, self._connector.called(application_name))
+        from esx.store.server_activity import read_pressure
+
+        return await self._read(read_pressure, self._connector.called(application_name))
 
     async def place(self) -> ServerPlace:
         """Return where the server is, and its version."""
+        from esx.store.server_activity import read_place
+
         async with self._connection() as connection:
-            return await server_activity.read_place(connection)
+            return await read_place(connection)
 
     async def doctor(
         self,

@@ -1,20 +1,25 @@
 """Many events at once: import, export, and deleting the events of a load test."""
 
+from __future__ import annotations
+
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
+from typing import TYPE_CHECKING
 
 from esx.errors import OrderUnknown, StoreFailed
 from esx.filters import Filter
 from esx.layouts.detection import order_unknown
 from esx.model import UNNUMBERED, Event
 from esx.postgres.values import fetch, fetchval
-from esx.store.bulk import copy
-from esx.store.bulk.chunks import ChunkBounds
-from esx.store.bulk.erase import BATCH, Eraser, Mark, Marked
-from esx.store.bulk.export import Export, settle
-from esx.store.bulk.import_ import Imported, Importer
 from esx.store.feed.facet import Feeds
 from esx.store.read.pages import StoredId, starts_with
 from esx.store.stream_ids import as_stored, lowest
+
+if TYPE_CHECKING:
+    from esx.store.bulk.chunks import ChunkBounds
+    from esx.store.bulk.copy import ImportedEvent
+    from esx.store.bulk.erase import Mark, Marked
+    from esx.store.bulk.export import Export
+    from esx.store.bulk.import_ import Imported
 
 _IDS_PAGE = 5000
 
@@ -22,16 +27,18 @@ _IDS_PAGE = 5000
 class Bulk(Feeds):
     """Moves, checks and deletes events by the thousand."""
 
-    async def import_events(self, rows: Iterable[copy.ImportedEvent]) -> int:
+    async def import_events(self, rows: Iterable[ImportedEvent]) -> int:
         """Store events with their own stream_seq and created_at, all or none, and return how many.
 
         They get new global sequence numbers in the order given. Raises StreamTaken if a (stream_id, stream_seq) is
         taken.
         """
+        from esx.store.bulk.copy import copy_in
+
         layout = (await self._load()).layout
         layout.check_appends()
         async with self._writing() as connection:
-            return await copy.copy_in(connection, layout, rows)
+            return await copy_in(connection, layout, rows)
 
     async def import_ndjson(
         self,
@@ -72,6 +79,9 @@ class Bulk(Feeds):
         would leave a hole in its stream; with `faithful` StoreNotEmpty if the store has other events than the beginning
         of this import.
         """
+        from esx.store.bulk.chunks import ChunkBounds
+        from esx.store.bulk.import_ import Importer
+
         if faithful and renumber:
             raise ValueError("a faithful import keeps stream_seq, so it cannot renumber")
         if from_kurrent and (faithful or keep_global_seq):
@@ -116,6 +126,8 @@ class Bulk(Feeds):
         `decode` is called, in a thread, for each event of a store whose payloads may be no JSON, and returns it with
         other payloads. It needs a global order, and takes many times as long.
         """
+        from esx.store.bulk.export import Export, settle
+
         async with self._reading() as (connection, layout):
             reason = await order_unknown(connection, layout)
             gap = None
@@ -207,24 +219,28 @@ class Bulk(Feeds):
 
         Raises NotMarked, and StoreFailed where nothing can be deleted.
         """
+        from esx.store.bulk.erase import Eraser
+
         async with self._reading() as (connection, layout):
             layout.check_appends()
             return await Eraser(connection, layout, prefix, mark).look(on_progress)
 
     async def delete_marked(
-        self, prefix: str, mark: Mark, on_progress: Callable[[int], None] | None = None, *, batch: int = BATCH
+        self, prefix: str, mark: Mark, on_progress: Callable[[int], None] | None = None, *, batch: int | None = None
     ) -> int:
         """Delete the events of the streams whose id starts with `prefix`, and return how many there were.
 
         It is for the events of a load test. All of them must have `mark` in their metadata; else none is deleted, and
-        NotMarked is raised. Each batch of `batch` events is a transaction, after which `on_progress` gets the number
-        deleted so far; after an interruption the rest can be deleted later. Their numbers stay as dead gaps in
-        global_seq. A projection that has handled these events keeps its results. The conflicts that were recorded on
+        NotMarked is raised. Each batch of `batch` events (None: 5,000) is a transaction, after which `on_progress` gets
+        the number deleted so far; after an interruption the rest can be deleted later. Their numbers stay as dead gaps
+        in global_seq. A projection that has handled these events keeps its results. The conflicts that were recorded on
         these streams are deleted too, which takes the right to delete from that table if there are any.
         """
+        from esx.store.bulk.erase import BATCH, Eraser
+
         async with self._writing() as connection:
             layout = (await self._look(connection)).layout
             layout.check_appends()
-            eraser = Eraser(connection, layout, prefix, mark, batch)
+            eraser = Eraser(connection, layout, prefix, mark, batch or BATCH)
             await eraser.look()
             return await eraser.delete(on_progress)

@@ -6,7 +6,6 @@ from esx.filters import Filter
 from esx.store.base import Facet
 from esx.store.conflicts.commuting import Commuting
 from esx.store.conflicts.conflict import ConflictSurvey, RecordedConflict
-from esx.store.conflicts.reading import newest, survey
 
 
 class ConflictReads(Facet):
@@ -24,10 +23,14 @@ class ConflictReads(Facet):
         At most 100,000 rows are kept, and read. Raises InvalidQuery, also for a filter by JSONPath, as conflicts keep
         no data, and StoreFailed without the table.
         """
+        from esx.store.conflicts.reading import survey
+
         return await self._read(survey, where or Filter(), Commuting(commutes))
 
     async def newest_conflicts(
         self, where: Filter | None = None, *, limit: int = 100, commutes: Iterable[tuple[str, str]] = ()
     ) -> list[RecordedConflict]:
         """Return single conflicts, the newest first, at most `limit` (up to 10,000); else as `conflicts`."""
+        from esx.store.conflicts.reading import newest
+
         return await self._read(newest, where or Filter(), limit, Commuting(commutes))

@@ -1,7 +1,10 @@
 """Consumers from outside: which there are, how far they are, and what an operator can do to them."""
 
+from __future__ import annotations
+
 import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
+from typing import TYPE_CHECKING
 
 import asyncpg
 
@@ -20,13 +23,15 @@ from esx.store.feed.feed import Feed
 from esx.store.feed.writers import read_writers
 from esx.store.operate import skipping
 from esx.store.operate.appended import count_appended
-from esx.store.operate.audit import Audit, AuditReport
-from esx.store.operate.checking import CheckLimits, CheckVerdict, judge
-from esx.store.operate.rebuild import Rebuild, RebuildProgress, Rebuilt
-from esx.store.operate.replay import ReplayOf
 from esx.store.operate.skipping import Skippable
-from esx.store.operate.stepping import Stepper
 from esx.store.operate.tables import find_table
+
+if TYPE_CHECKING:
+    from esx.store.operate.audit import AuditReport
+    from esx.store.operate.checking import CheckLimits, CheckVerdict
+    from esx.store.operate.rebuild import RebuildProgress, Rebuilt
+    from esx.store.operate.replay import ReplayOf
+    from esx.store.operate.stepping import Stepper
 
 _REPLAYED = 2000
 """How many events are handled in one transaction where a read model is made anew."""
@@ -63,6 +68,8 @@ class Operations(Projections):
 
     async def check(self, limits: CheckLimits | None = None) -> CheckVerdict:
         """Judge all consumers and the open writers, for monitoring; costs the same at any size of the store."""
+        from esx.store.operate.checking import CheckLimits, judge
+
         reports = await self.consumers()
         others = await self.other_consumers()
         async with self._reading() as (connection, layout):
@@ -188,6 +195,8 @@ class Operations(Projections):
         writes to another table; ProjectionFailed with the event that it cannot handle. Then nothing has changed. What a
         handler does elsewhere, such as NOTIFY or another connection, is not seen.
         """
+        from esx.store.operate.rebuild import Rebuild
+
         async with self._replaying(name, handler, "rebuild", batches=batches) as given:
             return await Rebuild(given, on_progress).run(tables)
 
@@ -211,6 +220,8 @@ class Operations(Projections):
         Raises UnknownConsumer, InvalidQuery, ProjectionFailed, and StoreFailed if the handler writes to another table,
         or reads the tables by their schema.
         """
+        from esx.store.operate.audit import Audit
+
         async with self._replaying(name, handler, "audit", batches=batches) as given:
             return await Audit(given, on_progress).run(tables, ignored)
 
@@ -223,6 +234,8 @@ class Operations(Projections):
         Use it as ``async with store.step_projection(...) as stepper``. It holds back vacuum in the whole cluster until
         it ends. Raises UnknownConsumer and InvalidQuery.
         """
+        from esx.store.operate.stepping import Stepper
+
         async with self._replaying(name, handler, "step", batches=batches, page=_STEPPED) as given:
             stepper = Stepper(given)
             transaction = given.session.transaction()
@@ -239,6 +252,8 @@ class Operations(Projections):
         self, name: str, handler: EventHandler | BatchHandler, what: str, *, batches: bool, page: int = _REPLAYED
     ) -> AsyncIterator[ReplayOf]:
         """Lend a session of its own, for a projection that is known."""
+        from esx.store.operate.replay import ReplayOf
+
         async with self._operated(name) as (_, layout, _row):
             pass
         if self._connector.pooler is not None:

@@ -13,8 +13,6 @@ from esx.store.read.pages import check_limit
 from esx.store.search import indexes
 from esx.store.search.plan import SearchLimits, SearchPlan, plan_search
 from esx.store.search.slices import Pace, Slice, read_slice
-from esx.store.trail.ids import find_ids
-from esx.store.trail.reader import TrailReader, not_found
 from esx.store.trail.trail import COMMON_FIELDS, FieldNames, Trail
 
 _FOUND = 200
@@ -160,6 +158,9 @@ class Searches(Facet):
         None for all, and `on_progress` gets the number of events looked at and found. The trail of an event without a
         correlation id has its causes and its effects. Raises NotFound and InvalidQuery.
         """
+        from esx.store.trail.ids import find_ids
+        from esx.store.trail.reader import TrailReader, not_found
+
         check_limit(limit)
         check_limit(scan)
         async with self._reading() as (connection, layout):

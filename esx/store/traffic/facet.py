@@ -1,10 +1,15 @@
 """What a store's traffic was like."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from esx.store.base import Facet
-from esx.store.traffic.sample import TrafficSample, read_traffic
+
+if TYPE_CHECKING:
+    from esx.store.traffic.sample import TrafficSample
 
 
 class TrafficReads(Facet):
@@ -18,4 +23,6 @@ class TrafficReads(Facet):
         `esx load learn` makes a load test of it (docs/learn.md). `on_progress` gets texts about the progress. Raises
         OrderUnknown in a store without a global order, and InvalidQuery where created_at has no times.
         """
+        from esx.store.traffic.sample import read_traffic
+
         return await self._read(read_traffic, since, on_progress=on_progress)
