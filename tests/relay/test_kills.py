@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 pytestmark = [needs_kafka, pytest.mark.slow, pytest.mark.limit(1800)]
 
-KILLS = int(os.environ.get("ESX_RELAY_KILLS", "2"))
+KILLS = int(os.environ.get("ESX_RELAY_KILLS", "1"))
 ZOMBIES = max(KILLS // 3, 1)
 WINDOW = 500
 _PATIENCE = 120.0
