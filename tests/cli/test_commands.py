@@ -52,18 +52,15 @@ async def test_append_keeps_digits_ids_and_metadata(dsn18: str) -> None:
     assert json.loads(line)["event_id"] == event_id
 
 
-@pytest.mark.parametrize(
-    ("arguments", "code", "reason"),
-    [
+def test_what_cannot_be_appended(dsn18: str) -> None:
+    for arguments, code, reason in (
         (["$all", "T"], 2, "$all is no stream"),
         (["", "T"], 2, "STREAM is empty"),
         (["a-1", ""], 2, "Give its TYPE"),
         (["a-1", "T", "--expected", "9" * 20], 2, "the highest is 9223372036854775806"),
         (["a-1", "T", '{"a": "\\u0000"}'], 1, "the event cannot be stored: data: "),
-    ],
-)
-def test_what_cannot_be_appended(dsn18: str, arguments: list[str], code: int, reason: str) -> None:
-    assert reason in one_line_error(esx("append", *arguments, "-d", dsn18), code)
+    ):
+        assert reason in one_line_error(esx("append", *arguments, "-d", dsn18), code)
 
 
 @pytest.mark.slow

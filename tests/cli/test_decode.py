@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -10,6 +11,9 @@ from tests.cli.support import esx, ndjson, one_line_error
 from tests.layouts.foreign.fixtures import expected, load_into
 from tests.payloads.samples import PAYLOADS, make_store
 from tests.support.connections import connected
+
+if TYPE_CHECKING:
+    from tests.conftest import Servers
 
 pytestmark = pytest.mark.slow
 
@@ -22,13 +26,17 @@ def bad(raw, event_type, stream_id):
 """
 
 
-@pytest.fixture
-async def packed(empty_dsn18: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    async with connected(empty_dsn18) as connection:
+async def fill(dsn: str) -> None:
+    async with connected(dsn) as connection:
         await make_store(connection)
+
+
+@pytest.fixture
+async def packed(servers: Servers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The address of the store, which is only read; the decoders are where the commands run."""
     (tmp_path / "decoders_of_mine.py").write_text(_DECODERS)
     monkeypatch.chdir(tmp_path)
-    return empty_dsn18
+    return await servers.kept(18, "packed", fill)
 
 
 async def test_a_list_says_what_payloads_are_and_decodes_none(packed: str) -> None:
