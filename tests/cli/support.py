@@ -86,14 +86,12 @@ class Running:
         return self.process.returncode
 
 
-def on_terminal(
-    *arguments: str, columns: int = 80, lines: int = 24, explorer: bool = False, **extra: str
-) -> tuple[int, str]:
-    """Run a command, which may be the `explorer`, on a terminal of that size; return its code and what that got."""
+def on_terminal(*arguments: str, columns: int = 80, lines: int = 24, **extra: str) -> tuple[int, str]:
+    """Run a command on a terminal of that size; return its exit code and what the terminal got."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
     given = {name: value for name, value in environment(TERM="xterm-256color").items() if name not in _OF_TERMINALS}
-    process = forked.OnTerminal(theirs, [*arguments], environment=given | extra, explorer=explorer)
+    process = forked.OnTerminal(theirs, [*arguments], environment=given | extra)
     got = b""
     try:
         while piece := os.read(ours, 65536):
