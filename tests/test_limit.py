@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -38,10 +39,12 @@ async def test_another():
 
 def test_what_hangs_is_ended_and_the_next_test_runs(tmp_path: Path) -> None:
     (tmp_path / "test_hanging.py").write_text(HANGING)
-    settings = ["-c", str(ROOT / "pyproject.toml"), "--rootdir", str(tmp_path), "-p", "tests.support.limit", "-n", "1"]
+    settings = ["-c", str(ROOT / "pyproject.toml"), "--rootdir", str(tmp_path), "-p", "no:cacheprovider", "-n", "1"]
+    plugins = [f"-p{name}" for name in ("xdist.plugin", "pytest_asyncio.plugin", "tests.support.limit")]
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", *settings, "-p", "no:cacheprovider", str(tmp_path)],
+        [sys.executable, "-m", "pytest", *plugins, *settings, str(tmp_path)],
         capture_output=True, text=True, timeout=100, check=False, cwd=ROOT,
+        env=os.environ | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},  # of each of its processes
     )  # fmt: skip
     assert "2 failed, 1 passed" in done.stdout
     # The test's own stack is that of the error; other tasks' are printed.
