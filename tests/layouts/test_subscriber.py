@@ -16,6 +16,7 @@ import pytest
 from esx import EventStore, NewEvent, OrderUnknown
 from esx.embedded import EmbeddedServer
 from tests.cli.support import esx, one_line_error
+from tests.support.clusters import copy_cluster
 from tests.support.partitions import HASH, make
 
 if TYPE_CHECKING:
@@ -30,15 +31,11 @@ _SUBSCRIBED = "is filled by logical replication"
 def logical(request: pytest.FixtureRequest) -> Iterator[EmbeddedServer]:
     """Yield a server whose log can be decoded."""
     directory = Path(tempfile.mkdtemp(prefix="esx-logical-"))
-    server = EmbeddedServer.start(directory, version=request.param)
     try:
-        asyncio.run(_execute(server.dsn, "ALTER SYSTEM SET wal_level = logical"))
-        asyncio.run(_execute(server.dsn, "ALTER SYSTEM SET fsync = off"))
-        server.stop()
-        server = EmbeddedServer.start(directory, version=request.param)
-        yield server
+        asyncio.run(copy_cluster(directory, request.param, "wal_level = logical\nfsync = off\n"))
+        with EmbeddedServer.start(directory, version=request.param) as server:
+            yield server
     finally:
-        server.stop()
         shutil.rmtree(directory, ignore_errors=True)
 
 

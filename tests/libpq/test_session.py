@@ -23,6 +23,7 @@ from esx.postgres.driver_internals import socket_of
 from esx.postgres.settings import limit_within
 from tests.cli.support import esx, ndjson, one_line_error
 from tests.libpq.tlsgate import TlsGate, make_certificates
+from tests.support.clusters import copy_cluster
 from tests.support.roles import Role
 from tests.support.stores import opened_pool
 
@@ -329,6 +330,7 @@ async def test_hosts_in_random_order(dsn18: str, tmp_path: Path) -> None:
 async def test_a_server_that_asks_for_a_password(home: Path) -> None:
     """The password file, with each of the marks that mean something in it, and for each host its own."""
     directory = Path(tempfile.mkdtemp(prefix="esx-password-"))
+    await copy_cluster(directory, 18)
     server = EmbeddedServer.start(directory, version=18)
     try:
         password = r"a:b\c :d"

@@ -12,6 +12,7 @@ import asyncpg
 
 from esx import EventStore
 from esx.embedded import EmbeddedServer
+from tests.support.clusters import copy_cluster
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -42,11 +43,8 @@ async def preparing_server(version: int) -> AsyncIterator[PreparingServer]:
     directory = Path(tempfile.mkdtemp(prefix="esx-prepared-"))
     server = None
     try:
+        await copy_cluster(directory, version, "max_prepared_transactions = 4\n")
         server = PreparingServer(directory, version)
-        connection = await asyncpg.connect(server.dsn)
-        await connection.execute("ALTER SYSTEM SET max_prepared_transactions = 4")
-        await connection.close()
-        server.restart()
         async with EventStore.connect(server.dsn) as store:
             await store.init()
         yield server
@@ -60,19 +58,13 @@ async def preparing_server(version: int) -> AsyncIterator[PreparingServer]:
 async def server_with(version: int, *settings: str) -> AsyncIterator[str]:
     """Yield the address of a store on a server of its own with other settings, e.g. ``wal_level = logical``."""
     directory = Path(tempfile.mkdtemp(prefix="esx-settings-"))
-    server = EmbeddedServer.start(directory, version=version)
     try:
-        connection = await asyncpg.connect(server.dsn)
-        for setting in settings:
-            await connection.execute(f"ALTER SYSTEM SET {setting}")
-        await connection.close()
-        server.stop()
-        server = EmbeddedServer.start(directory, version=version)
-        async with EventStore.connect(server.dsn) as store:
-            await store.init()
-        yield server.dsn
+        await copy_cluster(directory, version, "".join(f"{setting}\n" for setting in settings))
+        with EmbeddedServer.start(directory, version=version) as server:
+            async with EventStore.connect(server.dsn) as store:
+                await store.init()
+            yield server.dsn
     finally:
-        server.stop()
         shutil.rmtree(directory, ignore_errors=True)
 
 

@@ -15,9 +15,10 @@ import pytest
 
 from esx import EventStore, NewEvent
 from esx.embedded import EmbeddedServer
+from tests.support.clusters import copy_cluster
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator
 
 pytestmark = pytest.mark.slow
 
@@ -51,9 +52,10 @@ class Mortal:
 
 
 @pytest.fixture
-def mortal() -> Iterator[Mortal]:
+async def mortal() -> AsyncIterator[Mortal]:
     directory = Path(tempfile.mkdtemp(prefix="esx-kill-"))
     directory.chmod(0o755)
+    await copy_cluster(directory, 18)
     mortal = Mortal(directory)
     try:
         yield mortal
