@@ -20,8 +20,11 @@ pytestmark = pytest.mark.slow
 TITLE = "$all · newest first · !exists($metadata.run_id)"
 
 
-async def tested(store: EventStore) -> None:
-    await store.append("load-run-1-0", [NewEvent("LoadTested", {}, {"run_id": "run-1"}) for _ in range(300)])
+async def load_test(store: EventStore) -> None:
+    """A load test ran; one of its events mentions a number of the shop's."""
+    await store.append(
+        "load-run-1-0", [NewEvent("LoadTested", {"n": 1018 + n}, {"run_id": "run-1"}) for n in range(300)]
+    )
 
 
 def types(app: Explorer) -> set[str]:
@@ -30,7 +33,7 @@ def types(app: Explorer) -> set[str]:
 
 async def test_the_shop_is_shown_first_and_esc_shows_all(dsn18: str, store18: EventStore) -> None:
     await fill(store18)
-    await tested(store18)
+    await load_test(store18)
     async with sitting(dsn18, (160, 40)) as (app, pilot):
         await until(pilot, lambda: TITLE in text_of(app) and "without load tests · esc shows all" in text_of(app))
         await until(pilot, lambda: types(app) and "LoadTested" not in types(app))
@@ -38,7 +41,13 @@ async def test_the_shop_is_shown_first_and_esc_shows_all(dsn18: str, store18: Ev
         await store18.append("plain", [NewEvent("Newest", {})])
         await until(pilot, lambda: "Newest" in types(app))
 
+        # A stream of a load test is shown in full.
+        browse(app).go_to("load-run-1-0", None)
+        await until(
+            pilot, lambda: browse(app).events_panel.stream_id == "load-run-1-0" and types(app) == {"LoadTested"}
+        )
         await pilot.press("a")
+        await until(pilot, lambda: TITLE in text_of(app) and types(app) and "LoadTested" not in types(app))
         await until(pilot, lambda: browse(app).events.has_focus)
         await pilot.press("escape")
         await until(pilot, lambda: "LoadTested" in types(app))
@@ -49,44 +58,23 @@ async def test_the_shop_is_shown_first_and_esc_shows_all(dsn18: str, store18: Ev
         await until(pilot, lambda: browse(app).events_panel.stream_id is None and "LoadTested" in types(app))
 
 
-async def test_a_stream_of_a_load_test_is_shown_in_full(dsn18: str, store18: EventStore) -> None:
+async def test_a_load_test_that_ran_meanwhile_is_left_out_too_but_not_in_another_database(
+    dsn18: str, store18: EventStore
+) -> None:
     await fill(store18)
-    await tested(store18)
     async with sitting(dsn18, (160, 40)) as (app, pilot):
-        await until(pilot, lambda: TITLE in text_of(app))
-        browse(app).go_to("load-run-1-0", None)
-        await until(
-            pilot, lambda: browse(app).events_panel.stream_id == "load-run-1-0" and types(app) == {"LoadTested"}
-        )
-        await pilot.press("a")
+        await until(pilot, lambda: browse(app).events.rows and "$all · newest first" in text_of(app))
+        await load_test(store18)
+        await until(pilot, lambda: "LoadTested" in types(app))
+        await pilot.press("4", "1")
         await until(pilot, lambda: TITLE in text_of(app) and types(app) and "LoadTested" not in types(app))
-
-
-async def test_load_tests_are_left_out_of_what_mentions_a_stream(dsn18: str, store18: EventStore) -> None:
-    await fill(store18)
-    await store18.append("load-run-1-0", [NewEvent("LoadTested", {"n": 1018}, {"run_id": "run-1"})])
-    async with sitting(dsn18, (160, 40)) as (app, pilot):
-        await until(pilot, lambda: TITLE in text_of(app))
+        # So it is of what mentions a stream.
         browse(app).go_to("accounts-1018", None)
         await until(pilot, lambda: browse(app).events_panel.stream_id == "accounts-1018" and browse(app).events.rows)
         await pilot.press("A")
         await until(pilot, lambda: "mentions:1018" in text_of(app) and len(types(app)) > 1)
         assert "LoadTested" not in types(app)
-
-
-async def test_a_load_test_that_ran_meanwhile_is_left_out_too(dsn18: str, store18: EventStore) -> None:
-    await fill(store18)
-    async with sitting(dsn18, (160, 40)) as (app, pilot):
-        await until(pilot, lambda: browse(app).events.rows and "$all · newest first" in text_of(app))
-        await tested(store18)
-        await until(pilot, lambda: "LoadTested" in types(app))
-        await pilot.press("4", "1")
-        await until(pilot, lambda: TITLE in text_of(app) and types(app) and "LoadTested" not in types(app))
-
-
-async def test_another_database_shows_everything(dsn18: str, store18: EventStore) -> None:
-    await fill(store18)
-    await tested(store18)
+    # A database of one's own shows everything.
     async with explorer(dsn18) as (app, pilot):
         await until(pilot, lambda: "LoadTested" in types(app))
         await pilot.press("4", "1")
