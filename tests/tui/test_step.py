@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 import pytest
+from textual.events import Paste
 
 from esx import NewEvent
 from esx.tui.dialogs.fields import Fields
@@ -44,51 +45,75 @@ async def filled(store: EventStore, dsn: str) -> None:
 
 
 async def begin(app: Explorer, pilot: Pilot[None], handler: str, tables: str = "balances, movements") -> None:
-    """Open the screen by its keys."""
+    """Open the screen by its keys; the names are pasted, in place of those from before."""
     await pilot.press("5")
     await until(pilot, lambda: "consumers · 1" in text_of(app))
     await pilot.press("enter")
     await until(pilot, lambda: "step through its events" in text_of(app))
     await pilot.press("up", "enter")  # the last of the list
     await until(pilot, lambda: isinstance(app.screen, Fields))
-    await pilot.press(*handler, "tab", *tables, "enter")
+    for text, key in ((handler, "tab"), (tables, "enter")):
+        await pilot.press("home", "ctrl+k")
+        app.post_message(Paste(text))
+        await pilot.press(key)
+
+
+async def leave(app: Explorer, pilot: Pilot[None]) -> None:
+    await pilot.press("escape")
+    await until(pilot, lambda: not isinstance(app.screen, StepScreen))
 
 
 def shown(app: Explorer) -> str:
     return " ".join(text_of(app).split())
 
 
-@pytest.mark.parametrize("size", [(80, 24), (200, 55)])
-async def test_each_step_shows_its_rows_and_is_taken_back(
-    dsn18: str, store18: EventStore, size: tuple[int, int]
-) -> None:
+async def test_each_step_shows_its_rows_and_is_taken_back(dsn18: str, store18: EventStore) -> None:
     await filled(store18, dsn18)
-    async with explorer(dsn18, size=size, tuning=_QUICK) as (app, pilot):
+    async with explorer(dsn18, size=(80, 24), tuning=_QUICK) as (app, pilot):
         await begin(app, pilot, _HANDLER)
         await until(pilot, lambda: "at 0 of 3" in text_of(app))
         await pilot.press("enter")
         await until(pilot, lambda: "public.balances: new row" in text_of(app))
         await pilot.press("enter")
-        await until(pilot, lambda: "$.balance 50 → 110" in shown(app), "for the second event")
-        assert "at 2 of 3" in text_of(app)
-        assert all(len(line) == size[0] for line in lines_of(app))
+        for size in ((80, 24), (200, 55)):
+            await pilot.resize_terminal(*size)
+            await until(pilot, lambda: "$.balance 50 → 110" in shown(app), "for the second event")
+            assert "at 2 of 3" in text_of(app)
+            await until(pilot, lambda size=size: all(len(line) == size[0] for line in lines_of(app)))  # type: ignore[misc]
         await pilot.press("B")
         await until(pilot, lambda: "at 1 of 3" in text_of(app) and "50 → 110" not in shown(app))
         await pilot.press("enter")
         await until(pilot, lambda: "$.balance 50 → 110" in shown(app))
         await pilot.press("up")
         await until(pilot, lambda: "public.balances: new row" in text_of(app), "for the first event again")
-        await pilot.press("escape")
-        await until(pilot, lambda: not isinstance(app.screen, StepScreen))
+        await leave(app, pilot)
     connection = await asyncpg.connect(dsn18)
     assert await connection.fetchval("SELECT count(*) FROM pg_namespace WHERE nspname LIKE 'esx_step%'") == 0
     assert await connection.fetchval("SELECT balance FROM balances WHERE account = 'account-1'") == 110
     await connection.close()
 
 
-async def test_it_goes_on_to_a_breakpoint_and_says_what_is_wrong_with_one(dsn18: str, store18: EventStore) -> None:
+async def test_it_goes_on_to_a_breakpoint_and_says_what_fails(dsn18: str, store18: EventStore) -> None:
     await filled(store18, dsn18)
     async with explorer(dsn18, size=(100, 30), tuning=_QUICK) as (app, pilot):
+        for handler, tables, said in (
+            ("nowhere:book", "balances", "there is no module nowhere"),
+            (_HANDLER, "nothing", "there is no table nothing"),
+        ):
+            await begin(app, pilot, handler, tables)
+            await until(pilot, lambda said=said: said in shown(app), said)  # type: ignore[misc]
+            await leave(app, pilot)
+
+        # An event that fails can be tried again.
+        await begin(app, pilot, "tests.tui.test_step:stumbles")
+        await until(pilot, lambda: "at 0 of 3" in text_of(app))
+        await pilot.press("enter")
+        await until(pilot, lambda: "1␛[2J[b]x" in text_of(app).replace("\\u001b", "␛"))
+        await pilot.press("enter")
+        await until(pilot, lambda: "the step failed: ValueError: no ␛[2J [b]such" in shown(app))
+        assert "at 1 of 3" in text_of(app)
+        await leave(app, pilot)
+
         await begin(app, pilot, _HANDLER)
         await until(pilot, lambda: "at 0 of 3" in text_of(app))
         await pilot.press("o")
@@ -105,31 +130,3 @@ async def test_it_goes_on_to_a_breakpoint_and_says_what_is_wrong_with_one(dsn18:
         await until(pilot, lambda: "or balances" in text_of(app))
         await pilot.press("o")
         await until(pilot, lambda: "is no row" in text_of(app))
-
-
-async def test_an_event_that_fails_says_so_and_can_be_tried_again(dsn18: str, store18: EventStore) -> None:
-    await filled(store18, dsn18)
-    async with explorer(dsn18, size=(100, 30), tuning=_QUICK) as (app, pilot):
-        await begin(app, pilot, "tests.tui.test_step:stumbles")
-        await until(pilot, lambda: "at 0 of 3" in text_of(app))
-        await pilot.press("enter")
-        await until(pilot, lambda: "1␛[2J[b]x" in text_of(app).replace("\\u001b", "␛"))
-        await pilot.press("enter")
-        await until(pilot, lambda: "the step failed: ValueError: no ␛[2J [b]such" in shown(app))
-        assert "at 1 of 3" in text_of(app)
-
-
-@pytest.mark.parametrize(
-    ("handler", "tables", "said"),
-    [
-        ("nowhere:book", "balances", "there is no module nowhere"),
-        (_HANDLER, "nothing", "there is no table nothing"),
-    ],
-)
-async def test_what_cannot_be_stepped_through_is_said(
-    dsn18: str, store18: EventStore, handler: str, tables: str, said: str
-) -> None:
-    await filled(store18, dsn18)
-    async with explorer(dsn18, size=(100, 30), tuning=_QUICK) as (app, pilot):
-        await begin(app, pilot, handler, tables)
-        await until(pilot, lambda: said in shown(app))
