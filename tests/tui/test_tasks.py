@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
     from esx.load.model import LoadProgress
     from esx.tui.app import Explorer
-    from tests.conftest import Servers
 
 pytestmark = pytest.mark.slow
 
@@ -204,30 +203,38 @@ def save_runs() -> None:
         recorder.close()
 
 
-@pytest.mark.parametrize("task", TASKS)
-async def test_a_task_is_done_by_its_keys(task: str, servers: Servers, dsn18: str) -> None:
-    dsn = dsn18 if "stuck" in task else await servers.kept(18, "tasks", fill)
-    ASKED.clear()
+@contextlib.asynccontextmanager
+async def stuck(dsn: str) -> AsyncIterator[None]:
+    """Hold the feed by a transaction that does not end."""
+    async with connected(dsn) as writer, EventStore.connect(dsn) as store:
+        transaction = writer.transaction()
+        await transaction.start()
+        await writer.execute("INSERT INTO events (stream_id, stream_seq, event_type, data) VALUES ('w', 0, 'T', '{}')")
+        await store.append("behind", [NewEvent("T", {})])
+        yield
+        await transaction.rollback()
+
+
+async def show_anew(app: Explorer, pilot: Pilot[None]) -> None:
+    """Show the database as if the explorer had just been opened on it: nothing is left of the task before."""
+    before = app.session
+    app._picked(replace(app.connections.choices[0]))
+    await until(pilot, lambda: app.session is not before, "for the database again")
+    await pilot.press("1")
+    await until(pilot, lambda: browse(app).streams.rows and browse(app).streams.has_focus, "for the streams")
+
+
+async def test_each_task_is_done_by_its_keys(dsn18: str) -> None:
+    await fill(dsn18)
     save_runs()
-    steps, done = TASKS[task]
-    config = Config(connections={"other": Connection("other", dsn=dsn)})
-    async with contextlib.AsyncExitStack() as stack:
-        if "stuck" in task:
-            store = await stack.enter_async_context(EventStore.connect(dsn))
-            await store.append("before", [NewEvent("T", {})])
-            writer = await stack.enter_async_context(connected(dsn))
-            transaction = writer.transaction()
-            await transaction.start()
-            await writer.execute(
-                "INSERT INTO events (stream_id, stream_seq, event_type, data) VALUES ('w', 0, 'T', '{}')"
-            )
-            await store.append("behind", [NewEvent("T", {})])
-            stack.push_async_callback(transaction.rollback)
-        app, pilot = await stack.enter_async_context(
-            explorer(dsn, size=(120, 40), config=config, run_load=run_load, drawn=True)
-        )
-        await do(app, pilot, steps)
-        await until(pilot, lambda: done(app), f"for {task}")
+    config = Config(connections={"other": Connection("other", dsn=dsn18)})
+    async with explorer(dsn18, size=(120, 40), config=config, run_load=run_load) as (app, pilot):
+        for task, (steps, done) in TASKS.items():
+            ASKED.clear()
+            await show_anew(app, pilot)
+            async with stuck(dsn18) if "stuck" in task else contextlib.nullcontext():
+                await do(app, pilot, steps)
+                await until(pilot, lambda done=done: done(app), f"for {task}")  # type: ignore[misc]
 
 
 def test_the_tour_counts_the_keys_of_these_tasks() -> None:
