@@ -22,7 +22,7 @@ from esx.tui.screens.streams import StreamsPane
 from esx.tui.session.session import SessionState
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 
     from rich.console import RenderableType
     from textual._queue import Queue
@@ -35,21 +35,40 @@ PATIENCE = 150.0
 """Seconds, far more than anything takes: how long that is, a busy machine decides."""
 
 
+_TURNS = 5
 _EARLY, _LATE = 0.02, 0.1
 """Seconds between looks for a condition: soon at first, and then so that looking does not take what it waits for."""
 
 
 class QuickPilot(Pilot[None]):
-    """Waits for those parts of a screen alone that have something to do: to ask each takes half of a key's time."""
+    """Waits until all parts of a screen rest, its layout too, but asks only those that have something to do.
+
+    To ask each of them took half of the time of a key.
+    """
 
     async def _wait_for_screen(self, timeout: float = 30.0) -> bool:
-        try:
-            parts = list(self.app.screen.walk_children(with_self=False))
-        except ScreenStackError:
-            return False
-        # What is off the screen's queue may come back on it, so the two that all goes through are always asked.
-        left = {self.app, self.app.screen, *(part for part in parts if not _rests(part))}
+        # What goes on and on, such as a feed, is not waited for.
+        for turn in range(_TURNS):
+            try:
+                screen = self.app.screen
+                parts: list[MessagePump] = [each for each in screen.walk_children(with_self=False) if not _rests(each)]
+            except ScreenStackError:
+                return False
+            if not turn:
+                # All goes through these two.
+                parts += [self.app, screen]
+            elif _rests(screen) and not parts:
+                break
+            if not await self._handled(parts, timeout):
+                return False
+            if self.app._running and screen.is_running:
+                screen._on_timer_update()
+        return True
+
+    async def _handled(self, parts: Iterable[MessagePump], timeout: float) -> bool:
+        """Wait until these have handled the messages that they have; return False if the app failed meanwhile."""
         done = asyncio.Event()
+        left = set(parts)
 
         def handled(part: MessagePump) -> None:
             left.discard(part)
@@ -59,6 +78,8 @@ class QuickPilot(Pilot[None]):
         for part in list(left):
             if not part.call_later(handled, part):
                 handled(part)
+        if not left:
+            return True
         failed: asyncio.Task[Any] = asyncio.create_task(self.app._exception_event.wait())
         waiting: asyncio.Task[Any] = asyncio.create_task(done.wait())
         await asyncio.wait({failed, waiting}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
@@ -85,6 +106,7 @@ async def until(pilot: Pilot[None], condition: Callable[[], object], what: str =
         if monotonic() > deadline:
             raise AssertionError(f"waited in vain {what}; the screen shows:\n" + "\n".join(lines_of(pilot.app)))
         await pilot.pause(pause)
+        await pilot._wait_for_screen()
         pause = min(pause * 1.2, _LATE)
 
 
