@@ -105,6 +105,7 @@ NOTHING = {
     "events; DROP TABLE events": "has no table or view events; DROP TABLE events",
     "stream_locks": "has no column global_seq",
     "events_global_seq_seq": "is neither a table nor a view",
+    "events_pkey": "events_pkey of database",
     "x\x1b[31my": "x\u241b[31my",
 }
 

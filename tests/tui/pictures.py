@@ -32,7 +32,7 @@ from esx.tui.session.session import SessionState
 from esx.tui.tuning import Tuning
 from tests.layouts.foreign.fixtures import load_into
 from tests.support.connections import connected
-from tests.tui.helpers import browse, feed_of, no_frames, text_of, until
+from tests.tui.helpers import QuickPilot, browse, feed_of, no_frames, text_of, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
@@ -187,8 +187,8 @@ async def sitting(dsn: str, size: tuple[int, int], **options: Any) -> AsyncItera
     app = Explorer(database, tuning=Tuning(clock=_clock), **options)
     app.animation_level = "none"
     with no_frames():
-        async with app.run_test(size=size, notifications=True) as pilot:
-            yield app, pilot
+        async with app.run_test(size=size, notifications=True):
+            yield app, QuickPilot(app)
 
 
 async def live(app: Explorer, pilot: Pilot[None]) -> None:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from esx.config import Config
-from esx.eventstore import EventStore
 from esx.tui.dialogs.conflicts import ConflictsDialog
 from tests.tui.helpers import explorer, fill, lines_of, text_of, until
 from tests.tui.pictures import COMMUTES, fill_conflicts
@@ -15,29 +14,31 @@ from tests.tui.pictures import COMMUTES, fill_conflicts
 if TYPE_CHECKING:
     import asyncpg
 
+    from esx.eventstore import EventStore
+
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize("size", [(80, 24), (200, 55)])
-async def test_pairs_of_types_that_collide(dsn18: str, store18: EventStore, size: tuple[int, int]) -> None:
+async def test_pairs_of_types_that_collide(dsn18: str, store18: EventStore) -> None:
     await fill(store18, 1, 1)
     await fill_conflicts(dsn18)
-    async with explorer(dsn18, size=size, config=Config(commutes=COMMUTES)) as (app, pilot):
+    async with explorer(dsn18, size=(80, 24), config=Config(commutes=COMMUTES)) as (app, pilot):
         await pilot.press("4")
         await until(pilot, lambda: "Conflicts" in lines_of(app)[-1])
-        await pilot.press("C")
-        await until(pilot, lambda: "conflicts · 61 from" in text_of(app) and "31% commute" in text_of(app))
-        await until(pilot, lambda: "AccountDebited lost to AccountDebited" in text_of(app))
-        await until(pilot, lambda: "5 on accounts-1000" in text_of(app))
-        await pilot.press("j")
-        await until(pilot, lambda: "AccountDebited lost to MoneyDeposited" in text_of(app))
-        await until(pilot, lambda: "11 of 11 by your rules" in text_of(app))
-        assert all(len(line) == size[0] for line in lines_of(app))
-        assert "load tests count too, none is among these" in text_of(app)
-        async with EventStore.connect(dsn18) as store:
-            assert (await store.conflicts()).recorded == 61
-        await pilot.press("escape")
-        await until(pilot, lambda: not isinstance(app.screen, ConflictsDialog))
+        for size in ((80, 24), (200, 55)):
+            await pilot.resize_terminal(*size)
+            await pilot.press("C")
+            await until(pilot, lambda: "conflicts · 61 from" in text_of(app) and "31% commute" in text_of(app))
+            await until(pilot, lambda: "AccountDebited lost to AccountDebited" in text_of(app))
+            await until(pilot, lambda: "5 on accounts-1000" in text_of(app))
+            await pilot.press("j")
+            await until(pilot, lambda: "AccountDebited lost to MoneyDeposited" in text_of(app))
+            await until(pilot, lambda: "11 of 11 by your rules" in text_of(app))
+            assert all(len(line) == size[0] for line in lines_of(app))
+            assert "load tests count too, none is among these" in text_of(app)
+            assert (await store18.conflicts()).recorded == 61
+            await pilot.press("escape")
+            await until(pilot, lambda: not isinstance(app.screen, ConflictsDialog))
 
 
 async def test_hostile_names_and_no_table(dsn18: str, store18: EventStore, sql18: asyncpg.Connection) -> None:

@@ -54,17 +54,17 @@ async def choose(app: Explorer, pilot: Pilot[None], text: str) -> None:
     await until(pilot, lambda: "what will happen" in text_of(app), "for the question")
 
 
-@pytest.mark.parametrize("size", [(80, 24), (200, 55)])
-async def test_what_each_does_is_listed_with_its_error(dsn18: str, store18: EventStore, size: tuple[int, int]) -> None:
+async def test_what_each_does_is_listed_with_its_error(dsn18: str, store18: EventStore) -> None:
     await failed(store18)
-    async with explorer(dsn18, size=size, tuning=_QUICK) as (app, pilot):
+    async with explorer(dsn18, size=(80, 24), tuning=_QUICK) as (app, pilot):
         await pilot.press("5")
-        await until(pilot, lambda: "consumers · 1" in text_of(app))
-        await until(pilot, lambda: "at event 2: ValueError: no such account [b]␛[2J" in text_of(app))
-        shown = " ".join(text_of(app).split())
-        assert "balances projection failed 1 2" in shown
-        assert "1, 2 events behind" in shown
-        assert all(len(line) == size[0] for line in lines_of(app))
+        for size in ((80, 24), (200, 55)):
+            await pilot.resize_terminal(*size)
+            await until(pilot, lambda: "consumers · 1" in text_of(app))
+            await until(pilot, lambda: "at event 2: ValueError: no such account [b]␛[2J" in text_of(app))
+            await until(pilot, lambda: "balances projection failed 1 2" in " ".join(text_of(app).split()))
+            await until(pilot, lambda: "1, 2 events behind" in " ".join(text_of(app).split()))
+            assert all(len(line) == size[0] for line in lines_of(app))
 
 
 async def test_the_list_is_copied_and_exported(

@@ -108,15 +108,20 @@ async def test_the_doctor_says_when_it_looked_and_looks_again_when_a_figure_that
 @pytest.mark.usefixtures("safe")
 async def test_boxes_with_nothing_to_say_are_not_there(dsn18: str, store18: EventStore) -> None:
     await fill(store18, 1, 1)
-    for width, columns in ((80, 1), (119, 1), (120, 2)):
-        async with explorer(dsn18, size=(width, 40)) as (app, pilot):
-            await pilot.press("4")
+    async with explorer(dsn18, size=(80, 40)) as (app, pilot):
+        await pilot.press("4")
+        for width, columns in ((80, 1), (119, 1), (120, 2)):
+            await pilot.resize_terminal(width, 40)
             await until(pilot, lambda: "● HEALTHY" in text_of(app) and "checks passed" in text_of(app))
             await until(pilot, lambda: "last event" in text_of(app) and "queue used" in text_of(app))
+
+            def side_by_side() -> bool:
+                boxes = [app.query_one(f"#health-{name}").region for name in ("order", "server")]
+                return boxes[0].y == boxes[1].y
+
+            await until(pilot, lambda columns=columns: side_by_side() == (columns == 2), f"for {columns} columns")  # type: ignore[misc]
             for title in ("writers in flight", "projections", "doctor"):
                 assert title not in text_of(app)
-            boxes = [app.query_one(f"#health-{name}").region for name in ("order", "server")]
-            assert (boxes[0].y == boxes[1].y) == (columns == 2)
             assert "enter" not in lines_of(app)[-1]
 
 

@@ -258,7 +258,7 @@ async def test_every_key_acts_on_the_screen_that_is_shown_alone(dsn18: str, stor
             while True:
                 await store18.append(f"more-{appended % 5}", [NewEvent("More", {"at": appended})])
                 appended += 1
-                await asyncio.sleep(0.05)
+                await asyncio.sleep(0.2)
 
         coming = asyncio.create_task(come())
         try:

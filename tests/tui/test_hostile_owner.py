@@ -35,7 +35,7 @@ def own_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_no_screen_runs_what_is_planted(hostile: Hostile) -> None:
     await hostile.plant_everywhere()
-    async with explorer(hostile.dsn, drawn=True) as (app, pilot):
+    async with explorer(hostile.dsn) as (app, pilot):
         await pilot.press("enter")
         await until(pilot, lambda: "Placed" in text_of(app), "for events")
         await pilot.press("enter")
@@ -56,7 +56,7 @@ async def test_no_screen_runs_what_is_planted(hostile: Hostile) -> None:
 
 async def test_it_asks_once_whether_to_trust_the_owner(hostile: Hostile) -> None:
     await hostile.plant_in_an_index()
-    async with explorer(hostile.dsn, drawn=True, connected=False) as (app, pilot):
+    async with explorer(hostile.dsn, connected=False) as (app, pilot):
         await until(pilot, lambda: "T  trusts the owner" in text_of(app), "for the question")
         assert "Reading this store runs code of its owner" in text_of(app)
         assert app.session.state is SessionState.NOT_TRUSTED
@@ -66,5 +66,5 @@ async def test_it_asks_once_whether_to_trust_the_owner(hostile: Hostile) -> None
         assert not hostile.sprung
         await pilot.press("T")
         await until(pilot, lambda: app.session.state is SessionState.CONNECTED, "for the streams")
-    async with explorer(hostile.dsn, drawn=True) as (app, pilot):
+    async with explorer(hostile.dsn) as (app, pilot):
         assert app.session.state is SessionState.CONNECTED

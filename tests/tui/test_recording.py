@@ -14,7 +14,7 @@ from esx.store.consume.report import ConsumerReport
 from esx.tui.app import Explorer
 from tests.capsule.made import line, make, moment
 from tests.capsule.test_recording import GAP, at, health, recording_of
-from tests.tui.helpers import browse, feed_of, no_frames, text_of, until
+from tests.tui.helpers import QuickPilot, browse, feed_of, no_frames, text_of, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -64,7 +64,8 @@ async def opened(recording: Recording, size: tuple[int, int]) -> AsyncIterator[t
     app = Explorer(database, recording=recording)
     app.animation_level = "none"
     with no_frames():
-        async with app.run_test(size=size, notifications=True) as pilot:
+        async with app.run_test(size=size, notifications=True):
+            pilot = QuickPilot(app)
             await until(pilot, lambda: browse(app).streams.rows and app.follower.started, "for the first rows")
             yield app, pilot
 
