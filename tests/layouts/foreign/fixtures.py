@@ -18,10 +18,11 @@ from tests.support.connections import connected
 
 _DATA = Path(__file__).parent / "data"
 _COPY = re.compile(r"^(COPY [^\n]*?) FROM stdin;\n(.*?)^\\\.\n", re.MULTILINE | re.DOTALL)
-_TABLES = (
+TABLES_HERE = (
     "SELECT string_agg(oid::regclass::text, ', ') FROM pg_class WHERE relkind IN ('r', 'p', 'm') "
     "AND relpersistence <> 't' AND relnamespace NOT IN ('pg_catalog'::regnamespace, 'information_schema'::regnamespace)"
 )
+"""Names all tables of a database but PostgreSQL's own: to look at those would take longer than all that tests do."""
 NAMES = sorted(path.name.removesuffix(".sql.gz") for path in _DATA.glob("*.sql.gz"))
 TABLES = {"eventsourcing": "public.shop_events", "eventsourcing_encrypted": "public.shop_events"}
 """The table with the events, where a fixture has several stores."""
@@ -65,7 +66,7 @@ async def load(connection: asyncpg.Connection, name: str, *, analyze: bool = Tru
     if statements := script[end:].strip():
         await connection.execute(statements)
     if analyze:
-        await connection.execute(f"ANALYZE {await connection.fetchval(_TABLES)}")
+        await connection.execute(f"ANALYZE {await connection.fetchval(TABLES_HERE)}")
 
 
 async def load_into(dsn: str, name: str) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import asyncpg
 
-from tests.layouts.foreign.fixtures import TABLES, load
+from tests.layouts.foreign.fixtures import TABLES, TABLES_HERE, load
 
 _PER_STREAM = 20
 _UUID = "md5((n % {streams})::text)::uuid"
@@ -109,4 +109,4 @@ async def load_larger(connection: asyncpg.Connection, name: str, events: int) ->
     """Load a fixture, and put so many events in the place of its own."""
     await load(connection, name)
     await connection.execute(LARGER[name].sql.format(events=events, streams=events // _PER_STREAM), timeout=600)
-    await connection.execute("VACUUM ANALYZE", timeout=600)
+    await connection.execute(f"VACUUM ANALYZE {await connection.fetchval(TABLES_HERE)}", timeout=600)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from esx.config import load
+from tests.layouts.foreign.fixtures import TABLES_HERE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -55,7 +56,7 @@ VALUES ('hidden', gen_random_uuid(), 1, 1, '\\x00', true);
 async def make(connection: asyncpg.Connection) -> None:
     """Make the store: 6 streams of 8 events each, and a row that is none."""
     await connection.execute(TABLES)
-    await connection.execute("ANALYZE")
+    await connection.execute(f"ANALYZE {await connection.fetchval(TABLES_HERE)}")
 
 
 def facts() -> dict[str, Any]:

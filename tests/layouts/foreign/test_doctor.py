@@ -210,13 +210,13 @@ async def test_emmett_s_events_from_another_server(empty_dsn18: str) -> None:
     async with connected(empty_dsn18) as connection:
         await load(connection, "emmett")
         await connection.execute("UPDATE emt_processors SET last_processed_transaction_id = '3'")
-        await connection.execute("UPDATE emt_messages SET transaction_id = '3'; ANALYZE")
+        await connection.execute("UPDATE emt_messages SET transaction_id = '3'; ANALYZE emt_messages, emt_processors")
         assert sound([(await told(connection))["transaction-ids"]])
         # The newest are found by the statistics alone.
         await connection.execute("""
             INSERT INTO emt_messages SELECT (jsonb_populate_record(m, jsonb_build_object(
                 'stream_id', 's' || n, 'message_id', n::text, 'transaction_id', '900000000' || (n % 10)))).*
-            FROM (SELECT m FROM emt_messages m LIMIT 1) one, generate_series(1, 1200) n; ANALYZE
+            FROM (SELECT m FROM emt_messages m LIMIT 1) one, generate_series(1, 1200) n; ANALYZE emt_messages
         """)
         found = wrong(await told(connection), "transaction-ids")
         assert (found.severity, "transaction ids up to 900000000" in found.message) == (ERROR, True)
