@@ -14,7 +14,7 @@ import pytest_asyncio
 
 from esx import EventStore, NewEvent
 from esx.doctor.finding import Severity
-from tests.doctor.test_doctor import examine, found, one, run, wrong
+from tests.doctor.test_doctor import examine, found, one, run, sound, wrong
 from tests.support.partitions import COLUMNS, HASH, KINDS, LISTED, RANGED, make
 
 if TYPE_CHECKING:
@@ -77,8 +77,9 @@ async def test_a_partitioned_store_is_as_healthy_as_its_constraints(kind: str, e
 
 
 async def test_a_table_without_partitions_says_nothing_of_them(dsn: str) -> None:
-    checks = {finding.check for finding in await examine(dsn)}
-    assert not checks & {"partitions", "partition-default", "children"}
+    checks = {finding.check: finding.severity for finding in await examine(dsn)}
+    assert not checks.keys() & {"partitions", "partition-default", "children"}
+    assert checks["sequence-shared"] is checks["sequence-functions"] is OK
 
 
 @pytest.mark.slow
@@ -220,8 +221,7 @@ async def test_a_part_that_draws_as_the_whole_does(
     made, then = case
     await make(empty_dsn, made)
     await admin.execute(then)
-    assert (await one(empty_dsn, "partition-default")).severity is OK
-    assert (await one(empty_dsn, "sequence-shared")).severity is OK
+    assert await sound(empty_dsn, "partition-default", "sequence-shared")
 
 
 async def test_children_are_told_of(dsn: str, sql: asyncpg.Connection) -> None:
@@ -261,13 +261,12 @@ async def test_another_column_draws_from_the_sequence(
     sharing, table, column = case
     await fill(dsn)
     kept = await stored(sql)
-    assert (await one(dsn, "sequence-shared")).severity is OK
     await sql.execute(sharing)
     finding = await one(dsn, "sequence-shared")
     assert finding.severity is ERROR
     assert finding.remedy == (f"ALTER TABLE {table} ALTER COLUMN {column} DROP DEFAULT;",)
     await run(dsn, finding)
-    assert (await one(dsn, "sequence-shared")).severity is (await one(dsn, "sequence-default")).severity is OK
+    assert await sound(dsn, "sequence-shared", "sequence-default")
     assert await stored(sql) == kept
 
 
@@ -286,8 +285,7 @@ async def test_what_the_table_is_a_child_of_is_no_stranger(empty_dsn: str, admin
     """To take the parent its default takes it from the table as well."""
     await make(empty_dsn, _PARENT)
     await fill(empty_dsn)
-    assert (await one(empty_dsn, "sequence-shared")).severity is OK
-    assert (await one(empty_dsn, "sequence-default")).severity is OK
+    assert await sound(empty_dsn, "sequence-shared", "sequence-default")
     await admin.execute("CREATE TABLE sibling () INHERITS (everything)")
     finding = await one(empty_dsn, "sequence-shared")
     assert finding.remedy == ("ALTER TABLE sibling ALTER COLUMN global_seq DROP DEFAULT;",)
@@ -349,7 +347,6 @@ async def test_a_trigger_that_leaves_the_number_alone(body: str, dsn18: str) -> 
     ids=["plpgsql", "sql", "sql as such", "procedure"],
 )
 async def test_a_function_that_draws(function: str, dsn: str, sql: asyncpg.Connection) -> None:
-    assert (await one(dsn, "sequence-functions")).severity is OK
     await sql.execute(function)
     finding = await one(dsn, "sequence-functions")
     assert (finding.severity, finding.remedy) == (INFO, ())
@@ -380,8 +377,7 @@ async def test_numbers_handed_out_in_advance(made: str, empty_dsn: str, admin: a
     finding = await one(empty_dsn, "sequence-cache")
     assert (finding.severity, "hands out 20 numbers a session at once" in finding.message) == (ERROR, True)
     await run(empty_dsn, finding)
-    assert (await one(empty_dsn, "sequence-cache")).severity is OK
-    assert (await one(empty_dsn, "sequence-position")).severity is OK
+    assert await sound(empty_dsn, "sequence-cache", "sequence-position")
     assert await stored(admin) == kept
 
 
