@@ -568,7 +568,7 @@ async def test_users_are_swept_from_the_form(dsn18: str, store18: EventStore, si
         [sweep] = Sweeps.of(os.environ).all([])
         ran = 2 if stops else 3
         assert [result.run for result in sweep.results] == ["r1", "r2", "r4"][:ran]
-        assert all(line in words(app) for line in in_words(sweep)), "the words of esx load sweep --show"
+        await until(pilot, lambda: all(line in words(app) for line in in_words(sweep)), "for what `--show` says")
         assert f"{ran} of 3 runs {'ended early' if stops else 'done'}" in words(app)
         assert Measured.made == [(sweep.id, LoadOptions(users=count)) for count in (1, 2, 4)]
         await pilot.press("u")
@@ -596,7 +596,7 @@ async def test_a_sweep_on_a_real_store(dsn18: str, store18: EventStore) -> None:
         await until(pilot, lambda: "2 of 2 runs done" in words(app) and not pane(app).running, "for the sweep")
         [sweep] = Sweeps.of(os.environ).all([])
         assert [result.verdict for result in sweep.results] == ["pass", "pass"]
-        assert all(line in words(app) for line in in_words(sweep))
+        await until(pilot, lambda: all(line in words(app) for line in in_words(sweep)))
         assert (await store18.conflicts()).by_load_tests > 0
         await pilot.press("D")
         await until(pilot, lambda: isinstance(app.screen, Agree) and "of recorded conflicts of sweep" in words(app))
