@@ -27,45 +27,48 @@ async def test_starts_with_what_was_there_and_shows_what_comes(dsn18: str, store
         await pilot.press("2")
         await until(pilot, lambda: len(feed_of(app).table.rows) == 100, "for the last hundred")
         assert [row.global_seq for row in feed_of(app).table.rows] == list(range(101, 201))
+        assert app.follower.log.rates.known(app.follower.now) < 60, "events before these may be of that minute too"
         await store18.append("new-1", [NewEvent("JustHappened", {"hello": 1})])
         await until(pilot, lambda: "JustHappened" in text_of(app), "for the event")
         assert "safe position 201" in text_of(app)
         assert feed_of(app).table.row == feed_of(app).table.rows[-1]
 
 
-async def test_a_pause_counts_and_goes_on(dsn18: str, store18: EventStore) -> None:
+async def test_what_comes_out_of_sight_and_in_a_pause_is_there_and_moving_up_stops_following(
+    dsn18: str, store18: EventStore
+) -> None:
     await fill(store18, 1, 3)
     async with explorer(dsn18) as (app, pilot):
+        # While another screen is shown.
+        await until(pilot, lambda: app.follower.log.received == 3)
+        await fill(store18, 2, 10)
+        await until(pilot, lambda: app.follower.log.received == 23)
         await pilot.press("2")
-        await until(pilot, lambda: len(feed_of(app).table.rows) == 3)
+        table = feed_of(app).table
+        await until(pilot, lambda: len(table.rows) == 23)
+        # A pause counts.
         await pilot.press("space")
         await fill(store18, 2, 66)
         await until(pilot, lambda: "132 new" in text_of(app), "for the count")
-        assert len(feed_of(app).table.rows) == 3
+        assert len(table.rows) == 23
         await pilot.press("space")
-        await until(pilot, lambda: len(feed_of(app).table.rows) == 135)
-        assert "135 received" in text_of(app)
-
-
-async def test_moving_up_stops_following_and_end_follows_again(dsn18: str, store18: EventStore) -> None:
-    await fill(store18, 1, 60)
-    async with explorer(dsn18) as (app, pilot):
-        await pilot.press("2")
-        await until(pilot, lambda: len(feed_of(app).table.rows) == 60)
+        await until(pilot, lambda: len(table.rows) == 155)
+        await until(pilot, lambda: "155 received" in text_of(app))
+        # Moving up stops following, and end follows again.
         await pilot.press("up", "up")
-        row, top = feed_of(app).table.row, feed_of(app).table.scroll_offset.y
+        row, top = table.row, table.scroll_offset.y
         await fill(store18, 2, 5)
-        await until(pilot, lambda: len(feed_of(app).table.rows) == 70)
-        assert (feed_of(app).table.row, feed_of(app).table.scroll_offset.y) == (row, top)
+        await until(pilot, lambda: len(table.rows) == 165)
+        assert (table.row, table.scroll_offset.y) == (row, top)
         assert "not following" in text_of(app)
         await pilot.press("end")
         await store18.append("x", [NewEvent("T")])
-        await until(pilot, lambda: len(feed_of(app).table.rows) == 71)
-        assert feed_of(app).table.row == feed_of(app).table.rows[-1]
+        await until(pilot, lambda: len(table.rows) == 166)
+        assert table.row == table.rows[-1]
 
 
-async def test_an_event_in_full(dsn18: str, store18: EventStore) -> None:
-    await store18.append("s", [NewEvent("T", {"some": "payload"})])
+async def test_an_event_in_full_and_a_type_that_is_not_known(dsn18: str, store18: EventStore) -> None:
+    await store18.append("s", [NewEvent("OrderPlaced"), NewEvent("T", {"some": "payload"})])
     async with explorer(dsn18) as (app, pilot):
         await pilot.press("2")
         await until(pilot, lambda: feed_of(app).table.rows)
@@ -73,16 +76,8 @@ async def test_an_event_in_full(dsn18: str, store18: EventStore) -> None:
         await until(pilot, lambda: '"some": "payload"' in text_of(app) and "global_seq" in text_of(app))
         await pilot.press("escape")
         await until(pilot, lambda: "global_seq" not in text_of(app))
-
-
-async def test_what_comes_while_another_screen_is_shown_is_there(dsn18: str, store18: EventStore) -> None:
-    await fill(store18, 1, 3)
-    async with explorer(dsn18) as (app, pilot):
-        await until(pilot, lambda: app.follower.log.received == 3)
-        await fill(store18, 2, 10)
-        await until(pilot, lambda: app.follower.log.received == 23)
-        await pilot.press("2")
-        await until(pilot, lambda: len(feed_of(app).table.rows) == 23)
+        await pilot.press("f", *"type:OrderPlacd", "enter")
+        await until(pilot, lambda: "did you mean OrderPlaced?" in text_of(app), "for the type like it")
 
 
 async def test_a_gap_names_the_writer_that_holds_it(dsn18: str, store18: EventStore, sql18: asyncpg.Connection) -> None:
@@ -125,15 +120,6 @@ async def test_a_filter_is_refused_or_begins_anew_and_is_taken_away(dsn18: str, 
         await pilot.press("escape")
         await until(pilot, lambda: len(feed_of(app).table.rows) == 62)
         assert "looked at" not in text_of(app)
-
-
-async def test_a_type_that_is_not_known_is_told_and_those_like_it(dsn18: str, store18: EventStore) -> None:
-    await store18.append("cart-1", [NewEvent("OrderPlaced")])
-    async with explorer(dsn18) as (app, pilot):
-        await pilot.press("2")
-        await until(pilot, lambda: feed_of(app).table.rows)
-        await pilot.press("f", *"type:OrderPlacd", "enter")
-        await until(pilot, lambda: "did you mean OrderPlaced?" in text_of(app), "for the type like it")
 
 
 async def test_a_filter_is_completed_and_an_earlier_one_comes_back(dsn18: str, store18: EventStore) -> None:
@@ -202,14 +188,6 @@ async def test_the_rates_of_the_last_minute_outlast_a_filter(dsn18: str, store18
         await until(pilot, lambda: len(feed_of(app).table.rows) == 13)
         assert counted() == {"Wanted": 7, "Other": 6}
         assert len(app.follower.log.rates.series(app.follower.now)) == 60
-
-
-async def test_rates_say_for_how_long_they_are_known(dsn18: str, store18: EventStore) -> None:
-    await fill(store18, 1, 101)
-    async with explorer(dsn18) as (app, pilot):
-        await pilot.press("2")
-        await until(pilot, lambda: len(feed_of(app).table.rows) == 100)
-        assert app.follower.log.rates.known(app.follower.now) < 60, "the 101st event may not be the only one"
 
 
 async def test_the_types_of_the_last_minute_with_their_rates(dsn18: str, store18: EventStore) -> None:
