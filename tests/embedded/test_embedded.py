@@ -25,6 +25,7 @@ import pytest
 from esx.embedded import EmbeddedFailed, EmbeddedServer
 from esx.embedded.account import account_for, as_user
 from esx.embedded.postmaster import Postmaster, reap, server_processes
+from tests.support.clusters import copy_cluster
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -59,11 +60,18 @@ def empty() -> Iterator[Path]:
         yield path
 
 
+def initialised(home: Path, version: int = 18) -> Path:
+    """Put data there such as a first start of a server leaves: most tests need no initdb of their own."""
+    home.mkdir(parents=True, exist_ok=True)
+    asyncio.run(copy_cluster(home, version))
+    (home / f"postgresql-{version}/postgresql.log").unlink()
+    return home
+
+
 @pytest.fixture(scope="module")
 def made() -> Iterator[Path]:
     with short_directory() as path:
-        EmbeddedServer.start(path).stop()
-        yield path
+        yield initialised(path)
 
 
 @pytest.fixture
@@ -140,7 +148,7 @@ def test_a_slow_start_is_told_as_a_crash_only_after_one(
         found: Postmaster | None = look(cls, data_dir)
         return found and replace(found, ready=found.ready and any("waiting" in text for text in told))
 
-    with EmbeddedServer.start(empty) as server:
+    with EmbeddedServer.start(initialised(empty)) as server:
         if killed:
             kill_server(server)
     monkeypatch.setattr(Postmaster, "read", classmethod(late))
@@ -359,7 +367,7 @@ def test_nobody_else_can_connect(root: Path) -> None:
 
 
 def test_a_path_too_long_for_a_socket(empty: Path) -> None:
-    deep = empty / ("long, 'odd' " * 8)
+    deep = initialised(empty / ("long, 'odd' " * 8))
     with EmbeddedServer.start(deep) as server:
         assert psql(server, "SELECT 1") == "1"
         assert not server.socket_dir.is_relative_to(empty)

@@ -20,6 +20,7 @@ from tests.embedded.test_embedded import (
     as_root,
     empty,
     failure,
+    initialised,
     kill_server,
     psql,
     runs,
@@ -50,7 +51,7 @@ def streams(home: Path) -> list[str]:
 @pytest.mark.parametrize("deep", [False, True], ids=["socket-inside", "socket-elsewhere"])
 def test_a_copy_made_in_use_is_refused_and_the_original_goes_on(empty: Path, deep: bool) -> None:
     name = "original" * 12 if deep else "original"
-    original = empty / name
+    original = initialised(empty / name)
     with EmbeddedServer.start(original) as server:
         assert server.socket_dir.is_relative_to(original) is not deep
         duplicate = copy(original, empty / "duplicate")
@@ -69,7 +70,7 @@ def test_a_copy_made_in_use_is_refused_and_the_original_goes_on(empty: Path, dee
 
 
 def test_a_copy_that_was_refused_is_used_once_the_remedy_is_carried_out(empty: Path) -> None:
-    original = empty / "original"
+    original = initialised(empty / "original")
     assert esx("append", "kept", "T", ESX_DATA_DIR=str(original)).returncode == 0
     with EmbeddedServer.start(original) as server:
         psql(server, "CHECKPOINT")
@@ -86,7 +87,7 @@ def test_a_copy_that_was_refused_is_used_once_the_remedy_is_carried_out(empty: P
 
 @pytest.mark.parametrize("deep", [False, True], ids=["socket-inside", "socket-elsewhere"])
 def test_a_copy_of_what_a_crash_has_left_is_used_although_the_original_runs_again(empty: Path, deep: bool) -> None:
-    original = empty / ("original" * 12 if deep else "original")
+    original = initialised(empty / ("original" * 12 if deep else "original"))
     with EmbeddedServer.start(original) as server:
         kill_server(server)
         duplicate = copy(original, empty / "duplicate")
@@ -97,7 +98,10 @@ def test_a_copy_of_what_a_crash_has_left_is_used_although_the_original_runs_agai
 
 
 def test_a_copy_whose_number_now_belongs_to_another_server_is_used(empty: Path) -> None:
-    with EmbeddedServer.start(empty / "other") as other, EmbeddedServer.start(empty / "original") as server:
+    with (
+        EmbeddedServer.start(initialised(empty / "other")) as other,
+        EmbeddedServer.start(initialised(empty / "original")) as server,
+    ):
         duplicate = copy(empty / "original", empty / "duplicate")
         file = duplicate / DATA / "postmaster.pid"
         file.write_text(f"{other.pid}\n{file.read_text().partition(chr(10))[2]}")
@@ -107,7 +111,7 @@ def test_a_copy_whose_number_now_belongs_to_another_server_is_used(empty: Path) 
 
 
 def test_a_copy_whose_number_now_belongs_to_another_program_is_used(empty: Path) -> None:
-    server = EmbeddedServer.start(empty / "original")
+    server = EmbeddedServer.start(initialised(empty / "original"))
     duplicate = copy(empty / "original", empty / "duplicate")
     user = as_user(account_for(server.data_dir))
     server.stop()
@@ -121,7 +125,7 @@ def test_a_copy_whose_number_now_belongs_to_another_program_is_used(empty: Path)
 
 
 def test_locks_that_were_copied_along_hold_nobody_up(empty: Path) -> None:
-    with EmbeddedServer.start(empty / "original"):
+    with EmbeddedServer.start(initialised(empty / "original")):
         duplicate = copy(empty / "original", empty / "duplicate")
         shutil.rmtree(duplicate / DATA)
         with EmbeddedServer.start(duplicate) as mine:
@@ -133,7 +137,7 @@ def test_two_names_of_one_directory_are_one_server(empty: Path) -> None:
     real, link = empty / "real", empty / "link"
     real.mkdir()
     link.symlink_to(real)
-    with EmbeddedServer.start(real) as server:
+    with EmbeddedServer.start(initialised(real)) as server:
         with EmbeddedServer.start(link) as same:
             assert same.pid == server.pid
         (empty / "inner").mkdir()
@@ -152,7 +156,7 @@ def test_a_directory_mounted_at_another_place_is_one_server(empty: Path) -> None
     if subprocess.run(["mount", "--bind", real, mounted], capture_output=True, check=False).returncode:
         pytest.skip("nothing can be mounted here")
     try:
-        with EmbeddedServer.start(real) as server, EmbeddedServer.start(mounted) as same:
+        with EmbeddedServer.start(initialised(real)) as server, EmbeddedServer.start(mounted) as same:
             assert same.pid == server.pid
             assert psql(same, "SELECT 1") == "1"
         assert not runs(server.pid)
@@ -161,7 +165,7 @@ def test_a_directory_mounted_at_another_place_is_one_server(empty: Path) -> None
 
 
 def test_a_directory_moved_while_in_use_keeps_its_server(empty: Path) -> None:
-    with EmbeddedServer.start(empty / "before") as server:
+    with EmbeddedServer.start(initialised(empty / "before")) as server:
         (empty / "before").rename(empty / "after")
         with EmbeddedServer.start(empty / "after") as same:
             assert same.pid == server.pid
@@ -174,7 +178,7 @@ def test_a_directory_moved_while_in_use_keeps_its_server(empty: Path) -> None:
 
 
 def test_a_directory_moved_after_a_crash_is_recovered(empty: Path) -> None:
-    with EmbeddedServer.start(empty / "before") as server:
+    with EmbeddedServer.start(initialised(empty / "before")) as server:
         psql(server, "CREATE TABLE kept AS SELECT 1 AS one")
         kill_server(server)
         server.stop()
@@ -184,7 +188,7 @@ def test_a_directory_moved_after_a_crash_is_recovered(empty: Path) -> None:
 
 
 def test_a_copy_of_another_versions_data_is_refused(empty: Path) -> None:
-    with EmbeddedServer.start(empty / "original", version=16) as server:
+    with EmbeddedServer.start(initialised(empty / "original", 16), version=16) as server:
         (empty / "duplicate/postgresql-18").mkdir(parents=True)
         copy(server.data_dir, empty / "duplicate" / DATA)
         assert f"is a copy of {server.data_dir}" in failure(empty / "duplicate")
@@ -192,7 +196,7 @@ def test_a_copy_of_another_versions_data_is_refused(empty: Path) -> None:
 
 
 def test_a_server_that_takes_no_more_sessions_is_still_known(empty: Path) -> None:
-    with EmbeddedServer.start(empty) as server:
+    with EmbeddedServer.start(initialised(empty)) as server:
         psql(server, "ALTER SYSTEM SET max_connections = 5")
         psql(server, "ALTER SYSTEM SET superuser_reserved_connections = 0")
     (conf := empty / DATA / "postgresql.conf").write_text(conf.read_text() + "max_wal_senders = 0\n")
@@ -221,7 +225,7 @@ def test_a_copy_is_refused_where_the_original_cannot_be_looked_into(
         raise psutil.AccessDenied(process.pid)
 
     name = "original" * 12
-    with EmbeddedServer.start(empty / name) as server:
+    with EmbeddedServer.start(initialised(empty / name)) as server:
         duplicate = copy(empty / name, empty / "duplicate")
         monkeypatch.setattr(psutil.Process, "cwd", denied)
         socket = server.socket_dir / ".s.PGSQL.5432"
@@ -235,7 +239,7 @@ def test_a_copy_is_refused_where_the_original_cannot_be_looked_into(
 
 @as_root
 def test_another_users_copy_is_refused(empty: Path) -> None:
-    with short_directory() as theirs, EmbeddedServer.start(empty) as server:
+    with short_directory() as theirs, EmbeddedServer.start(initialised(empty)) as server:
         theirs.chmod(0o755)
         duplicate = copy(empty, theirs / "duplicate")
         subprocess.run(["chown", "-R", f"{NOBODY}:{NOBODY}", duplicate], check=True)

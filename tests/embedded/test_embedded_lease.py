@@ -15,7 +15,18 @@ from esx.embedded import EmbeddedServer
 from esx.embedded.postmaster import Postmaster
 from tests.cli.support import ESX, environment
 from tests.embedded.test_embedded import ESX as USER
-from tests.embedded.test_embedded import empty, kill_server, made, other_esx, psql, root, runs, short_directory, until
+from tests.embedded.test_embedded import (
+    empty,
+    initialised,
+    kill_server,
+    made,
+    other_esx,
+    psql,
+    root,
+    runs,
+    short_directory,
+    until,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -57,7 +68,7 @@ def test_killed_its_only_user_leaves_no_server_and_no_watcher(root: Path) -> Non
 
 
 def test_killed_while_it_starts_the_server(empty: Path) -> None:
-    EmbeddedServer.start(empty).stop()
+    initialised(empty)
     never_ready = (
         "from dataclasses import replace; from esx.embedded.postmaster import Postmaster; look = Postmaster.read\n"
         "Postmaster.read = lambda data_dir: (found := look(data_dir)) and replace(found, ready=False)\n"
@@ -158,8 +169,7 @@ def test_a_pipe_from_a_command_ends_with_it(root: Path) -> None:
 
 def test_a_path_too_long_for_a_socket_leaves_no_directory_either() -> None:
     with short_directory() as path:
-        deep = path / ("long " * 20)
-        EmbeddedServer.start(deep).stop()
+        deep = initialised(path / ("long " * 20))
         with other_esx(deep) as other:
             lines = (deep / "postgresql-18/data/postmaster.pid").read_text().splitlines()
             assert os.path.isdir(lines[4])
