@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from esx import EventStore, JsonText, NewEvent, StoreUnavailable
 from esx.errors import InvalidQuery
 from esx.filters import Filter
-from esx.store.bulk.chunks import ChunkBounds
+from esx.store.bulk.chunks import ChunkBounds, chunks
 from esx.store.bulk.import_ import Imported, ImportFailed
 from esx.store.bulk.jsontext import split_members
 from tests.support.proxy import proxied
@@ -394,6 +394,14 @@ async def test_a_bad_line_is_named_and_nothing_of_its_chunk_is_stored(store18: E
         assert (caught.value.line, told in caught.value.reason) == (3, True), (bad[:80], told, caught.value.reason)
         assert len(str(caught.value).splitlines()) == 1, told
         assert await store18.head() == 0, told
+
+
+async def test_without_other_bounds_chunks_have_ten_thousand_lines_or_eight_megabytes() -> None:
+    async def lengths(pieces: list[bytes]) -> list[int]:
+        return [len(lines) async for lines in chunks(pieces, ChunkBounds())]
+
+    assert await lengths([b"{}\n" * 23_000]) == [10_000, 10_000, 3_000]
+    assert await lengths([(b"x" * 2**10 + b"\n") * 2**11] * 9) == [2**13, 2**13, 2**11]
 
 
 @pytest.mark.slow
