@@ -60,9 +60,9 @@ class Running:
         return cls(await forked.start(*arguments, environment=environment(**extra)))
 
     @classmethod
-    async def fed(cls, *arguments: str, **extra: str) -> Running:
-        """Start a command that has a pipe for its standard input."""
-        return cls(await forked.start(*arguments, environment=environment(**extra), fed=True))
+    async def fed(cls, *arguments: str, really: bool = False, **extra: str) -> Running:
+        """Start a command that has a pipe for its standard input, `really` in a new Python."""
+        return cls(await forked.start(*arguments, environment=environment(**extra), fed=True, really=really))
 
     async def line(self) -> str:
         assert self.process.stdout is not None

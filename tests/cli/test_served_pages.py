@@ -27,7 +27,8 @@ import os, sys
 told = f"{os.environ['COLUMNS']} {os.environ['ROWS']}\\n".encode()
 while b'"quit"' not in told:
     told += sys.stdin.buffer.read1()
-open(sys.argv[1], "wb").write(told)
+open(sys.argv[1] + "~", "wb").write(told)
+os.rename(sys.argv[1] + "~", sys.argv[1])  # it is there as a whole or not at all
 """
 """What runs in place of an explorer: it writes down its first size, and what it is told until it is to quit."""
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import pty
 import select
 import signal
+import subprocess
 import termios
 import time
 from typing import TYPE_CHECKING
@@ -16,7 +18,7 @@ import pytest
 
 from esx import NewEvent
 from esx.embedded import EmbeddedServer
-from tests.cli.support import environment, esx
+from tests.cli.support import ESX, environment, esx
 from tests.embedded.test_embedded import runs, short_directory, until
 from tests.support.clusters import copy_cluster
 from tests.support.forked import OnTerminal
@@ -33,14 +35,14 @@ MODES = ("1000", "1003", "1006", "1049", "2004", "1004")
 
 
 class Terminal:
-    """A terminal with a process on it, whose shell this is."""
+    """A terminal with a process on it, whose shell this is. If it is started `really`, it is not forked."""
 
-    def __init__(self, *arguments: str, **extra: str) -> None:
+    def __init__(self, *arguments: str, really: bool = False, **extra: str) -> None:
         self._ours, theirs = pty.openpty()
         self.before = termios.tcgetattr(theirs)
         self.out = b""
         given = environment(TERM="xterm-256color", LINES="30", COLUMNS="100", **extra)
-        self.process = OnTerminal(os.dup(theirs), [*arguments], environment=given, session=True, explorer=True)
+        self.process = (_started if really else _forked)(theirs, [*arguments], given)
         self._theirs = theirs
 
     def read(self, wanted: bytes | None = None) -> None:
@@ -97,9 +99,23 @@ class Terminal:
             self.hang_up()
 
 
+def _forked(terminal: int, arguments: list[str], environment: dict[str, str]) -> OnTerminal:
+    return OnTerminal(os.dup(terminal), arguments, environment=environment, session=True, explorer=True)
+
+
+def _started(terminal: int, arguments: list[str], environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [*ESX, *arguments],
+        stdin=terminal, stdout=terminal, stderr=terminal,
+        env=environment,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509
+    )  # fmt: skip
+
+
 @contextlib.contextmanager
-def explorer(*arguments: str, **extra: str) -> Iterator[Terminal]:
-    terminal = Terminal(*arguments, **extra)
+def explorer(*arguments: str, really: bool = False, **extra: str) -> Iterator[Terminal]:
+    terminal = Terminal(*arguments, really=really, **extra)
     try:
         terminal.read(b"one-stream")
         assert all(terminal.modes()[mode] for mode in ("1000", "1049"))
@@ -130,8 +146,9 @@ async def test_it_ends_with_its_terminal(dsn18: str, store18: EventStore) -> Non
 
 
 async def test_ctrl_z_stops_it_fg_goes_on_and_q_ends_it(dsn18: str, store18: EventStore) -> None:
+    """As users start it, in a Python of its own."""
     await store18.append("one-stream", [NewEvent("T")])
-    with explorer("-d", dsn18) as terminal:
+    with explorer("-d", dsn18, really=True) as terminal:
         for _ in range(2):
             terminal.press(b"\x1a")
             terminal.await_stop()

@@ -178,10 +178,13 @@ class Process:
 
 
 async def start(
-    *arguments: str, environment: dict[str, str], fed: bool = False
+    *arguments: str, environment: dict[str, str], fed: bool = False, really: bool = False
 ) -> Process | asyncio.subprocess.Process:
-    """Start ``esx`` with these arguments and pipes for its output; if `fed`, also one for its input, else nothing."""
-    if can_fork(environment):
+    """Start ``esx`` with these arguments and pipes for its output; if `fed`, also one for its input, else nothing.
+
+    If it is to be started `really`, it is not forked: for tests of how Python itself ends.
+    """
+    if can_fork(environment) and not really:
         return await Process.start(*arguments, environment=environment, fed=fed)
     return await asyncio.create_subprocess_exec(
         *(*_ESX, *arguments),
