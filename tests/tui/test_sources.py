@@ -145,13 +145,13 @@ async def test_streams_by_activity_in_both_directions(store18: EventStore) -> No
 
 async def sources(store: EventStore, dsn: str) -> list[Any]:
     """Return a source of each kind over one store: its streams may lack their first events, its numbers have gaps."""
-    await store.append("long", [NewEvent("Even" if n % 2 == 0 else "Odd", {}) for n in range(60)])
-    await store.append("cut", [NewEvent("T") for _ in range(30)])
+    await store.append("long", [NewEvent("Even" if n % 2 == 0 else "Odd", {}) for n in range(50)])
+    await store.append("cut", [NewEvent("T") for _ in range(16)])
     await store.append("s-004", [NewEvent("T")])
     await fill_names(store)
     connection = await asyncpg.connect(dsn)
     await connection.execute("SET session_replication_role = replica")
-    await connection.execute("DELETE FROM events WHERE stream_id = 'cut' AND stream_seq < 10")
+    await connection.execute("DELETE FROM events WHERE stream_id = 'cut' AND stream_seq < 6")
     await connection.execute("ANALYZE events")
     await connection.close()
     plan = await store.plan_search(Filter(event_type="Even"), stream="long")
@@ -182,7 +182,7 @@ async def fill_names(store: EventStore) -> None:
 def jumps(window: Window[Any, Any], whole: list[Any]) -> list[tuple[int | None, Callable[[], Awaitable[bool]]]]:
     """Return jumps to all parts of a list, each with the row number it leads to, if there is one."""
     count = len(whole)
-    places = sorted({0, 1, 2, count // 3, count // 2, count - 10, count - 2, count - 1, count, count + 1000})
+    places = sorted({0, 1, count // 2, count - 10, count - 1, count, count + 1000})
     return [
         (0, window.home),
         (count if window.source.ends_anywhere else None, window.end),

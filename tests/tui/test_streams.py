@@ -12,7 +12,10 @@ from esx.tui.lists import pagedlist
 from tests.tui.helpers import browse, explorer, fill, ids, lines_of, text_of, until
 
 if TYPE_CHECKING:
+    from textual.pilot import Pilot
+
     from esx.eventstore import EventStore
+    from esx.tui.app import Explorer
     from esx.tui.lists.pagedlist import PagedList
 
 pytestmark = pytest.mark.slow
@@ -21,7 +24,24 @@ pytestmark = pytest.mark.slow
 async def test_streams_events_and_json(dsn18: str, store18: EventStore) -> None:
     await fill(store18, 3, 4)
     async with explorer(dsn18) as (app, pilot):
+        pane = browse(app)
+        # All events are the first row, the newest first.
+        await until(pilot, lambda: [row.global_seq for row in pane.events.rows] == list(range(12, 0, -1)))
+        assert "$all · newest first" in text_of(app)
         assert ids(app) == ["s-000", "s-001", "s-002"]
+
+        # The focus moves between the parts.
+        for key, part in (("l", pane.events), ("right", pane.detail), ("h", pane.events), ("left", pane.streams)):
+            await pilot.press(key)
+            assert part.has_focus, key
+        await pilot.press("tab")
+        assert pane.events.has_focus
+        await pilot.press("shift+tab", "l", "l", "z")
+        await until(pilot, lambda: not pane.streams.region and pane.detail.size.width > 100)
+        await pilot.press("z")
+        await until(pilot, lambda: pane.streams.region)
+        await pilot.press("h", "h")
+
         await pilot.press("down", "down", "enter")
         await until(pilot, lambda: browse(app).events_panel.stream_id == "s-001" and len(browse(app).events.rows) == 4)
         assert browse(app).events.has_focus
@@ -70,100 +90,93 @@ async def test_ages_grow_where_they_stand(dsn18: str, store18: EventStore, sql18
         await until(pilot, lambda: "1m ago" in text_of(app), "for the age in the event")
 
 
-async def test_all_is_the_first_row_and_shows_the_newest_event(dsn18: str, store18: EventStore) -> None:
-    await fill(store18, 2, 3)
-    async with explorer(dsn18) as (app, pilot):
-        await until(pilot, lambda: len(browse(app).events.rows) == 6)
-        assert [row.global_seq for row in browse(app).events.rows] == [6, 5, 4, 3, 2, 1]
-        assert "$all · newest first" in text_of(app)
-
-
-async def test_ends_of_a_long_stream_are_one_key_away(dsn18: str, store18: EventStore) -> None:
+async def test_a_long_stream(dsn18: str, store18: EventStore) -> None:
     await store18.append("long", [NewEvent("T", {"n": n}) for n in range(5000)])
     async with explorer(dsn18) as (app, pilot):
-        await pilot.press("down", "enter")
         events = browse(app).events
-        await until(
-            pilot, lambda: browse(app).events_panel.stream_id == "long" and events.row and events.row.stream_seq == 0
-        )
-        await pilot.press("end")
-        await until(pilot, lambda: events.row and events.row.stream_seq == 4999, "for the last event")
-        assert len(events.rows) < 1000
-        await until(pilot, lambda: "seq 4,999 of 4,999" in text_of(app))
-        for _ in range(5):
-            await pilot.press("pageup")
-        await until(pilot, lambda: events.row and events.row.stream_seq == 4999 - 5 * (events.body_height - 1))
-        await pilot.press("home")
-        await until(pilot, lambda: events.row and events.row.stream_seq == 0, "for the first event")
-        assert events.scroll_offset.y == 0
-
-
-async def test_the_scrollbar_spans_the_whole_list(dsn18: str, store18: EventStore) -> None:
-    await store18.append("long", [NewEvent("T", {"n": n}) for n in range(5000)])
-    async with explorer(dsn18) as (app, pilot):
-        await pilot.press("down", "enter")
-        events = browse(app).events
-        await until(
-            pilot, lambda: browse(app).events_panel.stream_id == "long" and events.length == 5000, "for the length"
-        )
-        assert len(events.rows) < 1000
-        events.scroll_to(y=2500)
-        await until(pilot, lambda: events.row and events.row.stream_seq == 2500, "for the middle")
-        await pilot.press("down")
-        assert events.row is not None
-        assert events.row.stream_seq == 2501
-        bar = events.vertical_scrollbar.region
-        await pilot.mouse_down(offset=(bar.x, bar.bottom - 1))
-        await pilot.mouse_up(offset=(bar.x, bar.bottom - 1))
-        await until(pilot, lambda: events.row and events.row.stream_seq >= 4950, "for the end")
-        assert events.length == 5000
-        # A key during a jump counts from the target of the jump.
-        events.scroll_to(y=1000)
-        await pilot.press("down")
-        await until(pilot, lambda: events.row and events.row.stream_seq == 1001, "for the row after")
-
-
-async def test_rows_that_are_let_go_do_not_move_the_cursor(dsn18: str, store18: EventStore) -> None:
-    await store18.append("long", [NewEvent("T", {"n": n}) for n in range(1000)])
-    async with explorer(dsn18) as (app, pilot):
-        await pilot.press("down", "enter")
-        events = browse(app).events
-        await until(
-            pilot, lambda: browse(app).events_panel.stream_id == "long" and events.row and events.row.stream_seq == 0
-        )
-        assert events.window is not None
-        events.window.most = 450
-        page = events.body_height - 1
-        for key, by in (("pagedown", page), ("pageup", -page)):
-            for _ in range(14):
-                before = events.row
-                assert before is not None
-                await pilot.press(key)
-                await until(pilot, lambda: not events.busy)
-                assert events.row is not None
-                assert events.row.stream_seq == max(before.stream_seq + by, 0)
-                assert len(events.rows) <= 450
-                assert events.scroll_offset.y <= events.cursor < events.scroll_offset.y + events.body_height
-
-
-async def test_a_refresh_and_a_resize_stay_where_they_are(dsn18: str, store18: EventStore) -> None:
-    await store18.append("long", [NewEvent("T", {"n": n}) for n in range(1000)])
-    async with explorer(dsn18) as (app, pilot):
-        await pilot.press("down", "enter")
-        events = browse(app).events
+        await until(pilot, lambda: browse(app).detail.event is not None and "n 4999" in text_of(app), "for all of it")
+        await pilot.pause()
+        await pilot.click("#streams", offset=(3, 2))
         await until(pilot, lambda: browse(app).events_panel.stream_id == "long" and len(events.rows) >= 100)
-        for _ in range(5):
-            await pilot.press("pagedown")
-        await until(pilot, lambda: not events.busy)
-        row, line = events.row, events.cursor - events.scroll_offset.y
-        await pilot.press("r")
-        await until(pilot, lambda: not events.busy)
-        assert (events.row, events.cursor - events.scroll_offset.y) == (row, line)
-        height = events.body_height
-        await pilot.resize_terminal(80, 24)
-        await until(pilot, lambda: events.body_height < height and events.cursor - events.scroll_offset.y >= 0)
-        await until(pilot, lambda: events.cursor - events.scroll_offset.y < events.body_height)
-        assert events.row == row
+        await pilot.click("#events", offset=(3, 5))
+        assert events.cursor == 4
+        await pilot.click("#streams", offset=(3, 2), times=2)
+        assert events.has_focus
+        await until(pilot, lambda: events.length == 5000, "for the length")
+        assert len(events.rows) < 1000
+        await its_ends_are_one_key_away(app, pilot)
+        await the_scrollbar_spans_all_of_it(app, pilot)
+        await a_refresh_and_a_resize_stay_where_they_are(app, pilot)
+        await rows_that_are_let_go_do_not_move_the_cursor(app, pilot)
+
+
+async def its_ends_are_one_key_away(app: Explorer, pilot: Pilot[None]) -> None:
+    events = browse(app).events
+    await pilot.press("end")
+    await until(pilot, lambda: events.row and events.row.stream_seq == 4999, "for the last event")
+    assert len(events.rows) < 1000
+    await until(pilot, lambda: "seq 4,999 of 4,999" in text_of(app))
+    for _ in range(5):
+        await pilot.press("pageup")
+    await until(pilot, lambda: events.row and events.row.stream_seq == 4999 - 5 * (events.body_height - 1))
+    await pilot.press("home")
+    await until(pilot, lambda: events.row and events.row.stream_seq == 0, "for the first event")
+    assert events.scroll_offset.y == 0
+
+
+async def the_scrollbar_spans_all_of_it(app: Explorer, pilot: Pilot[None]) -> None:
+    events = browse(app).events
+    events.scroll_to(y=2500)
+    await until(pilot, lambda: events.row and events.row.stream_seq == 2500, "for the middle")
+    await pilot.press("down")
+    assert events.row is not None
+    assert events.row.stream_seq == 2501
+    bar = events.vertical_scrollbar.region
+    await pilot.mouse_down(offset=(bar.x, bar.bottom - 1))
+    await pilot.mouse_up(offset=(bar.x, bar.bottom - 1))
+    await until(pilot, lambda: events.row and events.row.stream_seq >= 4950, "for the end")
+    assert events.length == 5000
+    # A key during a jump counts from the target of the jump.
+    events.scroll_to(y=1000)
+    await pilot.press("down")
+    await until(pilot, lambda: events.row and events.row.stream_seq == 1001, "for the row after")
+
+
+async def a_refresh_and_a_resize_stay_where_they_are(app: Explorer, pilot: Pilot[None]) -> None:
+    events, before = browse(app).events, app.size
+    for _ in range(5):
+        await pilot.press("pagedown")
+    await until(pilot, lambda: not events.busy)
+    row, line = events.row, events.cursor - events.scroll_offset.y
+    await pilot.press("r")
+    await until(pilot, lambda: not events.busy)
+    assert (events.row, events.cursor - events.scroll_offset.y) == (row, line)
+    height = events.body_height
+    await pilot.resize_terminal(80, 24)
+    await until(pilot, lambda: events.body_height < height and events.cursor - events.scroll_offset.y >= 0)
+    await until(pilot, lambda: events.cursor - events.scroll_offset.y < events.body_height)
+    assert events.row == row
+    await pilot.resize_terminal(*before)
+    await until(pilot, lambda: events.body_height == height)
+
+
+async def rows_that_are_let_go_do_not_move_the_cursor(app: Explorer, pilot: Pilot[None]) -> None:
+    events = browse(app).events
+    await pilot.press("home")
+    await until(pilot, lambda: events.row and events.row.stream_seq == 0 and not events.busy)
+    assert events.window is not None
+    events.window.most = 450
+    page = events.body_height - 1
+    for key, by in (("pagedown", page), ("pageup", -page)):
+        for _ in range(14):
+            before = events.row
+            assert before is not None
+            await pilot.press(key)
+            await until(pilot, lambda: not events.busy)
+            assert events.row is not None
+            assert events.row.stream_seq == max(before.stream_seq + by, 0)
+            assert len(events.rows) <= 450
+            assert events.scroll_offset.y <= events.cursor < events.scroll_offset.y + events.body_height
 
 
 async def test_filter_by_prefix_and_glob(dsn18: str, store18: EventStore) -> None:
@@ -375,32 +388,6 @@ async def test_events_follow_where_their_newest_is_on_screen(dsn18: str, store18
         await until(pilot, lambda: len(events.rows) == 6 and "seq 0 of 5" in str(panel.border_subtitle))
 
 
-async def test_focus_moves_between_parts(dsn18: str, store18: EventStore) -> None:
-    await fill(store18, 2, 2)
-    async with explorer(dsn18) as (app, pilot):
-        pane = browse(app)
-        for key, part in (("l", pane.events), ("right", pane.detail), ("h", pane.events), ("left", pane.streams)):
-            await pilot.press(key)
-            assert part.has_focus, key
-        await pilot.press("tab")
-        assert pane.events.has_focus
-        await pilot.press("shift+tab", "l", "l", "z")
-        await until(pilot, lambda: not pane.streams.region and pane.detail.size.width > 100)
-        await pilot.press("z")
-        await until(pilot, lambda: pane.streams.region)
-
-
-async def test_mouse(dsn18: str, store18: EventStore) -> None:
-    await store18.append("long", [NewEvent("T", {"n": n}) for n in range(300)])
-    async with explorer(dsn18) as (app, pilot):
-        await pilot.click("#streams", offset=(3, 2))
-        await until(pilot, lambda: browse(app).events_panel.stream_id == "long" and len(browse(app).events.rows) >= 100)
-        await pilot.click("#events", offset=(3, 5))
-        assert browse(app).events.cursor == 4
-        await pilot.click("#streams", offset=(3, 2), times=2)
-        assert browse(app).events.has_focus
-
-
 async def test_large_payloads(dsn18: str, store18: EventStore) -> None:
     rows = ", ".join(f'{{"i": {n}, "price": {n}.10}}' for n in range(30_000))
     await store18.append("big", [NewEvent("Huge", JsonText(f'{{"rows": [{rows}]}}'), {"after": "data"})])
@@ -414,10 +401,9 @@ async def test_large_payloads(dsn18: str, store18: EventStore) -> None:
         await until(pilot, lambda: '"after": "data"' in text_of(app))
 
 
-@pytest.mark.parametrize("size", [(80, 24), (240, 70)])
-async def test_all_parts_are_there_at_any_size(dsn18: str, store18: EventStore, size: tuple[int, int]) -> None:
+async def test_all_parts_are_there_at_any_size(dsn18: str, store18: EventStore) -> None:
     await fill(store18, 40, 3)
-    async with explorer(dsn18, size=size) as (app, pilot):
+    async with explorer(dsn18, size=(80, 24)) as (app, pilot):
         await pilot.press("down")
         await until(
             pilot, lambda: browse(app).events_panel.stream_id == "s-000" and browse(app).detail.event is not None
@@ -425,12 +411,23 @@ async def test_all_parts_are_there_at_any_size(dsn18: str, store18: EventStore, 
         await until(pilot, lambda: '"of": 0' in text_of(app))
         # At first the feed polls, until its own connection is open.
         await until(pilot, lambda: "● live" in text_of(app) or "● connected, live" in text_of(app))
-        lines = lines_of(app)
-        assert len(lines) == size[1]
-        shown = "\n".join(lines)
-        for piece in ("1 Streams", "2 Feed", "3 Load", "4 Health", "s-003", "Type1", '"at": 0', "/ Filter", "q Quit"):
-            assert piece in shown, piece
-        assert "live" in lines[0]
+        for size in ((80, 24), (240, 70)):
+            await pilot.resize_terminal(*size)
+            await until(pilot, lambda size=size: len(lines_of(app)) == size[1] and '"of": 0' in text_of(app))  # type: ignore[misc]
+            shown = text_of(app)
+            for piece in (
+                "1 Streams",
+                "2 Feed",
+                "3 Load",
+                "4 Health",
+                "s-003",
+                "Type1",
+                '"at": 0',
+                "/ Filter",
+                "q Quit",
+            ):
+                assert piece in shown, piece
+            assert "live" in lines_of(app)[0]
 
 
 async def test_a_list_says_what_is_newer_and_claims_no_events_that_are_none(dsn18: str, store18: EventStore) -> None:
