@@ -112,6 +112,7 @@ _WHERE_CODE_RUNS = {
 }
 
 
+@pytest.mark.one_older
 @pytest.mark.parametrize("place", _WHERE_CODE_RUNS)
 async def test_an_owner_of_code_in_a_table_is_named_before_it_runs(hostile: Hostile, place: str) -> None:
     await hostile.hers.execute(
@@ -162,6 +163,7 @@ _RIGHTS = {
 }
 
 
+@pytest.mark.one_older
 @pytest.mark.slow
 @pytest.mark.parametrize("more", _RIGHTS)
 async def test_only_a_user_with_more_rights_than_the_owner_is_asked(hostile: Hostile, more: str) -> None:
