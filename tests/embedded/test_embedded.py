@@ -161,11 +161,12 @@ def test_a_slow_start_is_told_as_a_crash_only_after_one(
 @pytest.mark.parametrize("version", [16, 18])
 async def test_the_first_start_makes_it_and_later_ones_keep_it(empty: Path, version: int) -> None:
     told: list[str] = []
-    server = await asyncio.to_thread(EmbeddedServer.start, empty, version=version, on_progress=told.append)
+    home = empty / "new" / "it's odd"  # neither is there yet
+    server = await asyncio.to_thread(EmbeddedServer.start, home, version=version, on_progress=told.append)
     try:
         assert in_time(told) == ["creating the embedded database", f"starting PostgreSQL {version}"]
         assert server.version == version
-        assert server.data_dir == empty / f"postgresql-{version}/data"
+        assert server.data_dir == home / f"postgresql-{version}/data"
         assert stat.S_IMODE(server.data_dir.stat().st_mode) == 0o700
         assert (server.bin_dir / "pgbench").exists()
         connection = await asyncpg.connect(server.dsn)
@@ -187,11 +188,11 @@ async def test_the_first_start_makes_it_and_later_ones_keep_it(empty: Path, vers
     server.stop()
 
     told.clear()
-    with EmbeddedServer.start(empty, version=version, on_progress=told.append) as again:
+    with EmbeddedServer.start(home, version=version, on_progress=told.append) as again:
         assert in_time(told) == [f"starting PostgreSQL {version}"]
         assert psql(again, "SELECT value FROM kept") == "42"
         told.clear()
-        with EmbeddedServer.start(empty, version=version, on_progress=told.append) as shared:
+        with EmbeddedServer.start(home, version=version, on_progress=told.append) as shared:
             assert shared.pid == again.pid
             assert shared.dsn == again.dsn
         assert told == []
