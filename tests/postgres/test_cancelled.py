@@ -15,9 +15,10 @@ import pytest
 
 from esx import ANY, EventStore, NewEvent, ProjectionFailed, QueryCancelled, StoreFailed, StoreUnavailable, StreamAppend
 from esx.errors import QueryTimeout
-from tests.cli.support import ESX, environment
+from tests.cli.support import environment
 from tests.store.consume.test_projection import at, handled, note, note_all, read, running, until
 from tests.store.feed.test_tail import Follower
+from tests.support.forked import start
 from tests.support.stores import opened_pool
 
 if TYPE_CHECKING:
@@ -278,12 +279,7 @@ async def _reached(seen: list[int], last: int) -> bool:
 async def told_that_it_was_cancelled(dsn: str, sql: asyncpg.Connection, *command: str) -> tuple[int | None, str, str]:
     """Run a command, cancel what it asks first, and return its exit code and what it wrote."""
     async with locking(sql):
-        process = await asyncio.create_subprocess_exec(
-            *(*ESX, *command, "-d", dsn),
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env=environment(),
-        )
+        process = await start(*command, "-d", dsn, environment=environment())
         await cancel(dsn)
     async with asyncio.timeout(_DEADLINE):
         said, error = await process.communicate()
