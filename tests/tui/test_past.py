@@ -37,7 +37,7 @@ async def open_last(app: Explorer, pilot: Pilot[None]) -> None:
     await until(pilot, lambda: (event := browse(app).detail.event) and event.stream_seq == 3, "for the event")
 
 
-async def test_diff_goes_round(dsn18: str, store18: EventStore) -> None:
+async def test_diff_goes_round_and_the_state_has_versions(dsn18: str, store18: EventStore) -> None:
     await order(store18)
     async with explorer(dsn18) as (app, pilot):
         await open_last(app, pilot)
@@ -55,11 +55,8 @@ async def test_diff_goes_round(dsn18: str, store18: EventStore) -> None:
         await pilot.press("d")
         await until(pilot, lambda: "the first event" not in text_of(app))
 
-
-async def test_state_and_its_versions(dsn18: str, store18: EventStore) -> None:
-    await order(store18)
-    async with explorer(dsn18) as (app, pilot):
-        await open_last(app, pilot)
+        await pilot.press("end")
+        await until(pilot, lambda: (event := browse(app).detail.event) and event.stream_seq == 3, "for the event")
         await pilot.press("v")
         await until(pilot, lambda: "state at version 3 of 3 · JSON merge" in text_of(app), "for the state")
         shown = text_of(app)

@@ -36,7 +36,7 @@ async def go_to(app: Explorer, pilot: Pilot[None], name: str, shown: str) -> Non
     await until(pilot, lambda: shown in text_of(app), f"for {name}")
 
 
-async def test_an_event_in_full_is_decoded_and_says_how(packed: str) -> None:
+async def test_an_event_in_full_is_decoded_and_says_how_and_the_feed_says_what_payloads_are(packed: str) -> None:
     async with explorer(packed, size=(220, 40)) as (app, pilot):
         await open_stream(app, pilot)
         await go_to(app, pilot, "yaml", "decoded from YAML")
@@ -49,14 +49,15 @@ async def test_an_event_in_full_is_decoded_and_says_how(packed: str) -> None:
         await go_to(app, pilot, "json", '"amount": 1.50')
         assert "decoded" not in text_of(app)
 
-
-async def test_changes_are_those_of_what_was_decoded(packed: str) -> None:
-    async with explorer(packed, size=(220, 40)) as (app, pilot):
-        await open_stream(app, pilot)
+        # Changes are those of what was decoded.
         await go_to(app, pilot, "yaml", "decoded from YAML")
         await pilot.press("d")
         await until(pilot, lambda: "changed since 2 gzip  none" in text_of(app), "for the comparison")
         await go_to(app, pilot, "cipher", "not compared, as the data are no JSON")
+
+        # The feed says what payloads are.
+        await pilot.press("2")
+        await until(pilot, lambda: "24 bytes, not JSON (looks like zlib)" in text_of(app), "for the feed")
 
 
 async def test_a_decoder_comes_first_and_its_error_is_one_line(packed: str) -> None:
@@ -71,9 +72,3 @@ async def test_a_decoder_comes_first_and_its_error_is_one_line(packed: str) -> N
         assert '"mine": 37' in text_of(app)
         await go_to(app, pilot, "java", "decoder shop:decode failed: KeyError")
         assert "24 bytes, zlib" in text_of(app)
-
-
-async def test_the_feed_says_what_payloads_are(packed: str) -> None:
-    async with explorer(packed, size=(220, 40)) as (app, pilot):
-        await pilot.press("2")
-        await until(pilot, lambda: "24 bytes, not JSON (looks like zlib)" in text_of(app), "for the feed")
