@@ -44,7 +44,7 @@ async def types_read(app: Explorer, pilot: Pilot[None]) -> None:
     await until(pilot, lambda: types_of(app).types.rows and types_of(app).types.has_focus, "for the types")
 
 
-async def test_types_with_the_shape_of_their_data(dsn18: str, store18: EventStore) -> None:
+async def test_types_with_the_shape_of_their_data_lead_to_their_events(dsn18: str, store18: EventStore) -> None:
     await shop(store18)
     async with explorer(dsn18) as (app, pilot):
         await types_read(app, pilot)
@@ -69,6 +69,20 @@ async def test_types_with_the_shape_of_their_data(dsn18: str, store18: EventStor
         await pilot.press("escape")
         await until(pilot, lambda: len(pane.types.rows) == 3)
 
+        # From a path, and from a type, to their events.
+        await pilot.press("s", "s")
+        await until(pilot, lambda: pane.types.has_focus and pane.types.rows[0].summary.event_type == "OrderPlaced")
+        await pilot.press("home")
+        await until(pilot, lambda: [path.path for path in pane.shape.paths.rows][:1] == ["$.discount"])
+        await pilot.press("right", "enter")
+        await until(pilot, lambda: browse(app).events_panel.filter.where == "exists($.discount)")
+        await until(pilot, lambda: len(browse(app).events.rows) == 10 and browse(app).events.has_focus)
+
+        await pilot.press("6", "left", "end", "enter")
+        await until(pilot, lambda: [row.event_type for row in browse(app).events.rows] == ["Cart[made]"])
+        await pilot.press("escape")
+        await until(pilot, lambda: len(browse(app).events.rows) == 61)
+
 
 async def test_types_whose_shape_changed_come_first_by_one_key_however_many_there_are(
     dsn18: str, store18: EventStore
@@ -83,21 +97,6 @@ async def test_types_whose_shape_changed_come_first_by_one_key_however_many_ther
         await pilot.press("s", "g")
         await until(pilot, lambda: "types changed first" in text_of(app) and "1 path, " in text_of(app))
         assert types_of(app).types.rows[0].summary.event_type == "OrderPlaced"
-
-
-async def test_from_a_type_and_from_a_path_to_their_events(dsn18: str, store18: EventStore) -> None:
-    await shop(store18)
-    async with explorer(dsn18) as (app, pilot):
-        await types_read(app, pilot)
-        await until(pilot, lambda: types_of(app).shape.paths.rows)
-        await pilot.press("right", "enter")
-        await until(pilot, lambda: browse(app).events_panel.filter.where == "exists($.discount)")
-        await until(pilot, lambda: len(browse(app).events.rows) == 10 and browse(app).events.has_focus)
-
-        await pilot.press("6", "left", "end", "enter")
-        await until(pilot, lambda: [row.event_type for row in browse(app).events.rows] == ["Cart[made]"])
-        await pilot.press("escape")
-        await until(pilot, lambda: len(browse(app).events.rows) == 61)
 
 
 async def test_a_sample_says_what_it_may_lack_and_all_can_be_counted(dsn18: str, sql18: asyncpg.Connection) -> None:
@@ -149,10 +148,7 @@ async def test_what_happened_lately(dsn18: str, store18: EventStore, sql18: asyn
         await until(pilot, lambda: [row.event_type for row in browse(app).events.rows] == ["Cart[made]"])
         assert not app.query(SummaryPane)
 
-
-async def test_there_is_no_window_before_the_first_time(dsn18: str, store18: EventStore) -> None:
-    await shop(store18)
-    async with explorer(dsn18) as (app, pilot):
+        # There is no window before the first time.
         await pilot.press("W")
         await until(pilot, lambda: lately(app).table.rows)
         await pilot.press("f", *"since:0900-01-01", "enter")
