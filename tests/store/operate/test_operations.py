@@ -80,7 +80,12 @@ async def test_who_runs_it_is_told_while_it_does(store: EventStore) -> None:
     # Another filter, after events were handled: from there on.
     async with running(store.project("p", note)) as task:
         await in_state(store, ConsumerState.ACTIVE)
-        assert await connection.fetchval("SELECT filter::text FROM consumers") == '{"changed_at": 3}'
+
+        async def changed() -> bool:
+            filters = await connection.fetchval("SELECT filter::text FROM consumers")
+            return bool(filters == '{"changed_at": 3}')
+
+        await until(changed)
     await connection.close()
 
 
