@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,6 +16,7 @@ from tests.tui.helpers import explorer, fill, lines_of, text_of, until
 if TYPE_CHECKING:
     import asyncpg
 
+    from esx import ConsumerReport, Health
     from esx.doctor import Finding
     from esx.model import Event
     from tests.support.roles import Role
@@ -53,6 +55,41 @@ async def test_figures(dsn: str, store: EventStore, sql: asyncpg.Connection) -> 
                 "idle in transaction",
             ):
                 assert piece in shown, piece
+
+
+async def test_figures_of_a_server_that_takes_longer_than_they_rest_come_too(
+    dsn18: str, store18: EventStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await fill(store18, 3, 4)
+
+    async def refuses(_connection: object, _event: Event) -> None:
+        raise ValueError("no such account")
+
+    with pytest.raises(ProjectionFailed):
+        await store18.project("balances", refuses)
+    health, consumers, doctor = EventStore.health, EventStore.consumers, EventStore.doctor
+
+    async def slow_health(store: EventStore) -> Health:
+        await asyncio.sleep(0.3)
+        return await health(store)
+
+    async def slow_consumers(store: EventStore) -> list[ConsumerReport]:
+        await asyncio.sleep(0.3)
+        return await consumers(store)
+
+    async def slow_doctor(store: EventStore) -> list[Finding]:
+        await asyncio.sleep(0.3)
+        return await doctor(store)
+
+    monkeypatch.setattr(EventStore, "health", slow_health)
+    monkeypatch.setattr(EventStore, "consumers", slow_consumers)
+    monkeypatch.setattr(EventStore, "doctor", slow_doctor)
+    async with explorer(dsn18, tuning=Tuning(read_health=0.05, examine=0.05)) as (app, pilot):
+        await pilot.press("4")
+        await until(pilot, lambda: "head 12" in " ".join(text_of(app).split()), "for the figures")
+        await until(pilot, lambda: app.query(HealthPane).first().findings is not None, "for the doctor")
+        await pilot.press("5")
+        await until(pilot, lambda: "balances" in text_of(app), "for the consumers")
 
 
 async def test_projections_with_their_lag_and_the_doctors_findings(dsn18: str, store18: EventStore) -> None:

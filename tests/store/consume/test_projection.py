@@ -350,6 +350,8 @@ async def test_cancelling_is_prompt_and_leaves_no_half_batch(store18: EventStore
     await fill(store18, 10)
     async with running(store18.project("p", handle, batch=5)) as task:
         await entered.wait()
+        # PostgreSQL drops a request to cancel that comes before the statement.
+        await until(lambda: _sleeps(read18), task)
         task.cancel()
         async with asyncio.timeout(120):
             await asyncio.gather(task, return_exceptions=True)
@@ -760,6 +762,11 @@ async def test_pause_waits_for_the_batch_and_then_nothing_is_committed(
         await store18.resume_projection("p")
         await at(store18, 6, task)
     assert await handled(read18) == [1, 2, 3, 4, 5, 6]
+
+
+async def _sleeps(read: asyncpg.Connection) -> bool:
+    query = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'"
+    return bool(await read.fetch(query))
 
 
 async def _waits_for(read: asyncpg.Connection, lock: str) -> bool:

@@ -154,7 +154,7 @@ async def test_a_query_that_recovery_cancels_is_told_as_such(
 async def number_without_id(
     dsn: str, store: EventStore, sql: asyncpg.Connection, replica: EventStore
 ) -> AsyncIterator[SlowWriter]:
-    """Let a writer draw a number and get its id half a second later; meanwhile another gets both and commits.
+    """Let a writer draw a number and get its id only when it is told to; before, another gets both and commits.
 
     The replica has seen that.
     """
@@ -162,10 +162,11 @@ async def number_without_id(
     connection = await asyncpg.connect(dsn)
     transaction = connection.transaction()
     await transaction.start()
+    await sql.execute("SELECT pg_advisory_lock(7)")
     writing = asyncio.ensure_future(
         connection.execute(
             "INSERT INTO events (stream_id, stream_seq, event_type, data) "
-            "VALUES ('slow', 0, 'T', to_jsonb(pg_sleep(0.5)::text))"
+            "VALUES ('slow', 0, 'T', to_jsonb(pg_advisory_xact_lock(7)::text))"
         )
     )
     while not await sql.fetchval("SELECT last_value > $1 FROM events_global_seq_seq", warm.global_seq):
@@ -176,12 +177,14 @@ async def number_without_id(
         await asyncio.sleep(0.01)
 
     async def has_its_id() -> None:
+        await sql.execute("SELECT pg_advisory_unlock(7)")
         await writing
         await sql.execute("SELECT pg_log_standby_snapshot()")
 
     try:
         yield SlowWriter(has_its_id, transaction.commit)
     finally:
+        await sql.execute("SELECT pg_advisory_unlock_all()")
         await connection.close()
 
 
