@@ -227,28 +227,29 @@ async def test_a_timeout_of_the_handlers_own_is_the_handlers(store: EventStore) 
 
 
 async def test_cancelling_everything_at_every_moment_loses_and_repeats_nothing(
-    dsn: str, store: EventStore, sql: asyncpg.Connection, read: asyncpg.Connection
+    dsn18: str, store18: EventStore, sql18: asyncpg.Connection
 ) -> None:
     """Among the moments are those in which a transaction begins, is committed, and is rolled back."""
+    await sql18.execute("CREATE TABLE handled (global_seq bigint)")
     luck = random.Random(8)
     seen: list[int] = []
     cancelled = 0
-    admin = await asyncpg.connect(dsn)
-    ours = [each.get_server_pid() for each in (admin, sql, read)]
+    admin = await asyncpg.connect(dsn18)
+    ours = [each.get_server_pid() for each in (admin, sql18)]
 
     async def follow() -> None:
-        async for event in store.subscribe():
+        async for event in store18.subscribe():
             seen.append(event.global_seq)
 
     async def append(number: int) -> int:
         turns = 0
         while cancelled < _CANCELLED:
-            await store.append(f"s-{number}", [NewEvent("T", {"n": turns})], expected=ANY)
+            await store18.append(f"s-{number}", [NewEvent("T", {"n": turns})], expected=ANY)
             turns += 1
             await asyncio.sleep(0.02)
         return turns
 
-    async with running(follow()) as following, running(store.project_batches("p", note_all, batch=20)) as projecting:
+    async with running(follow()) as following, running(store18.project_batches("p", note_all, batch=20)) as projecting:
         writing = asyncio.gather(*(append(number) for number in range(4)))
         async with asyncio.timeout(2 * _DEADLINE):
             while cancelled < _CANCELLED:
@@ -261,14 +262,14 @@ async def test_cancelling_everything_at_every_moment_loses_and_repeats_nothing(
                 assert not following.done()
                 await asyncio.sleep(luck.uniform(0, 0.02))
             turns = await writing
-        last = await store.append("last", [NewEvent("Last")])
-        await at(store, last.global_seq, projecting)
+        last = await store18.append("last", [NewEvent("Last")])
+        await at(store18, last.global_seq, projecting)
         await until(lambda: _reached(seen, last.global_seq), following)
-    stored = [row[0] for row in await sql.fetch("SELECT global_seq FROM events ORDER BY 1")]
+    stored = [row[0] for row in await sql18.fetch("SELECT global_seq FROM events ORDER BY 1")]
     assert seen == stored
-    assert await handled(read) == stored
+    assert await handled(sql18) == stored
     for number, count in enumerate(turns):
-        assert [event.data["n"] async for event in store.read(f"s-{number}")] == list(range(count))
+        assert [event.data["n"] async for event in store18.read(f"s-{number}")] == list(range(count))
     await admin.close()
 
 
