@@ -37,9 +37,16 @@ class Pane(Container):
     def reveal(self, widget: Widget) -> None:
         """Make what gets the focus visible within the pane."""
 
-    def every(self, seconds: float, call: Callable[[], object]) -> None:
-        """Call `call` every so many seconds while this pane is shown."""
-        self.set_interval(seconds, lambda: call() if self.shown else None)
+    def every(self, seconds: float, call: Callable[[], object], *, group: str = "") -> None:
+        """Call `call` every so many seconds while this pane is shown, and no task of `group` is running.
+
+        `group` is the one that `call` starts: on a slow server no task would ever end if the next one took its place.
+        """
+        self.set_interval(seconds, lambda: call() if self.shown and not self.runs(group) else None)
+
+    def runs(self, group: str) -> bool:
+        """Return whether a task of this pane in a group is running."""
+        return any(each.node is self and each.group == group and not each.is_finished for each in self.workers)
 
     def postpone(self, node: DOMNode, group: str, task: Callable[[], object]) -> None:
         """Call `task` of a node when this pane is shown, in place of the one that waits in the same group."""

@@ -32,11 +32,6 @@ def start(node: DOMNode, task: Task, group: str) -> None:
         pane.postpone(node, group, partial(_run, node, task, group))
 
 
-def runs(node: DOMNode, group: str) -> bool:
-    """Return whether a task of `node` in a group is running."""
-    return any(each.node is node and each.group == group and not each.is_finished for each in node.workers)
-
-
 def cancel(node: DOMNode, group: str) -> None:
     """End the task of `node` in a group, running or waiting."""
     node.workers.cancel_group(node, group)

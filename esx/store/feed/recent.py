@@ -81,7 +81,7 @@ class Recent:
         while many:
             part = self._parts.popleft()
             taken = min(many, len(part))
-            self.low = part[taken - 1] if taken else self.low
+            self.low = part[taken - 1]
             if taken < len(part):
                 self._parts.appendleft(part[taken:])
             self._count -= taken
@@ -92,6 +92,8 @@ class Recent:
         return array("q", chain.from_iterable(self._parts))
 
     def _add(self, numbers: Sequence[int], *, before: bool = False) -> None:
+        if not numbers:
+            return
         last = self._parts[-1] if self._parts else None
         if before:
             self._parts.appendleft(numbers)

@@ -32,7 +32,7 @@ from esx.tui.panes import title_if_hidden
 from esx.tui.screens.base import StorePane
 from esx.tui.session.operating import writable_store
 from esx.tui.session.session import ExplorerSession
-from esx.tui.tasks import runs, start
+from esx.tui.tasks import start
 from esx.tui.widgets.figures import Figures
 
 Deed = Callable[[EventStore], Awaitable[str]]
@@ -87,7 +87,7 @@ class ConsumersPane(StorePane):
 
     def on_mount(self) -> None:
         """Start the clock."""
-        self.every(self.session.tuning.read_health, self._read_again)
+        self.every(self.session.tuning.read_health, self._read_now, group="consumers")
 
     def connected(self) -> None:
         """Read at once."""
@@ -109,11 +109,6 @@ class ConsumersPane(StorePane):
         """Read the consumers now."""
         self.session.retry()
         self._read_now()
-
-    def _read_again(self) -> None:
-        # As on the screen Health: the next reading would take the place of one that is slow.
-        if not runs(self, "consumers"):
-            self._read_now()
 
     def _read_now(self) -> None:
         store = self.session.store

@@ -37,7 +37,7 @@ from esx.tui.panes import title_if_hidden
 from esx.tui.screens.base import StorePane
 from esx.tui.session.follower import Follower
 from esx.tui.session.session import ExplorerSession, SessionState
-from esx.tui.tasks import runs, start
+from esx.tui.tasks import start
 from esx.tui.widgets.figures import Figures, Line
 
 _OFTEN_EMPTY = ("doctor", "writers", "projections")
@@ -111,7 +111,7 @@ class HealthPane(StorePane):
 
     def on_mount(self) -> None:
         """Start the clocks."""
-        self.every(self.session.tuning.read_health, self._read_again)
+        self.every(self.session.tuning.read_health, self._read_now, group="health")
         self.every(1, self._write_state)
         for name in _OFTEN_EMPTY:
             self._box(name).display = False
@@ -188,18 +188,13 @@ class HealthPane(StorePane):
     def _box(self, name: str) -> Figures:
         return self.query_one(f"#health-{name}", Figures)
 
-    def _read_again(self) -> None:
-        # On a slow server no reading would ever end if the next one took its place.
-        if not runs(self, "health"):
-            self._read_now()
-
     def _read_now(self) -> None:
         store = self.session.store
         if store is None:
             return
         start(self, partial(self._read, store), "health")
         rest = self.session.tuning.examine
-        if self._examined is None or (monotonic() - self._examined >= rest and not runs(self, "doctor")):
+        if self._examined is None or (monotonic() - self._examined >= rest and not self.runs("doctor")):
             self._judged = None
             self._let_look(store)
 
@@ -241,7 +236,7 @@ class HealthPane(StorePane):
         judged = what_is_judged(self.health, self.projections, self.others, self.follower.counts.missed)
         if self._judged is None:
             self._judged = judged
-        elif judged != self._judged and not runs(self, "doctor"):
+        elif judged != self._judged and not self.runs("doctor"):
             self._judged = judged
             self._let_look(store)
 
