@@ -14,19 +14,17 @@ import importlib
 import json
 import os
 import pkgutil
-import runpy
 import select
 import signal
 import socket
 import subprocess
 import sys
 import termios
-import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
 from tests.support import forked_locust
-from tests.support.forking import CODE, LINE, can_fork, end, reader, written
+from tests.support.forking import CODE, LINE, ForkedProcess, can_fork, reader, run_command, take_streams, written
 
 _SERVE = f"from {__name__} import serve; serve({{}})"
 # What commands import when they run, beside the modules of `esx.cli`.
@@ -123,31 +121,16 @@ class OnTerminal:
             os.kill(self.pid, number)
 
 
-class Process:
-    """A command that goes on: what tests use of `asyncio.subprocess.Process`."""
+class Process(ForkedProcess):
+    """A command that goes on."""
 
-    stdin: asyncio.StreamWriter | None = None
     stdout: asyncio.StreamReader
     stderr: asyncio.StreamReader
-    pid: int
-    returncode: int | None = None
     _output: asyncio.ReadTransport
-    _writer: asyncio.StreamWriter
-    _end: asyncio.Task[int]
-
-    def send_signal(self, signal: int) -> None:
-        if self.returncode is None:
-            os.kill(self.pid, signal)
-
-    def kill(self) -> None:
-        self.send_signal(signal.SIGKILL)
 
     def stop_reading(self) -> None:
         """Close the pipe of its output."""
         self._output.close()
-
-    async def wait(self) -> int:
-        return await asyncio.shield(self._end)
 
     async def communicate(self) -> tuple[bytes, bytes]:
         if self.stdin is not None:
@@ -170,11 +153,6 @@ class Process:
         self.pid = int.from_bytes(await told.readexactly(CODE), "big")
         self._end = asyncio.create_task(self._ended(told))
         return self
-
-    async def _ended(self, told: asyncio.StreamReader) -> int:
-        self.returncode = int.from_bytes(await told.readexactly(CODE), "big", signed=True)
-        self._writer.close()
-        return self.returncode
 
 
 async def start(
@@ -267,29 +245,14 @@ def _handle(answers: socket.socket, *streams: int) -> None:
     """Run the command that is asked for, in this process."""
     with answers:
         command, environment, directory, closed, session = json.loads(answers.makefile("rb").read())
-    for number, descriptor in enumerate(streams):
-        os.dup2(descriptor, number)
-        os.close(descriptor)
+    take_streams(*streams)
     if session:
         os.setsid()
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-    sys.stdin, sys.stdout = open(0, closefd=False), open(1, "w", closefd=False)  # noqa: SIM115 - until it ends
-    sys.stderr = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115
     for name in closed.split():
         os.close(getattr(sys, name).fileno())
         setattr(sys, name, None)  # as Python does when it starts
-    os.chdir(directory)
-    os.environ.clear()
-    os.environ.update(environment)
-    time.tzset()
-    sys.argv, sys.orig_argv = command[2:], command
-    try:
-        runpy.run_module("esx", run_name="__main__", alter_sys=True)
-    except SystemExit as ended:
-        if isinstance(ended.code, int | None):
-            with contextlib.suppress(OSError, ValueError):  # Python itself tells what cannot be written
-                end(ended.code or 0)
-        raise
+    run_command(command, "esx", environment, directory)
 
 
 def _fork(

@@ -10,17 +10,14 @@ import asyncio
 import contextlib
 import json
 import os
-import runpy
-import signal
 import socket
 import subprocess
 import sys
-import time
 from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
-from tests.support.forking import CODE, LINE, can_fork, end, reader, written
+from tests.support.forking import CODE, LINE, ForkedProcess, can_fork, reader, run_command, take_streams, written
 
 REALLY = "ESX_TEST_REALLY_START_LOCUST"
 """The environment variable with which Locust is started as users have it."""
@@ -31,16 +28,11 @@ _asked_at: socket.socket | None = None
 _USED = ("locust.main", "esx.loadtest.webui", "esx.loadtest.webguard", "esx.loadtest.user", "uvloop")
 
 
-class Process:
-    """A process of Locust: what esx and tests use of `asyncio.subprocess.Process`."""
+class Process(ForkedProcess):
+    """A process of Locust."""
 
-    stdin: asyncio.StreamWriter | None = None
     stdout: asyncio.StreamReader | None = None
     stderr: asyncio.StreamReader | None = None
-    pid: int
-    returncode: int | None = None
-    _writer: asyncio.StreamWriter
-    _end: asyncio.Task[int]
 
     @classmethod
     async def start(cls, command: tuple[str, ...], how: dict[str, Any]) -> Process:
@@ -67,30 +59,12 @@ class Process:
         self._end = asyncio.create_task(self._ended(told))
         return self
 
-    def send_signal(self, number: int) -> None:
-        if self.returncode is None:
-            os.kill(self.pid, number)
-
-    def terminate(self) -> None:
-        self.send_signal(signal.SIGTERM)
-
-    def kill(self) -> None:
-        self.send_signal(signal.SIGKILL)
-
     async def communicate(self) -> tuple[bytes | None, bytes | None]:
         async def read(stream: asyncio.StreamReader | None) -> bytes | None:
             return None if stream is None else await stream.read()
 
         out, err, _ = await asyncio.gather(read(self.stdout), read(self.stderr), self.wait())
         return out, err
-
-    async def wait(self) -> int:
-        return await asyncio.shield(self._end)
-
-    async def _ended(self, told: asyncio.StreamReader) -> int:
-        self.returncode = int.from_bytes(await told.readexactly(CODE), "big", signed=True)
-        self._writer.close()
-        return self.returncode
 
 
 def ask_at(descriptor: int | None = None) -> None:
@@ -171,25 +145,11 @@ def _handle(plain: SimpleNamespace, answers: int, *streams: int) -> None:
 
     os.setsid()
     plain.close(answers)
-    for number, descriptor in enumerate(streams):
-        os.dup2(descriptor, number)
-        plain.close(descriptor)
-    sys.stdin, sys.stdout = open(0, closefd=False), open(1, "w", closefd=False)  # noqa: SIM115 - until it ends
-    sys.stderr = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115
-    os.chdir(directory)
-    os.environ.clear()
-    os.environ.update(environment)
-    time.tzset()
-    sys.argv, sys.orig_argv = command[command.index("locust") :], command
+    take_streams(*streams, close=plain.close)
     if "-P" in command[:2]:
         sys.path.remove("")
     gevent.reinit()
-    try:
-        runpy.run_module("locust", run_name="__main__", alter_sys=True)
-    except SystemExit as ended:
-        if isinstance(ended.code, int | None):
-            end(ended.code or 0)
-        raise
+    run_command(command, "locust", environment, directory)
 
 
 @cache
